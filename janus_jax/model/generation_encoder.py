@@ -1,0 +1,167 @@
+"""Figure 2, "Gen. Encoder" and the image decoder: the VQ tokenizer of LlamaGen (arXiv 2406.06525, section 2.1).
+
+A convolutional encoder, an l2-normalised codebook lookup, a convolutional decoder, in float32 throughout.
+Weights are whole on every device (72 M at the released size). The checkpoint's `codebook_used` buffer counts
+usage and takes no part in the computation; it is not built.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from janus_jax import sharding as sh
+from janus_jax.model.config import GenerationEncoderConfig
+from janus_jax.model.layers import take, weight
+
+
+class Conv(nnx.Module):
+    """3x3 (padding 1) or 1x1 convolution, or the stride-2 one that pads right and bottom only."""
+
+    def __init__(self, c_in: int, c_out: int, rngs: nnx.Rngs, size: int = 3, stride: int = 1):
+        self.kernel = weight(rngs, (size, size, c_in, c_out), sh.REPLICATED, (size * size * c_in) ** -0.5)
+        self.bias = nnx.Param(jnp.zeros(c_out))
+        self.stride, self.pad = stride, (0, 1) if stride == 2 else (size // 2, size // 2)
+
+    def __call__(self, x):  # [B, H, W, in] -> [B, H / stride, W / stride, out]
+        y = jax.lax.conv_general_dilated(
+            x, self.kernel[...].astype(jnp.float32), (self.stride,) * 2, (self.pad,) * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+        return y + self.bias
+
+
+def group_norm(channels: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    return nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, use_fast_variance=False, rngs=rngs)
+
+
+class ResBlock(nnx.Module):
+    def __init__(self, c_in: int, c_out: int, groups: int, rngs: nnx.Rngs):
+        self.norm1, self.conv1 = group_norm(c_in, groups, rngs), Conv(c_in, c_out, rngs)
+        self.norm2, self.conv2 = group_norm(c_out, groups, rngs), Conv(c_out, c_out, rngs)
+        self.shortcut = Conv(c_in, c_out, rngs, size=1) if c_in != c_out else nnx.data(None)
+
+    def __call__(self, x):  # [B, H, W, in] -> [B, H, W, out]
+        h = self.conv1(nnx.silu(self.norm1(x)))
+        h = self.conv2(nnx.silu(self.norm2(h)))
+        return h + (x if self.shortcut is None else self.shortcut(x))
+
+
+class AttnBlock(nnx.Module):
+    """One head over all positions."""
+
+    def __init__(self, channels: int, groups: int, rngs: nnx.Rngs):
+        self.norm = group_norm(channels, groups, rngs)
+        self.q, self.k, self.v, self.proj = (Conv(channels, channels, rngs, size=1) for _ in range(4))
+
+    def __call__(self, x):  # [B, H, W, C]
+        h = self.norm(x)
+        q, k, v = self.q(h), self.k(h), self.v(h)
+        scores = jnp.einsum("bhwc,byxc->bhwyx", q, k) * x.shape[-1] ** -0.5
+        weights = jnp.exp(scores - scores.max((3, 4), keepdims=True))
+        weights = weights / weights.sum((3, 4), keepdims=True)
+        return x + self.proj(jnp.einsum("bhwyx,byxc->bhwc", weights, v))
+
+
+class Level(nnx.Module):
+    """One resolution: residual blocks, attention after each where asked, then a change of resolution."""
+
+    def __init__(self, c_in, c_out, blocks, groups, rngs, *, attention: bool, resample: int | None):
+        widths = [c_in] + [c_out] * blocks
+        self.res = nnx.List([ResBlock(a, b, groups, rngs) for a, b in zip(widths, widths[1:])])
+        self.attn = nnx.List([AttnBlock(c_out, groups, rngs) for _ in range(blocks if attention else 0)])
+        self.resample = Conv(c_out, c_out, rngs, stride=resample) if resample else nnx.data(None)
+        self.upsamples = resample == 1
+
+    def __call__(self, x):  # [B, H, W, C] -> [B, H', W', C']
+        for i, res in enumerate(self.res):
+            x = res(x)
+            x = self.attn[i](x) if self.attn else x
+        if self.resample is None:
+            return x
+        return self.resample(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) if self.upsamples else x)
+
+
+def middle(channels: int, groups: int, rngs: nnx.Rngs) -> nnx.List:
+    res = [ResBlock(channels, channels, groups, rngs) for _ in range(2)]
+    return nnx.List([res[0], AttnBlock(channels, groups, rngs), res[1]])
+
+
+class Encoder(nnx.Module):
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+        g, last = config.norm_groups, len(config.multipliers) - 1
+        widths = [config.channels] + [config.channels * m for m in config.multipliers]
+        self.conv_in = Conv(3, config.channels, rngs)
+        self.levels = nnx.List([
+            Level(widths[i], widths[i + 1], config.res_blocks, g, rngs,
+                  attention=i == last, resample=2 if i < last else None)
+            for i in range(last + 1)
+        ])  # fmt: skip
+        self.mid = middle(widths[-1], g, rngs)
+        self.norm_out = group_norm(widths[-1], g, rngs)
+        self.conv_out = Conv(widths[-1], config.z_channels, rngs)
+
+    def __call__(self, x):  # [B, H, W, 3] -> [B, h, w, Z]
+        x = self.conv_in(x)
+        for box in [*self.levels, *self.mid]:
+            x = box(x)
+        return self.conv_out(nnx.silu(self.norm_out(x)))
+
+
+class Decoder(nnx.Module):
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+        g, last = config.norm_groups, len(config.multipliers) - 1
+        out = [config.channels * m for m in reversed(config.multipliers)]
+        widths = [out[0], *out]
+        self.conv_in = Conv(config.z_channels, out[0], rngs)
+        self.mid = middle(out[0], g, rngs)
+        self.levels = nnx.List([
+            Level(widths[i], widths[i + 1], config.res_blocks + 1, g, rngs,
+                  attention=i == 0, resample=1 if i < last else None)
+            for i in range(last + 1)
+        ])  # fmt: skip
+        self.norm_out = group_norm(out[-1], g, rngs)
+        self.conv_out = Conv(out[-1], 3, rngs)
+
+    def __call__(self, z):  # [B, h, w, Z] -> [B, H, W, 3], not bounded
+        x = self.conv_in(z)
+        for box in [*self.mid, *self.levels]:
+            x = box(x)
+        return self.conv_out(nnx.silu(self.norm_out(x)))
+
+
+def normalise(x):
+    """Rows of unit length, float32 (floor 1e-12 on the norm)."""
+    return x / jnp.maximum(jnp.sqrt(jnp.sum(x * x, -1, keepdims=True)), 1e-12)
+
+
+class GenerationEncoder(nnx.Module):
+    """Pictures to ids and back. `codebook` is stored raw and always used normalised."""
+
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+        n, c = config.codebook_size, config.code_dim
+        self.encoder = Encoder(config, rngs)
+        self.quant_conv = Conv(config.z_channels, c, rngs, size=1)
+        self.codebook = nnx.Param(normalise(jax.random.uniform(rngs.params(), (n, c), minval=-1.0)))
+        self.post_quant_conv = Conv(c, config.z_channels, rngs, size=1)
+        self.decoder = Decoder(config, rngs)
+
+    def latents(self, images):  # [B, H, W, 3] in [-1, 1] -> unit vectors [B, h, w, code_dim]
+        return normalise(self.quant_conv(self.encoder(images.astype(jnp.float32))))
+
+    def nearest(self, z):  # [B, h, w, code_dim] -> int32 ids [B, h, w]; the first code wins a tie
+        codes = normalise(self.codebook[...])
+        distance = 1.0 + (codes * codes).sum(-1) - 2.0 * jnp.einsum("bhwc,nc->bhwn", z, codes)
+        return jnp.argmin(distance, -1).astype(jnp.int32)
+
+    def codes(self, ids):  # int32 [...] -> normalised code vectors [..., code_dim]
+        return take(normalise(self.codebook[...]), ids)
+
+    def render(self, codes):  # [B, h, w, code_dim] -> [B, H, W, 3], about [-1, 1] but not clipped
+        return self.decoder(self.post_quant_conv(codes))
+
+    def encode(self, images):  # [B, H, W, 3] in [-1, 1] -> int32 ids [B, N], raster order
+        ids = self.nearest(self.latents(images))
+        return ids.reshape(ids.shape[0], -1)
+
+    def decode(self, ids, grid):  # int32 [B, N], (rows, columns) -> [B, H, W, 3]
+        return self.render(self.codes(ids.reshape(ids.shape[0], *grid)))

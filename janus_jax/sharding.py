@@ -1,0 +1,86 @@
+"""The mesh, and every PartitionSpec of the project, named by shape suffix.
+
+Mesh axes: `data` (replicas across slices), `fsdp` (weights and batch split together), `tensor` (heads, MLP
+width and vocabularies split). Letters: B batch rows, T tokens, D width, F MLP width, H heads, K head size,
+V vocabulary, N image tokens. No other file spells an axis name.
+"""
+
+import contextlib
+import math
+
+import jax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")  # what a batch is split over
+
+REPLICATED = P()
+BATCH = P(ROWS)
+ACT_BTD = P(ROWS, None, None)
+ACT_BTF = P(ROWS, None, "tensor")
+ACT_BTV = P(ROWS, None, "tensor")
+W_DF = P("fsdp", "tensor")
+W_FD = P("tensor", "fsdp")
+W_VD = P(None, ("fsdp", "tensor"))
+BIAS_F = P("tensor")
+
+
+def gathered(spec: P) -> P:
+    """The spec of a weight at the moment it is used: whole along `fsdp`, still split along `tensor`."""
+    return P(*(axis if axis == "tensor" else None for axis in spec))
+
+
+def mesh_shape(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, int, int]:
+    """Sizes of the three axes; one of them may be -1, "the devices that are left".
+
+    Raises ValueError when the product is not the number of devices.
+    """
+    sizes = [data, fsdp, tensor]
+    asked = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
+        raise ValueError(f"mesh ({asked}): each axis is at least 1, and at most one is -1 (the devices left)")
+    if -1 in sizes:
+        rest = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = devices // rest if devices % rest == 0 else 0
+    if math.prod(sizes) != devices:
+        product = "x".join(str(size) for size in (data, fsdp, tensor))
+        raise ValueError(
+            f"mesh ({asked}): {product} does not make {devices} devices; choose axes whose product is "
+            f"{devices}, or leave one at -1"
+        )
+    return tuple(sizes)
+
+
+def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices=None) -> jax.sharding.Mesh:
+    """An explicit-sharding mesh over all devices (or those given); see `mesh_shape` for -1 and errors."""
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(data, fsdp, tensor, len(devices))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
+
+
+def ensure_mesh():
+    """Sets a one-device mesh when none is set, so that a notebook user never has to hear of one."""
+    if not jax.sharding.get_abstract_mesh().shape:
+        jax.set_mesh(make_mesh(1, 1, 1, jax.devices()[:1]))
+
+
+def concrete(abstract):
+    """Gives every leaf of a `jax.eval_shape` tree the current mesh, with the spec found while tracing."""
+    mesh = jax.sharding.get_mesh()
+
+    def put(x):
+        return x.update(sharding=NamedSharding(mesh, x.sharding.spec if x.sharding is not None else P()))
+
+    return jax.tree.map(put, abstract)
+
+
+def mesh_context(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
+    """`with mesh_context(mesh):` uses `mesh` for a while (tests, ahead-of-time compilation)."""
+    return jax.set_mesh(mesh)
+
+
+def put_batch(batch: dict) -> dict:
+    """This host's rows (numpy) as global arrays split over the batch axes."""
+    sharding = NamedSharding(jax.sharding.get_mesh(), BATCH)
+    return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
