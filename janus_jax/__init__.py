@@ -1,0 +1,24 @@
+"""janus_jax: train, study and run Janus (arXiv 2410.13848), one transformer that reads and draws pictures.
+
+load, generate, understand, Janus and Processor are the public face; they are imported when first used, so
+that data workers never import JAX.
+"""
+
+import importlib
+
+_HOME = {
+    "load": "janus_jax.checkpoint",
+    "generate": "janus_jax.sample.generate",
+    "understand": "janus_jax.sample.understand",
+    "Janus": "janus_jax.model.janus",
+    "Processor": "janus_jax.data.processor",
+}
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'janus_jax' has no attribute {name!r}; it offers {', '.join(_HOME)}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value  # the function, also where a submodule has the same name
+    return value

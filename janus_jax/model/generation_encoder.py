@@ -1,9 +1,11 @@
-"""Figure 2, "Gen. Encoder" and the image decoder: the VQ tokenizer of LlamaGen (arXiv 2406.06525, section 2.1).
+"""Figure 2, "Gen. Encoder" and the image decoder: LlamaGen's VQ tokenizer (arXiv 2406.06525, section 2.1).
 
 A convolutional encoder, an l2-normalised codebook lookup, a convolutional decoder, in float32 throughout.
 Weights are whole on every device (72 M at the released size). The checkpoint's `codebook_used` buffer counts
 usage and takes no part in the computation; it is not built.
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +69,7 @@ class Level(nnx.Module):
 
     def __init__(self, c_in, c_out, blocks, groups, rngs, *, attention: bool, resample: int | None):
         widths = [c_in] + [c_out] * blocks
-        self.res = nnx.List([ResBlock(a, b, groups, rngs) for a, b in zip(widths, widths[1:])])
+        self.res = nnx.List([ResBlock(a, b, groups, rngs) for a, b in itertools.pairwise(widths)])
         self.attn = nnx.List([AttnBlock(c_out, groups, rngs) for _ in range(blocks if attention else 0)])
         self.resample = Conv(c_out, c_out, rngs, stride=resample) if resample else nnx.data(None)
         self.upsamples = resample == 1

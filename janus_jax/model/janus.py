@@ -50,8 +50,9 @@ class Janus(nnx.Module):
         x = self.text_embedding(tokens)
         b, m = pictures.shape[:2]
         if m:
-            features = self.embed_pictures(pictures.reshape(b * m, *pictures.shape[2:]))
-            x = overwrite(x, features.reshape(b, -1, x.shape[-1]), picture_slots)
+            flat = pictures.reshape(b * m, *pictures.shape[2:], out_sharding=sh.BATCH)
+            features = self.embed_pictures(flat).reshape(b, -1, x.shape[-1], out_sharding=sh.BATCH)
+            x = overwrite(x, features, picture_slots)
         if image_ids.shape[1]:
             x = overwrite(x, self.embed_image_ids(image_ids), image_slots)
         return x

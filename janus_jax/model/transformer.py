@@ -45,7 +45,8 @@ class Transformer(nnx.Module):
             block, cache = layer
             return block(x, mask, rope, cache, at)
 
-        x, cache = scan_layers(body, x.astype(self.dtype), (self.blocks, cache), self.remat)
+        x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
+        x, cache = scan_layers(body, x, (self.blocks, cache), self.remat)
         return self.norm(x), cache
 
     def empty_cache(self, batch: int, length: int):

@@ -53,5 +53,6 @@ class UnderstandingEncoder(nnx.Module):
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )  # fmt: skip
         x = x.reshape(x.shape[0], -1, x.shape[-1]) + self.patch_bias.astype(self.dtype) + positions
+        x = jax.sharding.reshard(x, sh.ACT_BTD)
         x, _ = scan_layers(lambda x, block: (block(x), None), x, self.blocks, self.remat)
         return self.norm(x)

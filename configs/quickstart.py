@@ -1,0 +1,63 @@
+"""The whole of Janus in minutes on a laptop CPU: coloured shapes, four stages, no download."""
+
+from ml_collections import ConfigDict
+
+from janus_jax.model import config as model_config
+
+ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
+LLM = ("text_embedding", "transformer", "text_head")
+
+
+def stage(**changes) -> dict:
+    base = {
+        "init": ("previous",),
+        "batch_size": 48,
+        "rows": {"count": 16, "length": 256, "pictures": 3, "images": 4, "bins": 8},
+        "supervise": "all",
+        "first_sentence": 0.0,
+        "checkpoint_every": 200,
+        "log_every": 20,
+    }
+    return {**base, **changes}
+
+
+def optim(learning_rate, **changes) -> dict:
+    return {
+        "learning_rate": learning_rate,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "b1": 0.9,
+        "b2": 0.95,
+        **changes,
+    }
+
+
+def get_config() -> ConfigDict:
+    return ConfigDict({
+        "seed": 0,
+        "model": model_config.to_dict(model_config.quickstart()),
+        "template": {"user": "User", "assistant": "Assistant", "system": ""},
+        "tokenizer": "",
+        "data": {"source": "shapes"},
+        "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+        "stage0": {
+            "steps": 600, "batch_size": 16, "commitment": 0.25, "entropy": 0.01,
+            "optim": optim(4e-3, schedule="cosine", warmup_steps=20),
+        },
+        "stages": {
+            "stage1": stage(
+                steps=60, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
+                optim=optim(1e-3, schedule="cosine", warmup_steps=10),
+            ),
+            "stage2": stage(
+                steps=1000, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
+                optim=optim(2e-3, warmup_steps=50),
+            ),
+            "stage3": stage(
+                steps=500, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
+                ratio={"understanding": 7, "text": 3, "generation": 10},
+                optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
+            ),
+        },
+        "evaluation": {"count": 50, "cfg_scale": 5.0, "temperature": 1.0},
+    })  # fmt: skip

@@ -1,0 +1,189 @@
+"""Which values a config may not have. Everything impossible is named at once, before anything compiles."""
+
+import dataclasses
+import math
+import pathlib
+
+from janus_jax.batch import TASKS
+from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
+from janus_jax.model import config as model_config
+from janus_jax.model.janus import CHILDREN
+from janus_jax.model.layers import REMAT
+from janus_jax.optim import SCHEDULES
+from janus_jax.sharding import mesh_shape
+
+SOURCES = ("shapes", "emoji", "llava")
+
+
+def check(experiment: Experiment, devices: int, files: bool = True, known: list[str] = ()) -> Experiment:
+    """Raises ConfigError naming every impossible value, after the problems already `known`; `files` also looks
+    for the paths that the config names."""
+    problems = [*known, *_model_problems(experiment.model)]
+    problems += _mesh_problems(experiment, devices)
+    for k, (name, stage) in enumerate(experiment.stages.items()):
+        problems += _stage_problems(
+            experiment, f"stages.{name}", stage, first=k == 0 and not experiment.stage0
+        )
+    if experiment.stage0:
+        problems += _optim_problems("stage0", experiment.stage0)
+    if not experiment.stages and not experiment.stage0:
+        problems.append("stages: there is none; name at least one stage")
+    problems += _name("data.source", experiment.data.source, SOURCES)
+    e = experiment.evaluation
+    problems += [
+        f"evaluation.{n} is {v}: must be 0 or more" for n, v in vars(e).items() if not 0 <= v < math.inf
+    ]
+    problems += _file_problems(experiment, files)
+    if problems:
+        raise ConfigError(listed(problems))
+    return experiment
+
+
+def _name(field: str, value: str, known) -> list[str]:
+    return [] if value in known else [f"{field} is {value!r}: unknown{near(value, known)}"]
+
+
+def _divides(field: str, value: int, by: int, why: str) -> list[str]:
+    if by > 0 and value % by == 0:
+        return []
+    low, high = value // max(by, 1) * by, (value // max(by, 1) + 1) * by
+    nearest = f"{low} or {high}" if low else str(high)
+    return [f"{field} is {value}: {why} {by} must divide it; nearest: {nearest}"]
+
+
+def _positive(path: str, obj, names) -> list[str]:
+    return [f"{path}.{n} is {getattr(obj, n)}: must be at least 1" for n in names if getattr(obj, n) < 1]
+
+
+def _model_problems(model: model_config.JanusConfig) -> list[str]:
+    tower, vq, llm = model.understanding_encoder, model.generation_encoder, model.transformer
+    problems = _positive("model.transformer", llm, ("width", "mlp_width", "layers", "heads", "vocabulary"))
+    problems += _positive(
+        "model.understanding_encoder", tower, ("image_size", "patch_size", "width", "layers", "heads")
+    )
+    problems += _positive(
+        "model.generation_encoder", vq, ("image_size", "channels", "codebook_size", "code_dim")
+    )
+    problems += _name("model.dtype", model.dtype, ("float32", "bfloat16", "float16"))
+    problems += _name("model.remat", model.remat, tuple(REMAT))
+    if problems:
+        return problems
+    path = "model.understanding_encoder"
+    problems += _divides(f"{path}.image_size", tower.image_size, tower.patch_size, "patch_size")
+    problems += _divides(f"{path}.width", tower.width, tower.heads, "heads")
+    path = "model.generation_encoder"
+    problems += _divides(f"{path}.image_size", vq.image_size, vq.stride, "the stride 2 ** (levels - 1) =")
+    problems += _divides(f"{path}.channels", vq.channels, vq.norm_groups, "norm_groups")
+    return problems + _divides("model.transformer.width", llm.width, 2 * llm.heads, "2 * heads =")
+
+
+def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
+    m, llm = experiment.mesh, experiment.model.transformer
+    try:
+        data, fsdp, tensor = mesh_shape(m.data, m.fsdp, m.tensor, devices)
+    except ValueError as error:
+        return [str(error)]
+    problems, tower = [], experiment.model.understanding_encoder
+    why = f"mesh.data * mesh.fsdp = {data} * {fsdp} ="
+    for name, stage in experiment.stages.items():
+        problems += _divides(f"stages.{name}.rows.count", stage.rows.count, data * fsdp, why)
+    if experiment.stage0:
+        problems += _divides("stage0.batch_size", experiment.stage0.batch_size, data * fsdp, why)
+    for box, obj, names in (
+        ("transformer", llm, ("heads", "width", "mlp_width", "vocabulary")),
+        ("understanding_encoder", tower, ("heads", "width", "mlp_width")),
+        ("generation_encoder", experiment.model.generation_encoder, ("codebook_size",)),
+    ):
+        for n in names:
+            problems += _divides(f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =")
+    for n in ("width", "mlp_width"):
+        problems += _divides(
+            f"model.transformer.{n}", getattr(llm, n), fsdp * tensor, "mesh.fsdp * mesh.tensor ="
+        )
+    return problems
+
+
+def _optim_problems(path: str, stage) -> list[str]:
+    o, problems = (
+        stage.optim,
+        _positive(path, stage, ("steps", "batch_size", "checkpoint_every", "log_every")),
+    )
+    path = f"{path}.optim"
+    problems += [
+        f"{path}.{n} is {getattr(o, n)}: must be a finite number, 0 or more"
+        for n in ("learning_rate", "weight_decay", "end_factor", "clip_norm", "warmup_steps")
+        if not 0 <= getattr(o, n) < math.inf
+    ]
+    problems += [
+        f"{path}.{n} is {getattr(o, n)}: must be in [0, 1)"
+        for n in ("b1", "b2")
+        if not 0 <= getattr(o, n) < 1
+    ]
+    problems += _name(f"{path}.schedule", o.schedule, SCHEDULES)
+    if o.warmup_steps > stage.steps:
+        problems.append(f"{path}.warmup_steps is {o.warmup_steps}: more than the stage's {stage.steps} steps")
+    return problems
+
+
+def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
+    problems = _optim_problems(path, stage)
+    problems += [p for name in stage.trainable for p in _name(f"{path}.trainable", name, CHILDREN)]
+    problems += [] if stage.trainable else [f"{path}.trainable is empty: nothing would be learned"]
+    problems += _name(f"{path}.supervise", stage.supervise, ("all", "answers"))
+    problems += [
+        f"{path}.{n} is {getattr(stage, n)}: a probability lies in [0, 1]"
+        for n in ("condition_dropout", "first_sentence")
+        if not 0 <= getattr(stage, n) <= 1
+    ]
+    if first and "previous" in stage.init:
+        problems.append(f"{path}.init names 'previous', but no stage comes before it")
+    shares = dataclasses.asdict(stage.ratio)
+    problems += [
+        f"{path}.ratio.{n} is {v}: must be a finite number, 0 or more"
+        for n, v in shares.items()
+        if not 0 <= v < math.inf
+    ]
+    if not any(shares.values()):
+        fields = ", ".join(f"{path}.ratio.{n}" for n in TASKS)
+        problems.append(f"{fields} are all 0: no data would be read; give at least one a share")
+    r, counts = stage.rows, experiment.model
+    problems += _positive(f"{path}.rows", r, ("count", "length", "bins"))
+    for task, slots, box in (
+        ("understanding", "pictures", "understanding_encoder"),
+        ("generation", "images", "generation_encoder"),
+    ):
+        needed = getattr(counts, box).tokens + 8
+        if shares[task] > 0 and getattr(r, slots) < 1:
+            problems.append(f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least 1")
+        if shares[task] > 0 and r.length < needed:
+            problems.append(
+                f"{path}.rows.length is {r.length}: one picture of {task} needs at least {needed}"
+            )
+    return problems
+
+
+def _file_problems(experiment: Experiment, files: bool) -> list[str]:
+    d, problems = experiment.data, []
+    if d.source == "llava":
+        used = {t for s in experiment.stages.values() for t in TASKS if getattr(s.ratio, t) > 0}
+        for task in sorted(used):
+            path = getattr(d, task)
+            if not path:
+                problems.append(f"data.{task} is empty: the ratio asks for {task}; name a JSON or JSONL file")
+            elif files and not pathlib.Path(path).is_file():
+                problems.append(f"data.{task}: no file {path}")
+        if files and not pathlib.Path(d.images or ".").is_dir():
+            problems.append(f"data.images: no folder {d.images}")
+    if (
+        files
+        and experiment.tokenizer
+        and not (pathlib.Path(experiment.tokenizer) / "tokenizer.json").is_file()
+    ):
+        problems.append(f"tokenizer: no tokenizer.json in {experiment.tokenizer}")
+    for name, stage in experiment.stages.items():
+        for directory in stage.init if files else ():
+            if directory != "previous" and not pathlib.Path(directory, "model.safetensors").is_file():
+                problems.append(
+                    f"stages.{name}.init: no model.safetensors in {directory}; put the weights there"
+                )
+    return problems

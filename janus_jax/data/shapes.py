@@ -1,0 +1,296 @@
+"""The quick start's world: coloured shapes on a 3 x 3 grid, drawn, described, asked about and read back.
+
+A scene is a dict {cell: (colour, shape)}, cells 0..8 in raster order. The six tasks are GenEval's (arXiv
+2310.11513). Everything is a function of (seed, index): there is no data set to store.
+"""
+
+import dataclasses
+
+import numpy as np
+
+CELL, GRID = 8, 3
+SIDE = CELL * GRID
+COLOURS = {"red": (214, 48, 49), "green": (39, 158, 80), "blue": (41, 98, 217), "yellow": (240, 180, 20)}
+SHAPES = ("circle", "square", "triangle", "cross")
+BACKGROUND = (245, 245, 240)
+NUMBERS = ("zero", "one", "two", "three", "four")
+RELATIONS = ("left of", "right of", "above", "below")
+TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+QUESTIONS = ("color", "shape", "count", "position", "exists")
+
+
+def _coverage(shape: str, fine: int = 8) -> np.ndarray:
+    """float32 [CELL, CELL] in [0, 1]: how much of each pixel a shape covers (its outline is smoothed)."""
+    y, x = (np.mgrid[: CELL * fine, : CELL * fine] + 0.5) / fine - CELL / 2
+    inside = {
+        "circle": x**2 + y**2 <= 3.7**2,
+        "square": np.maximum(abs(x), abs(y)) <= 3.0,
+        "triangle": (abs(x) <= (y + 3.5) / 7 * 4) & (abs(y) <= 3.5),
+        "cross": (np.minimum(abs(x), abs(y)) <= 1) & (np.maximum(abs(x), abs(y)) <= 3.5),
+    }[shape]
+    return inside.reshape(CELL, fine, CELL, fine).mean((1, 3)).astype(np.float32)
+
+
+def _templates():
+    things = [None] + [(colour, shape) for colour in COLOURS for shape in SHAPES]
+    sprites = np.empty((len(things), CELL, CELL, 3), np.uint8)
+    sprites[:] = BACKGROUND
+    for sprite, thing in zip(sprites[1:], things[1:]):
+        cover = _coverage(thing[1])[..., None]
+        sprite[:] = cover * COLOURS[thing[0]] + (1 - cover) * BACKGROUND
+    flat = sprites.reshape(len(things), -1).astype(np.float32)
+    gaps = np.sqrt(((flat[:, None] - flat[None]) ** 2).mean(-1))
+    return things, sprites, flat, gaps[gaps > 0].min() / 2
+
+
+THINGS, SPRITES, _FLAT, TOLERANCE = _templates()  # a cell is read only within half the smallest gap
+
+
+def draw(scene: dict) -> np.ndarray:
+    """uint8 [24, 24, 3]."""
+    cells = np.zeros(GRID * GRID, int)
+    for cell, thing in scene.items():
+        cells[cell] = THINGS.index(thing)
+    rows = SPRITES[cells].reshape(GRID, GRID, CELL, CELL, 3)
+    return rows.transpose(0, 2, 1, 3, 4).reshape(SIDE, SIDE, 3)
+
+
+def read(image) -> dict | None:
+    """The scene in a picture (uint8 [24, 24, 3]), or None if any cell is not clearly one thing or empty."""
+    image = np.asarray(image)
+    if image.shape != (SIDE, SIDE, 3):
+        raise ValueError(f"picture of shape {image.shape}: this world's pictures are {SIDE} x {SIDE} x 3")
+    cells = image.reshape(GRID, CELL, GRID, CELL, 3).transpose(0, 2, 1, 3, 4).reshape(GRID * GRID, -1)
+    distance = np.sqrt(((cells[:, None].astype(np.float32) - _FLAT) ** 2).mean(-1))
+    if (distance.min(1) > TOLERANCE).any():
+        return None
+    return {i: THINGS[k] for i, k in enumerate(distance.argmin(1)) if k}
+
+
+def relation(a: int, b: int) -> str | None:
+    """How cell `a` lies to cell `b`: the direction that dominates, None on a diagonal."""
+    dy, dx = (a // GRID - b // GRID), (a % GRID - b % GRID)
+    if abs(dx) == abs(dy):
+        return None
+    if abs(dx) > abs(dy):
+        return "left of" if dx < 0 else "right of"
+    return "above" if dy < 0 else "below"
+
+
+PAIRS = {r: [(a, b) for a in range(9) for b in range(9) if relation(a, b) == r] for r in RELATIONS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """What is asked for: objects (colour or None, shape), and how the first lies to the second."""
+
+    task: str
+    text: str
+    objects: tuple
+    relation: str | None = None
+
+    def fits(self, scene: dict | None) -> bool:
+        """Exact: these objects and no others, where they should be."""
+        if scene is None or len(scene) != len(self.objects):
+            return False
+        found = sorted(scene.items())
+        for order in (found, found[::-1]) if len(found) == 2 else (found,):
+            same = all(c in (None, got[0]) and s == got[1] for (c, s), (_, got) in zip(self.objects, order))
+            if same and (self.relation is None or self.relation == relation(order[0][0], order[1][0])):
+                return True
+        return False
+
+
+def random_prompt(rng: np.random.Generator, task: str) -> Prompt:
+    """One of the world's sentences for a task, uniformly."""
+    a, b = (SHAPES[i] for i in rng.permutation(len(SHAPES))[:2])
+    one, two = (list(COLOURS)[i] for i in rng.permutation(len(COLOURS))[:2])
+    if task == "single_object":
+        return Prompt(task, f"a {a}", ((None, a),))
+    if task == "two_object":
+        return Prompt(task, f"a {a} and a {b}", ((None, a), (None, b)))
+    if task == "counting":
+        n = int(rng.integers(2, 5))
+        return Prompt(task, f"{NUMBERS[n]} {plural(a)}", ((None, a),) * n)
+    if task == "colors":
+        return Prompt(task, f"a {one} {a}", ((one, a),))
+    if task == "position":
+        where = RELATIONS[rng.integers(4)]
+        return Prompt(task, f"a {a} {where} a {b}", ((None, a), (None, b)), where)
+    return Prompt(task, f"a {one} {a} and a {two} {b}", ((one, a), (two, b)))
+
+
+def random_scene(rng: np.random.Generator, prompt: Prompt) -> dict:
+    """A scene that fits the prompt; all it leaves open is drawn at random."""
+    if prompt.relation:
+        cells = PAIRS[prompt.relation][rng.integers(len(PAIRS[prompt.relation]))]
+    else:
+        cells = rng.permutation(9)[: len(prompt.objects)]
+    free = list(COLOURS)[rng.integers(len(COLOURS))] if prompt.task == "counting" else None
+    pick = [c or free or list(COLOURS)[rng.integers(len(COLOURS))] for c, _ in prompt.objects]
+    return {int(cell): (c, s) for cell, c, (_, s) in zip(cells, pick, prompt.objects)}
+
+
+def plural(shape: str) -> str:
+    return shape + ("es" if shape == "cross" else "s")
+
+
+def any_scene(rng: np.random.Generator) -> dict:
+    """One to four things anywhere; half of the time of one shape only, so that counting is seen."""
+    n = int(rng.integers(1, 5))
+    shapes = (
+        [SHAPES[rng.integers(4)]] * n if rng.random() < 0.5 else [SHAPES[i] for i in rng.integers(4, size=n)]
+    )
+    colours = [list(COLOURS)[i] for i in rng.integers(4, size=n)]
+    return {int(cell): thing for cell, thing in zip(rng.permutation(9)[:n], zip(colours, shapes))}
+
+
+def describe(scene: dict) -> str:
+    """All things in reading order."""
+    return ", ".join(f"a {colour} {shape}" for _, (colour, shape) in sorted(scene.items()))
+
+
+def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | None:
+    """A question of this kind that has one answer in the scene, or None if it allows none."""
+    things = list(scene.values())
+    shapes, colours = [s for _, s in things], [c for c, _ in things]
+    lone = [i for i, s in enumerate(shapes) if shapes.count(s) == 1]
+    if kind == "color":
+        if not lone:
+            return None
+        i = lone[rng.integers(len(lone))]
+        return f"what color is the {shapes[i]}?", colours[i]
+    if kind == "shape":
+        lone = [i for i, c in enumerate(colours) if colours.count(c) == 1]
+        if not lone:
+            return None
+        i = lone[rng.integers(len(lone))]
+        return f"what shape is {colours[i]}?", shapes[i]
+    if kind == "count":
+        shape = shapes[rng.integers(len(shapes))]
+        return f"how many {plural(shape)} are there?", NUMBERS[shapes.count(shape)]
+    if kind == "position":
+        cells = list(scene)
+        pairs = [(i, j) for i in lone for j in lone if relation(cells[i], cells[j])]
+        if not pairs:
+            return None
+        i, j = pairs[rng.integers(len(pairs))]
+        return f"where is the {shapes[i]} from the {shapes[j]}?", relation(cells[i], cells[j])
+    present = rng.random() < 0.5
+    all_things = [t for t in THINGS[1:] if (t in things) == present]
+    colour, shape = all_things[rng.integers(len(all_things))]
+    return f"is there a {colour} {shape}?", "yes" if present else "no"
+
+
+ANSWERS = {
+    "color": tuple(COLOURS),
+    "shape": SHAPES,
+    "count": NUMBERS[1:],
+    "position": RELATIONS,
+    "exists": ("yes", "no"),
+}
+
+
+class World:
+    """What the three sources share: record `i` is drawn from (seed, i); `len` is only a nominal epoch."""
+
+    def __init__(self, seed: int = 0, size: int = 1_000_000):
+        self.seed, self.size = seed, size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(seed={self.seed}, size={self.size})"
+
+    def rng(self, i: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, int(i)))
+
+    def image(self, i: int) -> np.ndarray:
+        """uint8 [24, 24, 3], the picture of record `i`."""
+        return draw(self.scene(self.rng(i)))
+
+
+class ShapesUnderstanding(World):
+    """A picture, a description or not, and questions of different kinds."""
+
+    def scene(self, rng):
+        return any_scene(rng)
+
+    def __getitem__(self, i: int) -> dict:
+        rng = self.rng(i)
+        scene = self.scene(rng)
+        turns = [("describe the picture.", describe(scene))] if rng.random() < 0.5 else []
+        for kind in rng.permutation(QUESTIONS):
+            turn = ask(rng, scene, kind)
+            turns += [turn] if turn else []
+        messages = []
+        for question, answer in turns[:4]:
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        first = messages[0]
+        first["content"] = [{"type": "image"}, {"type": "text", "text": first["content"]}]
+        return {"messages": messages}
+
+
+class ShapesGeneration(World):
+    """A sentence of one of the six tasks and a picture that fits it."""
+
+    def prompt(self, rng) -> Prompt:
+        return random_prompt(rng, TASKS[rng.integers(len(TASKS))])
+
+    def scene(self, rng):
+        return random_scene(rng, self.prompt(rng))
+
+    def __getitem__(self, i: int) -> dict:
+        return {"captions": [self.prompt(self.rng(i)).text]}
+
+
+class ShapesPictures(World):
+    """What the VQ tokenizer trains on: scenes of up to nine things, so that few patches are empty."""
+
+    def scene(self, rng):
+        cells = rng.permutation(9)[: rng.integers(1, 10)]
+        return {int(cell): THINGS[1 + rng.integers(len(THINGS) - 1)] for cell in cells}
+
+
+class ShapesText(World):
+    """True sentences about the world, without pictures."""
+
+    def __getitem__(self, i: int) -> dict:
+        rng = self.rng(i)
+        p = random_prompt(rng, ("position", "counting", "color_attr")[rng.integers(3)])
+        if p.task == "position":
+            (_, a), (_, b) = p.objects
+            back = RELATIONS[RELATIONS.index(p.relation) ^ 1]
+            return {"text": f"if a {a} is {p.relation} a {b}, the {b} is {back} the {a}."}
+        if p.task == "counting":
+            shape, n = p.objects[0][1], len(p.objects)
+            return {"text": f"{NUMBERS[n - 1]} and one more make {NUMBERS[n]} {plural(shape)}."}
+        (one, a), (two, b) = p.objects
+        return {"text": f"{p.text}: the {a} is {one}, the {b} is {two}."}
+
+
+def evaluation_prompts(per_task: int, seed: int) -> list[Prompt]:
+    rng = np.random.default_rng((seed, 1))
+    return [random_prompt(rng, task) for task in TASKS for _ in range(per_task)]
+
+
+def evaluation_questions(per_answer: int, seed: int) -> list[tuple[str, np.ndarray, str, str]]:
+    """(kind, picture, question, answer), every answer of a kind equally often."""
+    rng, out = np.random.default_rng((seed, 2)), []
+    for kind, answers in ANSWERS.items():
+        wanted = {answer: per_answer for answer in answers}
+        while any(wanted.values()):
+            scene = any_scene(rng)
+            asked = ask(rng, scene, kind)
+            if asked and wanted.get(asked[1], 0):
+                wanted[asked[1]] -= 1
+                out.append((kind, draw(scene), *asked))
+    return out
+
+
+def drawing_chance(task: str, seed: int, pairs: int = 4000) -> float:
+    """How often a picture drawn for one prompt of a task fits another prompt of it, drawn independently."""
+    rng = np.random.default_rng((seed, 3))
+    hits = [random_prompt(rng, task).fits(random_scene(rng, random_prompt(rng, task))) for _ in range(pairs)]
+    return float(np.mean(hits))

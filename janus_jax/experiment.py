@@ -1,0 +1,235 @@
+"""What a config file may say: the schema, its checks, and `--config.path=value` overrides.
+
+A config file defines `get_config() -> ConfigDict`. `read` turns it and the overrides into frozen dataclasses;
+everything unknown, of a wrong type or impossible is collected and reported at once, before anything compiles.
+"""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import pathlib
+import types
+import typing
+
+from janus_jax.data.pipeline import Rows
+from janus_jax.data.processor import Template
+from janus_jax.model import config as model_config
+from janus_jax.optim import Optim
+from janus_jax.tokenizer_training.vq import TokenizerStage
+
+
+class ConfigError(ValueError):
+    """All that is wrong with a config, one line each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """Examples drawn of each kind (Table 1's data ratio)."""
+
+    understanding: float
+    text: float
+    generation: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One column of Table 1 and of Figure 3.
+
+    trainable: the flames, children of the model. init: weights directories; each may hold some children, later
+    ones win, `previous` is the stage before in this config, and what none holds starts at random. batch_size:
+    examples a step, the paper's number; rows: the shape that holds them. supervise: `all` text or `answers`.
+    """
+
+    trainable: tuple[str, ...]
+    init: tuple[str, ...]
+    steps: int
+    batch_size: int
+    rows: Rows
+    ratio: Ratio
+    supervise: str
+    optim: Optim
+    condition_dropout: float = 0.1
+    first_sentence: float = 0.25
+    checkpoint_every: int = 1000
+    log_every: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """source: `shapes` (the project's own world), `emoji` (the optional extra) or `llava` (JSON files and an
+    image folder: one file a kind, `images` their root). limit: how many emoji, 0 for all."""
+
+    source: str
+    understanding: str = ""
+    text: str = ""
+    generation: str = ""
+    images: str = ""
+    limit: int = 0
+    workers: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along each axis; one may be -1, the devices left."""
+
+    data: int = 1
+    fsdp: int = -1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """After the last stage: `count` drawings a task (or in all) and as many questions an answer (or in all),
+    sampled at this guidance and temperature; 0 for none."""
+
+    count: int = 0
+    cfg_scale: float = 5.0
+    temperature: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config file, resolved. tokenizer: a directory with tokenizer.json, or empty to learn a byte-level BPE
+    from the data. stage0: the VQ tokenizer's own training, or absent."""
+
+    model: model_config.JanusConfig
+    template: Template
+    data: Data
+    stages: dict[str, Stage]
+    tokenizer: str = ""
+    mesh: Mesh = Mesh()
+    evaluation: Evaluation = Evaluation()
+    stage0: TokenizerStage | None = None
+    seed: int = 0
+
+
+def read(path: str, overrides: dict[str, str] | None = None) -> tuple[Experiment, list[str]]:
+    """The config in a file with `overrides` (dotted path -> text) applied, and what is wrong with those: an
+    override that cannot be applied is left out. Raises ConfigError when the file itself does not fit."""
+    file = pathlib.Path(path)
+    if not file.is_file():
+        known = [str(p) for p in sorted(pathlib.Path("configs").glob("*.py"))]
+        raise ConfigError(f"--config={path}: no such file" + near(str(file), known))
+    spec = importlib.util.spec_from_file_location("janus_jax_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return resolve(module.get_config().to_dict(), overrides or {})
+
+
+def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[str]]:
+    """`read` for a plain nested dict."""
+    wrong, problems = [], []
+    for key, text in overrides.items():
+        _override(values, Experiment, key.split("."), text, key, wrong)
+    built = _build(Experiment, values, "", problems)
+    if problems:
+        raise ConfigError(listed(problems + wrong))
+    return built, wrong
+
+
+def differences(old: dict, new: dict, path: str = "") -> list[str]:
+    """Lines "field: old -> new" for every field in which two plain configs differ."""
+    out = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            out.append(f"{path}{key}: {a!r} -> {b!r}")
+    return out
+
+
+def listed(problems: list[str]) -> str:
+    """All problems as one message."""
+    return f"{len(problems)} problem(s) in the config:\n" + "\n".join(f"  - {p}" for p in problems)
+
+
+def near(name: str, known) -> str:
+    """The end of a message about a name that is not known: the nearest one, or all."""
+    found = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(known)}"
+
+
+def _inner(kind):
+    """The dataclass inside `X | None`, else the type itself."""
+    if isinstance(kind, types.UnionType):
+        return next(k for k in typing.get_args(kind) if k is not types.NoneType)
+    return kind
+
+
+def _override(values: dict, kind, keys: list[str], text: str, key: str, problems: list[str]):
+    """Sets one value in the nested dict, read as the schema's type for it."""
+    name, kind = keys[0], _inner(kind)
+    if typing.get_origin(kind) is dict:
+        fields = dict.fromkeys(values, typing.get_args(kind)[1])
+    else:
+        fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+    if name not in fields:
+        problems.append(f"--config.{key}: there is no {name!r} here" + near(name, fields))
+    elif len(keys) > 1:
+        if values.get(name) is None:
+            values[name] = {}
+        _override(values[name], fields[name], keys[1:], text, key, problems)
+    elif dataclasses.is_dataclass(_inner(fields[name])) or typing.get_origin(fields[name]) is dict:
+        inner = values[name] if isinstance(values.get(name), dict) else {}
+        problems.append(
+            f"--config.{key}={text}: this is a section; set one of its fields: {', '.join(inner)}"
+        )
+    else:
+        value, before = _literal(fields[name], text), len(problems)
+        _build(fields[name], value, f"--config.{key}", problems)
+        if len(problems) == before:
+            values[name] = value
+
+
+def _literal(kind, text: str):
+    """Text from the command line as a Python value where the type is not text."""
+    if kind is str:
+        return text
+    if kind == tuple[str, ...] and not text.startswith(("(", "[")):
+        return tuple(part for part in text.split(",") if part)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _build(kind, value, path: str, problems: list[str]):
+    """A value of type `kind` from plain data; problems of form are appended, with the field's path."""
+    kind, origin = _inner(kind), typing.get_origin(kind)
+    if dataclasses.is_dataclass(kind):
+        return _build_dataclass(kind, value, path, problems)
+    if origin is dict:
+        return {k: _build(typing.get_args(kind)[1], v, f"{path}.{k}", problems) for k, v in value.items()}
+    if origin is tuple and isinstance(value, list | tuple):
+        return tuple(_build(typing.get_args(kind)[0], v, path, problems) for v in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is tuple or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        wanted = "a tuple" if origin is tuple else {"str": "text", "int": "a whole number"}.get(
+            kind.__name__, f"a {kind.__name__}"
+        )  # fmt: skip
+        problems.append(f"{path} is {value!r}: must be {wanted}")
+    return value
+
+
+def _build_dataclass(kind, value, path: str, problems: list[str]):
+    dot = f"{path}." if path else ""
+    if not isinstance(value, dict):
+        problems.append(
+            f"{path} is {value!r}: must be a section with {', '.join(typing.get_type_hints(kind))}"
+        )
+        return None
+    hints = typing.get_type_hints(kind)
+    problems += [f"{dot}{name}: unknown field{near(name, hints)}" for name in value if name not in hints]
+    built = {}
+    for field in dataclasses.fields(kind):
+        if field.name in value:
+            optional = hints[field.name] != _inner(hints[field.name])
+            if not (optional and value[field.name] is None):
+                built[field.name] = _build(hints[field.name], value[field.name], dot + field.name, problems)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            problems.append(f"{dot}{field.name}: missing; it has no default")
+            built[field.name] = None
+    return kind(**built)

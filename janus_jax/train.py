@@ -1,0 +1,163 @@
+"""The loop. Stage 0 if asked for, then each stage: weights in, data in, steps, weights out."""
+
+import functools
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from janus_jax import optim as optims
+from janus_jax import sharding as sh
+from janus_jax import train_state as ts
+from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights
+from janus_jax.data.pipeline import RandomPictures, batches, count_examples
+from janus_jax.data.processor import Processor
+from janus_jax.experiment import Experiment, Stage
+from janus_jax.log import Log
+from janus_jax.model.generation_encoder import normalise
+from janus_jax.tokenizer_training import vq
+
+
+def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpointer: Checkpointer, schedule):
+    """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
+
+    config has steps, log_every, checkpoint_every. data: a Grain iterator, or None. next_batch(step) gives the
+    arrays of a step and the numbers to log about them.
+    """
+    # Resume: the latest complete checkpoint, with the data where it was.
+    state = checkpointer.restore(state, data)
+    first = int(state.step)
+    log.stage(name, config.steps, first)
+    waited, since, seen = 0.0, time.perf_counter(), {}
+
+    for step in range(first + 1, config.steps + 1):
+        # One step. The arrays are made while the last step computes.
+        begin = time.perf_counter()
+        batch, facts = next_batch(step - 1)
+        waited += time.perf_counter() - begin
+        seen = {key: seen.get(key, 0) + value for key, value in facts.items()}
+        state, metrics = step_fn(state, batch)
+
+        # Log.
+        if step % config.log_every == 0 or step in (1, config.steps):
+            values = {key: float(value) for key, value in metrics.items()}
+            now = time.perf_counter()
+            values |= shares(seen)
+            values |= {"learning_rate": float(schedule(step - 1)), "data_wait": waited / (now - since)}
+            log.write(step, values)
+            waited, since, seen = 0.0, now, {}
+
+        # Save.
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            checkpointer.save(step, state, data)
+            log.curves()
+    return state
+
+
+def shares(seen: dict) -> dict:
+    """Facts summed over the steps since the last record, as the numbers to log."""
+    examples = sum(seen.get(task, 0) for task in ("understanding", "text", "generation"))
+    out = {
+        f"examples_{t}": seen[t] / max(examples, 1)
+        for t in ("understanding", "text", "generation")
+        if t in seen
+    }
+    out |= {key: seen[key] / seen["steps"] for key in ("examples", "fill", "truncated") if key in seen}
+    return out
+
+
+def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, log: Log):
+    """The VQ tokenizer from nothing, on the pictures of the generation source."""
+    config, model = experiment.stage0, experiment.model
+    tx = optims.make(config.optim, config.steps)
+    state = jax.jit(vq.init_state, static_argnums=(1, 2))(
+        jax.random.key(experiment.seed), model.generation_encoder, tx
+    )
+    step_fn = jax.jit(
+        functools.partial(vq.train_step, tx=tx, commitment=config.commitment, entropy=config.entropy),
+        donate_argnums=0,
+    )
+    side = model.generation_encoder.image_size
+    pictures = RandomPictures(sources["pictures"], side, config.batch_size, experiment.seed)
+    next_batch = lambda step: (sh.put_batch({"images": pictures[step]})["images"], {})
+    checkpointer = Checkpointer(directory / "checkpoints" / "stage0")
+    schedule = optims.schedule(config.optim, config.steps)
+    state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule)
+    checkpointer.close()
+    export(directory / "stage0", state.params)
+
+
+def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> ts.TrainState:
+    """Random weights, then those of each directory in `stage.init`, by child."""
+    init = jax.jit(ts.init_state, static_argnums=(1, 2, 3))
+    state = init(jax.random.key(experiment.seed + 1), experiment.model, tx, stage.trainable)
+    params, loaded = state.params, set()
+    for directory in stage.init:
+        directory = previous if directory == "previous" else directory
+        params, children = import_weights(directory, params, partly=True)
+        loaded |= set(children)
+        log.say(f"  {', '.join(children)} <- {directory}")
+    fresh = [name for name in params if name not in loaded]
+    if "generation_encoder" in loaded and "generation_embedding" in fresh:
+        # The ids' table starts as the codes themselves, of unit length.
+        table = params["generation_embedding"]["table"]
+        codes = normalise(jnp.asarray(params["generation_encoder"]["codebook"]))
+        params["generation_embedding"]["table"] = jax.device_put(codes.astype(table.dtype), table.sharding)
+        log.say("  generation_embedding <- the tokenizer's normalised codebook")
+        fresh.remove("generation_embedding")
+    if fresh:
+        log.say(f"  {', '.join(fresh)} <- random")
+    trainable = {name: params[name] for name in state.trainable}
+    frozen = {name: params[name] for name in state.frozen}
+    return state.replace(trainable=trainable, frozen=frozen)
+
+
+def run_stage(
+    experiment: Experiment, name: str, sources, processor: Processor, previous, directory, log: Log
+):
+    """One column of Table 1."""
+    stage = experiment.stages[name]
+    tx = optims.make(stage.optim, stage.steps)
+    state = init_stage(experiment, stage, tx, previous, log)
+    step_fn = jax.jit(functools.partial(ts.train_step, tx=tx), donate_argnums=0)
+    hosts = jax.process_count()
+    rows = stage.rows.per_host(hosts)
+    data = iter(batches(
+        sources, processor, experiment.model, rows, vars(stage.ratio), supervise=stage.supervise,
+        dropout=stage.condition_dropout, first_sentence=stage.first_sentence, seed=experiment.seed,
+        workers=experiment.data.workers, host=jax.process_index(), hosts=hosts,
+    ))  # fmt: skip
+
+    def next_batch(step: int):
+        batch = next(data)
+        facts = count_examples(batch) | {"fill": float(np.mean(batch["segment_ids"] > 0)), "steps": 1}
+        facts["examples"] = sum(facts[task] for task in ("understanding", "text", "generation"))
+        return sh.put_batch(batch), facts
+
+    checkpointer = Checkpointer(directory / "checkpoints" / name)
+    schedule = optims.schedule(stage.optim, stage.steps)
+    state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule)
+    checkpointer.close()
+    export(directory / name, state.params, experiment.model, processor)
+
+
+def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:
+    """All stages of a config that are not done yet. Returns the last stage's weights directory."""
+    directory, previous = pathlib.Path(workdir), None
+    if experiment.stage0:
+        previous = directory / "stage0"
+        if not (previous / FILE).is_file():
+            log.say("stage0: the VQ tokenizer learns to draw back what it sees")
+            run_stage0(experiment, sources, directory, log)
+    for name, stage in experiment.stages.items():
+        if not (directory / name / FILE).is_file():
+            shape = f"{stage.rows.count} rows of {stage.rows.length}"
+            ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
+            log.say(
+                f"{name}: {stage.steps} steps, {shape}, ratio {ratio}, training {', '.join(stage.trainable)}"
+            )
+            run_stage(experiment, name, sources, processor, previous, directory, log)
+        previous = directory / name
+    return previous

@@ -1,0 +1,62 @@
+"""The state of a stage and its step. Figure 3's flame and snowflake are two fields: `trainable`, `frozen`."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+
+from janus_jax.loss import janus_loss
+from janus_jax.model.config import JanusConfig
+from janus_jax.model.janus import Janus
+
+
+@struct.dataclass
+class TrainState:
+    """step int32; graphdef is static; trainable and frozen are nested dicts by child; moments exist for the
+    trainable part only."""
+
+    step: jax.Array
+    graphdef: nnx.GraphDef
+    trainable: dict
+    frozen: dict
+    opt_state: optax.OptState
+
+    @property
+    def params(self) -> dict:
+        return {**self.trainable, **self.frozen}
+
+    def model(self):
+        return nnx.merge(self.graphdef, self.trainable, self.frozen)
+
+
+def split(module, flames) -> tuple[nnx.GraphDef, dict, dict]:
+    """A module's definition, its trainable and its frozen children (nested dicts of arrays)."""
+    graphdef, *parts = nnx.split(module, lambda path, _: path[0] in flames, ...)
+    return graphdef, *map(nnx.to_pure_dict, parts)
+
+
+def init_state(key, config: JanusConfig, tx, flames) -> TrainState:
+    """Random weights, split as the mesh says. Jit it: `jax.jit(init_state, static_argnums=(1, 2, 3))`."""
+    return start(*split(Janus(config, nnx.Rngs(key)), flames), tx)
+
+
+def start(graphdef, trainable, frozen, tx) -> TrainState:
+    return TrainState(jnp.int32(0), graphdef, trainable, frozen, tx.init(trainable))
+
+
+def update(state: TrainState, tx, loss_fn) -> tuple[TrainState, dict]:
+    """One optimiser step on `loss_fn(model) -> (loss, metrics)`, differentiated by the trainable part only."""
+
+    def of_trainable(trainable):
+        return loss_fn(nnx.merge(state.graphdef, trainable, state.frozen))
+
+    (loss, metrics), grads = jax.value_and_grad(of_trainable, has_aux=True)(state.trainable)
+    updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+    trainable = optax.apply_updates(state.trainable, updates)
+    metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads)}
+    return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
+
+
+def train_step(state: TrainState, batch: dict, tx) -> tuple[TrainState, dict]:
+    """Pure; jitted, with the state donated, in train.py. `batch` as in batch.py."""
+    return update(state, tx, lambda model: janus_loss(model, batch))
