@@ -104,6 +104,18 @@ class Experiment:
     seed: int = 0
 
 
+def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes `--config.a.b=value` (or `--config.a.b value`) out of the arguments: (the rest, overrides)."""
+    rest, overrides, words = [], {}, iter(argv)
+    for word in words:
+        if word.startswith("--config."):
+            key, equals, value = word.removeprefix("--config.").partition("=")
+            overrides[key] = value if equals else next(words, "")
+        else:
+            rest.append(word)
+    return rest, overrides
+
+
 def read(path: str, overrides: dict[str, str] | None = None) -> tuple[Experiment, list[str]]:
     """The config in a file with `overrides` (dotted path -> text) applied, and what is wrong with those: an
     override that cannot be applied is left out. Raises ConfigError when the file itself does not fit."""

@@ -13,18 +13,6 @@ import time
 START = time.perf_counter()
 
 
-def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes `--config.a.b=value` (or `--config.a.b value`) out of the arguments: (the rest, overrides)."""
-    rest, overrides, words = [], {}, iter(argv)
-    for word in words:
-        if word.startswith("--config."):
-            key, equals, value = word.removeprefix("--config.").partition("=")
-            overrides[key] = value if equals else next(words, "")
-        else:
-            rest.append(word)
-    return rest, overrides
-
-
 def prepare(config: str, overrides: dict, workdir: pathlib.Path):
     """Config, mesh, sources and processor of a run. Raises before anything is written or compiled."""
     import jax
@@ -119,6 +107,8 @@ def run(config: str, overrides: dict, workdir: str):
 
 def main(argv: list[str] | None = None):
     print("janus_jax: reading the config", flush=True)
+    from janus_jax.experiment import split_flags
+
     rest, overrides = split_flags(list(sys.argv if argv is None else argv))
 
     from absl import app, flags, logging

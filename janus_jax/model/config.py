@@ -112,6 +112,23 @@ def quickstart() -> JanusConfig:
     )  # fmt: skip
 
 
+def emoji() -> JanusConfig:
+    """About three million parameters over 32 x 32 pictures of 64 tokens."""
+    return JanusConfig(
+        UnderstandingEncoderConfig(
+            image_size=32, patch_size=4, width=96, mlp_width=192, layers=2, heads=2
+        ),
+        GenerationEncoderConfig(
+            image_size=32, channels=16, multipliers=(1, 2, 4), res_blocks=1, z_channels=64, norm_groups=8,
+            codebook_size=512, code_dim=8,
+        ),
+        TransformerConfig(width=192, mlp_width=512, layers=4, heads=4, vocabulary=1024),
+        image_head_width=192,
+        dtype="float32",
+        remat="none",
+    )  # fmt: skip
+
+
 def to_dict(config: JanusConfig) -> dict:
     """Plain nested dict (JSON, ConfigDict)."""
     return dataclasses.asdict(config)
