@@ -85,14 +85,21 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
 
 
 def read_config(directory) -> model_config.JanusConfig:
-    """The model's sizes as written by `export`. Raises FileNotFoundError when DIR is no weights directory."""
+    """The model's sizes as written by `export`. Raises FileNotFoundError when DIR is no weights directory,
+    ValueError when its config.json says something else."""
     path = pathlib.Path(directory) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
             f"{directory}: no weights directory of this project (it holds no config.json); a finished run "
             f"writes one per stage, such as runs/quickstart/stage3"
         )
-    return model_config.from_dict(json.loads(path.read_text()))
+    try:
+        return model_config.from_dict(json.loads(path.read_text()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: no sizes of a model of this project ({type(error).__name__}: {error}); give a weights "
+            f"directory, such as runs/quickstart/stage3"
+        ) from None
 
 
 def import_weights(directory, params: dict, *, partly: bool = False) -> tuple[dict, list[str]]:

@@ -26,13 +26,13 @@ def check(experiment: Experiment, devices: int, files: bool = True, known: list[
         )
     if experiment.stage0:
         problems += _optim_problems("stage0", experiment.stage0)
+        problems += _finite("stage0", experiment.stage0, ("commitment", "entropy"))
     if not experiment.stages and not experiment.stage0:
         problems.append("stages: there is none; name at least one stage")
     problems += _name("data.source", experiment.data.source, SOURCES)
-    e = experiment.evaluation
-    problems += [
-        f"evaluation.{n} is {v}: must be 0 or more" for n, v in vars(e).items() if not 0 <= v < math.inf
-    ]
+    problems += _finite("data", experiment.data, ("limit", "workers"))
+    problems += _finite("evaluation", experiment.evaluation, vars(experiment.evaluation))
+    problems += [f"seed is {experiment.seed}: must be 0 or more"] if experiment.seed < 0 else []
     problems += _file_problems(experiment, files)
     if problems:
         raise ConfigError(listed(problems))
@@ -55,15 +55,33 @@ def _positive(path: str, obj, names) -> list[str]:
     return [f"{path}.{n} is {getattr(obj, n)}: must be at least 1" for n in names if getattr(obj, n) < 1]
 
 
+def _finite(path: str, obj, names) -> list[str]:
+    return [
+        f"{path}.{n} is {getattr(obj, n)}: must be a finite number, 0 or more"
+        for n in names
+        if not 0 <= getattr(obj, n) < math.inf
+    ]
+
+
 def _model_problems(model: model_config.JanusConfig) -> list[str]:
     tower, vq, llm = model.understanding_encoder, model.generation_encoder, model.transformer
     problems = _positive("model.transformer", llm, ("width", "mlp_width", "layers", "heads", "vocabulary"))
+    problems += _finite("model.transformer", llm, ("rope_theta", "norm_eps"))
     problems += _positive(
-        "model.understanding_encoder", tower, ("image_size", "patch_size", "width", "layers", "heads")
+        "model.understanding_encoder",
+        tower,
+        ("image_size", "patch_size", "width", "mlp_width", "layers", "heads"),
     )
     problems += _positive(
-        "model.generation_encoder", vq, ("image_size", "channels", "codebook_size", "code_dim")
+        "model.generation_encoder",
+        vq,
+        ("image_size", "channels", "res_blocks", "z_channels", "codebook_size", "code_dim"),
     )
+    if min(vq.multipliers, default=0) < 1:
+        problems.append(
+            f"model.generation_encoder.multipliers is {vq.multipliers}: needs at least one number, each 1 or more"
+        )
+    problems += _positive("model", model, ("image_head_width",))
     problems += _name("model.dtype", model.dtype, ("float32", "bfloat16", "float16"))
     problems += _name("model.remat", model.remat, tuple(REMAT))
     if problems:
@@ -109,11 +127,8 @@ def _optim_problems(path: str, stage) -> list[str]:
         _positive(path, stage, ("steps", "batch_size", "checkpoint_every", "log_every")),
     )
     path = f"{path}.optim"
-    problems += [
-        f"{path}.{n} is {getattr(o, n)}: must be a finite number, 0 or more"
-        for n in ("learning_rate", "weight_decay", "end_factor", "clip_norm", "warmup_steps")
-        if not 0 <= getattr(o, n) < math.inf
-    ]
+    numbers = ("learning_rate", "weight_decay", "end_factor", "clip_norm", "warmup_steps", "eps")
+    problems += _finite(path, o, numbers)
     problems += [
         f"{path}.{n} is {getattr(o, n)}: must be in [0, 1)"
         for n in ("b1", "b2")
@@ -138,21 +153,19 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
     if first and "previous" in stage.init:
         problems.append(f"{path}.init names 'previous', but no stage comes before it")
     shares = dataclasses.asdict(stage.ratio)
-    problems += [
-        f"{path}.ratio.{n} is {v}: must be a finite number, 0 or more"
-        for n, v in shares.items()
-        if not 0 <= v < math.inf
-    ]
+    problems += _finite(f"{path}.ratio", stage.ratio, shares)
     if not any(shares.values()):
         fields = ", ".join(f"{path}.ratio.{n}" for n in TASKS)
         problems.append(f"{fields} are all 0: no data would be read; give at least one a share")
     r, counts = stage.rows, experiment.model
     problems += _positive(f"{path}.rows", r, ("count", "length", "bins"))
+    problems += _finite(f"{path}.rows", r, ("pictures", "images"))
+    sized = counts.understanding_encoder.patch_size > 0 and counts.generation_encoder.multipliers
     for task, slots, box in (
         ("understanding", "pictures", "understanding_encoder"),
         ("generation", "images", "generation_encoder"),
     ):
-        needed = getattr(counts, box).tokens + 8
+        needed = getattr(counts, box).tokens + 8 if sized else 0
         if shares[task] > 0 and getattr(r, slots) < 1:
             problems.append(f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least 1")
         if shares[task] > 0 and r.length < needed:

@@ -126,6 +126,8 @@ def read(path: str, overrides: dict[str, str] | None = None) -> tuple[Experiment
     spec = importlib.util.spec_from_file_location("janus_jax_config", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"--config={path}: defines no get_config(); see configs/quickstart.py")
     return resolve(module.get_config().to_dict(), overrides or {})
 
 
@@ -213,6 +215,9 @@ def _build(kind, value, path: str, problems: list[str]):
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, path, problems)
     if origin is dict:
+        if not isinstance(value, dict):
+            problems.append(f"{path} is {value!r}: must be a section, a name for each of its parts")
+            return {}
         return {k: _build(typing.get_args(kind)[1], v, f"{path}.{k}", problems) for k, v in value.items()}
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_build(typing.get_args(kind)[0], v, path, problems) for v in value)

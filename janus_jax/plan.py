@@ -9,8 +9,8 @@ import sys
 import time
 
 
-def compile_stage(experiment, stage) -> dict:
-    """Lowers and compiles one stage's step on the current mesh. Returns sizes in bytes per device."""
+def lower_inputs(experiment, stage):
+    """(the jitted step, its abstract state, its abstract batch) of a stage on the current mesh."""
     import jax
     import jax.numpy as jnp
 
@@ -26,7 +26,14 @@ def compile_stage(experiment, stage) -> dict:
         name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=split)
         for name, (shape, dtype) in bt.shapes(rows.count, rows.length, rows.pictures, rows.images, model).items()
     }
-    step = jax.jit(functools.partial(train_state.train_step, tx=tx), donate_argnums=0)
+    return jax.jit(functools.partial(train_state.train_step, tx=tx), donate_argnums=0), state, batch
+
+
+def compile_stage(experiment, stage) -> dict:
+    """Lowers and compiles one stage's step. Parameters in numbers, sizes in bytes per device, time in seconds."""
+    import jax
+
+    step, state, batch = lower_inputs(experiment, stage)
     begin = time.perf_counter()
     memory = step.lower(state, batch).compile().memory_analysis()
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))

@@ -57,10 +57,14 @@ TEMPLATE = {  # name: (messages, system text, the text after BOS; U and A stand 
         "S",
         f"S\n\nU: hi\n\nA: yo{EOS}U: more\n\nA: no{EOS}",
     ),
-    "asked again": ([user("hi"), said("yo"), user("more"), said("")], "", f"U: hi\n\nA: yo{EOS}U: more\n\nA:"),
+    "asked again": (
+        [user("hi"), said("yo"), user("more"), said("")],
+        "",
+        f"U: hi\n\nA: yo{EOS}U: more\n\nA:",
+    ),
     "parity, not role": ([said("a"), user("b"), said("c")], "", f"A: a\n\nU: b{EOS}A: c"),
     "empty in the middle": ([user(" "), said("yo"), user("x")], "", f"U:A: yo{EOS}U: x"),
-    "outer whitespace": ([user(" \n hi \n"), said(" yo\n ")], " S ", f"S\n\nU: hi\n\nA: yo{EOS}"),
+    "outer whitespace": ([user(" \n hi \n"), said(" yo\n ")], " S ", f"S \n\nU: hi\n\nA: yo{EOS}"),
     "inner whitespace": ([user("a \n b"), said("")], "", "U: a \n b\n\nA:"),
     "blank system": ([user("hi"), said("")], " \n", "U: hi\n\nA:"),
     "picture first": ([user(IMAGE, part("what?")), said("")], "", f"U: {PICTURE}\nwhat?\n\nA:"),
@@ -120,7 +124,10 @@ def test_special_strings_typed_by_a_user_stay_text(processor, typed):
 @pytest.mark.parametrize(
     "messages, learned",
     [
-        ([user("hi"), said("a red circle"), user("more"), said("two")], [" a red circle" + EOS, " two" + EOS]),
+        (
+            [user("hi"), said("a red circle"), user("more"), said("two")],
+            [" a red circle" + EOS, " two" + EOS],
+        ),
         ([user("hi"), said("")], []),
         ([user(IMAGE, part("what?")), said("red")], [" red" + EOS]),
         ([user("hi"), said([part("a"), part(" red")])], [" a red" + EOS]),
@@ -159,7 +166,15 @@ def test_save_and_load(processor, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    [" two  spaces\tand\ttabs \n\n\n", "naïve café — “quotes”", "日本語のテキスト", "👩‍👩‍👧 🇫🇷 e\u0301", "\0\x7f\u2028", "", *tok.SPECIALS.values()],
+    [
+        " two  spaces\tand\ttabs \n\n\n",
+        "naïve café — “quotes”",
+        "日本語のテキスト",
+        "👩‍👩‍👧 🇫🇷 e\u0301",
+        "\0\x7f\u2028",
+        "",
+        *tok.SPECIALS.values(),
+    ],
 )  # fmt: skip
 def test_any_text_survives_the_tokenizer(tokenizer, text):
     found, starts = tokenizer.encode(text)

@@ -53,6 +53,12 @@ class Encoder:
             example = text.encode(record, index, self.processor, self.supervise)
         else:
             example = generation.encode(record, index, self.processor, rng, self.dropout, self.first)
+        slots, n = int((example["role"] == bt.PICTURE).sum()), self.processor.understanding_tokens
+        if slots != n * len(example["pictures"]):
+            raise ValueError(
+                f"{self.task} record {index} has {slots // n} image parts: a record of understanding needs one, "
+                f"others none"
+            )
         return shorten(example, self.length)
 
 
@@ -137,11 +143,12 @@ class OpenPictures:
         return out
 
     def ids(self, index: int) -> np.ndarray:
-        ids = np.asarray(self.sources["generation"][index]["image_ids"]).reshape(-1)
+        ids = np.asarray(self.sources["generation"][index].get("image_ids", ())).reshape(-1)
         if len(ids) != self.vq.tokens or ids.min() < 0 or ids.max() >= self.vq.codebook_size:
+            got = f"{len(ids)} from {ids.min()} to {ids.max()}" if len(ids) else "none"
             raise ValueError(
                 f"generation record {index}: image_ids must be {self.vq.tokens} numbers in "
-                f"[0, {self.vq.codebook_size}); got {len(ids)} from {ids.min()} to {ids.max()}"
+                f"[0, {self.vq.codebook_size}); got {got}"
             )
         return ids
 
@@ -161,10 +168,11 @@ def batches(
             continue
         ds = grain.MapDataset.source(Indices(sources[task])).seed(seed * 8 + k).shuffle().repeat(None)
         encode = Encoder(task, sources[task], processor, rows.length, supervise, dropout, first_sentence)
+        # Split after encoding: chance goes by the example, whatever the number of hosts.
         streams.append(
-            ds[host::hosts]
-            .random_map(encode)
-            .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=16))
+            ds.random_map(encode)[host::hosts].to_iter_dataset(
+                grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)
+            )
         )
         weights.append(ratio[task])
     lengths = dict.fromkeys(PER_TOKEN, rows.length)

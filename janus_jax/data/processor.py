@@ -91,8 +91,8 @@ class Processor:
         for message in messages:
             if message["role"] == "system":
                 system = message["content"]
-        if system:
-            pieces.append((system.strip() + "\n\n", 0))
+        if system.strip():
+            pieces.append((system.lstrip() + "\n\n", 0))
         turns = [message for message in messages if message["role"] != "system"]
         for k, message in enumerate(turns):
             role = message["role"]
@@ -125,10 +125,12 @@ class Processor:
                 out += [self.tokenizer.placeholder, *(["\n"] if i + 1 < len(parts) else [])]
             else:
                 raise ValueError(f"message {k}: part of type {part['type']!r}; use 'text' or 'image'")
-        if out and isinstance(out[0], str):
-            out[0] = out[0].lstrip()
-        if out and isinstance(out[-1], str):
-            out[-1] = out[-1].rstrip()
+        for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
+            while out and isinstance(out[end], str):
+                out[end] = strip(out[end])
+                if out[end]:
+                    break
+                out.pop(end)
         return [c for c in out if c != ""]
 
     def _text_spans(self, text: str, marks) -> list[tuple]:

@@ -60,6 +60,7 @@ def one_token(model, x, starts, cache, at):
 def pick(keys, logits, temperature, top_p=None):
     """int32 [B]: argmax at temperature 0, else a draw from softmax(logits / temperature), one key a row;
     `top_p` first drops the least likely ids beyond that mass."""
+    logits = jax.sharding.reshard(logits, sh.BATCH)  # whole vocabularies: sorting cannot split them
     scaled = logits / jnp.where(temperature == 0, 1.0, temperature)
     if top_p is not None:
         order = jnp.sort(jax.nn.softmax(scaled), axis=-1)[:, ::-1]

@@ -1,0 +1,281 @@
+"""Every shipped config is sound, every impossible one is refused with all its faults at once, no field is dead."""
+
+import ast
+import copy
+import dataclasses
+import pathlib
+import typing
+
+import pytest
+
+import janus_jax
+from janus_jax import checks, experiment
+
+ROOT = pathlib.Path(janus_jax.__file__).parent
+CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))
+QUICKSTART = str(ROOT.parent / "configs" / "quickstart.py")
+
+
+def checked(overrides=None, devices=8, files=False, path=QUICKSTART):
+    """The quick start's config with overrides, read and checked as main does."""
+    built, wrong = experiment.read(path, overrides)
+    return checks.check(built, devices, files=files, known=wrong)
+
+
+def refusal(overrides=None, **options):
+    """The problems that a config is refused with, one line each."""
+    with pytest.raises(experiment.ConfigError) as error:
+        checked(overrides, **options)
+    title, *lines = str(error.value).split("\n")
+    assert title == f"{len(lines)} problem(s) in the config:"
+    return [line.removeprefix("  - ") for line in lines]
+
+
+@pytest.fixture
+def values():
+    """The quick start as a plain dict."""
+    return copy.deepcopy(dataclasses.asdict(experiment.read(QUICKSTART)[0]))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_are_sound(path):
+    built, wrong = experiment.read(str(path))
+    assert not wrong
+    assert checks.check(built, 8, files=False) is built
+    assert built.stages and all(stage.steps > 0 for stage in built.stages.values())
+
+
+def test_overrides_reach_their_field_with_its_type():
+    built = checked({
+        "stages.stage3.steps": "7",
+        "stages.stage1.optim.learning_rate": "1",
+        "stages.stage2.trainable": "image_head,transformer",
+        "stages.stage1.init": "()",
+        "mesh.tensor": "2",
+        "model.dtype": "bfloat16",
+        "tokenizer": "",
+        "model.generation_encoder.multipliers": "(1, 2, 2)",
+    })  # fmt: skip
+    assert built.stages["stage3"].steps == 7
+    rate = built.stages["stage1"].optim.learning_rate
+    assert rate == 1.0 and isinstance(rate, float)
+    assert built.stages["stage2"].trainable == ("image_head", "transformer")
+    assert built.stages["stage1"].init == () and built.mesh.tensor == 2 and built.model.dtype == "bfloat16"
+    assert built.model.generation_encoder.multipliers == (1, 2, 2)
+    plain = experiment.read(QUICKSTART)[0]
+    assert experiment.differences(dataclasses.asdict(plain), dataclasses.asdict(built))
+    assert built.stages["stage2"].optim == plain.stages["stage2"].optim
+
+
+def test_command_line_is_split():
+    argv = ["main", "--config=a.py", "--config.seed=3", "--workdir", "w", "--config.data.source", "emoji"]
+    rest, overrides = experiment.split_flags(argv)
+    assert rest == ["main", "--config=a.py", "--workdir", "w"]
+    assert overrides == {"seed": "3", "data.source": "emoji"}
+
+
+ONE = [  # an override, and what its message says besides: the field, the value, the remedy
+    ("stages.stage2.step", "9", ["'step'", "did you mean 'steps'"]),
+    ("stages.stage9.steps", "9", ["'stage9'", "did you mean 'stage"]),
+    ("sed", "1", ["did you mean 'seed'"]),
+    ("seed.more", "1", ["there is no 'more' here"]),
+    ("mesh", "8", ["section", "data, fsdp, tensor"]),
+    ("stages.stage2.steps", "many", ["'many'", "whole number"]),
+    ("stages.stage2.steps", "1.5", ["1.5", "whole number"]),
+    ("stages.stage2.steps", "True", ["True", "whole number"]),
+    ("stages.stage2.optim.learning_rate", "high", ["'high'", "float"]),
+    ("stages.stage2.trainable", "(1, 2)", ["is 1", "text"]),
+    ("stages.stage2.ratio.text", "-1", ["-1", "0 or more"]),
+    ("stages.stage2.ratio.text", "1e999", ["inf", "finite"]),
+    ("stages.stage2.optim.learning_rate", "-0.1", ["-0.1", "0 or more"]),
+    ("stages.stage2.optim.b2", "1.0", ["1.0", "in [0, 1)"]),
+    ("stages.stage2.optim.eps", "-1.0", ["-1.0", "0 or more"]),
+    ("stages.stage2.optim.warmup_steps", "5000", ["5000", "1000 steps"]),
+    ("stages.stage2.optim.schedule", "cosin", ["'cosin'", "did you mean 'cosine'"]),
+    ("stages.stage2.steps", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.log_every", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.trainable", "transfromer", ["'transfromer'", "did you mean 'transformer'"]),
+    ("stages.stage2.trainable", "()", ["empty", "nothing would be learned"]),
+    ("stages.stage2.supervise", "answer", ["'answer'", "did you mean 'answers'"]),
+    ("stages.stage2.condition_dropout", "1.5", ["1.5", "[0, 1]"]),
+    ("stages.stage2.rows.count", "12", ["12", "8 must divide it", "nearest: 8 or 16"]),
+    ("stages.stage2.rows.length", "40", ["40", "at least 44"]),
+    ("stages.stage2.rows.pictures", "0", ["0", "at least 1"]),
+    ("stages.stage2.rows.bins", "0", ["0", "at least 1"]),
+    ("model.transformer.heads", "3", ["128", "2 * heads = 6", "nearest: 126 or 132"]),
+    ("model.transformer.layers", "0", ["is 0", "at least 1"]),
+    ("model.understanding_encoder.patch_size", "5", ["24", "patch_size 5", "nearest: 20 or 25"]),
+    ("model.understanding_encoder.patch_size", "0", ["is 0", "at least 1"]),
+    ("model.generation_encoder.norm_groups", "3", ["16", "norm_groups 3", "nearest: 15 or 18"]),
+    ("model.generation_encoder.multipliers", "()", ["()", "at least one"]),
+    ("model.dtype", "float8", ["'float8'", "did you mean 'float"]),
+    ("model.remat", "some", ["'some'", "did you mean 'none'"]),
+    ("data.source", "shape", ["'shape'", "did you mean 'shapes'"]),
+    ("data.workers", "-1", ["-1", "0 or more"]),
+    ("evaluation.count", "-1", ["-1", "0 or more"]),
+    ("seed", "-1", ["-1", "0 or more"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key, value, said", ONE, ids=lambda x: x if isinstance(x, str) else "")
+def test_one_fault_is_one_message_with_field_value_and_remedy(key, value, said):
+    lines = refusal({key: value})
+    about = key if "nearest" not in said[-1] else key.rsplit(".", 1)[0]
+    found = [line for line in lines if about in line]
+    assert found, lines
+    assert any(all(word in line for word in said) for line in found), found
+
+
+def test_nan_is_refused_wherever_a_number_is_wanted(values):
+    def poison(node, path=()):
+        for name, value in node.items():
+            if isinstance(value, dict):
+                yield from poison(value, (*path, name))
+            elif isinstance(value, float):
+                yield (*path, name)
+
+    for path in poison(values):
+        broken = copy.deepcopy(values)
+        node = broken
+        for name in path[:-1]:
+            node = node[name]
+        node[path[-1]] = float("nan")
+        built, wrong = experiment.resolve(broken, {})
+        with pytest.raises(experiment.ConfigError) as error:
+            checks.check(built, 8, files=False, known=wrong)
+        assert ".".join(path) in str(error.value) and "nan" in str(error.value)
+
+
+def test_no_data_at_all_is_refused():
+    (line,) = refusal(
+        {f"stages.stage2.ratio.{task}": "0" for task in ("understanding", "text", "generation")}
+    )
+    assert "stages.stage2.ratio.text" in line and "all 0" in line and "at least one" in line
+
+
+@pytest.mark.parametrize(
+    "mesh, said",
+    [
+        ((3, 1, 2), ["data=3, fsdp=1, tensor=2", "8 devices", "leave one at -1"]),
+        ((3, -1, 1), ["data=3, fsdp=-1", "8 devices"]),
+        ((-1, -1, 1), ["at most one is -1"]),
+        ((0, 8, 1), ["data=0", "at least 1"]),
+    ],
+)
+def test_a_mesh_that_does_not_hold_the_devices(mesh, said):
+    (line,) = refusal(dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), map(str, mesh))))
+    assert all(word in line for word in said)
+
+
+def test_a_mesh_that_does_not_divide_the_heads():
+    lines = refusal({"mesh.tensor": "8"})
+    assert any("model.transformer.heads is 4" in line and "mesh.tensor = 8" in line for line in lines)
+    assert any("model.understanding_encoder.heads is 2" in line for line in lines)
+    assert refusal({"mesh.data": "5", "mesh.fsdp": "1"}, devices=5)[0].startswith("stages.stage1.rows.count")
+
+
+def test_many_faults_are_named_at_once():
+    lines = refusal({
+        "stages.stage1.stepz": "3", "stages.stage1.steps": "none", "stages.stage2.ratio.text": "-3",
+        "stages.stage2.optim.learning_rate": "-1", "stages.stage3.trainable": "lmm", "mesh.data": "3",
+        "stages.stage3.rows.count": "0", "data.source": "disk", "model.dtype": "int8",
+    })  # fmt: skip
+    for field in (
+        "stages.stage1.stepz", "stages.stage1.steps", "stages.stage2.ratio.text", "stages.stage3.trainable",
+        "stages.stage2.optim.learning_rate", "mesh", "stages.stage3.rows.count", "data.source", "model.dtype",
+    ):  # fmt: skip
+        assert sum(field in line for line in lines) == 1, (field, lines)
+    assert len(lines) == 9
+
+
+def test_faults_of_form_in_the_file_are_named_at_once(values):
+    values["modle"] = values.pop("model")
+    values["stages"]["stage1"]["steps"] = "60"
+    values["stages"]["stage2"]["trainable"] = "transformer"
+    values["stages"]["stage3"]["optim"] = 3e-4
+    values["mesh"]["fsdp"] = 2.5
+    del values["data"]["source"]
+    with pytest.raises(experiment.ConfigError) as error:
+        experiment.resolve(values, {"sed": "1"})
+    for said in (
+        "modle: unknown field; did you mean 'model'?", "model: missing", "data.source: missing",
+        "stages.stage1.steps is '60': must be a whole number", "--config.sed",
+        "stages.stage2.trainable is 'transformer': must be a tuple", "mesh.fsdp is 2.5",
+        "stages.stage3.optim is 0.0003: must be a section with learning_rate",
+    ):  # fmt: skip
+        assert said in str(error.value)
+    assert str(error.value).startswith("8 problem(s)")
+
+
+@pytest.mark.parametrize("stages", [3, "stage1", ("stage1",), None])
+def test_stages_that_are_no_section_are_refused(values, stages):
+    with pytest.raises(experiment.ConfigError, match=r"stages is .*: must be a section"):
+        experiment.resolve({**values, "stages": stages}, {})
+
+
+def test_an_experiment_needs_a_stage(values):
+    built, _ = experiment.resolve({**values, "stages": {}, "stage0": None}, {})
+    with pytest.raises(experiment.ConfigError, match="stages: there is none; name at least one"):
+        checks.check(built, 8, files=False)
+
+
+def test_previous_needs_a_stage_before_it(values):
+    built, _ = experiment.resolve({**values, "stage0": None}, {})
+    with pytest.raises(experiment.ConfigError, match=r"stages\.stage1\.init names 'previous', but no stage"):
+        checks.check(built, 8, files=False)
+
+
+def test_missing_files_are_named(tmp_path):
+    missing = {
+        "stages.stage1.init": "no/weights", "tokenizer": "no/tokenizer", "data.source": "llava",
+        "data.understanding": "no/chats.json", "data.generation": "no/captions.json", "data.images": "no/images",
+    }  # fmt: skip
+    lines = refusal(missing, files=True)
+    for field, said in (
+        ("stages.stage1.init", "no model.safetensors in no/weights; put the weights there"),
+        ("tokenizer", "no tokenizer.json in no/tokenizer"),
+        ("data.understanding", "no file no/chats.json"),
+        ("data.generation", "no file no/captions.json"),
+        ("data.images", "no folder no/images"),
+        ("data.text", "empty: the ratio asks for text; name a JSON or JSONL file"),
+    ):
+        assert any(line.startswith(field) and said in line for line in lines), (field, lines)
+    assert len(lines) == 6
+    (tmp_path / "model.safetensors").touch()
+    checked({"stages.stage1.init": str(tmp_path)}, files=True)
+
+
+def test_unknown_config_file_names_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT.parent)
+    with pytest.raises(experiment.ConfigError) as error:
+        experiment.read("configs/quickstrat.py")
+    assert "configs/quickstrat.py: no such file; did you mean 'configs/quickstart.py'?" in str(error.value)
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(experiment.ConfigError, match=r"empty\.py: defines no get_config"):
+        experiment.read(str(empty))
+
+
+def schema(kind=experiment.Experiment):
+    """Every dataclass of the schema, from the outermost in."""
+    yield kind
+    for hint in typing.get_type_hints(kind).values():
+        for inner in (hint, *typing.get_args(hint)):
+            if dataclasses.is_dataclass(inner):
+                yield from schema(inner)
+
+
+def test_every_field_of_the_schema_is_read_somewhere():
+    """By name, as an attribute, outside of the schema and its checks."""
+    read = set()
+    for path in ROOT.rglob("*.py"):
+        if path.name not in ("experiment.py", "checks.py"):
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                    read.add(node.attr)
+    kinds = set(schema())
+    assert len(kinds) >= 14
+    dead = {
+        f"{kind.__name__}.{f.name}" for kind in kinds for f in dataclasses.fields(kind) if f.name not in read
+    }
+    assert dead == set()

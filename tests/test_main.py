@@ -1,0 +1,209 @@
+"""The command line, end to end: four stages, what they leave behind, going on after a kill, refusals."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from janus_jax.experiment import split_flags
+
+ROOT = pathlib.Path(__file__).parent.parent
+STAGES = ("stage0", "stage1", "stage2", "stage3")
+TINY = {
+    "model.understanding_encoder.width": 32,
+    "model.understanding_encoder.mlp_width": 32,
+    "model.understanding_encoder.layers": 1,
+    "model.understanding_encoder.patch_size": 8,
+    "model.generation_encoder.channels": 8,
+    "model.generation_encoder.z_channels": 8,
+    "model.generation_encoder.codebook_size": 32,
+    "model.transformer.width": 32,
+    "model.transformer.mlp_width": 32,
+    "model.transformer.layers": 1,
+    "model.image_head_width": 32,
+    "stage0.steps": 3,
+    "stage0.batch_size": 4,
+    "stages.stage1.steps": 2,
+    "stages.stage2.steps": 40,
+    "stages.stage2.checkpoint_every": 4,
+    "stages.stage2.log_every": 1,
+    "stages.stage3.steps": 2,
+    "evaluation.count": 1,
+} | {f"stages.{name}.rows.count": 2 for name in STAGES[1:]}
+SLOWEST = 300  # seconds that a run may take
+
+
+def command(workdir, **changes) -> list[str]:
+    values = TINY | {key.replace("__", "."): value for key, value in changes.items()}
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    config = ROOT / "configs" / "quickstart.py"
+    return [sys.executable, "-m", "janus_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
+
+
+def environment() -> dict:
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+
+
+def run(workdir, **changes) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        command(workdir, **changes), cwd=ROOT, env=environment(), capture_output=True, text=True,
+        timeout=SLOWEST,
+    )  # fmt: skip
+
+
+def records(workdir) -> list[dict]:
+    path = workdir / "metrics.jsonl"
+    whole = (
+        [line for line in path.read_text().splitlines(True) if line.endswith("\n")] if path.exists() else []
+    )
+    return [json.loads(line) for line in whole]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(work directory of an uninterrupted run, what it printed)."""
+    workdir = tmp_path_factory.mktemp("main") / "run"
+    done = run(workdir)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return workdir, done.stdout
+
+
+def test_a_run_leaves_metrics_curves_pictures_scores_and_weights(finished):
+    workdir, _ = finished
+    steps = {}
+    for record in records(workdir):
+        steps.setdefault(record["stage"], []).append(record["step"])
+        assert all(np.isfinite(x) for x in record.values() if not isinstance(x, str)), record
+    assert tuple(steps) == STAGES
+    assert [steps[name][-1] for name in STAGES] == [3, 2, 40, 2]
+    assert steps["stage2"] == list(range(1, 41))
+    for name in ("curves.png", "pictures.png"):
+        with Image.open(workdir / name) as picture:
+            assert min(picture.size) > 100 and len(set(picture.convert("L").tobytes())) > 2, name
+    results = json.loads((workdir / "results.json").read_text())
+    assert set(results) == {"drawing", "answering", "tokenizer"}
+    for rows in (results["drawing"], results["answering"]):
+        for score, chance, count in rows.values():
+            assert 0 <= score <= 1 and 0 < chance < 1 and count >= 1
+    assert len(results["drawing"]) == 7 and len(results["answering"]) == 6
+    for name in STAGES:
+        assert list((workdir / "tensorboard" / name).glob("events*")), name
+        assert (workdir / name / "model.safetensors").is_file()
+    assert not list(workdir.glob("*.partial"))
+
+
+def test_the_tables_name_their_chance(finished):
+    _, printed = finished
+    heads = [line.split() for line in printed.splitlines() if "chance" in line]
+    assert ["task", "score", "chance", "pictures"] in heads
+    assert ["question", "accuracy", "chance", "questions"] in heads
+    for row in ("single_object", "color_attr", "exists", "overall"):
+        assert any(line.split()[:1] == [row] for line in printed.splitlines()), row
+
+
+def test_every_stage_trains_its_flames_only(finished):
+    workdir, _ = finished
+    before, after = (load_file(workdir / name / "model.safetensors") for name in ("stage1", "stage2"))
+    changed = {name.split(".")[0] for name in after if before[name].tobytes() != after[name].tobytes()}
+    frozen = {"generation_encoder", "understanding_encoder"}
+    assert changed == {name.split(".")[0] for name in after} - frozen
+    tokenizer = load_file(workdir / "stage0" / "model.safetensors")
+    for name, x in tokenizer.items():
+        assert x.tobytes() == after[name].tobytes(), name
+
+
+def test_the_same_command_again_trains_nothing(finished):
+    workdir, printed = finished
+    files = [workdir / name / "model.safetensors" for name in STAGES]
+    before, seen = [(f.stat().st_mtime_ns, f.read_bytes()) for f in files], records(workdir)
+    done = run(workdir)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [(f.stat().st_mtime_ns, f.read_bytes()) for f in files] == before
+    assert records(workdir) == seen
+    assert "stage2: 40 steps" in printed and "stage2: 40 steps" not in done.stdout
+    tables = [out[out.index("Drawing,") : out.index("Answering,")] for out in (printed, done.stdout)]
+    assert tables[0] == tables[1]
+
+
+def test_another_config_in_the_same_workdir_is_refused(finished):
+    workdir, _ = finished
+    before = (workdir / "config.json").read_bytes()
+    done = run(workdir, seed=5, stages__stage3__optim__learning_rate=0.5)
+    assert done.returncode not in (0, None)
+    assert "seed: 0 -> 5" in done.stderr and "stages.stage3.optim.learning_rate: 0.001 -> 0.5" in done.stderr
+    assert "Traceback" not in done.stderr and "--workdir" in done.stderr
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path):
+    workdir = tmp_path / "killed"
+    with open(tmp_path / "out", "w") as out:
+        process = subprocess.Popen(
+            command(workdir, evaluation__count=0), cwd=ROOT, env=environment(), stdout=out, stderr=out
+        )
+        begin = time.monotonic()
+        saved = workdir / "checkpoints" / "stage2"
+        while process.poll() is None and time.monotonic() - begin < SLOWEST:
+            steps = [int(p.name) for p in saved.glob("*") if p.name.isdigit()] if saved.is_dir() else []
+            last = max((r["step"] for r in records(workdir) if r["stage"] == "stage2"), default=0)
+            if steps and last % 4 and last > min(steps):
+                break
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (tmp_path / "out").read_text()[-4000:]
+    killed_at = max(r["step"] for r in records(workdir) if r["stage"] == "stage2")
+    assert 4 < killed_at < 40
+    assert not (workdir / "stage2").exists()
+
+    done = run(workdir, evaluation__count=0)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "stage1: 2 steps" not in done.stdout and "stage2: 40 steps" in done.stdout
+    for name in ("stage2", "stage3"):
+        a, b = (load_file(w / name / "model.safetensors") for w in (finished[0], workdir))
+        assert a.keys() == b.keys()
+        assert [key for key in a if a[key].tobytes() != b[key].tobytes()] == [], name
+    plain = lambda w: [(r["stage"], r["step"], r["loss"]) for r in records(w)]
+    assert plain(workdir) == plain(finished[0])
+    resumed = [int(p.name) for p in saved.glob("*") if p.name.isdigit()]
+    assert max(resumed) == 40
+
+
+@pytest.mark.parametrize(
+    "flag, words",
+    [
+        ("--config.stages.stage2.step=5", ["stages.stage2.step", "'steps'"]),
+        ("--config.model.transformer.width=33", ["model.transformer.width is 33", "nearest"]),
+        ("--config.stages.stage3.optim.schedule=cosin", ["stages.stage3.optim.schedule", "'cosine'"]),
+    ],
+)
+def test_a_typo_ends_at_once_with_a_suggestion(tmp_path, flag, words):
+    workdir = tmp_path / "run"
+    done = subprocess.run(
+        [*command(workdir), flag],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=SLOWEST,
+    )
+    assert done.returncode not in (0, None)
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not workdir.exists()
+
+
+def test_flags_of_the_config_are_taken_out():
+    rest, overrides = split_flags(
+        ["main", "--config=a.py", "--config.a.b=1", "--workdir", "w", "--config.c", "x=y", "--config.d=e=f"]
+    )
+    assert rest == ["main", "--config=a.py", "--workdir", "w"]
+    assert overrides == {"a.b": "1", "c": "x=y", "d": "e=f"}
+    assert split_flags(["main", "--config.a"]) == (["main"], {"a": ""})
