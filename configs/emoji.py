@@ -26,7 +26,14 @@ def stage(**changes) -> dict:
 
 
 def optim(learning_rate, **changes) -> dict:
-    return {"learning_rate": learning_rate, "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95, **changes}
+    return {
+        "learning_rate": learning_rate,
+        "weight_decay": 0.0,
+        "clip_norm": 1.0,
+        "b1": 0.9,
+        "b2": 0.95,
+        **changes,
+    }
 
 
 def get_config() -> ConfigDict:

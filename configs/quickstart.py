@@ -11,8 +11,8 @@ LLM = ("text_embedding", "transformer", "text_head")
 def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
-        "batch_size": 48,
-        "rows": {"count": 16, "length": 256, "pictures": 3, "images": 4, "bins": 8},
+        "batch_size": 60,
+        "rows": {"count": 32, "length": 128, "pictures": 1, "images": 2, "bins": 16},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
-                steps=1000, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
+                steps=1200, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
                 optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
@@ -59,5 +59,5 @@ def get_config() -> ConfigDict:
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),
         },
-        "evaluation": {"count": 50, "cfg_scale": 5.0, "temperature": 1.0},
+        "evaluation": {"count": 50, "cfg_scale": 2.0, "temperature": 0.5},
     })  # fmt: skip

@@ -7,7 +7,6 @@ import pathlib
 from janus_jax.batch import TASKS
 from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
-from janus_jax.model.janus import CHILDREN
 from janus_jax.model.layers import REMAT
 from janus_jax.optim import SCHEDULES
 from janus_jax.sharding import mesh_shape
@@ -21,6 +20,10 @@ def check(experiment: Experiment, devices: int, files: bool = True, known: list[
     problems = [*known, *_model_problems(experiment.model)]
     problems += _mesh_problems(experiment, devices)
     for k, (name, stage) in enumerate(experiment.stages.items()):
+        if name in ("stage0", "checkpoints", "tensorboard"):
+            problems.append(
+                f"stages.{name}: the work directory uses this name itself; call the stage otherwise"
+            )
         problems += _stage_problems(
             experiment, f"stages.{name}", stage, first=k == 0 and not experiment.stage0
         )
@@ -136,13 +139,17 @@ def _optim_problems(path: str, stage) -> list[str]:
     ]
     problems += _name(f"{path}.schedule", o.schedule, SCHEDULES)
     if o.warmup_steps > stage.steps:
-        problems.append(f"{path}.warmup_steps is {o.warmup_steps}: more than the stage's {stage.steps} steps")
+        problems.append(
+            f"{path}.warmup_steps is {o.warmup_steps}: over {stage.steps} steps; lower it, or raise steps"
+        )
     return problems
 
 
 def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
     problems = _optim_problems(path, stage)
-    problems += [p for name in stage.trainable for p in _name(f"{path}.trainable", name, CHILDREN)]
+    problems += [
+        p for name in stage.trainable for p in _name(f"{path}.trainable", name, model_config.CHILDREN)
+    ]
     problems += [] if stage.trainable else [f"{path}.trainable is empty: nothing would be learned"]
     problems += _name(f"{path}.supervise", stage.supervise, ("all", "answers"))
     problems += [

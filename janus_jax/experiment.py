@@ -16,7 +16,6 @@ from janus_jax.data.pipeline import Rows
 from janus_jax.data.processor import Template
 from janus_jax.model import config as model_config
 from janus_jax.optim import Optim
-from janus_jax.tokenizer_training.vq import TokenizerStage
 
 
 class ConfigError(ValueError):
@@ -53,6 +52,21 @@ class Stage:
     first_sentence: float = 0.25
     checkpoint_every: int = 1000
     log_every: int = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerStage:
+    """Stage 0, the VQ tokenizer's own training: pictures a step, steps, and the weights of the commitment loss
+    (LlamaGen: 0.25) and of the entropy loss (LlamaGen: 0; without it a small tokenizer trained from nothing
+    falls onto two or three codes)."""
+
+    steps: int
+    batch_size: int
+    optim: Optim
+    commitment: float = 0.25
+    entropy: float = 0.0
+    checkpoint_every: int = 200
+    log_every: int = 50
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,8 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
             f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has {len(tokenizer)} ids"
         )
     counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
-    return experiment, sources, Processor(tokenizer, experiment.template, *counts)
+    e = experiment.evaluation
+    return experiment, sources, Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
 
 
 def same_run(experiment, workdir: pathlib.Path):
@@ -79,6 +80,10 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
         text, results, pictures = shapes_eval.report(model, processor, e, experiment.seed)
     else:
         text, results, pictures = samples.report(model, processor, e, experiment.seed, sources)
+    if experiment.data.source == "emoji":
+        from janus_jax.data.emoji import ATTRIBUTION
+
+        text += "\n" + ATTRIBUTION
     (workdir / "results.json").write_text(json.dumps(results, indent=2))
     pictures.save(workdir / "pictures.png")
     log.say(f"\n{text}\n")

@@ -24,7 +24,9 @@ def lower_inputs(experiment, stage):
     split = jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH)
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=split)
-        for name, (shape, dtype) in bt.shapes(rows.count, rows.length, rows.pictures, rows.images, model).items()
+        for name, (shape, dtype) in bt.shapes(
+            rows.count, rows.length, rows.pictures, rows.images, model
+        ).items()
     }
     return jax.jit(functools.partial(train_state.train_step, tx=tx), donate_argnums=0), state, batch
 

@@ -123,10 +123,11 @@ def run_stage(
     state = init_stage(experiment, stage, tx, previous, log)
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx), donate_argnums=0)
     hosts = jax.process_count()
+    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
     rows = stage.rows.per_host(hosts)
     data = iter(batches(
         sources, processor, experiment.model, rows, vars(stage.ratio), supervise=stage.supervise,
-        dropout=stage.condition_dropout, first_sentence=stage.first_sentence, seed=experiment.seed,
+        dropout=stage.condition_dropout, first_sentence=stage.first_sentence, seed=seed,
         workers=experiment.data.workers, host=jax.process_index(), hosts=hosts,
     ))  # fmt: skip
 
@@ -153,7 +154,7 @@ def train(experiment: Experiment, sources: dict, processor: Processor, workdir, 
             run_stage0(experiment, sources, directory, log)
     for name, stage in experiment.stages.items():
         if not (directory / name / FILE).is_file():
-            shape = f"{stage.rows.count} rows of {stage.rows.length}"
+            shape = f"about {stage.batch_size} examples in {stage.rows.count} rows of {stage.rows.length}"
             ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
             log.say(
                 f"{name}: {stage.steps} steps, {shape}, ratio {ratio}, training {', '.join(stage.trainable)}"

@@ -1,5 +1,6 @@
 """Checkpoints: going on as if never stopped, on any mesh; weights directories that are whole or refused."""
 
+import copy
 import functools
 import os
 import pathlib
@@ -17,7 +18,6 @@ from safetensors.numpy import load_file, save_file
 
 import janus_jax
 from janus_jax import optim
-from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights, leaves
 from janus_jax.data.pipeline import Rows, batches, count_examples
 
@@ -28,7 +28,7 @@ TX = optim.make(tiny.OPTIM, 10)
 
 @functools.cache
 def step_fn():
-    return jax.jit(functools.partial(ts.train_step, tx=TX), donate_argnums=0)
+    return tiny.make_step(TX)
 
 
 def data():
@@ -95,14 +95,14 @@ def test_a_checkpoint_is_restored_on_another_mesh(tmp_path):
         checkpointer.save(7, state)
         checkpointer.close()
         want = tiny.numbers(leaves(state))
-    with on_mesh(1, 8, 1) as mesh:
+    with on_mesh(1, 8, 1):
         fresh = tiny.make_state(TX, FLAMES, seed=9)
         shardings = jax.tree.map(lambda x: x.sharding, leaves(fresh))
         restored = Checkpointer(tmp_path / "c").restore(fresh)
         tiny.same_bits(leaves(restored), want)
         assert jax.tree.map(lambda x: x.sharding, leaves(restored)) == shardings
         kernel = restored.params["transformer"]["blocks"]["gate"]["kernel"]
-        assert kernel.sharding.mesh == mesh and not kernel.is_fully_replicated
+        assert kernel.sharding.mesh == jax.sharding.get_mesh() and not kernel.is_fully_replicated
 
 
 # Weights directories
@@ -114,7 +114,9 @@ def weights(tmp_path_factory):
     directory = tmp_path_factory.mktemp("run") / "stage3"
     with on_mesh():
         params = tiny.make_state(TX, FLAMES).params
-        export(directory, params, tiny.CONFIG, tiny.processor())
+        processor = copy.copy(tiny.processor())
+        processor.cfg_scale, processor.temperature = 2.5, 0.5
+        export(directory, params, tiny.CONFIG, processor)
     return directory, tiny.numbers(params)
 
 
@@ -127,6 +129,7 @@ def test_load_gives_back_what_was_exported(weights, one_device):
     assert processor.template == ours.template
     assert processor.tokenizer.backend.to_str() == ours.tokenizer.backend.to_str()
     assert (processor.understanding_tokens, processor.generation_tokens) == (16, 16)
+    assert (processor.cfg_scale, processor.temperature) == (2.5, 0.5), "as the fixture said so"
     assert not directory.with_name("stage3.partial").exists()
 
 

@@ -31,7 +31,10 @@ TINY = {
     "model.image_head_width": 32,
     "stage0.steps": 3,
     "stage0.batch_size": 4,
+    "stage0.optim.warmup_steps": 1,
     "stages.stage1.steps": 2,
+    "stages.stage1.optim.warmup_steps": 1,
+    "stages.stage2.optim.warmup_steps": 10,
     "stages.stage2.steps": 40,
     "stages.stage2.checkpoint_every": 4,
     "stages.stage2.log_every": 1,
@@ -48,13 +51,19 @@ def command(workdir, **changes) -> list[str]:
     return [sys.executable, "-m", "janus_jax.main", f"--config={config}", f"--workdir={workdir}", *flags]
 
 
-def environment() -> dict:
-    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+def environment(workdir) -> dict:
+    """Runs in sibling directories share what they compile, at the cheapest level: it is most of their time."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(pathlib.Path(workdir).parent / "compiled"),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "PYTHONPATH": str(ROOT),
+    }
 
 
 def run(workdir, **changes) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(workdir, **changes), cwd=ROOT, env=environment(), capture_output=True, text=True,
+        command(workdir, **changes), cwd=ROOT, env=environment(workdir), capture_output=True, text=True,
         timeout=SLOWEST,
     )  # fmt: skip
 
@@ -143,11 +152,12 @@ def test_another_config_in_the_same_workdir_is_refused(finished):
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path):
-    workdir = tmp_path / "killed"
-    with open(tmp_path / "out", "w") as out:
+def test_a_killed_run_goes_on_to_the_same_bits(finished):
+    workdir = finished[0].parent / "killed"
+    printed = finished[0].parent / "out"
+    with open(printed, "w") as out:
         process = subprocess.Popen(
-            command(workdir, evaluation__count=0), cwd=ROOT, env=environment(), stdout=out, stderr=out
+            command(workdir, evaluation__count=0), cwd=ROOT, env=environment(workdir), stdout=out, stderr=out
         )
         begin = time.monotonic()
         saved = workdir / "checkpoints" / "stage2"
@@ -158,7 +168,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished, tmp_path):
                 break
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, (tmp_path / "out").read_text()[-4000:]
+        assert process.wait() == -signal.SIGKILL, printed.read_text()[-4000:]
     killed_at = max(r["step"] for r in records(workdir) if r["stage"] == "stage2")
     assert 4 < killed_at < 40
     assert not (workdir / "stage2").exists()
@@ -189,7 +199,7 @@ def test_a_typo_ends_at_once_with_a_suggestion(tmp_path, flag, words):
     done = subprocess.run(
         [*command(workdir), flag],
         cwd=ROOT,
-        env=environment(),
+        env=environment(workdir),
         capture_output=True,
         text=True,
         timeout=SLOWEST,

@@ -11,7 +11,8 @@ from flax import nnx
 
 from janus_jax import sharding as sh
 from janus_jax.model import config as sizes
-from janus_jax.model.janus import CHILDREN, abstract
+from janus_jax.model.config import CHILDREN
+from janus_jax.model.janus import abstract
 from janus_jax.model.layers import causal_mask, parameter_count
 
 TOLERANCE = 1e-4  # on the largest difference, for outputs of standard deviation 1

@@ -301,10 +301,14 @@ def test_long_text_is_cut_and_counted_and_pictures_are_not(processor):
         ({"generation": Listed({"captions": [long]})}, "image_slots", G),
         ({"text": Listed({"text": long})}, None, 0),
     ):
-        batch = packed(processor, sources, rows)
+        batch = packed(processor, sources, rows, supervise="answers")
         assert pipeline.count_examples(batch)["truncated"] == 1
         assert (batch["segment_ids"] == 1).all()
-        assert batch["tokens"][0, 0] == t.bos and batch["tokens"][0, -1] == t.eos
+        assert batch["tokens"][0, 0] == t.bos
+        # A document that is cut has no end; a question that is cut still has its answer.
+        assert (batch["tokens"][0, -1] == t.eos) == (slots is not None)
+        if slots == "picture_slots":
+            assert batch["text_targets"][0][-3:-1].tolist() == [*t.encode(" red")[0], t.eos]
         if slots:
             assert len(spans_of({k: v[0] for k, v in batch.items()}, slots, n)) == 1
         if slots == "image_slots":  # the prompt still ends where the first id is predicted

@@ -55,7 +55,8 @@ def processor():
     return tiny.processor()
 
 
-def draw(model, prompts, **options):
+def draw(model, prompts, cfg_scale=5.0, temperature=1.0, **options):
+    options |= dict(cfg_scale=cfg_scale, temperature=temperature)
     return generate_ids(model, tiny.processor(), prompts, **options)
 
 
@@ -144,6 +145,15 @@ def test_generate_gives_pictures_in_order(model, processor):
         want = (np.clip(decode_ids(model, one[None])[0], -1, 1) + 1) / 2 * 255
         np.testing.assert_allclose(np.asarray(picture_, int), np.floor(want), atol=1)
     assert len({p.tobytes() for p in pictures}) == 4
+
+
+def test_the_processor_says_how_its_weights_draw_best(model, processor):
+    tuned = copy.copy(processor)
+    tuned.cfg_scale, tuned.temperature = 2.0, 0.0
+    want = draw(model, PROMPTS[:2], cfg_scale=2.0, temperature=0.0).tolist()
+    assert generate_ids(model, tuned, PROMPTS[:2], seed=5).tolist() == want
+    explicit = generate_ids(model, tuned, PROMPTS[:2], cfg_scale=0.0, temperature=0.0).tolist()
+    assert explicit == draw(model, PROMPTS[:2], cfg_scale=0.0, temperature=0.0).tolist() != want
 
 
 # Answers

@@ -15,7 +15,6 @@ from flax import nnx
 from janus_jax import batch as bt
 from janus_jax import experiment, loss, optim
 from janus_jax import sharding as sh
-from janus_jax import train_state as ts
 from janus_jax.model.layers import causal_mask
 
 MESHES = [(1, 1, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8), (2, 2, 2)]
@@ -228,7 +227,7 @@ def test_bfloat16_keeps_float32_weights_and_nearly_the_loss(one_device):
     tx = optim.make(tiny.OPTIM, STEPS)
     state, batch = tiny.make_state(tx, config=tiny.small(dtype="bfloat16")), with_ids(tiny.rows(2))
     full = jax.jit(loss.janus_loss)(tiny.make_model(), tiny.put(batch))[0]
-    state, metrics = jax.jit(functools.partial(ts.train_step, tx=tx))(state, tiny.put(batch))
+    state, metrics = tiny.make_step(tx)(state, tiny.put(batch))
     assert float(metrics["loss"]) == pytest.approx(float(full), rel=2e-2)
     assert float(metrics["loss"]) != float(full), "computed in float32 after all"
     dtypes = {x.dtype for x in jax.tree.leaves((state.params, state.opt_state)) if x.ndim}

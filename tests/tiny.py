@@ -13,7 +13,7 @@ from janus_jax.data import catalog, shapes
 from janus_jax.data.pipeline import Encoder, OpenPictures
 from janus_jax.data.processor import Processor, Template
 from janus_jax.model import config as sizes
-from janus_jax.model.janus import CHILDREN, Janus, abstract
+from janus_jax.model.janus import Janus, abstract
 
 CONFIG = sizes.JanusConfig(
     sizes.UnderstandingEncoderConfig(
@@ -28,7 +28,7 @@ CONFIG = sizes.JanusConfig(
     dtype="float32",
     remat="dots",
 )  # fmt: skip
-ALL = tuple(name for name in CHILDREN if name != "generation_encoder")
+ALL = tuple(name for name in sizes.CHILDREN if name != "generation_encoder")
 LENGTH, PICTURES, IMAGES = 192, 2, 2
 # A large eps keeps Adam's update smooth where a gradient is nearly zero, so that rounding stays rounding.
 OPTIM = optim.Optim(learning_rate=1e-2, weight_decay=0.1, eps=1e-3)
@@ -126,7 +126,10 @@ def drawn(shapes_, seed: int):
 
 
 def make_step(tx):
-    return jax.jit(functools.partial(train_state.train_step, tx=tx), donate_argnums=0)
+    """The step as train.py jits it, but compiled at the cheapest level: compiling is most of a test's time."""
+    cheap = {"xla_backend_optimization_level": 0}
+    step = functools.partial(train_state.train_step, tx=tx)
+    return jax.jit(step, donate_argnums=0, compiler_options=cheap)
 
 
 def numbers(tree) -> dict:

@@ -5,6 +5,7 @@ Packing carries record indices only; pictures are opened after it.
 """
 
 import dataclasses
+import itertools
 
 import grain
 import numpy as np
@@ -63,19 +64,26 @@ class Encoder:
 
 
 def shorten(example: dict, length: int) -> dict:
-    """Drops tokens from the end of the longest stretch of text until the example fits, and marks it so."""
+    """Cuts the longest stretch of text, prompt or target, until the example fits, and marks it so.
+
+    A prompt keeps its last 8 tokens (the template's "Assistant:", begin_of_image); a target that is cut at the
+    example's end loses its end of sentence too, so that nobody learns to stop there. Raises ValueError when
+    no stretch is long enough.
+    """
     over = len(example["tokens"]) - length
     if over <= 0:
         return example
-    is_text = example["role"] == bt.TEXT
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_text, [0]])))
-    start, end = max(zip(edges[::2], edges[1::2]), key=lambda run: run[1] - run[0])
-    if end - start <= over + 2:
+    kind = np.where(example["role"] == bt.TEXT, example["supervised"], -1)
+    edges = np.r_[0, np.flatnonzero(np.diff(kind)) + 1, len(kind)]
+    runs = [(b - a, a, b) for a, b in itertools.pairwise(edges) if kind[a] >= 0]
+    size, _, end = max(runs)
+    tail = 8 if kind[end - 1] == 0 else int(end < len(kind))
+    if size < over + tail + 1:
         raise ValueError(
-            f"an example of {len(example['tokens'])} tokens does not fit rows of {length}: its pictures alone "
-            f"fill them; raise the stage's rows.length"
+            f"an example of {len(kind)} tokens does not fit rows of {length}: its longest text has {size}, the "
+            f"rest are pictures and template; raise the stage's rows.length"
         )
-    keep = np.r_[0 : end - over - 1, end - 1 : len(is_text)]  # the stretch keeps its closing token
+    keep = np.r_[0 : end - over - tail, end - tail : len(kind)]
     cut = {name: example[name][keep] for name in PER_TOKEN}
     return {**example, **cut, "example": example["example"] + bt.TRUNCATED}
 

@@ -21,6 +21,9 @@ SYSTEM = (
 )
 
 
+NUMBERS = ("understanding_tokens", "generation_tokens", "cfg_scale", "temperature")
+
+
 @dataclasses.dataclass(frozen=True)
 class Template:
     """Role names and the system text of understanding; generation has no system text. Janus-1.3B says
@@ -35,27 +38,27 @@ class Processor:
     """Tokenizer, template and the numbers of image tokens; saved beside the weights.
 
     understanding_tokens, generation_tokens: placeholders of a picture read, ids of a picture drawn.
+    cfg_scale, temperature: what these weights draw best with (the released models: 5 and 1).
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: Template, understanding_tokens: int, generation_tokens: int
-    ):
+        self, tokenizer: Tokenizer, template: Template, understanding_tokens: int, generation_tokens: int,
+        cfg_scale: float = 5.0, temperature: float = 1.0,
+    ):  # fmt: skip
         self.tokenizer, self.template = tokenizer, template
         self.understanding_tokens, self.generation_tokens = understanding_tokens, generation_tokens
+        self.cfg_scale, self.temperature = cfg_scale, temperature
 
     def save(self, directory):
         self.tokenizer.save(directory)
-        fields = dataclasses.asdict(self.template) | {
-            "understanding_tokens": self.understanding_tokens,
-            "generation_tokens": self.generation_tokens,
-        }
+        fields = dataclasses.asdict(self.template) | {name: getattr(self, name) for name in NUMBERS}
         (pathlib.Path(directory) / "processor.json").write_text(json.dumps(fields, indent=2))
 
     @classmethod
     def load(cls, directory) -> "Processor":
         fields = json.loads((pathlib.Path(directory) / "processor.json").read_text())
-        counts = fields.pop("understanding_tokens"), fields.pop("generation_tokens")
-        return cls(Tokenizer.load(directory), Template(**fields), *counts)
+        numbers = {name: fields.pop(name) for name in NUMBERS}
+        return cls(Tokenizer.load(directory), Template(**fields), **numbers)
 
     def conversation(self, messages, system: str | None = None) -> list[tuple]:
         """Spans (ids, role, supervised) of a conversation, BOS first.

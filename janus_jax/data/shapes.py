@@ -8,14 +8,15 @@ import dataclasses
 
 import numpy as np
 
-CELL, GRID = 8, 3
-SIDE = CELL * GRID
+CELL, GRID, SIDE = 8, 3, 24
 COLOURS = {"red": (214, 48, 49), "green": (39, 158, 80), "blue": (41, 98, 217), "yellow": (240, 180, 20)}
 SHAPES = ("circle", "square", "triangle", "cross")
 BACKGROUND = (245, 245, 240)
+PLURAL = dict(zip(SHAPES, ("circles", "squares", "triangles", "crosses")))
 NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+TRAINED = (0.08, 0.12, 0.2, 0.12, 0.22, 0.26)  # share of each task in training: more of what is harder
 QUESTIONS = ("color", "shape", "count", "position", "exists")
 
 
@@ -111,7 +112,7 @@ def random_prompt(rng: np.random.Generator, task: str) -> Prompt:
         return Prompt(task, f"a {a} and a {b}", ((None, a), (None, b)))
     if task == "counting":
         n = int(rng.integers(2, 5))
-        return Prompt(task, f"{NUMBERS[n]} {plural(a)}", ((None, a),) * n)
+        return Prompt(task, f"{NUMBERS[n]} {PLURAL[a]}", ((None, a),) * n)
     if task == "colors":
         return Prompt(task, f"a {one} {a}", ((one, a),))
     if task == "position":
@@ -131,18 +132,12 @@ def random_scene(rng: np.random.Generator, prompt: Prompt) -> dict:
     return {int(cell): (c, s) for cell, c, (_, s) in zip(cells, pick, prompt.objects)}
 
 
-def plural(shape: str) -> str:
-    return shape + ("es" if shape == "cross" else "s")
-
-
 def any_scene(rng: np.random.Generator) -> dict:
-    """One to four things anywhere; half of the time of one shape only, so that counting is seen."""
-    n = int(rng.integers(1, 5))
-    shapes = (
-        [SHAPES[rng.integers(4)]] * n if rng.random() < 0.5 else [SHAPES[i] for i in rng.integers(4, size=n)]
-    )
+    """One to four things anywhere; a third of the time all of one shape, a third all of different shapes."""
+    n, kind = int(rng.integers(1, 5)), rng.integers(3)
+    picks = ([rng.integers(4)] * n, rng.permutation(4)[:n], rng.integers(4, size=n))[kind]
     colours = [list(COLOURS)[i] for i in rng.integers(4, size=n)]
-    return {int(cell): thing for cell, thing in zip(rng.permutation(9)[:n], zip(colours, shapes))}
+    return {int(cell): (c, SHAPES[i]) for cell, c, i in zip(rng.permutation(9)[:n], colours, picks)}
 
 
 def describe(scene: dict) -> str:
@@ -168,7 +163,7 @@ def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | N
         return f"what shape is {colours[i]}?", shapes[i]
     if kind == "count":
         shape = shapes[rng.integers(len(shapes))]
-        return f"how many {plural(shape)} are there?", NUMBERS[shapes.count(shape)]
+        return f"how many {PLURAL[shape]} are there?", NUMBERS[shapes.count(shape)]
     if kind == "position":
         cells = list(scene)
         pairs = [(i, j) for i in lone for j in lone if relation(cells[i], cells[j])]
@@ -212,31 +207,38 @@ class World:
 
 
 class ShapesUnderstanding(World):
-    """A picture, a description or not, and questions of different kinds."""
+    """A picture, half of the time its description, then questions; each kind leads equally often."""
+
+    def lead(self, rng):  # the kind of the first question, and a scene that allows it
+        kind = QUESTIONS[rng.integers(len(QUESTIONS))]
+        while True:
+            scene = any_scene(rng)
+            turn = ask(rng, scene, kind)
+            if turn:
+                return scene, kind, turn
 
     def scene(self, rng):
-        return any_scene(rng)
+        return self.lead(rng)[0]
 
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
-        scene = self.scene(rng)
-        turns = [("describe the picture.", describe(scene))] if rng.random() < 0.5 else []
-        for kind in rng.permutation(QUESTIONS):
-            turn = ask(rng, scene, kind)
-            turns += [turn] if turn else []
+        scene, first, turn = self.lead(rng)
+        turns = [("describe the picture.", describe(scene)), turn] if rng.random() < 0.5 else [turn]
+        for kind in rng.permutation([kind for kind in QUESTIONS if kind != first]):
+            other = ask(rng, scene, kind)
+            turns += [other] if other else []
         messages = []
-        for question, answer in turns[:4]:
+        for question, answer in turns[:3]:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        first = messages[0]
-        first["content"] = [{"type": "image"}, {"type": "text", "text": first["content"]}]
+        messages[0]["content"] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
         return {"messages": messages}
 
 
 class ShapesGeneration(World):
-    """A sentence of one of the six tasks and a picture that fits it."""
+    """A sentence of one of the six tasks (in the shares of TRAINED) and a picture that fits it."""
 
     def prompt(self, rng) -> Prompt:
-        return random_prompt(rng, TASKS[rng.integers(len(TASKS))])
+        return random_prompt(rng, TASKS[np.searchsorted(np.cumsum(TRAINED), rng.random())])
 
     def scene(self, rng):
         return random_scene(rng, self.prompt(rng))
@@ -265,7 +267,7 @@ class ShapesText(World):
             return {"text": f"if a {a} is {p.relation} a {b}, the {b} is {back} the {a}."}
         if p.task == "counting":
             shape, n = p.objects[0][1], len(p.objects)
-            return {"text": f"{NUMBERS[n - 1]} and one more make {NUMBERS[n]} {plural(shape)}."}
+            return {"text": f"{NUMBERS[n - 1]} and one more make {NUMBERS[n]} {PLURAL[shape]}."}
         (one, a), (two, b) = p.objects
         return {"text": f"{p.text}: the {a} is {one}, the {b} is {two}."}
 

@@ -7,6 +7,11 @@
 import dataclasses
 from dataclasses import dataclass
 
+CHILDREN = (
+    "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
+    "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class UnderstandingEncoderConfig:

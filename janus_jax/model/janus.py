@@ -1,4 +1,4 @@
-"""Figure 2, wired. Every label of the figure is one child; `CHILDREN` lists them in the figure's order."""
+"""Figure 2, wired. Every label of the figure is one child (`model.config.CHILDREN`)."""
 
 import jax
 import jax.numpy as jnp
@@ -62,12 +62,6 @@ class Janus(nnx.Module):
         segment_ids int32 [B, T])."""
         x = self.embed(tokens, pictures, image_ids, picture_slots, image_slots)
         return self.transformer(x, positions, causal_mask(segment_ids))[0]
-
-
-CHILDREN = (
-    "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
-    "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
-)  # fmt: skip
 
 
 def overwrite(x, features, slots):

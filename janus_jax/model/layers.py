@@ -39,13 +39,15 @@ class Linear(nnx.Module):
         self.spec, self.out, self.dtype = spec, out, jnp.dtype(dtype)
 
     def __call__(self, x):  # [B, T, in] -> [B, T, out]
-        w = use(self.kernel, self.spec, self.dtype)
-        y = jnp.einsum(
-            "btd,df->btf", x.astype(self.dtype), w, out_sharding=self.out, preferred_element_type=jnp.float32
+        w, (b, t, d) = use(self.kernel, self.spec, self.dtype), x.shape
+        # As a plain matrix product: XLA's CPU backward of the three-dimensional one is 2.5 times slower.
+        flat = x.astype(self.dtype).reshape(b * t, d, out_sharding=jax.P(self.out[0], None))
+        y = jnp.matmul(
+            flat, w, out_sharding=jax.P(self.out[0], self.out[2]), preferred_element_type=jnp.float32
         )
         if self.bias is not None:
             y = y + use(self.bias, jax.P(self.spec[1]), jnp.float32)
-        return y.astype(self.dtype)
+        return y.astype(self.dtype).reshape(b, t, -1, out_sharding=self.out)
 
 
 class MLP(nnx.Module):
@@ -77,8 +79,17 @@ class Attention(nnx.Module):
         if cache is not None:
             k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, at, 1) for old, new in zip(cache, (k, v)))
             cache = (k, v)
-        y = jax.nn.dot_product_attention(q, k, v, mask=mask)  # [B, T, H, K], softmax in float32
-        return self.o(y.reshape(b, t, d)), cache
+        return self.o(attend(q, k, v, mask).reshape(b, t, d)), cache
+
+
+def attend(q, k, v, mask=None):
+    """softmax(q k / sqrt(K)) v with a float32 softmax. q [B, T, H, K], k and v [B, S, H, K], mask bool
+    [B, 1, T, S]; a query that may see nothing gives the mean of v, never NaN."""
+    scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, -1e30)
+    weights = jax.nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("bhts,bshk->bthk", weights, v, preferred_element_type=jnp.float32).astype(v.dtype)
 
 
 def rope_table(positions: jax.Array, head_size: int, theta: float):
@@ -102,7 +113,7 @@ def stack(make, layers: int, rngs: nnx.Rngs):
 
 def scan_layers(body, carry, xs, remat: str):
     """`jax.lax.scan` over stacked layers, recomputing in the backward pass as `remat` says."""
-    return jax.lax.scan(jax.checkpoint(body, policy=REMAT[remat]), carry, xs)
+    return jax.lax.scan(jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False), carry, xs)
 
 
 def causal_mask(segment_ids):

@@ -82,13 +82,13 @@ def image_ids(model, prompts, unconditional, starts, keys, cfg_scale, temperatur
     code; logits s * conditional + (1 - s) * unconditional in float32: exactly one branch at s = 1 or 0.
     """
     b = prompts.shape[0]
-    pair = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:])
+    pair = lambda a, b: jnp.stack([a, b], 1).reshape(-1, *a.shape[1:], out_sharding=sh.BATCH)
     rows, twice = pair(prompts, unconditional), pair(starts, starts)
     hidden, cache = prefill(model, model.text_embedding(rows), twice, count)
 
     def step(carry, i):
         hidden, cache = carry
-        logits = model.image_head(hidden[:, None])[:, 0].reshape(b, 2, -1)
+        logits = model.image_head(hidden[:, None])[:, 0].reshape(b, 2, -1, out_sharding=sh.BATCH)
         logits = cfg_scale * logits[:, 0] + (1.0 - cfg_scale) * logits[:, 1]
         ids = pick(fold(keys, i), logits, temperature)
         x = model.embed_image_ids(pair(ids, ids)[:, None])[:, 0]

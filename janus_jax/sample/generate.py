@@ -18,7 +18,7 @@ from janus_jax.sample import decode
 
 
 def generate_ids(
-    model, processor, prompts, *, cfg_scale=5.0, temperature=1.0, seed=0, images_per_prompt=1
+    model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1
 ) -> np.ndarray:
     """The image ids of `generate`: int32 [len(prompts) * images_per_prompt, N], row-major by prompt.
 
@@ -27,6 +27,8 @@ def generate_ids(
     or not finite, or fewer than one image.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    cfg_scale = processor.cfg_scale if cfg_scale is None else cfg_scale
+    temperature = processor.temperature if temperature is None else temperature
     check("cfg_scale", cfg_scale)
     check("temperature", temperature)
     if images_per_prompt < 1 or not prompts:
@@ -61,12 +63,14 @@ def generate_ids(
 
 
 def generate(
-    model, processor, prompts, *, cfg_scale=5.0, temperature=1.0, seed=0, images_per_prompt=1
+    model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1
 ) -> list:
     """Draws `images_per_prompt` pictures for each prompt: a list of PIL images, row-major by prompt.
 
-    cfg_scale: classifier-free guidance, 1 is the conditional branch alone, 0 the unconditional (paper section
-    3.4: 5). temperature: 0 takes the likeliest id each time. See `generate_ids` for seeds and errors.
+    cfg_scale: classifier-free guidance, 1 is the conditional branch alone, 0 the unconditional; temperature: 0
+    takes the likeliest id each time. By default both are what the weights directory says its model draws best
+    with: 5.0 and 1.0 (paper section 3.4) unless its config said otherwise. See `generate_ids` for seeds and
+    errors.
     """
     ids = generate_ids(
         model, processor, prompts, cfg_scale=cfg_scale, temperature=temperature, seed=seed,
@@ -100,7 +104,7 @@ def main(_):
 
     f = flags.FLAGS
     model, processor = load(f.model)
-    prompts = f.prompt * 1
+    prompts = f.prompt
     pictures = generate(
         model, processor, prompts, cfg_scale=f.cfg_scale, temperature=f.temperature, seed=f.seed,
         images_per_prompt=f.n,
@@ -127,8 +131,8 @@ def define_flags():
     flags.DEFINE_multi_string("prompt", None, "What to draw; may be given several times.", required=True)
     flags.DEFINE_string("out", "pictures", "Folder for the PNG files.")
     flags.DEFINE_integer("n", 1, "Pictures per prompt.", lower_bound=1)
-    flags.DEFINE_float("cfg_scale", 5.0, "Classifier-free guidance.")
-    flags.DEFINE_float("temperature", 1.0, "0 takes the likeliest id each time.")
+    flags.DEFINE_float("cfg_scale", None, "Classifier-free guidance; by default what the weights suggest.")
+    flags.DEFINE_float("temperature", None, "0 takes the likeliest id; by default what the weights suggest.")
     flags.DEFINE_integer("seed", 0, "Same seed, same pictures.")
 
 

@@ -5,8 +5,6 @@ of the paper's recipe are further summands of `tokenizer_loss` and are not built
 without them.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -15,22 +13,7 @@ from janus_jax.loss import normalise
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.generation_encoder import normalise as normalise_codes
-from janus_jax.optim import Optim
 from janus_jax.train_state import TrainState, start, update
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerStage:
-    """Pictures a step, steps, and the weights of the commitment loss (LlamaGen: 0.25) and of the entropy
-    loss (LlamaGen: 0; without it a small tokenizer trained from nothing falls onto two or three codes)."""
-
-    steps: int
-    batch_size: int
-    optim: Optim
-    commitment: float = 0.25
-    entropy: float = 0.0
-    checkpoint_every: int = 200
-    log_every: int = 50
 
 
 class Tokenizer(nnx.Module):
