@@ -16,7 +16,7 @@ def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
         "batch_size": 32,
-        "rows": {"count": 16, "length": 256, "pictures": 2, "images": 2, "bins": 8},
+        "rows": {"count": 24, "length": 128, "pictures": 1, "images": 1, "bins": 16},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
         "data": {"source": "emoji", "limit": 200},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stage0": {
-            "steps": 1000, "batch_size": 16, "commitment": 0.25, "entropy": 0.005,
+            "steps": 800, "batch_size": 16, "commitment": 0.25, "entropy": 0.005,
             "optim": optim(3e-3, schedule="cosine", warmup_steps=20),
         },
         "stages": {
@@ -54,11 +54,11 @@ def get_config() -> ConfigDict:
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
-                steps=600, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
+                steps=500, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
                 optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=300, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
+                steps=250, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
                 ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),

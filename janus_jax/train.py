@@ -90,28 +90,30 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
 
 
 def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> ts.TrainState:
-    """Random weights, then those of each directory in `stage.init`, by child."""
-    init = jax.jit(ts.init_state, static_argnums=(1, 2, 3))
-    state = init(jax.random.key(experiment.seed + 1), experiment.model, tx, stage.trainable)
-    params, loaded = state.params, set()
+    """The weights of each directory in `stage.init`, by child; what none of them holds is drawn at random."""
+    key, model = jax.random.key(experiment.seed + 1), experiment.model
+    state = sh.concrete(
+        jax.eval_shape(functools.partial(ts.init_state, config=model, tx=tx, flames=stage.trainable), key)
+    )
+    params, fresh = state.params, set(state.params)
     for directory in stage.init:
         directory = previous if directory == "previous" else directory
         params, children = import_weights(directory, params, partly=True)
-        loaded |= set(children)
+        fresh -= set(children)
         log.say(f"  {', '.join(children)} <- {directory}")
-    fresh = [name for name in params if name not in loaded]
-    if "generation_encoder" in loaded and "generation_embedding" in fresh:
+    if "generation_embedding" in fresh and "generation_encoder" not in fresh:
         # The ids' table starts as the codes themselves, of unit length.
-        table = params["generation_embedding"]["table"]
         codes = normalise(jnp.asarray(params["generation_encoder"]["codebook"]))
-        params["generation_embedding"]["table"] = jax.device_put(codes.astype(table.dtype), table.sharding)
+        params["generation_embedding"] = {"table": codes}
         log.say("  generation_embedding <- the tokenizer's normalised codebook")
         fresh.remove("generation_embedding")
     if fresh:
-        log.say(f"  {', '.join(fresh)} <- random")
+        params |= jax.jit(ts.draw, static_argnums=(1, 2))(key, model, tuple(sorted(fresh)))
+        log.say(f"  {', '.join(sorted(fresh))} <- random")
     trainable = {name: params[name] for name in state.trainable}
     frozen = {name: params[name] for name in state.frozen}
-    return state.replace(trainable=trainable, frozen=frozen)
+    step = jax.device_put(jnp.int32(0), state.step.sharding)
+    return state.replace(step=step, trainable=trainable, frozen=frozen, opt_state=jax.jit(tx.init)(trainable))
 
 
 def run_stage(

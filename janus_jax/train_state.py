@@ -40,6 +40,12 @@ def init_state(key, config: JanusConfig, tx, flames) -> TrainState:
     return start(*split(Janus(config, nnx.Rngs(key)), flames), tx)
 
 
+def draw(key, config: JanusConfig, names: tuple[str, ...]) -> dict:
+    """Random weights of some children: those that `init_state` would give them. Only these are compiled."""
+    params = nnx.to_pure_dict(nnx.state(Janus(config, nnx.Rngs(key))))
+    return {name: params[name] for name in names}
+
+
 def start(graphdef, trainable, frozen, tx) -> TrainState:
     return TrainState(jnp.int32(0), graphdef, trainable, frozen, tx.init(trainable))
 
@@ -53,7 +59,7 @@ def update(state: TrainState, tx, loss_fn) -> tuple[TrainState, dict]:
     (loss, metrics), grads = jax.value_and_grad(of_trainable, has_aux=True)(state.trainable)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
-    metrics = {"loss": loss, **metrics, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
     return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
 
 

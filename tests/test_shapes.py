@@ -118,7 +118,7 @@ def truth(scene, question):
     colour = re.fullmatch(r"what color is the (\w+)\?", question)
     shape = re.fullmatch(r"what shape is (\w+)\?", question)
     count = re.fullmatch(r"how many (\w+) are there\?", question)
-    where = re.fullmatch(r"where is the (\w+) from the (\w+)\?", question)
+    where = re.fullmatch(r"where is the (\w+)\?", question)
     if colour:
         (answer,) = [c for c, s in things if s == colour[1]]
     elif shape:
@@ -127,8 +127,9 @@ def truth(scene, question):
         single = "cross" if count[1] == "crosses" else count[1].removesuffix("s")
         answer = shapes.NUMBERS[sum(s == single for _, s in things)]
     elif where:
-        (a,), (b,) = ([cell for cell, (_, s) in scene.items() if s == name] for name in where.groups())
-        answer = direction(a, b)
+        (cell,) = [cell for cell, (_, s) in scene.items() if s == where[1]]
+        row, column = ("top", "", "bottom")[cell // 3], ("left", "", "right")[cell % 3]
+        answer = f"{row} {column}".strip() or "center"
     else:
         thing = re.fullmatch(r"is there a (\w+) (\w+)\?", question).groups()
         answer = "yes" if thing in things else "no"

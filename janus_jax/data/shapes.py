@@ -17,7 +17,8 @@ NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 TRAINED = (0.08, 0.12, 0.2, 0.12, 0.22, 0.26)  # share of each task in training: more of what is harder
-QUESTIONS = ("color", "shape", "count", "position", "exists")
+PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
+QUESTIONS = ("color", "shape", "count", "place", "exists")
 
 
 def _coverage(shape: str, fine: int = 8) -> np.ndarray:
@@ -164,13 +165,11 @@ def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | N
     if kind == "count":
         shape = shapes[rng.integers(len(shapes))]
         return f"how many {PLURAL[shape]} are there?", NUMBERS[shapes.count(shape)]
-    if kind == "position":
-        cells = list(scene)
-        pairs = [(i, j) for i in lone for j in lone if relation(cells[i], cells[j])]
-        if not pairs:
+    if kind == "place":
+        if not lone:
             return None
-        i, j = pairs[rng.integers(len(pairs))]
-        return f"where is the {shapes[i]} from the {shapes[j]}?", relation(cells[i], cells[j])
+        i = lone[rng.integers(len(lone))]
+        return f"where is the {shapes[i]}?", PLACES[list(scene)[i]]
     present = rng.random() < 0.5
     all_things = [t for t in THINGS[1:] if (t in things) == present]
     colour, shape = all_things[rng.integers(len(all_things))]
@@ -181,7 +180,7 @@ ANSWERS = {
     "color": tuple(COLOURS),
     "shape": SHAPES,
     "count": NUMBERS[1:],
-    "position": RELATIONS,
+    "place": PLACES,
     "exists": ("yes", "no"),
 }
 
@@ -223,12 +222,13 @@ class ShapesUnderstanding(World):
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
         scene, first, turn = self.lead(rng)
-        turns = [("describe the picture.", describe(scene)), turn] if rng.random() < 0.5 else [turn]
+        described = rng.random() < 0.5
+        turns = [("describe the picture.", describe(scene)), turn] if described else [turn]
         for kind in rng.permutation([kind for kind in QUESTIONS if kind != first]):
             other = ask(rng, scene, kind)
             turns += [other] if other else []
         messages = []
-        for question, answer in turns[:3]:
+        for question, answer in turns[: 4 if described else 5]:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         messages[0]["content"] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
         return {"messages": messages}

@@ -118,7 +118,7 @@ def quickstart() -> JanusConfig:
 
 
 def emoji() -> JanusConfig:
-    """About three million parameters over 32 x 32 pictures of 64 tokens."""
+    """About two million parameters over 32 x 32 pictures of 64 tokens."""
     return JanusConfig(
         UnderstandingEncoderConfig(
             image_size=32, patch_size=4, width=96, mlp_width=192, layers=2, heads=2
@@ -127,8 +127,8 @@ def emoji() -> JanusConfig:
             image_size=32, channels=16, multipliers=(1, 2, 4), res_blocks=1, z_channels=64, norm_groups=8,
             codebook_size=512, code_dim=8,
         ),
-        TransformerConfig(width=192, mlp_width=512, layers=4, heads=4, vocabulary=1024),
-        image_head_width=192,
+        TransformerConfig(width=160, mlp_width=480, layers=3, heads=4, vocabulary=1024),
+        image_head_width=160,
         dtype="float32",
         remat="none",
     )  # fmt: skip
