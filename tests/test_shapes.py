@@ -104,14 +104,6 @@ def test_sentences_say_what_their_objects_are(task):
         assert p.relation is None or f" {p.relation} " in p.text
 
 
-def direction(a, b):
-    """Of cell a seen from cell b, computed apart from the module."""
-    (ay, ax), (by, bx) = divmod(a, 3), divmod(b, 3)
-    if abs(ay - by) > abs(ax - bx):
-        return "above" if ay < by else "below"
-    return ("left of" if ax < bx else "right of") if abs(ax - bx) > abs(ay - by) else None
-
-
 def truth(scene, question):
     """The one answer to a question, from the scene alone; fails if there is not exactly one."""
     things = list(scene.values())
