@@ -252,3 +252,11 @@ def test_contact_sheet_shows_every_picture_and_caption():
     assert (sheet.sum(-1) < 300).any()
     with pytest.raises(ImageError, match="3 pictures, 1 captions"):
         contact_sheet(pictures, ["one"], columns=2, scale=4)
+
+
+def test_arrays_are_pictures_only_as_bytes_in_three_channels():
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    assert np.array_equal(np.asarray(images.read_image(pixels)), pixels)
+    for wrong in (pixels.astype(np.float32), pixels[..., 0], pixels[..., :2]):
+        with pytest.raises(images.ImageError, match=r"uint8 \[height, width, 3\]"):
+            images.read_image(wrong)

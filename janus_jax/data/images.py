@@ -24,12 +24,16 @@ class ImageError(ValueError):
 def read_image(source, *, max_pixels=64_000_000):
     """Opens a picture, upright, as an 8-bit RGB `PIL.Image`.
 
-    `source` is a path, a binary file object or a `PIL.Image`. The content decides the type, not the suffix.
+    `source` is a path, a binary file object, a `PIL.Image` or a uint8 [H, W, 3] array. The content decides the type, not the suffix.
     Alpha is dropped, not blended, as in the original (`convert("RGB")`). Unlike the original, the EXIF
     orientation is applied, and deeper pictures are scaled (16 bit: the high byte; float: from [0, 1] or
     [0, 255]). Of an animation the first frame is used. Raises ImageError; more than `max_pixels` in the
     header is refused before anything is decoded.
     """
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            raise ImageError(f"array {source.dtype} {source.shape}: a picture is uint8 [height, width, 3]")
+        return Image.fromarray(source)
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or f"PIL image {source.size[0]}x{source.size[1]}"
         return _decode(source, name, max_pixels)
