@@ -26,7 +26,6 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
 
     experiment, wrong = read(config, overrides)
     check(experiment, jax.device_count(), known=wrong)
-    same_run(experiment, workdir)
     model, mesh = experiment.model, experiment.mesh
     jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
     needed = {task for s in experiment.stages.values() for task, share in vars(s.ratio).items() if share > 0}
@@ -34,10 +33,12 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
     sources = catalog.open_sources(
         experiment.data, model.generation_encoder.image_size, experiment.seed, needed
     )
-    if experiment.tokenizer:
-        tokenizer = Tokenizer.load(experiment.tokenizer)
+    same_run(experiment, workdir)
+    if experiment.tokenizer or (workdir / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.load(experiment.tokenizer or workdir)
     else:
         tokenizer = catalog.learn_tokenizer(sources, experiment.template, model.transformer.vocabulary)
+        tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
     if len(tokenizer) > model.transformer.vocabulary:
         raise ConfigError(
             f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has {len(tokenizer)} ids"
@@ -48,14 +49,16 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
 
 
 def same_run(experiment, workdir: pathlib.Path):
-    """Refuses a work directory that holds another config's run; remembers this one's."""
+    """Refuses a work directory in which another config has trained; remembers this one. The mesh and the
+    evaluation may change."""
     import dataclasses
 
     from janus_jax.experiment import ConfigError, differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
-    if path.is_file():
-        changed = differences(json.loads(path.read_text()), values)
+    if path.is_file() and (workdir / "checkpoints").is_dir():
+        free = {"mesh": values["mesh"], "evaluation": values["evaluation"]}
+        changed = differences(json.loads(path.read_text()) | free, values)
         if changed:
             raise ConfigError(
                 f"{workdir} holds a run of another config; use another --workdir, or undo:\n  "
@@ -126,13 +129,22 @@ def main(argv: list[str] | None = None):
     def start(_):
         import jax
 
+        from janus_jax.data.images import ImageError
+        from janus_jax.data.sources import SourceError
         from janus_jax.experiment import ConfigError
 
         if flags.FLAGS.distributed:
             jax.distributed.initialize()
         try:
             run(flags.FLAGS.config, overrides, flags.FLAGS.workdir)
-        except (ConfigError, FileNotFoundError) as error:
+        except (
+            ConfigError,
+            SourceError,
+            ImageError,
+            FileNotFoundError,
+            FloatingPointError,
+            ImportError,
+        ) as error:
             sys.exit(f"{type(error).__name__}: {error}")
 
     app.run(start, argv=rest)

@@ -24,9 +24,10 @@ class ImageError(ValueError):
 def read_image(source, *, max_pixels=64_000_000):
     """Opens a picture, upright, as an 8-bit RGB `PIL.Image`.
 
-    `source` is a path, a binary file object, a `PIL.Image` or a uint8 [H, W, 3] array. The content decides the type, not the suffix.
-    Alpha is dropped, not blended, as in the original (`convert("RGB")`). Unlike the original, the EXIF
-    orientation is applied, and deeper pictures are scaled (16 bit: the high byte; float: from [0, 1] or
+    `source` is a path, a binary file object, a `PIL.Image` or a uint8 [H, W, 3] array. The content decides
+    the type, not the suffix. Alpha is dropped, not blended, as in the original (`convert("RGB")`). Unlike
+    the original, the EXIF orientation is applied, and deeper pictures are scaled (16 bit:
+    the high byte; float: from [0, 1] or
     [0, 255]). Of an animation the first frame is used. Raises ImageError; more than `max_pixels` in the
     header is refused before anything is decoded.
     """

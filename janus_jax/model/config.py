@@ -110,7 +110,7 @@ def quickstart() -> JanusConfig:
             image_size=24, channels=16, multipliers=(1, 1, 2), res_blocks=1, z_channels=32, norm_groups=8,
             codebook_size=128, code_dim=8,
         ),
-        TransformerConfig(width=128, mlp_width=384, layers=3, heads=4, vocabulary=384),
+        TransformerConfig(width=128, mlp_width=384, layers=3, heads=4, vocabulary=448),
         image_head_width=128,
         dtype="float32",
         remat="none",

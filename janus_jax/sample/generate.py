@@ -7,6 +7,7 @@ import functools
 import math
 import pathlib
 import re
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,14 @@ def check(name: str, value: float):
         raise ValueError(f"{name} is {value}: must be a finite number, 0 or more")
 
 
+def plainly(main, argv):
+    """Runs a command; what a user can mend is one line on stderr, not a stack trace."""
+    try:
+        main(argv)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
 def main(_):
     from absl import flags
 
@@ -140,4 +149,4 @@ if __name__ == "__main__":
     from absl import app
 
     define_flags()
-    app.run(main)
+    app.run(lambda argv: plainly(main, argv))

@@ -15,7 +15,7 @@ from janus_jax import batch as bt
 from janus_jax import sharding as sh
 from janus_jax.data.images import read_image, understanding_image
 from janus_jax.sample import decode
-from janus_jax.sample.generate import check
+from janus_jax.sample.generate import check, plainly
 
 
 def understand(
@@ -131,4 +131,4 @@ if __name__ == "__main__":
     from absl import app
 
     define_flags()
-    app.run(main)
+    app.run(lambda argv: plainly(main, argv))
