@@ -23,7 +23,6 @@ ACT_BTV = P(ROWS, None, "tensor")
 W_DF = P("fsdp", "tensor")
 W_FD = P("tensor", "fsdp")
 W_VD = P(None, ("fsdp", "tensor"))
-BIAS_F = P("tensor")
 
 
 def gathered(spec: P) -> P:

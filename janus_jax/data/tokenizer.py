@@ -4,7 +4,6 @@ Special strings are looked up, never numbered (their ids differ between released
 types is encoded with the special strings switched off: a typed `<image_placeholder>` stays text.
 """
 
-import json
 import pathlib
 
 from tokenizers import Tokenizer as Backend
@@ -82,15 +81,3 @@ def train(texts, vocabulary: int) -> Tokenizer:
     )
     backend.train_from_iterator(texts, trainer)
     return Tokenizer(backend)
-
-
-def fingerprint(tokenizer: Tokenizer) -> dict:
-    """What must agree between a tokenizer and the weights trained with it."""
-    specials = {name: getattr(tokenizer, name) for name in SPECIALS}
-    return {"ids": len(tokenizer), **specials, "hash": hash_text(tokenizer.backend.to_str())}
-
-
-def hash_text(text: str) -> str:
-    import hashlib
-
-    return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()[:16]
