@@ -110,7 +110,7 @@ def truth(scene, question):
     colour = re.fullmatch(r"what color is the (\w+)\?", question)
     shape = re.fullmatch(r"what shape is (\w+)\?", question)
     count = re.fullmatch(r"how many (\w+) are there\?", question)
-    where = re.fullmatch(r"where is the (\w+)\?", question)
+    where = re.fullmatch(r"which (row|column) is the (\w+) in\?", question)
     if colour:
         (answer,) = [c for c, s in things if s == colour[1]]
     elif shape:
@@ -119,12 +119,12 @@ def truth(scene, question):
         single = "cross" if count[1] == "crosses" else count[1].removesuffix("s")
         answer = shapes.NUMBERS[sum(s == single for _, s in things)]
     elif where:
-        (cell,) = [cell for cell, (_, s) in scene.items() if s == where[1]]
-        row, column = ("top", "", "bottom")[cell // 3], ("left", "", "right")[cell % 3]
-        answer = f"{row} {column}".strip() or "center"
+        (cell,) = [cell for cell, (_, s) in scene.items() if s == where[2]]
+        row, column = ("top", "middle", "bottom")[cell // 3], ("left", "center", "right")[cell % 3]
+        answer = row if where[1] == "row" else column
     else:
-        thing = re.fullmatch(r"is there a (\w+) (\w+)\?", question).groups()
-        answer = "yes" if thing in things else "no"
+        shape = re.fullmatch(r"is there a (\w+)\?", question)[1]
+        answer = "yes" if shape in [s for _, s in things] else "no"
     return answer
 
 
@@ -142,12 +142,12 @@ def test_training_records_are_true():
         assert [part["type"] for part in messages[0]["content"]] == ["image", "text"]
         questions = [messages[0]["content"][1]["text"], *(m["content"] for m in messages[2::2])]
         for question, answer in zip(questions, (m["content"] for m in messages[1::2]), strict=True):
-            kinds[" ".join(question.split()[:2])] += 1
+            kinds[" ".join(question.split()[:2])] += 1  # "which row" and "which column" differ
             if question == "describe the picture.":
                 assert THING.findall(answer) == [thing for _, thing in sorted(scene.items())]
             else:
                 assert truth(scene, question) == answer
-    assert len(kinds) == 6 and min(kinds.values()) > 20
+    assert len(kinds) == 7 and min(kinds.values()) > 20
     drawn = shapes.ShapesGeneration(1)
     for i in range(300):
         prompt = drawn.prompt(drawn.rng(i))

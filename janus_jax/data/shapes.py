@@ -17,8 +17,8 @@ NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 TRAINED = (0.08, 0.12, 0.2, 0.12, 0.22, 0.26)  # share of each task in training: more of what is harder
-PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-QUESTIONS = ("color", "shape", "count", "place", "exists")
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
+QUESTIONS = ("color", "shape", "count", "row", "column", "exists")
 
 
 def _coverage(shape: str, fine: int = 8) -> np.ndarray:
@@ -151,9 +151,9 @@ def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | N
     things = list(scene.values())
     shapes, colours = [s for _, s in things], [c for c, _ in things]
     lone = [i for i, s in enumerate(shapes) if shapes.count(s) == 1]
+    if kind in ("color", "row", "column") and not lone:
+        return None
     if kind == "color":
-        if not lone:
-            return None
         i = lone[rng.integers(len(lone))]
         return f"what color is the {shapes[i]}?", colours[i]
     if kind == "shape":
@@ -165,22 +165,23 @@ def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | N
     if kind == "count":
         shape = shapes[rng.integers(len(shapes))]
         return f"how many {PLURAL[shape]} are there?", NUMBERS[shapes.count(shape)]
-    if kind == "place":
-        if not lone:
-            return None
+    if kind in ("row", "column"):
         i = lone[rng.integers(len(lone))]
-        return f"where is the {shapes[i]}?", PLACES[list(scene)[i]]
+        row, column = divmod(list(scene)[i], GRID)
+        return f"which {kind} is the {shapes[i]} in?", ROWS[row] if kind == "row" else COLUMNS[column]
     present = rng.random() < 0.5
-    all_things = [t for t in THINGS[1:] if (t in things) == present]
-    colour, shape = all_things[rng.integers(len(all_things))]
-    return f"is there a {colour} {shape}?", "yes" if present else "no"
+    able = [s for s in SHAPES if (s in shapes) == present]
+    if not able:
+        return None
+    return f"is there a {able[rng.integers(len(able))]}?", "yes" if present else "no"
 
 
 ANSWERS = {
     "color": tuple(COLOURS),
     "shape": SHAPES,
     "count": NUMBERS[1:],
-    "place": PLACES,
+    "row": ROWS,
+    "column": COLUMNS,
     "exists": ("yes", "no"),
 }
 
@@ -206,7 +207,7 @@ class World:
 
 
 class ShapesUnderstanding(World):
-    """A picture, half of the time its description, then questions; each kind leads equally often."""
+    """A picture and questions, each kind first equally often; half of the time a description at the end."""
 
     def lead(self, rng):  # the kind of the first question, and a scene that allows it
         kind = QUESTIONS[rng.integers(len(QUESTIONS))]
@@ -222,13 +223,14 @@ class ShapesUnderstanding(World):
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
         scene, first, turn = self.lead(rng)
-        described = rng.random() < 0.5
-        turns = [("describe the picture.", describe(scene)), turn] if described else [turn]
-        for kind in rng.permutation([kind for kind in QUESTIONS if kind != first]):
-            other = ask(rng, scene, kind)
-            turns += [other] if other else []
+        others = (ask(rng, scene, kind) for kind in rng.permutation([k for k in QUESTIONS if k != first]))
+        turns = [turn, *filter(None, others)][:5]
+        if (
+            rng.random() < 0.5
+        ):  # last, or the questions would be answered from its words, not from the picture
+            turns = [*turns[:3], ("describe the picture.", describe(scene))]
         messages = []
-        for question, answer in turns[: 4 if described else 5]:
+        for question, answer in turns:
             messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         messages[0]["content"] = [{"type": "image"}, {"type": "text", "text": messages[0]["content"]}]
         return {"messages": messages}
