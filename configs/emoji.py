@@ -63,5 +63,5 @@ def get_config() -> ConfigDict:
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),
         },
-        "evaluation": {"count": 64, "cfg_scale": 3.0, "temperature": 0.7},
+        "evaluation": {"count": 64, "cfg_scale": 1.0, "temperature": 0.5},
     })  # fmt: skip
