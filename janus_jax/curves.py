@@ -7,7 +7,8 @@ import os
 MIX = ("examples_understanding", "examples_text", "examples_generation")  # the order of Table 1's data ratio
 PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a panel of its own
     "Loss": "loss text_loss understanding_loss generation_loss",
-    "Tokenizer loss": "total reconstruction codebook commitment entropy",  # total: the loss of such a stage
+    "Tokenizer loss": "reconstruction codebook commitment",
+    "Tokenizer loss, entropy included": "total entropy",  # total: the loss of such a stage
     "Codes used": "codes_used",
     "Gradient norm": "grad_norm",
     "Learning rate": "learning_rate",

@@ -50,8 +50,9 @@ def compile_stage(experiment, stage) -> dict:
 
 def main(_, overrides: dict):
     import jax
-    from absl import flags
+    from absl import flags, logging
 
+    logging.set_verbosity(logging.WARNING)
     jax.config.update("jax_num_cpu_devices", flags.FLAGS.devices)
     jax.config.update("jax_platforms", "cpu")
     from janus_jax import sharding as sh

@@ -100,6 +100,9 @@ def check(name: str, value: float):
 
 def plainly(main, argv):
     """Runs a command; what a user can mend is one line on stderr, not a stack trace."""
+    from absl import logging
+
+    logging.set_verbosity(logging.WARNING)
     try:
         main(argv)
     except (ValueError, FileNotFoundError) as error:
