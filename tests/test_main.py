@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from janus_jax.data import shapes
 from janus_jax.experiment import split_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -102,7 +103,8 @@ def test_a_run_leaves_metrics_curves_pictures_scores_and_weights(finished):
     for rows in (results["drawing"], results["answering"]):
         for score, chance, count in rows.values():
             assert 0 <= score <= 1 and 0 < chance < 1 and count >= 1
-    assert len(results["drawing"]) == 7 and len(results["answering"]) == 6
+    assert set(results["drawing"]) == {*shapes.TASKS, "overall"}
+    assert set(results["answering"]) == {*shapes.QUESTIONS, "overall"}
     for name in STAGES:
         assert list((workdir / "tensorboard" / name).glob("events*")), name
         assert (workdir / name / "model.safetensors").is_file()
