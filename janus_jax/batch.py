@@ -69,5 +69,5 @@ def shapes(rows: int, length: int, pictures: int, images: int, model, precompute
 
 
 def pixels(images):
-    """uint8 [0, 255] to float32 [-1, 1], as both encoders read them."""
+    """uint8 [0, 255], numpy or JAX, to float32 [-1, 1], as both encoders read them."""
     return images.astype(np.float32) / 127.5 - 1.0

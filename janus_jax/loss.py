@@ -39,23 +39,18 @@ def image_ids(model, batch):
     """int32 [B, G*N]: from the batch, or from its pictures through the frozen tokenizer, one slot at a time."""
     if "image_ids" in batch:
         return batch["image_ids"].reshape(batch["image_ids"].shape[0], -1)
-    slots = normalise(batch["images"]).swapaxes(0, 1)
+    slots = bt.pixels(batch["images"]).swapaxes(0, 1)
     if slots.shape[0] == 0:
         return jnp.zeros((slots.shape[1], 0), jnp.int32)
     ids = jax.lax.map(model.generation_encoder.encode, slots)  # [G, B, N]
     return ids.swapaxes(0, 1).reshape(ids.shape[1], -1)
 
 
-def normalise(images):
-    """uint8 pixels to float32 [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
-
-
 def janus_loss(model, batch):
     """(loss, metrics): the mean over supervised tokens, and means by task; metrics are float32 scalars."""
     ids = image_ids(model, batch)
     hidden = model(
-        batch["tokens"], normalise(batch["pictures"]), ids, batch["picture_slots"], batch["image_slots"],
+        batch["tokens"], bt.pixels(batch["pictures"]), ids, batch["picture_slots"], batch["image_slots"],
         batch["positions"], batch["segment_ids"],
     )  # fmt: skip
     text_targets, image_slots = batch["text_targets"], batch["image_targets"]

@@ -154,7 +154,9 @@ def _checked(path, parse):
         except SourceError as error:
             bad.append(f"{where}: {error}")
     report = _listed(f"{len(bad)} bad records; mend or remove them", bad)
-    report += _listed(f"{len(missing)} missing image files; check image_root, or remove the records", missing)
+    report += _listed(
+        f"{len(missing)} missing image files; check image_root (data.images), or remove the records", missing
+    )
     if report:
         raise SourceError("\n".join([f"{path}: {len(records)} records read", *report]))
     return [item for item in good if item is not None]

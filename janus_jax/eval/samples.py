@@ -6,6 +6,7 @@ run has memorised, and says so.
 
 import numpy as np
 
+from janus_jax import batch as bt
 from janus_jax.data.images import contact_sheet, generation_image, to_pil
 from janus_jax.log import table
 from janus_jax.sample.generate import decode_ids, generate
@@ -24,7 +25,7 @@ def report(model, processor, evaluation, seed: int, sources):
         true = np.stack([generation_image(sources["generation"].image(int(i)), side) for i in picks])
         drawn = draw(model, processor, prompts, evaluation)
         near, chance = retrieval(drawn, true)
-        pixels = true.astype(np.float32) / 127.5 - 1.0
+        pixels = bt.pixels(true)
         kept = to_pil(decode_ids(model, np.asarray(model.generation_encoder.encode(pixels))))
         error = float(np.mean([np.abs(np.asarray(a, int) - b).mean() for a, b in zip(kept, true)]))
         results["drawing"] = {

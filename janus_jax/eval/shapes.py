@@ -8,6 +8,7 @@ import collections
 import numpy as np
 from PIL import Image
 
+from janus_jax import batch as bt
 from janus_jax.data import shapes
 from janus_jax.data.images import contact_sheet
 from janus_jax.log import table
@@ -69,7 +70,7 @@ def ceiling(model, seed: int, count: int = 256) -> float:
     """Share of true pictures that still read the same after the tokenizer's encode and decode."""
     source = shapes.ShapesGeneration(seed=seed + 7)
     true = np.stack([source.image(i) for i in range(count)])
-    ids = np.asarray(model.generation_encoder.encode(true.astype(np.float32) / 127.5 - 1.0))
+    ids = np.asarray(model.generation_encoder.encode(bt.pixels(true)))
     back = np.clip((decode_ids(model, ids) + 1) / 2 * 255, 0, 255).astype(np.uint8)
     return float(np.mean([shapes.read(a) == shapes.read(b) for a, b in zip(true, back)]))
 

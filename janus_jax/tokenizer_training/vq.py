@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax.loss import normalise
+from janus_jax.batch import pixels
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.generation_encoder import normalise as normalise_codes
@@ -39,7 +39,7 @@ def entropy_loss(model: GenerationEncoder, z):
 
 def tokenizer_loss(model: GenerationEncoder, images, commitment: float, entropy: float):
     """images uint8 [B, H, W, 3] -> (loss, metrics). Gradients pass straight through the nearest code."""
-    x = normalise(images)
+    x = pixels(images)
     z = model.latents(x)
     ids = model.nearest(jax.lax.stop_gradient(z))
     codes = model.codes(ids)
