@@ -26,5 +26,7 @@ class Embedding(nnx.Module):
         self.dtype = jnp.dtype(dtype)
 
     def __call__(self, ids):  # int32 [B, T] -> [B, T, D]
-        table = jax.sharding.reshard(self.table[...].astype(self.dtype), sh.REPLICATED)
-        return take(table, ids)
+        table = self.table[...]
+        if table.dtype.itemsize > self.dtype.itemsize:  # half the bytes travel; never the whole table upwards
+            table = table.astype(self.dtype)
+        return take(jax.sharding.reshard(table, sh.REPLICATED), ids).astype(self.dtype)
