@@ -27,6 +27,8 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids):  # int32 [B, T] -> [B, T, D]
         table = self.table[...]
-        if table.dtype.itemsize > self.dtype.itemsize:  # half the bytes travel; never the whole table upwards
-            table = table.astype(self.dtype)
-        return take(jax.sharding.reshard(table, sh.REPLICATED), ids).astype(self.dtype)
+        if table.dtype == jnp.bfloat16:
+            # XLA's CPU compiler reads bfloat16 rows from a widened table; tied to ids, the widening is not
+            # moved out of a loop, where it would be of the whole table.
+            table, ids = jax.lax.optimization_barrier((table, ids))
+        return take(jax.sharding.reshard(table.astype(self.dtype), sh.REPLICATED), ids)

@@ -74,7 +74,9 @@ class DecodingBlock(nnx.Module):
         b, t, d = x.shape
         qkv = split_parts(self.qkv(self.norm1(x)), 3)
         q, k, v = (y.reshape(b, t, self.heads, d // self.heads) for y in qkv)
-        q, k, v = (y.swapaxes(1, 2).astype(cache_dtype(y.dtype)) for y in (rotate(q, rope), rotate(k, rope), v))
+        q, k, v = (
+            y.swapaxes(1, 2).astype(cache_dtype(y.dtype)) for y in (rotate(q, rope), rotate(k, rope), v)
+        )
         if cache is not None:
             k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, at, 2) for old, new in zip(cache, (k, v)))
         scores = jnp.einsum("bhtk,bhsk->bhts", q, k, preferred_element_type=jnp.float32)

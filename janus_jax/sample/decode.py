@@ -40,6 +40,12 @@ def padded_rows(count: int) -> int:
     return round_up(count, int(np.prod([mesh.shape[axis] for axis in sh.ROWS])))
 
 
+def decoded_rows(count: int) -> int:
+    """`padded_rows` of the loop. At least two on CPU: for one row XLA copies the whole cache at each token, and
+    multiplies bfloat16 and int8 ten times slower."""
+    return padded_rows(max(count, 2 if jax.default_backend() == "cpu" else 1))
+
+
 def put(x) -> jax.Array:
     """Rows of the host, split over the batch axes."""
     return jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
@@ -144,17 +150,21 @@ def image_ids(
     only the branch that counts is run. Rows that are equal (the unconditional ones of equal length, pictures
     of one prompt) are prefilled once. progress(done) is called as ids come.
     """
-    model, guided = serving(model), cfg_scale not in (0, 1)
-    rows = unconditional if cfg_scale == 0 else prompts
+    model, guided, b = serving(model), cfg_scale not in (0, 1), len(prompts)
     if guided:
-        rows = np.stack([prompts, unconditional], 1).reshape(-1, prompts.shape[1])
+        rows = np.stack([prompts, unconditional], 1).reshape(2 * b, -1)
         starts = np.repeat(starts, 2)
+    else:
+        index = np.minimum(np.arange(decoded_rows(b)), b - 1)
+        rows, starts, keys = (unconditional if cfg_scale == 0 else prompts)[index], starts[index], keys[index]
     different, index = np.unique(np.column_stack([starts, rows]), axis=0, return_inverse=True)
     # A power of two: few shapes to compile.
     wanted = padded_rows(1 << (len(different) - 1).bit_length())
     different = np.concatenate([different, np.repeat(different[-1:], wanted - len(different), 0)])
     x = _text(model, put(different[:, 1:].astype(np.int32)))
-    hidden, cache = repeat(prefill(model, x, put(different[:, 0].astype(np.int32))), put(index.astype(np.int32)))
+    hidden, cache = repeat(
+        prefill(model, x, put(different[:, 0].astype(np.int32))), put(index.astype(np.int32))
+    )
     starts, keys = put(starts.astype(np.int32)), put(keys)
     steps = max(n for n in range(1, min(count, CHUNK) + 1) if count % n == 0)
     out, at = [], prompts.shape[1]
@@ -167,7 +177,7 @@ def image_ids(
         if progress and out:  # the chunk before: the device already works on this one
             progress(out[-1].block_until_ready().shape[1] * len(out))
         out.append(ids)
-    out = np.concatenate(out, 1)
+    out = np.concatenate(out, 1)[:b]
     if progress:
         progress(count)
     return out
@@ -199,9 +209,10 @@ def text_ids(
     model = serving(model)
     rows, length = prompts.shape
     x = _read(model, put(prompts), put(pictures), put(slots))
-    starts, keys = put(starts), put(keys)
-    hidden, cache = prefill(model, x, starts)
-    done, out = put(np.zeros(rows, bool)), np.full((rows, most), eos, np.int32)
+    index = np.minimum(np.arange(decoded_rows(rows)), rows - 1)
+    hidden, cache = repeat(prefill(model, x, put(starts)), put(index))
+    starts, keys, done = put(starts[index]), put(keys[index]), put(np.zeros(len(index), bool))
+    out = np.full((rows, most), eos, np.int32)
     steps = min(most, 16 if stream is None else 1 if jax.default_backend() == "cpu" else 8)
     for first in range(0, most, steps):
         cache = grow(cache, round_up(length + first + steps, GROWTH))
@@ -209,7 +220,7 @@ def text_ids(
             model, hidden, cache, starts, keys, done, jnp.int32(first), jnp.int32(length + first),
             jnp.int32(eos), jnp.float32(temperature), top_p, steps=steps,
         )  # fmt: skip
-        ids = np.asarray(ids)[:, : most - first]
+        ids = np.asarray(ids)[:rows, : most - first]
         out[:, first : first + steps] = ids
         if stream is not None:
             stream(ids)
