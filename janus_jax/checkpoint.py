@@ -1,30 +1,31 @@
 """Orbax checkpoints while a stage trains; a directory of plain weights when it is done.
 
 Checkpoint: state (step, weights, moments) and the position in the data, under DIR/<step>.
-Weights directory: model.safetensors (float32, keys are paths joined by dots), config.json, and the
-processor's files; what `janus_jax.load` reads and what hands a stage's weights on.
+Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
+config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it, and every
+other layout that `convert.source` knows, tensor by tensor.
 """
 
 import dataclasses
-import json
-import os
 import pathlib
-import shutil
 
 import grain
 import jax
+import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from janus_jax import sharding as sh
+from janus_jax.convert import source as sources
+from janus_jax.convert import table, target
+from janus_jax.convert.files import OWN_FILE
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 from janus_jax.model.janus import Janus, abstract
 
-FILE = "model.safetensors"
+FILE = OWN_FILE
+VQ = "generation_encoder."
 
 
 class Checkpointer:
@@ -70,94 +71,92 @@ def flatten(params: dict) -> dict:
 
 
 def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
-    """Writes a weights directory in one move: it is there complete, or not at all."""
-    directory = pathlib.Path(directory)
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: np.asarray(x, np.float32) for name, x in flatten(params).items()}, partial / FILE)
-    if config is not None:
-        (partial / "config.json").write_text(json.dumps(model_config.to_dict(config), indent=2))
-    if processor is not None:
-        processor.save(partial)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(partial, directory)
+    """Writes a weights directory (float32) in one move: it is there complete, or not at all."""
+
+    def entry(name: str, x) -> target.Entry:
+        def pieces():
+            whole = np.ascontiguousarray(x, np.float32)
+            yield from whole if table.stacked(name) else [whole]
+
+        return target.Entry(name, tuple(x.shape), np.dtype(np.float32), pieces)
+
+    entries = [entry(name, x) for name, x in flatten(params).items()]
+    target.write_own(directory, entries, config, processor)
 
 
-def read_config(directory) -> model_config.JanusConfig:
-    """The model's sizes as written by `export`. Raises FileNotFoundError when DIR is no weights directory,
-    ValueError when its config.json says something else."""
-    path = pathlib.Path(directory) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory}: no weights directory of this project (it holds no config.json); a finished run "
-            f"writes one per stage, such as runs/quickstart/stage3"
-        )
-    try:
-        return model_config.from_dict(json.loads(path.read_text()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: no sizes of a model of this project ({type(error).__name__}: {error}); give a weights "
-            f"directory, such as runs/quickstart/stage3"
-        ) from None
+def import_weights(path, params: dict, *, partly: bool = False) -> tuple[dict, list[str]]:
+    """`params` with the tensors of a source put in their place, on their shardings, one by one.
 
-
-def import_weights(directory, params: dict, *, partly: bool = False) -> tuple[dict, list[str]]:
-    """`params` with the tensors of DIR put in their place, on their shardings, one by one.
-
-    partly: the directory may hold some children only. Returns the tree and the children that were read.
-    Raises ValueError naming every tensor that is missing, unknown or of another shape.
+    path: anything that `convert.source.open_source` knows, pickles excepted. partly: it may hold some children
+    only. Returns the tree and the children that were read.
+    Raises ValueError naming every tensor that is missing, unknown or of another shape, or damaged.
     """
-    path = pathlib.Path(directory) / FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no weights there; a finished stage writes this file")
+    return place(sources.open_source(path), params, partly)
+
+
+def place(source: sources.Source, params: dict, partly: bool) -> tuple[dict, list[str]]:
+    """See `import_weights`."""
     wanted = flatten(params)
-    with safe_open(path, framework="numpy") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        children = sorted({name.split(".")[0] for name in found})
-        expected = {n: x for n, x in wanted.items() if not partly or n.split(".")[0] in children}
-        problems = [f"missing: {name} {x.shape}" for name, x in expected.items() if name not in found]
-        problems += [f"unknown: {name} {shape}" for name, shape in found.items() if name not in expected]
-        problems += [
-            f"shape: {name} is {found[name]} in the file, {x.shape} in the model"
-            for name, x in expected.items()
-            if name in found and found[name] != tuple(x.shape)
-        ]
-        if problems:
-            more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-            listed = "\n  ".join(problems[:20])
-            raise ValueError(f"{path} does not fit this model (another config?):\n  {listed}{more}")
-        tree = jax.tree.map_with_path(
-            lambda path, x: _place(file, ".".join(str(k.key) for k in path), x, found), params
-        )
+    found = {name: shape for name, (shape, _) in source.leaves.items()}
+    children = sorted({name.split(".")[0] for name in found})
+    expected = {n: tuple(x.shape) for n, x in wanted.items() if not partly or n.split(".")[0] in children}
+    problems = table.differing(found, expected)
+    problems += [f"missing: {name} {shape}" for name, shape in expected.items() if name not in found]
+    problems += [f"unknown: {name} {shape}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"shape: {name} is {found[name]} in the file, {shape} in the model"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(problems)}")
+    source.require()
+
+    def put(path, x):
+        name = ".".join(str(k.key) for k in path)
+        if name not in found:
+            return x
+        return jax.device_put(source.read(name).astype(x.dtype, copy=False), x.sharding)
+
+    tree = jax.tree.map_with_path(put, params)
+    source.settle()
     return tree, children
 
 
-def _place(file, name: str, x, found):
-    if name not in found:
-        return x
-    return jax.device_put(file.get_tensor(name).astype(x.dtype), x.sharding)
+def load(
+    path, dtype: str | None = None, *, allow_pickle: bool = False, allow_extra: bool = False
+) -> tuple[Janus, Processor]:
+    """The model and processor of any Janus: a weights directory of this project, DeepSeek's or transformers'
+    layout, local or by hub id ("owner/name").
 
-
-def load(path, dtype: str | None = None) -> tuple[Janus, Processor]:
-    """The model and processor of a weights directory of this project.
-
-    dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32);
-    by default weights are float32 and the compute dtype is the trained one. Without a mesh, one device is used.
-    Raises FileNotFoundError or ValueError naming the directory and what is wrong with it.
+    dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32); by
+    default the weights are kept as they are stored, float16 as float32, and the compute dtype is the one their
+    config says. allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are
+    skipped. Without a mesh, one device is used.
+    Raises FileNotFoundError or ValueError naming the file and what is wrong with it.
     """
-    config = read_config(path)
+    if dtype is not None and str(np.dtype(dtype)) not in ("float32", "bfloat16"):
+        raise ValueError(
+            f"dtype {dtype!r}: float32 or bfloat16; the activations of models trained in bfloat16 exceed what "
+            f"float16 can hold (65504)"
+        )
+    source = sources.open_source(path, allow_pickle=allow_pickle, allow_extra=allow_extra)
+    if source.config is None:
+        children = ", ".join(sorted({name.split(".")[0] for name in source.leaves}))
+        raise ValueError(f"{path}: no whole model but {children}; a stage can start from it (its `init`)")
+    source.require()
+    processor, config = source.processor(), source.config
     sh.ensure_mesh()
     if dtype is not None:
         config = dataclasses.replace(config, dtype=str(np.dtype(dtype)))
     graphdef, state = nnx.split(abstract(config))
-    shapes = sh.concrete(nnx.to_pure_dict(state))
-    if dtype is not None:
-        shapes = {
-            name: child
-            if name == "generation_encoder"
-            else jax.tree.map(lambda x: x.update(dtype=dtype), child)
-            for name, child in shapes.items()
-        }
-    params, _ = import_weights(path, shapes)
-    return nnx.merge(graphdef, params), Processor.load(path)
+
+    def kept_as(path, x):
+        name = ".".join(str(k.key) for k in path)
+        stored = source.leaves[name][1] if name in source.leaves else x.dtype
+        to = stored if dtype is None else np.dtype(dtype)
+        return x.update(dtype=to if to == ml_dtypes.bfloat16 and not name.startswith(VQ) else np.float32)
+
+    shapes = jax.tree.map_with_path(kept_as, sh.concrete(nnx.to_pure_dict(state)))
+    params, _ = place(source, shapes, partly=False)
+    return nnx.merge(graphdef, params), processor
