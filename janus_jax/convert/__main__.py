@@ -46,7 +46,7 @@ def main(_):
         if source.config is None:
             raise ValueError(f"--verify compares whole models; {f.source} is a part ({source.kind})")
         allow = {"allow_pickle": f.allow_pickle, "allow_extra": f.allow_extra}
-        for name, difference in verify(source.path, f.target, dtype=f.dtype, **allow).items():
+        for name, difference in verify(source.path, f.target, **allow).items():
             print(f"  {name}: differs by {difference:.3g}")
 
 

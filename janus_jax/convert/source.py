@@ -109,7 +109,7 @@ class Source:
         else:
             x = tensor.read()
         sums, at = self.manifest.get("crc32", {}).get(name), layer or 0
-        where = name if layer is None else f"{name}, layer {layer}"
+        where = f"{name}, layer {layer}" if row.scanned else name
         if sums is not None and (at >= len(sums) or zlib.crc32(x.reshape(-1).view(np.uint8)) != sums[at]):
             self._damage[where] = (
                 f"checksum: {where} is not what was written; the file is damaged, copy it again"

@@ -128,7 +128,7 @@ def read_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
         except ValueError:
             raise ValueError(f"{path}: its header is no JSON, so it is no safetensors file") from None
     header.pop("__metadata__", None)
-    tensors, end = {}, 0
+    tensors, end = {}, 8 + length
     for name, entry in header.items():
         if entry["dtype"] not in SAFETENSORS:
             raise ValueError(f"{path}: {name} is of type {entry['dtype']}, which this program cannot read")

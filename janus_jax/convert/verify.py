@@ -9,9 +9,10 @@ import jax
 import numpy as np
 
 from janus_jax.checkpoint import load
+from janus_jax.convert.source import open_source
 
 
-def probe(path, *, allow_pickle: bool, allow_extra: bool, dtype: str | None) -> dict[str, np.ndarray]:
+def probe(path, dtype: str, *, allow_pickle: bool, allow_extra: bool) -> dict[str, np.ndarray]:
     """Outputs of every box on a fixed input, float32: the logits of both heads over text, a picture and image
     ids, and the VQ tokenizer's own latents and pixels."""
     model, _ = load(path, dtype, allow_pickle=allow_pickle, allow_extra=allow_extra)
@@ -44,16 +45,16 @@ def _run(model, rows, drawn):
     }
 
 
-def verify(
-    source, target, *, allow_pickle=False, allow_extra=False, dtype: str | None = None
-) -> dict[str, float]:
-    """The largest difference in each output between the weights at two paths, loaded one after the other.
+def verify(source, target, *, allow_pickle=False, allow_extra=False) -> dict[str, float]:
+    """The largest difference in each output between the weights at two paths, loaded one after the other and
+    both in the type that the target's are stored in, so that a cast on the way makes none.
 
-    dtype: that the target was converted to; both are then loaded in it. Raises ValueError with the numbers
-    where an output differs by more than rounding explains.
+    Raises ValueError with the numbers where an output differs by more than rounding explains.
     """
-    allow = {"allow_pickle": allow_pickle, "allow_extra": allow_extra, "dtype": dtype}
-    want, got = probe(source, **allow), probe(target, **allow)
+    allow = {"allow_pickle": allow_pickle, "allow_extra": allow_extra}
+    stored = open_source(target, **allow).leaves["text_head.linear.kernel"][1]
+    dtype = "bfloat16" if stored == "bfloat16" else "float32"
+    want, got = probe(source, dtype, **allow), probe(target, dtype, **allow)
     differences = {name: float(np.abs(want[name] - got[name]).max()) for name in want}
     wrong = [
         f"{name} differs by {differences[name]:.3g} where it reaches {np.abs(want[name]).max():.3g}"
