@@ -46,7 +46,8 @@ def main(_):
         if source.config is None:
             raise ValueError(f"--verify compares whole models; {f.source} is a part ({source.kind})")
         allow = {"allow_pickle": f.allow_pickle, "allow_extra": f.allow_extra}
-        for name, difference in verify(source.path, f.target, **allow).items():
+        given = f.source if pathlib.Path(f.source).exists() else source.path
+        for name, difference in verify(given, f.target, **allow).items():
             print(f"  {name}: differs by {difference:.3g}")
 
 

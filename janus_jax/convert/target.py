@@ -86,17 +86,14 @@ def whole(directory, size: int):
 
 
 def write_own(
-    directory,
-    entries: list[Entry],
-    config=None,
-    processor: Processor | None = None,
-    kept=(),
-    wrote=lambda n: None,
-):
+    directory, entries: list[Entry], config=None, processor: Processor | None = None, kept=(),
+    wrote=lambda count: None, settle=lambda: None,
+):  # fmt: skip
     """This project's weights directory: model.safetensors, config.json, the processor's files; in manifest.json
     a checksum of every layer and the tokenizer's special ids; in kept.safetensors what only a way back needs.
 
-    An entry whose name holds all layers yields them as pieces, one each.
+    An entry whose name holds all layers yields them as pieces, one each. settle(): raises when what was read
+    turned out damaged; then nothing is left behind.
     """
     sums = {}
 
@@ -106,11 +103,17 @@ def write_own(
             sums[entry.name].append(zlib.crc32(piece.reshape(-1).view(np.uint8)))
             yield piece
 
-    summing = [dataclasses.replace(e, pieces=lambda e=e: summed(e)) for e in entries]
+    entries = sorted(
+        entries, key=lambda e: e.name
+    )  # the same weights make the same file, whatever the source
+    entries, kept = (
+        [dataclasses.replace(e, pieces=lambda e=e: summed(e)) for e in some] for some in (entries, kept)
+    )
     with whole(directory, sum(e.size for e in [*entries, *kept])) as partial:
-        write_safetensors(partial / OWN_FILE, summing, wrote)
+        write_safetensors(partial / OWN_FILE, entries, wrote)
         if kept:
-            write_safetensors(partial / "kept.safetensors", list(kept), wrote)
+            write_safetensors(partial / "kept.safetensors", kept, wrote)
+        settle()
         if config is not None:
             (partial / "config.json").write_text(json.dumps(model_config.to_dict(config), indent=2))
         manifest = {"crc32": sums}
@@ -131,9 +134,9 @@ def convert(source, directory, layout: str, dtype: str | None = None, wrote=lamb
         config = source.config
         if config is not None and dtype is not None:
             config = dataclasses.replace(config, dtype=dtype)
-        kept = [_verbatim(name, tensor) for name, tensor in source.kept.items()]
+        kept = [_verbatim(source, name) for name in source.kept]
         entries = [_own_entry(source, name, dtype) for name in source.leaves]
-        write_own(directory, _settling(source, entries), config, source.processor(), kept, wrote)
+        write_own(directory, entries, config, source.processor(), kept, wrote, source.settle)
         return
     module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
     if source.config is None:
@@ -146,22 +149,13 @@ def convert(source, directory, layout: str, dtype: str | None = None, wrote=lamb
         for key, rows in tb.by_their_key(module.rows(source.config)).items()
     ]
     if layout == DEEPSEEK:
-        entries += [_verbatim(name, tensor) for name, tensor in source.kept.items()]
+        entries += [_verbatim(source, name) for name in source.kept]
     processor = source.processor()
     with whole(directory, sum(e.size for e in entries)) as partial:
-        _write_shards(partial, entries, wrote)
+        write_shards(partial, entries, wrote)
         source.settle()
-        _write_their_files(partial, source, layout, processor, dtype)
-
-
-def _settling(source, entries: list[Entry]) -> list[Entry]:
-    """The entries, the last of which complains about all the damage that was found in reading them."""
-
-    def last():
-        yield from entries[-1].pieces()
-        source.settle()
-
-    return [*entries[:-1], dataclasses.replace(entries[-1], pieces=last)]
+        stored = str(_dtype(source, "text_head.linear.kernel", dtype))
+        write_their_files(partial, source.config, layout, processor, stored)
 
 
 def _dtype(source, name: str, dtype: str | None) -> np.dtype:
@@ -189,11 +183,12 @@ def _their_entry(source, key: str, rows: list, dtype: str | None) -> Entry:
     return Entry(key, rows[0][0].shape, to, pieces)
 
 
-def _verbatim(name: str, tensor: ts.Tensor) -> Entry:
-    return Entry(name, tensor.shape, tensor.dtype, lambda: iter([tensor.read()]))
+def _verbatim(source, name: str) -> Entry:
+    tensor = source.kept[name]
+    return Entry(name, tensor.shape, tensor.dtype, lambda: iter([source.read_kept(name)]))
 
 
-def _write_shards(directory: pathlib.Path, entries: list[Entry], wrote):
+def write_shards(directory: pathlib.Path, entries: list[Entry], wrote):
     """One file, or shards of at most SHARD_BYTES with their index."""
     shards = [[]]
     for entry in entries:
@@ -213,10 +208,10 @@ def _write_shards(directory: pathlib.Path, entries: list[Entry], wrote):
     (directory / f"{OWN_FILE}.index.json").write_text(json.dumps(index, indent=2))
 
 
-def _write_their_files(directory: pathlib.Path, source, layout: str, processor: Processor, dtype: str | None):
-    tokenizer, config = processor.tokenizer, source.config
+def write_their_files(directory: pathlib.Path, config, layout: str, processor: Processor, dtype: str):
+    """config.json and what their processors read; dtype: of the weights, as their config.json says it."""
+    tokenizer = processor.tokenizer
     ids = {"bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad}
-    dtype = str(_dtype(source, "text_head.linear.kernel", dtype))
     if layout == DEEPSEEK:
         values = janus_torch.config_values(config, dtype, ids)
         sidecars.write_deepseek(directory, processor, config)

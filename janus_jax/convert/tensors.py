@@ -27,6 +27,7 @@ EXPONENT = {  # bits that are all set in an infinity and in a NaN, and in no oth
     np.dtype(np.float32): np.uint32(0x7F800000), np.dtype(np.float64): np.uint64(0x7FF0000000000000),
 }  # fmt: skip
 CHUNK = 1 << 20
+BLOCK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +98,9 @@ def fill(out: np.ndarray, x: np.ndarray):
         bits = np.dtype(f"u{x.dtype.itemsize}")
         x, out = x.view(bits), out.view(bits)
     if x.ndim == 2 and x.flags.f_contiguous and not x.flags.c_contiguous:
-        for i in range(0, x.shape[0], 256):
-            for j in range(0, x.shape[1], 256):
-                out[i : i + 256, j : j + 256] = x[i : i + 256, j : j + 256]
+        for i in range(0, x.shape[0], BLOCK):
+            for j in range(0, x.shape[1], BLOCK):
+                out[i : i + BLOCK, j : j + BLOCK] = x[i : i + BLOCK, j : j + BLOCK]
     else:
         out[...] = x
 
