@@ -83,7 +83,7 @@ class Ours:
         def run(model, tokens, ids):
             x = jax.numpy.concatenate([model.text_embedding(tokens), model.embed_image_ids(ids)], 1)
             at = jax.numpy.arange(x.shape[1])
-            hidden = model.transformer(x, at[None], (at[:, None] >= at)[None, None])[0][:, -COMPARED:]
+            hidden = model.transformer(x, at[None], (at[:, None] >= at)[None, None])[:, -COMPARED:]
             return model.image_head(hidden), model.text_head(hidden)
 
         image, text = run(self.model, decode.put(data["drawing"]), decode.put(data["forced"]))
@@ -264,14 +264,17 @@ def table(results: dict) -> str:
 
     for dtype, r in results["dtypes"].items():
         t, a = r["seconds"], r["agreement"]
-        errors = lambda head: " / ".join(f"{side[head]['relative error']:.1e}" for side in a.values())
+        errors = {
+            head: " / ".join(f"{side[head]['relative error']:.1e}" for side in a.values())
+            for head in ("image", "text")
+        }
         for n in results["images"]:
             ours = n * DRAWN / (t[f"draw {n} ours more"] - t[f"draw {n} ours less"])
             for cache, name in (("static", "default (static) cache"), ("dynamic", "dynamic cache")):
                 theirs = None
                 if f"draw {n} {cache} more" in t:
                     theirs = n * 8 / (t[f"draw {n} {cache} more"] - t[f"draw {n} {cache} less"])
-                row(dtype, f"image tokens/s, {n} image, {name}", ours, theirs, True, errors("image"))
+                row(dtype, f"image tokens/s, {n} image, {name}", ours, theirs, True, errors["image"])
             share = r["bytes"][n] * ours / n / r["bandwidth"]
             gigabytes = r["bytes"][n] / 1e9
             lines.append(
@@ -280,10 +283,10 @@ def table(results: dict) -> str:
             )
             row(dtype, f"VQ decode s, {n} image", t[f"pixels {n} ours"], t.get(f"pixels {n} theirs"), False)
         first, theirs = t["first ours"], t.get("first theirs")
-        row(dtype, f"first token of a {ASKED}-token picture prompt, s", first, theirs, False, errors("text"))
+        row(dtype, f"first token of a {ASKED}-token picture prompt, s", first, theirs, False, errors["text"])
         ours = 16 / (t["answer ours more"] - t["answer ours less"])
         theirs = 8 / (t["answer theirs more"] - theirs) if theirs else None
-        row(dtype, "text tokens/s", ours, theirs, True, errors("text"))
+        row(dtype, "text tokens/s", ours, theirs, True, errors["text"])
         for kind in ("peak", "held"):
             sides = [r["memory"].get(side, {}).get(kind) for side in ("ours", "theirs")]
             row(dtype, f"{kind} memory GB", *sides, False)

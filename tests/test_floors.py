@@ -14,20 +14,25 @@ FLOORS = [  # ground first; modules on one floor never import each other
     [
         "batch", "curves", "optim", "sharding", "model.config",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
+        "convert.hub", "convert.table", "convert.tensors",
     ],
     [
         "loss", "log", "model.layers",
         "data.generation", "data.processor", "data.sources", "data.text", "data.understanding",
+        "convert.parts", "convert.pickles",
     ],
     [
         "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
         "model.heads", "data.catalog", "data.pipeline",
+        "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",
+        "convert.llamagen_vq", "convert.siglip",
     ],
-    ["model.janus"],
-    ["checkpoint", "train_state", "sample.decode"],
+    ["model.janus", "convert.sidecars"],
+    ["convert.source", "convert.target", "train_state", "sample.decode"],
+    ["checkpoint"],
     ["tokenizer_training.vq", "sample.generate"],
-    ["experiment", "sample.understand"],
-    ["checks", "train", "eval.samples", "eval.shapes"],
+    ["experiment", "sample.understand", "convert.verify"],
+    ["convert.__main__", "checks", "train", "eval.samples", "eval.shapes"],
     ["main", "plan"],
 ]  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}

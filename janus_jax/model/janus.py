@@ -77,15 +77,15 @@ def abstract(config: JanusConfig) -> Janus:
     return jax.eval_shape(lambda: Janus(config, nnx.Rngs(0)))
 
 
-def serving(model: Janus, int8: bool = False) -> Janus:
+def serving(model: Janus, int8: bool = False, blocks=None) -> Janus:
     """The model with an `Unrolled` transformer, and with int8 heads and layers if asked; the rest is shared.
-    A model that has one already is returned as it is."""
+    A model that has one already is returned as it is. blocks: the layers, by default those of the model."""
     if isinstance(model.transformer, Unrolled):
         return model
     stacked, kind = model.transformer, jax.jit(Int8Linear) if int8 else lambda linear: linear
-    blocks = (stacked.layer(i) for i in range(stacked.config.layers))
-    head = model.image_head
-    served = copy.copy(model)
+    if blocks is None:
+        blocks = (stacked.layer(i) for i in range(stacked.config.layers))
+    served, head = copy.copy(model), model.image_head
     served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
     served.text_head, served.image_head = copy.copy(model.text_head), copy.copy(head)
     served.text_head.linear = kind(model.text_head.linear)

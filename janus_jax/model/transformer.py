@@ -89,15 +89,18 @@ class DecodingBlock(nnx.Module):
 
 class Unrolled(nnx.Module):
     """`Transformer` in the form that decodes. Built from its layers one by one, so that only one of them is
-    there twice. A cache is a list, one (k, v) a layer, each [B, H, S, K]; without one, the tokens' own keys
-    and values are it."""
+    there twice. A cache is a list, one (k, v) a layer, each [B, H, S, K]."""
 
     def __init__(self, config: TransformerConfig, dtype, blocks, norm: nnx.RMSNorm, int8: bool = False):
         self.layers = nnx.List([_decoding_block(block, int8) for block in blocks])
         self.norm, self.config, self.dtype = norm, config, jnp.dtype(dtype)
 
-    def __call__(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
-        """`mask` is bool [B, 1, T, S]; new keys and values are written from position `at` of the cache on."""
+    def __call__(self, x, positions, mask):  # [B, T, D] -> [B, T, D]
+        return self.cached(x, positions, mask)[0]
+
+    def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
+        """`mask` is bool [B, 1, T, S]; new keys and values are written from position `at` of the cache on, or,
+        without one, are it."""
         c, new = self.config, []
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)

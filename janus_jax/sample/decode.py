@@ -63,7 +63,7 @@ def prefill(model, x, starts):
     """Runs embedded prompts x [B, L, D]; returns the last hidden state [B, D] and a cache of L places."""
     queries = jnp.arange(x.shape[1])
     mask = mask_from(starts, queries, len(queries))
-    hidden, cache = model.transformer(x, jnp.maximum(queries - starts[:, None], 0), mask)
+    hidden, cache = model.transformer.cached(x, jnp.maximum(queries - starts[:, None], 0), mask)
     return hidden[:, -1], cache
 
 
@@ -88,7 +88,7 @@ def repeat(rows, index):
 def one_token(model, x, starts, cache, at):
     """Runs one embedded token per row, x [B, D], at cache position `at`; returns hidden [B, D] and the cache."""
     mask = mask_from(starts, at[None], cache[0][0].shape[2])
-    hidden, cache = model.transformer(x[:, None], (at - starts)[:, None], mask, cache, at)
+    hidden, cache = model.transformer.cached(x[:, None], (at - starts)[:, None], mask, cache, at)
     return hidden[:, 0], cache
 
 
