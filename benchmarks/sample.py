@@ -104,6 +104,8 @@ class Theirs:
     """transformers' JanusForConditionalGeneration in one dtype."""
 
     def __init__(self, checkpoint: str, dtype: str):
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
         kind = torch.float32 if dtype == "float32" else torch.bfloat16
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         cls = transformers.JanusForConditionalGeneration
