@@ -13,18 +13,19 @@ import janus_jax
 FLOORS = [  # ground first; modules on one floor never import each other
     [
         "batch", "curves", "optim", "sharding", "model.config",
+        "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
     ],
     [
         "loss", "log", "model.layers", "sample.decode",
-        "data.generation", "data.processor", "data.sources", "data.text", "data.understanding",
+        "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
     ],
     [
         "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
-        "model.heads", "data.catalog", "data.pipeline",
+        "model.heads", "data.pipeline", "data.processor",
     ],
-    ["model.janus"],
-    ["checkpoint", "train_state"],
+    ["model.janus", "data.catalog"],
+    ["checkpoint", "train_state", "sample.chat", "sample.memory"],
     ["tokenizer_training.vq", "sample.generate"],
     ["experiment", "sample.understand"],
     ["checks", "train", "eval.samples", "eval.shapes"],

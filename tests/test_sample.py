@@ -335,8 +335,3 @@ def test_understand_names_the_message_it_cannot_use(model, processor, conversati
     with pytest.raises(ValueError) as error:
         understand(model, processor, conversation)
     assert all(word in str(error.value) for word in words), error.value
-
-
-def test_a_batch_of_unlike_pictures_is_refused(model, processor):
-    with pytest.raises(ValueError, match=r"\[0, 1\] pictures"):
-        understand_batch(model, processor, [said("a"), said("b", picture(1))])

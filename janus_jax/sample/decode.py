@@ -74,8 +74,30 @@ def fold(keys, i):
     return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
 
 
+def image_ids(
+    model, prompts, unconditional, starts, keys, cfg_scale, temperature, count: int, progress=None
+) -> np.ndarray:
+    """`_image_ids` on the host; progress(done) is told when the ids are there."""
+    ids = np.asarray(_image_ids(model, prompts, unconditional, starts, keys, cfg_scale, temperature, count))
+    if progress is not None:
+        progress(count)
+    return ids
+
+
+def text_ids(
+    model, prompts, pictures, slots, starts, keys, eos, temperature, top_p, most: int, stream=None
+) -> np.ndarray:
+    """`_text_ids` on the host; stream(ids [B, n]) is told of them and may return True, "enough"."""
+    options = (eos, temperature, top_p, most)
+    ids = np.asarray(_text_ids(model, prompts, pictures, slots, starts, keys, *options))
+    for i in range(most if stream is not None else 0):
+        if stream(ids[:, i : i + 1]):
+            break
+    return ids
+
+
 @functools.partial(jax.jit, static_argnames="count")
-def image_ids(model, prompts, unconditional, starts, keys, cfg_scale, temperature, count: int):
+def _image_ids(model, prompts, unconditional, starts, keys, cfg_scale, temperature, count: int):
     """`count` image ids per row under classifier-free guidance, int32 [B, count].
 
     prompts, unconditional int32 [B, L] (begin_of_image last); keys [B]. Rows run in pairs, as in the original
@@ -99,7 +121,7 @@ def image_ids(model, prompts, unconditional, starts, keys, cfg_scale, temperatur
 
 
 @functools.partial(jax.jit, static_argnames=("most",))
-def text_ids(model, prompts, pictures, slots, starts, keys, eos, temperature, top_p, most: int):
+def _text_ids(model, prompts, pictures, slots, starts, keys, eos, temperature, top_p, most: int):
     """Up to `most` text ids per row, int32 [B, most]; after a row's end of sentence all are eos.
 
     prompts int32 [B, L]; pictures float32 [B, M, H, W, 3]; slots int32 [B, L] as batch.picture_slots.
