@@ -16,6 +16,8 @@ from janus_jax import generate, understand
 from janus_jax.batch import pixels
 from janus_jax.data.images import understanding_image
 from janus_jax.model.layers import causal_mask
+from janus_jax.sample import decode
+from janus_jax.sample.decode import left_pad
 from janus_jax.sample.generate import decode_ids, generate_ids
 from janus_jax.sample.understand import prepare, understand_batch
 
@@ -125,6 +127,21 @@ def test_a_draw_does_not_depend_on_its_company(model):
     assert [seeded[0], seeded[3]] == [alone[0], alone[3]] and seeded[1] != alone[1]
 
 
+def test_more_padding_changes_nothing(model, processor, monkeypatch):
+    """Prompt lengths are padded up to a bucket; a longer neighbour pushes a prompt into the next."""
+    asked = [said(text, *map(picture, range(k))) for k, text in enumerate(["what?", "is it red?", "where?"])]
+    numbers = dict(max_new_tokens=WORDS)
+    drawn = draw(model, PROMPTS, seed=7).tolist()
+    alone = [understand(model, processor, c, **numbers) for c in asked]
+    assert len(set(alone)) == 3
+    lengths = [left_pad([processor.request(p)], 0, 1)[0].shape[1] for p in PROMPTS]
+    monkeypatch.setattr(decode, "BUCKET", 96)
+    assert lengths != [left_pad([processor.request(p)], 0, 1)[0].shape[1] for p in PROMPTS]
+    assert draw(model, PROMPTS, seed=7).tolist() == drawn
+    assert draw(model, PROMPTS[:1], seed=7).tolist() == drawn[:1]
+    assert understand_batch(model, processor, asked, **numbers) == alone
+
+
 def test_eight_devices_draw_what_one_draws(model, processor):
     want = draw(model, PROMPTS[:3], seed=3).tolist()
     pictures = generate(model, processor, PROMPTS[:3], seed=3)
@@ -222,6 +239,66 @@ def test_answers_do_not_depend_on_their_company(model, processor):
     alone = [understand(model, processor, c, **options) for c in asked]
     assert understand_batch(model, processor, asked, **options) == alone
     assert len(set(alone)) == 3
+
+
+def test_conversations_of_any_number_of_pictures_share_a_batch(model, processor):
+    asked = [
+        said("what?"),
+        said(PROMPTS[3], picture(1)),
+        CONVERSATIONS["turns"],
+        said("are these two the same?", picture(2), picture(3), picture(1)),
+    ]
+    numbers = dict(max_new_tokens=WORDS)
+    alone = [understand(model, processor, c, **numbers) for c in asked]
+    assert understand_batch(model, processor, asked, **numbers) == alone and len(set(alone)) == 4
+    same = [asked[0]] * 4
+    seeded = understand_batch(model, processor, same, temperature=1.0, seed=[3, 5, 3, 6], **numbers)
+    assert seeded[0] == seeded[2] and len(set(seeded)) == 3
+    assert seeded[1] == understand(model, processor, asked[0], temperature=1.0, seed=5, **numbers)
+
+
+def test_answers_stream_as_they_come_and_sum_to_the_answer(model, processor):
+    asked = [said("what?"), said("is it red?", picture(1))]
+    told = {0: [], 1: []}
+    numbers = dict(temperature=1.0, seed=1, max_new_tokens=WORDS)
+    answers = understand_batch(
+        model, processor, asked, stream=lambda row, text: told[row].append(text), **numbers
+    )
+    assert ["".join(parts) for parts in told.values()] == answers and len(told[0]) > 3
+    alone = []
+    assert (
+        understand(model, processor, asked[1], stream=alone.append, **numbers) == "".join(alone) == answers[1]
+    )
+    stop = answers[0][2:4]
+    assert (
+        understand(model, processor, asked[0], stop=stop, **numbers) == answers[0].partition(stop)[0].strip()
+    )
+
+
+def test_the_original_form_of_a_conversation_is_the_same_question(model, processor):
+    picture_ = picture(1)
+    ours = prepare(processor, said("what?", picture_), 16)
+    theirs = [
+        {"role": "<|User|>", "content": "<image_placeholder>\nwhat?", "images": [picture_]},
+        {"role": "<|Assistant|>", "content": ""},
+    ]
+    for got, want in zip(prepare(processor, theirs, 16), ours):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_an_answer_stays_within_the_context(model, processor):
+    asked = said("how many circles are there?")
+    long = understand(model, processor, asked, max_new_tokens=WORDS)
+    tight = copy.copy(processor)
+    tight.context = len(prepare(processor, asked, 16)[0]) + 5
+    short = understand(model, tight, asked, max_new_tokens=WORDS)
+    assert 0 < len(short) < len(long) and long.startswith(short)
+
+
+def test_progress_reaches_the_end(model):
+    seen = []
+    draw(model, PROMPTS[:2], progress=lambda *where: seen.append(where))
+    assert seen[-1] == (N, N) and all(total == N for _, total in seen) and seen == sorted(seen)
 
 
 def test_an_answer_ends_at_the_end_of_sentence(model, processor):

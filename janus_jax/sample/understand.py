@@ -13,7 +13,7 @@ import numpy as np
 
 from janus_jax import batch as bt
 from janus_jax import sharding as sh
-from janus_jax.data.images import understanding_image
+from janus_jax.data.images import ImageError, understanding_image
 from janus_jax.data.messages import open_picture
 from janus_jax.sample import chat, decode, memory, options, terminal
 from janus_jax.sample.answer import Answer
@@ -52,7 +52,7 @@ def understand_batch(
     if not conversations or "" in stop:
         raise ValueError(f"{len(conversations)} conversations, stop {stop}: give one or more, no empty stop")
     tokenizer, side = processor.tokenizer, model.config.understanding_encoder.image_size
-    prompts, slots, pictures = zip(*(prepare(processor, c, side) for c in conversations))
+    prompts, slots, pictures = zip(*_prepare_all(processor, conversations, side))
     tag = processor.template.user
     stop_ids = {tokenizer.eos, tokenizer.control(tag)} - {None}
     most = [min(max_new_tokens, processor.context - len(prompt)) for prompt in prompts]
@@ -88,6 +88,21 @@ def understand_batch(
     return [answer.text for answer in answers]
 
 
+def _prepare_all(processor, conversations: list, side: int) -> list[tuple]:
+    """`prepare` of each; where there are several, ValueError lists the problems of all by conversation."""
+    if len(conversations) == 1:
+        return [prepare(processor, conversations[0], side)]
+    out, problems = [], []
+    for i, conversation in enumerate(conversations):
+        try:
+            out.append(prepare(processor, conversation, side))
+        except ValueError as error:
+            problems += [f"conversations[{i}]: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise ValueError("\n".join(problems))
+    return out
+
+
 def prepare(processor, conversation, side: int):
     """A conversation's ids and picture slots (int32 [n]) and its pictures, uint8 [M, side, side, 3].
 
@@ -98,10 +113,10 @@ def prepare(processor, conversation, side: int):
     for source, where in sources:
         try:
             pictures.append(understanding_image(open_picture(source, where), side, processor.background))
-        except ValueError as error:
+        except ImageError as error:
             problems.append(str(error))
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ImageError("\n".join(problems))
     ids = np.concatenate([span[0] for span in spans]).astype(np.int32)
     is_picture = np.concatenate([np.full(len(span[0]), span[1] == bt.PICTURE) for span in spans])
     slots = np.where(is_picture, np.cumsum(is_picture), 0).astype(np.int32)
