@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import io
 
 import jax
@@ -17,6 +18,7 @@ from janus_jax.batch import pixels
 from janus_jax.data.images import understanding_image
 from janus_jax.model.layers import causal_mask
 from janus_jax.sample import decode
+from janus_jax.sample.answer import Answer
 from janus_jax.sample.decode import left_pad
 from janus_jax.sample.generate import decode_ids, generate_ids
 from janus_jax.sample.understand import prepare, understand_batch
@@ -273,6 +275,67 @@ def test_answers_stream_as_they_come_and_sum_to_the_answer(model, processor):
     assert (
         understand(model, processor, asked[0], stop=stop, **numbers) == answers[0].partition(stop)[0].strip()
     )
+
+
+def told(text: str, *stops: str, most=999, tokenizer=None) -> tuple[list[str], Answer]:
+    """What an Answer tells of the ids of `text`, given one by one."""
+    tokenizer, parts = tokenizer or tiny.processor().tokenizer, []
+    answer = Answer(tokenizer, {tokenizer.eos}, stops, most, parts.append)
+    ids = [*tokenizer.encode(text)[0], tokenizer.eos, *tokenizer.encode("never")[0]]
+    for i in ids:
+        answer.add([i])
+    at_once = Answer(tokenizer, {tokenizer.eos}, stops, most)
+    at_once.add(ids)
+    assert at_once.text == answer.text and at_once.done
+    return parts, answer
+
+
+@pytest.mark.parametrize(
+    "text", ["héllo wörld", "日本語のテキスト", "👩‍👩‍👧 🇫🇷!", " \n two  spaces \n", "\ufffd ok \ufffd", ""]
+)
+def test_an_answer_is_told_in_whole_characters_that_sum_to_it(text):
+    parts, answer = told(text)
+    assert "".join(parts) == answer.text == text.strip() and answer.done
+    assert all(part in text for part in parts)
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in part for part in parts)
+    if len(text) > 8:
+        assert len(parts) > 3, "it comes as it is made"
+
+
+def test_an_answer_ends_before_a_stop_string_that_comes_in_pieces():
+    for text in ("a cat. User: and", "a cat.  Us", "User: hi", "a Use User User:"):
+        parts, answer = told(text, "User:", "END")
+        want = text.partition("User:")[0].strip()
+        assert "".join(parts) == answer.text == want
+        assert not any("User:" in "".join(parts[:n]) for n in range(len(parts) + 1))
+    assert told("one END two User:", "User:", "END")[1].text == "one"
+
+
+def test_an_answer_has_at_most_so_many_ids():
+    tokenizer = tiny.processor().tokenizer
+    parts, answer = told("a red circle and a blue square", most=3)
+    assert len(answer.ids) == 3 and answer.text == tokenizer.decode(answer.ids).strip() == "".join(parts)
+
+
+def test_the_next_users_tag_ends_an_answer_also_where_it_is_one_token(model, processor, monkeypatch):
+    ids = answer_by_hand(model, CONVERSATIONS["text"])
+    cut = next(i for i in range(2, WORDS) if ids[i] not in ids[:i])
+    pro = copy.copy(processor)
+    pro.tokenizer = copy.copy(processor.tokenizer)
+    pro.tokenizer._control = processor.tokenizer._control | {"<tag>": ids[cut]}
+    pro.template = dataclasses.replace(processor.template, user="<tag>")
+    plain = understand(model, processor, CONVERSATIONS["text"], max_new_tokens=WORDS)
+    assert plain == processor.tokenizer.decode(ids).strip()
+    seen, run = [], decode.text_ids
+
+    def fixed(*args):
+        seen.append(args[-1](np.array([ids])))
+        return run(*args[:-1])
+
+    monkeypatch.setattr(decode, "text_ids", fixed)
+    ended = understand(model, pro, CONVERSATIONS["text"], max_new_tokens=WORDS)
+    assert ended == processor.tokenizer.decode(ids[:cut]).strip() and seen == [True]
 
 
 def test_the_original_form_of_a_conversation_is_the_same_question(model, processor):

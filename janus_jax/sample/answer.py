@@ -15,12 +15,14 @@ class Answer:
 
     def add(self, ids):
         """New ids, int [n]; those after the end are ignored."""
+        if self.done:
+            return
         for i in map(int, ids):
-            if self.done:
-                return
             if i not in self.stop_ids:
                 self.ids.append(i)
             self.done = i in self.stop_ids or len(self.ids) == self.most
+            if self.done:
+                break
         whole = self.tokenizer.decode(self.ids)
         found = [at for at in map(whole.find, self.stop_strings) if at >= 0]
         self.done = self.done or bool(found)

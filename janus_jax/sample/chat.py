@@ -56,7 +56,7 @@ class Chat:
             elif line:
                 self.say(line)
         except (ValueError, OSError) as error:
-            self.write("; ".join(str(error).splitlines()))
+            self.write("; ".join(line.strip() for line in str(error).splitlines()))
         return True
 
     def image(self, path: str):

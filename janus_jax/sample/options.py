@@ -23,7 +23,7 @@ RULES = {
     ),
     "top_p": (lambda x: _finite(x) and 0 < x <= 1, "must be in (0, 1]; 1 keeps every token"),
     "max_new_tokens": (lambda x: _whole(x, 1), "must be a whole number, at least 1"),
-    "images_per_prompt": (lambda x: _whole(x, 1), "must be a whole number, at least 1"),
+    "images_per_prompt": (lambda x: _whole(x, 1), "must be a whole number, at least 1 (--n of the command)"),
     "seed": (lambda x: _whole(x, 0, 2**32 - 1), "must be a whole number from 0 to 4294967295"),
 }
 

@@ -138,7 +138,7 @@ def main(_):
     words = len(f.prompt) if f.prompt else 2000  # a chat grows
     length = len(f.image) * (config.understanding_encoder.tokens + 2) + words // 3 + 64
     memory.announce(
-        f.model, config, f.dtype, rows=1, length=length + f.max_new_tokens, pictures=len(f.image),
+        f.model, config, f.dtype, rows=1, length=length + f.max_new_tokens, pictures=max(1, len(f.image)),
         drawings=0 if f.prompt else 1,
     )  # fmt: skip
     model, processor = load(f.model, dtype=f.dtype)
