@@ -164,6 +164,21 @@ def test_save_and_load(processor, tmp_path):
     assert again.conversation(messages) == processor.conversation(messages)
 
 
+def test_a_processor_file_of_another_kind_is_named(processor, tmp_path):
+    processor.save(tmp_path)
+    file = tmp_path / "processor.json"
+    file.write_text('{"chat_template": "x", "generation_tokens": 5}')
+    with pytest.raises(ValueError, match=r"processor.json.*'chat_template'.*'understanding_tokens'"):
+        Processor.load(tmp_path)
+    file.write_text("{")
+    with pytest.raises(ValueError, match=r"processor.json: is not JSON"):
+        Processor.load(tmp_path)
+    processor.save(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json: .*copy the file again"):
+        Processor.load(tmp_path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

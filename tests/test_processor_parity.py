@@ -1,5 +1,6 @@
 """Ids, prompts and pixels against transformers and the vocabulary of DeepSeek; where they part, which side we take."""
 
+import importlib
 import importlib.resources
 import json
 import logging
@@ -13,7 +14,6 @@ import transformers
 from PIL import Image
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Backend
-from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
 from janus_jax import batch as bt
 from janus_jax.data import tokenizer as tok
@@ -21,6 +21,14 @@ from janus_jax.data.images import understanding_image
 from janus_jax.data.processor import SYSTEM, Processor, Template, read_preprocessor
 from janus_jax.sample.decode import left_pad
 from janus_jax.sample.understand import prepare
+
+assert tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 23), (
+    f"transformers {transformers.__version__}: the reference here is Janus's processor as of 5.23; pip install "
+    "'transformers>=5.23'"
+)
+JanusImageProcessorPil = importlib.import_module(
+    "transformers.models.janus.image_processing_pil_janus"
+).JanusImageProcessorPil
 
 BOS, EOS, PAD, BOI, EOI, SLOT = tok.SPECIALS.values()
 ORDINARY = list("øöúÿõ÷ûýÀùÁþü")  # DeepSeek-LLM's ids 100002 to 100014, added but no control tokens

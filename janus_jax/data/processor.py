@@ -71,8 +71,13 @@ class Processor:
     @classmethod
     def load(cls, directory) -> "Processor":
         """The processor of a weights directory; numbers that its file leaves out take their defaults."""
-        fields = _read_json(pathlib.Path(directory) / "processor.json")
+        path = pathlib.Path(directory) / "processor.json"
+        fields = _read_json(path)
         numbers = {name: fields.pop(name) for name in NUMBERS if name in fields}
+        unknown = set(fields) - {field.name for field in dataclasses.fields(Template)}
+        absent = set(NUMBERS[:2]) - set(numbers)
+        if unknown or absent:
+            raise ValueError(f"{path}: unknown {sorted(unknown)}, missing {sorted(absent)}: no file of ours")
         return cls(Tokenizer.load(directory), Template(**fields), **numbers)
 
     def conversation(self, messages, system: str | None = None) -> list[tuple]:
