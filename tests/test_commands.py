@@ -196,19 +196,19 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_every_ten_seconds_elsewhere(
 
 
 def test_memory_is_told_before_loading_and_is_what_arrays_take(one_device):
-    need = memory.needs(tiny.CONFIG, None, rows=3, length=40, pictures=1, drawings=1)
+    need = memory.needs(tiny.CONFIG, None, "cpu", rows=3, length=40, pictures=1, drawings=1)
     model = tiny.make_model()
     assert need["weights"] == sum(x.nbytes for x in jax.tree.leaves(nnx.state(model)))
     assert need["cache"] == sum(x.nbytes for x in model.transformer.empty_cache(3, 40))
-    full = memory.needs(sizes.janus_1_3b(), "bfloat16", rows=2, length=640, pictures=0, drawings=1)
+    full = memory.needs(sizes.janus_1_3b(), "bfloat16", "gpu", rows=2, length=640, pictures=0, drawings=1)
     tokenizer = 71_883_403
     assert full["weights"] == 2 * (2_076_636_811 - tokenizer) + 4 * tokenizer
     assert full["cache"] == 2 * 24 * 2 * 640 * 2048 * 2
-    assert full["temporaries"] == 3 * 4 * 384 * 384 * 128
+    assert full["temporaries"] == full["cache"] + 3 * 4 * 384 * 384 * 128
 
 
 def test_too_little_memory_is_refused_or_warned_about_with_the_numbers(one_device, monkeypatch):
-    need = memory.needs(tiny.CONFIG, None, rows=2, length=400, pictures=1, drawings=1)
+    need = memory.needs(tiny.CONFIG, None, "cpu", rows=2, length=400, pictures=1, drawings=1)
     say = lambda: memory.announce("m", tiny.CONFIG, None, rows=2, length=400, pictures=1, drawings=1, out=out)
     out = io.StringIO()
     monkeypatch.setattr(memory, "free", lambda device: need["weights"])

@@ -18,7 +18,7 @@ def plainly(main, argv):
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
         first = str(error).split("\n")[0]
-        sys.exit(f"out of memory: draw fewer pictures at once, or give --dtype=bfloat16 ({first})")
+        sys.exit(f"out of memory: ask for fewer pictures at once, or give another --dtype ({first})")
     except KeyboardInterrupt:
         sys.exit("\nstopped")
 
