@@ -277,6 +277,24 @@ def test_answers_stream_as_they_come_and_sum_to_the_answer(model, processor):
     )
 
 
+def test_pictures_are_read_by_the_processors_numbers(model, processor, monkeypatch):
+    own = copy.copy(processor)
+    own.image_mean, own.image_std, own.background = (0.1, 0.2, 0.3), (1.0, 0.5, 0.25), (9, 8, 7)
+    wide = picture(1).crop((0, 0, 16, 8))
+    seen = []
+
+    def stop(*args):
+        seen.append(np.asarray(args[2]))
+        raise InterruptedError
+
+    monkeypatch.setattr(decode, "text_ids", stop)
+    with pytest.raises(InterruptedError):
+        understand_batch(model, own, [said("what?", wide), said("hi")])
+    whole = np.broadcast_to(np.array(own.background, np.float32), (16, 16, 3)).copy()
+    whole[1:15] = np.asarray(wide.resize((16, 14), Image.Resampling.BICUBIC))  # 14 is the least side
+    np.testing.assert_allclose(seen[0][0, 0], (whole / 255 - own.image_mean) / own.image_std, atol=1e-5)
+
+
 def told(text: str, *stops: str, most=999, tokenizer=None) -> tuple[list[str], Answer]:
     """What an Answer tells of the ids of `text`, given one by one."""
     tokenizer, parts = tokenizer or tiny.processor().tokenizer, []
