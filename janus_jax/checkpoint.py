@@ -1,30 +1,31 @@
 """Orbax checkpoints while a stage trains; a directory of plain weights when it is done.
 
 Checkpoint: state (step, weights, moments) and the position in the data, under DIR/<step>.
-Weights directory: model.safetensors (float32, keys are paths joined by dots), config.json, and the
-processor's files; what `janus_jax.load` reads and what hands a stage's weights on.
+Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
+config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it, and every
+other layout that `convert.source` knows, tensor by tensor.
 """
 
 import dataclasses
-import json
-import os
 import pathlib
-import shutil
 
 import grain
 import jax
+import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from janus_jax import sharding as sh
+from janus_jax.convert import source as sources
+from janus_jax.convert import table, target
+from janus_jax.convert.files import OWN_FILE
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
-from janus_jax.model.janus import Janus, abstract
+from janus_jax.model.janus import Janus, abstract, serving
 
-FILE = "model.safetensors"
+FILE = OWN_FILE
+VQ, BLOCKS = "generation_encoder.", "transformer.blocks."
 
 
 class Checkpointer:
@@ -70,94 +71,134 @@ def flatten(params: dict) -> dict:
 
 
 def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
-    """Writes a weights directory in one move: it is there complete, or not at all."""
-    directory = pathlib.Path(directory)
-    partial = directory.with_name(directory.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file({name: np.asarray(x, np.float32) for name, x in flatten(params).items()}, partial / FILE)
-    if config is not None:
-        (partial / "config.json").write_text(json.dumps(model_config.to_dict(config), indent=2))
-    if processor is not None:
-        processor.save(partial)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.replace(partial, directory)
+    """Writes a weights directory (float32) in one move: it is there complete, or not at all.
 
-
-def read_config(directory) -> model_config.JanusConfig:
-    """The model's sizes as written by `export`. Raises FileNotFoundError when DIR is no weights directory,
-    ValueError when its config.json says something else."""
-    path = pathlib.Path(directory) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{directory}: no weights directory of this project (it holds no config.json); a finished run "
-            f"writes one per stage, such as runs/quickstart/stage3"
-        )
-    try:
-        return model_config.from_dict(json.loads(path.read_text()))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: no sizes of a model of this project ({type(error).__name__}: {error}); give a weights "
-            f"directory, such as runs/quickstart/stage3"
-        ) from None
-
-
-def import_weights(directory, params: dict, *, partly: bool = False) -> tuple[dict, list[str]]:
-    """`params` with the tensors of DIR put in their place, on their shardings, one by one.
-
-    partly: the directory may hold some children only. Returns the tree and the children that were read.
-    Raises ValueError naming every tensor that is missing, unknown or of another shape.
+    Raises ValueError for the unrolled form, whose layers are regrouped.
     """
-    path = pathlib.Path(directory) / FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no weights there; a finished stage writes this file")
-    wanted = flatten(params)
-    with safe_open(path, framework="numpy") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        children = sorted({name.split(".")[0] for name in found})
-        expected = {n: x for n, x in wanted.items() if not partly or n.split(".")[0] in children}
-        problems = [f"missing: {name} {x.shape}" for name, x in expected.items() if name not in found]
-        problems += [f"unknown: {name} {shape}" for name, shape in found.items() if name not in expected]
-        problems += [
-            f"shape: {name} is {found[name]} in the file, {x.shape} in the model"
-            for name, x in expected.items()
-            if name in found and found[name] != tuple(x.shape)
-        ]
-        if problems:
-            more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-            listed = "\n  ".join(problems[:20])
-            raise ValueError(f"{path} does not fit this model (another config?):\n  {listed}{more}")
-        tree = jax.tree.map_with_path(
-            lambda path, x: _place(file, ".".join(str(k.key) for k in path), x, found), params
+    if "layers" in params.get("transformer", ()):
+        raise ValueError(
+            f"{directory}: these weights are in the unrolled form, which only draws and answers; "
+            f"load(path, unrolled=False) gives the one that is saved"
         )
+
+    def entry(name: str, x) -> target.Entry:
+        def pieces():
+            whole = np.ascontiguousarray(x, np.float32)
+            yield from whole if table.stacked(name) else [whole]
+
+        return target.Entry(name, tuple(x.shape), np.dtype(np.float32), pieces)
+
+    entries = [entry(name, x) for name, x in flatten(params).items()]
+    target.write_own(directory, entries, config, processor)
+
+
+def import_weights(path, params: dict, *, partly: bool = False) -> tuple[dict, list[str]]:
+    """`params` with the tensors of a source put in their place, on their shardings, one by one.
+
+    path: anything that `convert.source.open_source` knows, pickles excepted. partly: it may hold some children
+    only. Returns the tree and the children that were read.
+    Raises ValueError naming every tensor that is missing, unknown or of another shape, or damaged.
+    """
+    source = sources.open_source(path)
+    children = require_fit(source, params, partly)
+    tree = placed(source, params)
+    source.settle()
     return tree, children
 
 
-def _place(file, name: str, x, found):
-    if name not in found:
-        return x
-    return jax.device_put(file.get_tensor(name).astype(x.dtype), x.sharding)
+def require_fit(source: sources.Source, params: dict, partly: bool) -> list[str]:
+    """The children that the source holds; raises ValueError where it does not fit (see `import_weights`)."""
+    wanted = flatten(params)
+    found = {name: shape for name, (shape, _) in source.leaves.items()}
+    children = sorted({name.split(".")[0] for name in found})
+    expected = {n: tuple(x.shape) for n, x in wanted.items() if not partly or n.split(".")[0] in children}
+    problems = table.differing(found, expected)
+    problems += [f"missing: {name} {shape}" for name, shape in expected.items() if name not in found]
+    problems += [f"unknown: {name} {shape}" for name, shape in found.items() if name not in expected]
+    problems += [
+        f"shape: {name} is {found[name]} in the file, {shape} in the model"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(problems)}")
+    source.require()
+    return children
 
 
-def load(path, dtype: str | None = None) -> tuple[Janus, Processor]:
-    """The model and processor of a weights directory of this project.
+def placed(source: sources.Source, tree, prefix: str = "", layer: int | None = None):
+    """`tree` with what the source has of it, read tensor by tensor, or one layer of each stacked one."""
 
-    dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32);
-    by default weights are float32 and the compute dtype is the trained one. Without a mesh, one device is used.
-    Raises FileNotFoundError or ValueError naming the directory and what is wrong with it.
+    def put(path, x):
+        name = prefix + ".".join(str(k.key) for k in path)
+        if name not in source.leaves:
+            return x
+        if layer is None:
+            return jax.device_put(source.read(name).astype(x.dtype, copy=False), x.sharding)
+        spec = jax.NamedSharding(x.sharding.mesh, jax.P(*x.sharding.spec[1:]))
+        return jax.device_put(source.read(name, layer).astype(x.dtype, copy=False), spec)
+
+    return jax.tree.map_with_path(put, tree)
+
+
+def load(
+    path, dtype: str | None = None, *, unrolled: bool = True, allow_pickle: bool = False,
+    allow_extra: bool = False,
+) -> tuple[Janus, Processor]:  # fmt: skip
+    """The model and processor of any Janus: a weights directory of this project, DeepSeek's or transformers'
+    layout, local or by hub id ("owner/name").
+
+    dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32); by
+    default the weights are kept as they are stored, float16 as float32, and the compute dtype is the one their
+    config says. "int8" keeps the layers and heads as `Int8Linear` does, the rest in bfloat16, and computes in
+    float32 on CPU, else in bfloat16. unrolled: the form that draws and answers (`model.transformer.Unrolled`);
+    False gives the stacked one, whose rows and gradients the training code knows.
+    allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are skipped.
+    Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and what is wrong
+    with it.
     """
-    config = read_config(path)
+    dtypes = (None, "float32", "bfloat16", "int8") if unrolled else (None, "float32", "bfloat16")
+    name = dtype if dtype is None else str(np.dtype(dtype))
+    if name not in dtypes:
+        raise ValueError(
+            f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models trained in "
+            f"bfloat16 exceed what float16 can hold (65504), and int8 needs the unrolled form"
+        )
+    source = sources.open_source(path, allow_pickle=allow_pickle, allow_extra=allow_extra)
+    if source.config is None:
+        children = ", ".join(sorted({name.split(".")[0] for name in source.leaves}))
+        raise ValueError(f"{path}: no whole model but {children}; a stage can start from it (its `init`)")
+    source.require()
+    processor, config = source.processor(), source.config
     sh.ensure_mesh()
-    if dtype is not None:
-        config = dataclasses.replace(config, dtype=str(np.dtype(dtype)))
-    graphdef, state = nnx.split(abstract(config))
-    shapes = sh.concrete(nnx.to_pure_dict(state))
-    if dtype is not None:
-        shapes = {
-            name: child
-            if name == "generation_encoder"
-            else jax.tree.map(lambda x: x.update(dtype=dtype), child)
-            for name, child in shapes.items()
-        }
-    params, _ = import_weights(path, shapes)
-    return nnx.merge(graphdef, params), Processor.load(path)
+    kept = "bfloat16" if name == "int8" else name
+    if name is not None:
+        compute = {"int8": "float32" if jax.default_backend() == "cpu" else "bfloat16"}.get(name, name)
+        config = dataclasses.replace(config, dtype=compute)
+    model = _read(source, abstract(config), kept, unrolled, name == "int8")
+    source.settle()
+    return model, processor
+
+
+def _read(source: sources.Source, model: Janus, dtype: str | None, unrolled: bool, int8: bool) -> Janus:
+    """The abstract model with its weights, kept in `dtype`; unrolled, its layers are read one by one."""
+
+    def kept_as(path, x):
+        name = ".".join(str(k.key) for k in path)
+        stored = source.leaves[name][1] if name in source.leaves else x.dtype
+        to = stored if dtype is None else np.dtype(dtype)
+        return x.update(dtype=to if to == ml_dtypes.bfloat16 and not name.startswith(VQ) else np.float32)
+
+    graphdef, state = nnx.split(model)
+    shapes = jax.tree.map_with_path(kept_as, sh.concrete(nnx.to_pure_dict(state)))
+    require_fit(source, shapes, partly=False)
+    if not unrolled:
+        return nnx.merge(graphdef, placed(source, shapes))
+    layers, definition = shapes["transformer"].pop("blocks"), nnx.graphdef(model.transformer.blocks)
+    params = placed(source, shapes)
+    params["transformer"]["blocks"] = layers  # shapes only: each layer is read when its turn comes
+    blocks = (
+        nnx.merge(definition, placed(source, layers, BLOCKS, i))
+        for i in range(model.config.transformer.layers)
+    )
+    return serving(nnx.merge(graphdef, params), int8, blocks)

@@ -20,6 +20,8 @@ import janus_jax
 from janus_jax import optim
 from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights, leaves
 from janus_jax.data.pipeline import Rows, batches, count_examples
+from janus_jax.model.janus import serving
+from janus_jax.model.transformer import Unrolled
 
 FLAMES = ("understanding_adaptor", "generation_adaptor", "image_head")
 RATIO = {"understanding": 1, "text": 1, "generation": 2}
@@ -122,7 +124,7 @@ def weights(tmp_path_factory):
 
 def test_load_gives_back_what_was_exported(weights, one_device):
     directory, params = weights
-    model, processor = janus_jax.load(directory)
+    model, processor = janus_jax.load(directory, unrolled=False)
     assert model.config == tiny.CONFIG
     tiny.same_bits(nnx.to_pure_dict(nnx.state(model)), params)
     ours = tiny.processor()
@@ -135,9 +137,32 @@ def test_load_gives_back_what_was_exported(weights, one_device):
 
 def test_load_on_a_mesh_splits_the_weights(weights):
     with on_mesh(1, 4, 2):
-        model, _ = janus_jax.load(weights[0])
+        model, _ = janus_jax.load(weights[0], unrolled=False)
         tiny.same_bits(nnx.to_pure_dict(nnx.state(model)), weights[1])
         assert not model.text_head.linear.kernel[...].is_fully_replicated
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 4, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
+def test_load_unrolls_layer_by_layer_what_serving_unrolls_whole(weights, mesh, dtype):
+    with on_mesh(*mesh):
+        model, _ = janus_jax.load(weights[0], dtype)
+        stacked, _ = janus_jax.load(weights[0], "bfloat16" if dtype == "int8" else dtype, unrolled=False)
+        want = serving(stacked, int8=dtype == "int8")
+        assert type(model.transformer) is Unrolled and serving(model) is model
+        tiny.same_bits(nnx.to_pure_dict(nnx.state(model)), nnx.to_pure_dict(nnx.state(want)))
+        kernel = model.transformer.layers[1].gate_up.kernel[...]
+        assert kernel.dtype == (dtype or "float32")
+        assert kernel.shape == ((128, 32) if dtype == "int8" else (32, 128))
+        assert kernel.is_fully_replicated == (mesh == (1, 1, 1))
+
+
+def test_the_unrolled_form_is_not_exported(weights, tmp_path, one_device):
+    model, processor = janus_jax.load(weights[0])
+    params = nnx.to_pure_dict(nnx.state(model))
+    with pytest.raises(ValueError, match=r"unrolled=False"):
+        export(tmp_path / "out", params, model.config, processor)
+    assert not list(tmp_path.iterdir())
 
 
 def test_load_in_bfloat16_leaves_the_tokenizer_in_float32(weights, one_device):

@@ -14,6 +14,7 @@ from flax import nnx
 from PIL import Image
 
 from janus_jax import checkpoint
+from janus_jax.convert.source import open_source
 from janus_jax.model import config as sizes
 from janus_jax.sample import chat, memory, terminal
 from janus_jax.sample.generate import generate
@@ -96,9 +97,9 @@ def test_understand_answers_and_without_a_prompt_it_chats(folder, tmp_path):
     [
         ("understand", ["--model={folder}", "--prompt=hi", "--top_p=0"], ["top_p is 0.0", "(0, 1]"]),
         ("understand", ["--model=no/such", "--prompt=hi", "--image=no.png"], ["--image: no.png: no such file"]),
-        ("generate", ["--model=no/such", "--prompt=hi"], ["no/such", "weights directory"]),
+        ("generate", ["--model=no/such", "--prompt=hi"], ["no/such"]),
         ("generate", ["--model={folder}", "--n=0", "--cfg_scale=-1", "--prompt=a"], ["cfg_scale is -1", "per_prompt"]),
-        ("generate", ["--model={folder}", "--dtype=int8", "--prompt=a"], ["dtype is 'int8'", "bfloat16"]),
+        ("generate", ["--model={folder}", "--dtype=int4", "--prompt=a"], ["dtype is 'int4'", "bfloat16"]),
         ("generate", ["--model={folder}"], ["--prompt", "--prompts_file"]),
     ],
     ids=str,
@@ -195,29 +196,35 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_every_ten_seconds_elsewhere(
         assert "576/576 steps  13.3 images/min  0 s left" in out.getvalue()  # 8 in 36 s
 
 
-def test_memory_is_told_before_loading_and_is_what_arrays_take(one_device):
-    need = memory.needs(tiny.CONFIG, None, "cpu", rows=3, length=40, pictures=1, drawings=1)
-    model = tiny.make_model()
+def test_memory_is_what_arrays_take(folder, one_device):
+    source = open_source(folder)
+    plan = memory.Plan.of(source, None, rows=3, text=6, pictures=1, drawings=1)
+    need, (model, _) = plan.needs(), checkpoint.load(folder)
     assert need["weights"] == sum(x.nbytes for x in jax.tree.leaves(nnx.state(model)))
-    assert need["cache"] == sum(x.nbytes for x in model.transformer.empty_cache(3, 40))
-    full = memory.needs(sizes.janus_1_3b(), "bfloat16", "gpu", rows=2, length=640, pictures=0, drawings=1)
-    tokenizer = 71_883_403
-    assert full["weights"] == 2 * (2_076_636_811 - tokenizer) + 4 * tokenizer
-    assert full["cache"] == 2 * 24 * 2 * 640 * 2048 * 2
-    assert full["temporaries"] == full["cache"] + 3 * 4 * 384 * 384 * 128
+    places = 6 + (16 + 2) + 16
+    assert need["cache"] == 2 * tiny.CONFIG.transformer.layers * 3 * places * 32 * 4
+    assert plan.dtypes == ("float32", "float32")
+    half = memory.Plan.of(source, "bfloat16", rows=3, text=6, pictures=1, drawings=1)
+    loaded, _ = checkpoint.load(folder, dtype="bfloat16")
+    assert half.weights == sum(x.nbytes for x in jax.tree.leaves(nnx.state(loaded)))
+    assert half.needs()["cache"] == need["cache"] / 2
+    full = memory.Plan(
+        sizes.janus_1_3b(), 0, ("bfloat16", "bfloat16"), rows=2, text=64, pictures=0, drawings=1
+    )
+    cache = 2 * 24 * 2 * 640 * 2048 * 2
+    assert full.needs() == {"weights": 0, "cache": cache, "temporaries": cache + 3 * 4 * 384 * 384 * 128}
 
 
-def test_too_little_memory_is_refused_or_warned_about_with_the_numbers(one_device, monkeypatch):
-    need = memory.needs(tiny.CONFIG, None, "cpu", rows=2, length=400, pictures=1, drawings=1)
-    say = lambda: memory.announce("m", tiny.CONFIG, None, rows=2, length=400, pictures=1, drawings=1, out=out)
-    out = io.StringIO()
+def test_too_little_memory_is_refused_or_warned_about_with_the_numbers(folder, one_device, monkeypatch):
+    source, work = open_source(folder), dict(rows=2, text=400, pictures=1, drawings=1)
+    need, out = memory.Plan.of(source, None, **work).needs(), io.StringIO()
     monkeypatch.setattr(memory, "free", lambda device: need["weights"])
     with pytest.raises(
         ValueError, match=r"memory: weights and cache take .* kB, 508 kB are free on cpu; use"
     ):
-        say()
+        memory.announce("m", source, None, out, **work)
     monkeypatch.setattr(memory, "free", lambda device: sum(need.values()) - 1)
-    say()
+    memory.announce("m", source, None, out, **work)
     assert "WARNING: that may not fit" in out.getvalue()
     monkeypatch.undo()
     assert memory.free(jax.devices()[0]) > 1e6

@@ -53,10 +53,9 @@ def generate_ids(
     conditional, starts = decode.left_pad(rows, pad, count)
     unconditional, _ = decode.left_pad([processor.unconditional(row) for row in rows], pad, count)
     keys = jnp.stack([*keys, *[keys[-1]] * (count - len(rows))])
-    put = functools.partial(jax.device_put, device=jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
     ids = decode.image_ids(
-        model, put(conditional), put(unconditional), put(starts), put(keys), jnp.float32(cfg_scale),
-        jnp.float32(temperature), steps, progress and (lambda done: progress(done, steps)),
+        model, conditional, unconditional, starts, keys, cfg_scale, temperature, steps,
+        progress and (lambda done: progress(done, steps)),
     )  # fmt: skip
     return ids[: len(rows)]
 
@@ -137,7 +136,8 @@ def read_prompts(path) -> list[str]:
 def main(_):
     from absl import flags
 
-    from janus_jax.checkpoint import load, read_config
+    from janus_jax.checkpoint import load
+    from janus_jax.convert.source import open_source
 
     f = flags.FLAGS
     prompts = [*(f.prompt or []), *(read_prompts(f.prompts_file) if f.prompts_file else [])]
@@ -147,12 +147,10 @@ def main(_):
     options.check(
         **{name: x for name, x in given.items() if x is not None}, images_per_prompt=f.n, seed=f.seed
     )
-    config, count = read_config(f.model), len(prompts) * f.n
-    length = max(map(len, prompts)) // 3 + 32 + config.generation_encoder.tokens
-    memory.announce(
-        f.model, config, f.dtype, rows=2 * count, length=length, pictures=0, drawings=count
-    )  # guidance runs each picture twice
-    model, processor = load(f.model, dtype=f.dtype)
+    source, count = open_source(f.model, allow_pickle=f.allow_pickle), len(prompts) * f.n
+    work = dict(rows=2 * count, pictures=0, drawings=count)  # guidance runs each picture twice
+    memory.announce(f.model, source, f.dtype, text=max(map(len, prompts)) // 3 + 32, **work)
+    model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
     with terminal.Progress(count) as bar:
         pictures = generate(
             model, processor, prompts, seed=f.seed, images_per_prompt=f.n, progress=bar, **given
@@ -173,11 +171,14 @@ def main(_):
 def define_flags():
     from absl import flags
 
-    flags.DEFINE_string("model", None, "A weights directory, such as runs/quickstart/stage3.", required=True)
+    flags.DEFINE_string(
+        "model", None, "A weights directory or hub id, such as runs/quickstart/stage3.", required=True
+    )
     flags.DEFINE_multi_string("prompt", None, "What to draw; may be given several times.")
     flags.DEFINE_string("prompts_file", None, "A text file with a prompt a line.")
     flags.DEFINE_string("out", "pictures", "Folder for the PNG files.")
-    flags.DEFINE_string("dtype", None, "Keep and use the weights in it, such as bfloat16.")
+    flags.DEFINE_string("dtype", None, "float32, bfloat16 or int8; by default as the weights are stored.")
+    flags.DEFINE_bool("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     flags.DEFINE_integer("n", 1, "Pictures per prompt.")
     flags.DEFINE_float("cfg_scale", None, "Classifier-free guidance; by default what the weights suggest.")
     flags.DEFINE_float("temperature", None, "0 takes the likeliest id; by default what the weights suggest.")

@@ -1,57 +1,67 @@
 """What a command will need, told before minutes of loading: sizes, device, dtype, memory."""
 
+import dataclasses
+import math
 import pathlib
 import sys
 
 import jax
-import numpy as np
 
-from janus_jax import sharding as sh
+from janus_jax.convert.source import Source
 from janus_jax.model.config import JanusConfig
-from janus_jax.model.janus import abstract
-from janus_jax.model.layers import parameter_count
+
+DTYPES = (None, "float32", "bfloat16", "int8")
 
 
-def needs(
-    config: JanusConfig, dtype, platform: str, *, rows: int, length: int, pictures: int, drawings: int
-) -> dict[str, int]:
-    """Bytes by kind: weights, cache, temporaries.
+@dataclasses.dataclass
+class Plan:
+    """What a command is about to do. config: the model's sizes; weights: bytes kept; dtypes: of the weights
+    and of the computation. Each of `rows` holds `text` tokens, prompt and answer, the `pictures` to
+    understand, and a drawing if any; `drawings` are decoded together."""
 
-    rows of `length` tokens in all, prompt and answer; pictures: to understand, together; drawings: decoded
-    together. Weights are float32 unless `dtype` says otherwise, the VQ tokenizer always. The cache holds a key
-    and a value of the compute dtype for each layer and token. Temporaries are a second cache, as one step's
-    becomes the next's, and the largest of: float32 attention scores and their softmax over the prompts or over
-    a picture's tokens, and three of the VQ decoder's widest maps. For Janus-1.3B on a CPU the sum is within 8 %
-    of what XLA says of the compiled loops, in each dtype.
-    """
-    sh.ensure_mesh()
-    model, llm = abstract(config), config.transformer
-    tower, vq = config.understanding_encoder, config.generation_encoder
-    tokenizer, size = parameter_count(model.generation_encoder), np.dtype(dtype or "float32").itemsize
-    number = np.dtype(dtype or config.dtype).itemsize
-    cache = 2 * llm.layers * rows * length * llm.width * number
-    widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
-    temporaries = max(
-        2 * 4 * rows * llm.heads * length**2,
-        2 * 4 * pictures * tower.heads * tower.tokens**2,
-        3 * 4 * drawings * widest * vq.channels,
-    )
-    return {
-        "weights": 4 * tokenizer + size * (parameter_count(model) - tokenizer),
-        "cache": cache,
-        "temporaries": cache + temporaries + _upcast(model, dtype, platform, pictures > 0),
-    }
+    config: JanusConfig
+    weights: int
+    dtypes: tuple[str, str]
+    rows: int
+    text: int
+    pictures: int
+    drawings: int
 
+    @classmethod
+    def of(cls, source: Source, dtype: str | None, **work) -> "Plan":
+        """Of a whole model's `source` as `checkpoint.load` will keep it. Raises ValueError for a part."""
+        if source.config is None:
+            raise ValueError(f"{source.path}: no whole model but parts of one; give a whole one")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}: must be one of {', '.join(DTYPES[1:])}")
+        kept = lambda name, stored: (
+            "float32" if name.startswith("generation_encoder.") else dtype or str(stored)
+        )
+        size = lambda name: {"int8": 1, "bfloat16": 2}.get(name, 4)
+        weights = sum(math.prod(shape) * size(kept(n, x)) for n, (shape, x) in source.leaves.items())
+        on_cpu = jax.default_backend() == "cpu"
+        compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(dtype, dtype)
+        stored = str(source.leaves["text_head.linear.kernel"][1])
+        return cls(source.config, weights, (dtype or stored, compute), **work)
 
-def _upcast(model, dtype, platform: str, answers: bool) -> int:
-    """XLA's CPU backend multiplies bfloat16 in float32, and keeps copies of what it multiplies with again and
-    again: all layers where weights are bfloat16, else the text head, which is cast whole."""
-    if platform != "cpu" or "bfloat16" not in (dtype, model.config.dtype) or dtype == "float32":
-        return 0
-    head, layers = parameter_count(model.text_head), parameter_count(model.transformer)
-    if dtype is None:
-        return 6 * head * answers
-    return 4 * (layers + answers * (head + parameter_count(model.understanding_encoder)))
+    def needs(self) -> dict[str, int]:
+        """Bytes by kind. The cache holds a key and a value of the compute dtype for each layer and token.
+        Temporaries are a second cache, since it grows by copying, and the largest of: float32 attention scores
+        and their softmax over the prompts or over a picture's tokens, and three of the VQ decoder's widest
+        maps."""
+        llm, tower, vq = (
+            self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
+        )  # fmt: skip
+        length = self.text + self.pictures * (tower.tokens + 2) + vq.tokens * (self.drawings > 0)
+        number = 4 if self.dtypes[1] == "float32" else 2
+        cache = 2 * llm.layers * self.rows * length * llm.width * number
+        widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
+        temporaries = cache + max(
+            2 * 4 * self.rows * llm.heads * length**2,
+            2 * 4 * self.pictures * tower.heads * tower.tokens**2,
+            3 * 4 * self.drawings * widest * vq.channels,
+        )
+        return {"weights": self.weights, "cache": cache, "temporaries": temporaries}
 
 
 def free(device) -> int | None:
@@ -66,31 +76,26 @@ def free(device) -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def announce(path, config, dtype, *, rows: int, length: int, pictures: int, drawings: int, out=None):
-    """Says on stderr what is loaded, where and in what dtype, and the memory that it takes.
+def announce(path, source: Source, dtype, out=None, **work):
+    """Says on stderr what is loaded, where and in what dtype, and the memory that it takes; see `Plan`.
 
     Raises ValueError when the weights and the cache alone exceed what is free; warns when the sum does.
     """
     out, device = out or sys.stderr, jax.devices()[0]
-    if dtype not in (None, "float32", "bfloat16"):
-        raise ValueError(f"dtype is {dtype!r}: must be float32 or bfloat16")
-    have = free(device)
-    need = needs(
-        config, dtype, device.platform, rows=rows, length=length, pictures=pictures, drawings=drawings
-    )
-    llm, count = config.transformer, parameter_count(abstract(config))
-    kept = dtype or "float32"
+    plan = Plan.of(source, dtype, **work)
+    need, have, llm = plan.needs(), free(device), plan.config.transformer
+    count = sum(math.prod(shape) for shape, _ in source.leaves.values())
     print(
         f"loading {path}: {count:,} parameters, {llm.layers} layers of width {llm.width}\n"
-        f"on {device.platform} ({device.device_kind}), weights in {kept}, computing in {dtype or config.dtype}\n"
+        f"on {device.platform} ({device.device_kind}), weights in {plan.dtypes[0]}, computing in "
+        f"{plan.dtypes[1]}\n"
         f"memory: {', '.join(f'{name} {shown(n)}' for name, n in need.items())}: about "
         f"{shown(sum(need.values()))}, {'unknown' if have is None else shown(have)} free",
         file=out, flush=True,
     )  # fmt: skip
     if have is None or sum(need.values()) <= have:
         return
-    smaller = "" if dtype == "bfloat16" or device.platform == "cpu" else ", --dtype=bfloat16"
-    remedy = f"fewer pictures at once, a shorter prompt{smaller}"
+    remedy = "fewer pictures at once, a shorter prompt, or a smaller --dtype (bfloat16, int8)"
     if need["weights"] + need["cache"] > have:
         raise ValueError(
             f"memory: weights and cache take {shown(need['weights'] + need['cache'])}, {shown(have)} are free "

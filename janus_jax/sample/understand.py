@@ -79,12 +79,14 @@ def understand_batch(
     for row, own in zip(shown, fill(pictures)):
         row[: len(own)] = own  # the rest stays black, and no slot points there
     shown = bt.pixels(shown, processor.image_mean, processor.image_std)
-    put = lambda x: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
-    decode.text_ids(
-        model, put(ids), put(shown), put(slot_rows), put(starts),
-        put(jnp.stack(fill([jax.random.key(number) for number in seed]))), jnp.int32(tokenizer.eos),
-        jnp.float32(temperature), None if top_p == 1 else jnp.float32(top_p), max(most), tell,
+    keys = jnp.stack(fill([jax.random.key(number) for number in seed]))
+    live = tell if stream or stop else None  # an accelerator is asked less often where nobody waits for text
+    ids = decode.text_ids(
+        model, ids, shown, slot_rows, starts, keys, tokenizer.eos, temperature,
+        None if top_p == 1 else jnp.float32(top_p), max(most), live,
     )  # fmt: skip
+    if live is None:
+        tell(ids)
     return [answer.text for answer in answers]
 
 
@@ -126,7 +128,8 @@ def prepare(processor, conversation, side: int):
 def main(_):
     from absl import flags
 
-    from janus_jax.checkpoint import load, read_config
+    from janus_jax.checkpoint import load
+    from janus_jax.convert.source import open_source
 
     f = flags.FLAGS
     numbers = dict(max_new_tokens=f.max_new_tokens, temperature=f.temperature, top_p=f.top_p, seed=f.seed)
@@ -134,14 +137,12 @@ def main(_):
     options.check(**checked)
     for path in f.image:
         open_picture(path, "--image")  # a wrong name is told before minutes of loading
-    config = read_config(f.model)
+    source = open_source(f.model, allow_pickle=f.allow_pickle)
     words = len(f.prompt) if f.prompt else 2000  # a chat grows
-    length = len(f.image) * (config.understanding_encoder.tokens + 2) + words // 3 + 64
-    memory.announce(
-        f.model, config, f.dtype, rows=1, length=length + f.max_new_tokens, pictures=max(1, len(f.image)),
-        drawings=0 if f.prompt else 1,
-    )  # fmt: skip
-    model, processor = load(f.model, dtype=f.dtype)
+    text = words // 3 + 64 + f.max_new_tokens
+    work = dict(rows=1, pictures=max(1, len(f.image)), drawings=0 if f.prompt else 1)
+    memory.announce(f.model, source, f.dtype, text=text, **work)
+    model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
 
     def ask(messages, stream):
         return understand(model, processor, messages, stream=stream, **numbers)
@@ -167,10 +168,13 @@ def main(_):
 def define_flags():
     from absl import flags
 
-    flags.DEFINE_string("model", None, "A weights directory, such as runs/quickstart/stage3.", required=True)
+    flags.DEFINE_string(
+        "model", None, "A weights directory or hub id, such as runs/quickstart/stage3.", required=True
+    )
     flags.DEFINE_multi_string("image", [], "A picture; may be given several times.")
     flags.DEFINE_string("prompt", None, "The question; without one, a chat in the terminal.")
-    flags.DEFINE_string("dtype", None, "Keep and use the weights in it, such as bfloat16.")
+    flags.DEFINE_string("dtype", None, "float32, bfloat16 or int8; by default as the weights are stored.")
+    flags.DEFINE_bool("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     flags.DEFINE_string("out", "pictures", "Folder for what /draw draws.")
     flags.DEFINE_integer("max_new_tokens", 512, "Longest answer.")
     flags.DEFINE_float("temperature", 0.0, "0 takes the likeliest token each time.")

@@ -1,0 +1,218 @@
+"""Any weights there are, seen as leaves of ours: one interface over every layout, detected and not asked.
+
+`open_source(path)` finds the files, tells the layout by its keys, sets up its table, and reads nothing yet.
+"""
+
+import fnmatch
+import pathlib
+import zlib
+
+import numpy as np
+
+from janus_jax.convert import (
+    deepseek_llm,
+    files,
+    hub,
+    janus_hf,
+    janus_torch,
+    llamagen_vq,
+    sidecars,
+    siglip,
+)
+from janus_jax.convert import table as tb
+from janus_jax.convert import tensors as ts
+from janus_jax.data.processor import Processor
+from janus_jax.model import config as model_config
+
+OWN = "janus_jax"
+LAYOUTS = (janus_torch, janus_hf, siglip, llamagen_vq, deepseek_llm)
+
+
+class Source:
+    """Leaves of ours in someone's file.
+
+    kind: "janus_jax", "deepseek", "transformers", "siglip", "deepseek_llm" or "llamagen_vq". config: the sizes
+    of a whole Janus, None for a part. leaves: our path -> (shape, dtype as stored). ignored: their key -> why
+    it has no place. kept: tensors that only the way back needs. facts: sizes that no shape tells.
+    """
+
+    def __init__(self, weights: files.Weights, plan: tb.Plan, allow_extra: bool, manifest: dict):
+        self.path, self.kind, self.config = weights.directory, plan.kind, plan.config
+        self.tensors, self.plan, self.manifest = weights.tensors, plan, manifest
+        self.facts, self.notes = plan.facts, plan.notes
+        self.rows = {row.ours: row for row in plan.rows}
+        self.ignored, self.kept = dict(weights.left_out), {}
+        self._extra, self._damage = [], {}
+        used = {name for row in plan.rows for name in row.names}
+        for name, tensor in self.tensors.items():
+            if name in used:
+                continue
+            rule = next((r for r in plan.ignored if fnmatch.fnmatchcase(name, r.pattern)), None)
+            if rule or allow_extra:
+                self.ignored[name] = rule.reason if rule else "unknown, and extra tensors are allowed"
+            else:
+                self._extra.append(f"unknown: {name} {tensor.shape} (--allow_extra skips such tensors)")
+            if rule and rule.keep:
+                self.kept[name] = tensor
+        self.leaves = {row.ours: (row.our_shape, self._dtype(row)) for row in plan.rows}
+        self._problems = [*plan.problems, *weights.problems]
+
+    def _dtype(self, row: tb.Row) -> np.dtype:
+        found = {self.tensors[name].dtype for name in row.names if name in self.tensors}
+        if len(found) == 1:
+            return found.pop()
+        return np.result_type(*found) if found and all(map(ts.is_float, found)) else np.dtype(np.float32)
+
+    def check(self) -> list[str]:
+        """All that does not balance: tensors missing, unknown, of another shape, of no float type; sizes that
+        our model cannot have. Nothing is read."""
+        problems, shapes = [], []
+        for name, row in ((n, r) for r in self.plan.rows for n in r.names):
+            if name not in self.tensors:
+                problems.append(f"missing: {name} {row.stored}")
+                continue
+            tensor = self.tensors[name]
+            if tensor.shape != row.stored:
+                shapes.append(f"shape: {name} is {tensor.shape} in the file, {row.stored} by the config")
+            if not ts.is_float(tensor.dtype):
+                problems.append(f"type: {name} is {tensor.dtype}; a float type is due")
+        return list(dict.fromkeys([*self._problems, *shapes, *problems, *self._extra]))
+
+    def require(self) -> "Source":
+        """Itself; raises ValueError with all of `check`."""
+        problems = self.check()
+        if problems:
+            raise ValueError(f"{self.path}: weights that do not balance ({self.kind}):{tb.listed(problems)}")
+        return self
+
+    def read(self, name: str, layer: int | None = None) -> np.ndarray:
+        """A leaf of ours, or one layer of a stacked one; a view of what was read where that will do.
+
+        Numbers that are not finite, and bytes of another checksum, are noted for `settle`.
+        """
+        row = self.rows[name]
+        if row.layers is None or layer is not None:
+            return self._read(row, layer)
+        shape, dtype = self.leaves[name]
+        out = np.empty(shape, dtype)
+        for i in range(row.layers):
+            ts.fill(out[i], self._read(row, i))
+        return out
+
+    def _read(self, row: tb.Row, layer: int | None) -> np.ndarray:
+        name, (k, n) = row.name(layer), row.part
+        tensor = self.tensors[name]
+        if row.scanned:
+            x = tensor.read(slice(layer, layer + 1))[0]
+        elif n > 1:
+            x = tensor.read(slice(k * row.piece[0], (k + 1) * row.piece[0]))
+        else:
+            x = tensor.read()
+        self._check(x, name, layer if row.scanned else None)
+        return row.transform.there(x)
+
+    def read_kept(self, name: str) -> np.ndarray:
+        """A tensor of `kept`, as it is."""
+        x = self.kept[name].read()
+        self._check(x, name, None)
+        return x
+
+    def _check(self, x: np.ndarray, name: str, layer: int | None):
+        """Notes what is wrong with these bytes; our own directory has a checksum for each layer."""
+        sums, at = self.manifest.get("crc32", {}).get(name), layer or 0
+        where = name if layer is None else f"{name}, layer {layer}"
+        bad = ts.count_not_finite(x) if ts.is_float(x.dtype) else 0
+        if sums is not None and (at >= len(sums) or zlib.crc32(x.reshape(-1).view(np.uint8)) != sums[at]):
+            self._damage[where] = (
+                f"checksum: {where} is not what was written; the file is damaged, copy it again"
+            )
+        elif bad:
+            self._damage[where] = f"not finite: {where} holds {bad} infinite or undefined numbers"
+
+    def settle(self):
+        """Call when all is read. Raises ValueError naming every tensor found damaged."""
+        if self._damage:
+            raise ValueError(f"{self.path}: damaged weights:{tb.listed(list(self._damage.values()))}")
+
+    def processor(self) -> Processor | None:
+        """The tokenizer and template beside the weights; None for a part that has none.
+
+        Raises FileNotFoundError or ValueError when they are missing or belong to other weights.
+        """
+        if self.config is None and not (self.path / "tokenizer.json").is_file():
+            return None
+        read = sidecars.read_processor if self.kind != OWN else lambda path, config: Processor.load(path)
+        processor = read(self.path, self.config)
+        if self.config is not None:
+            sidecars.require_fitting(self, processor.tokenizer)
+        return processor
+
+
+def open_source(path, *, allow_pickle=False, allow_extra=False, revision: str | None = None) -> Source:
+    """The weights at a path (directory or file) or hub id. See `Source`; call `require` before reading.
+
+    allow_pickle: PyTorch's .bin and .pt may be read, by an unpickler that only rebuilds tensors. allow_extra:
+    tensors that no table knows are skipped. Raises FileNotFoundError and ValueError with the remedy.
+    """
+    weights = files.find(hub.locate(path, revision, allow_pickle), allow_pickle)
+    values = {}
+    if (weights.directory / "config.json").is_file():
+        values = files.read_json(weights.directory / "config.json")
+    children = {name.split(".")[0] for name in weights.tensors}
+    if children & set(model_config.CHILDREN) and all("." in name for name in weights.tensors):
+        return _own(weights, values, allow_extra)
+    layout = next((x for x in LAYOUTS if x.recognises(weights.tensors)), None)
+    if layout is None:
+        first = ", ".join(list(weights.tensors)[:3])
+        raise ValueError(
+            f"{path}: no layout that is known (its tensors begin {first}); known are this project's, DeepSeek's "
+            f"and transformers' Janus, SigLIP, DeepSeek-LLM and LlamaGen's VQ tokenizer"
+        )
+    if not values and layout in (janus_torch, janus_hf, deepseek_llm):
+        raise ValueError(f"{weights.directory}: no config.json beside the weights; their sizes stand there")
+    try:
+        plan = layout.plan(values, weights.tensors)
+    except (KeyError, TypeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{weights.directory}/config.json: its sizes cannot be used ({type(error).__name__}: {error})"
+        ) from None
+    return Source(weights, plan, allow_extra, {})
+
+
+def _own(weights: files.Weights, values: dict, allow_extra: bool) -> Source:
+    directory, config = weights.directory, None
+    shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
+    rows, problems = tb.own_rows(shapes), []
+    if values:
+        config = read_config(directory)
+        expected = {row.ours: row.our_shape for row in janus_torch.rows(config)}
+        rows, problems = tb.own_rows(expected), tb.differing(shapes, expected)
+    manifest_file = directory / "manifest.json"
+    manifest = files.read_json(manifest_file) if manifest_file.is_file() else {}
+    facts = {} if config is None else {"transformer.heads": config.transformer.heads}
+    source = Source(
+        weights,
+        tb.Plan(OWN, rows, config=config, problems=tuple(problems), facts=facts),
+        allow_extra,
+        manifest,
+    )
+    if (directory / "kept.safetensors").is_file():
+        source.kept = ts.read_safetensors(directory / "kept.safetensors")
+    return source
+
+
+def read_config(directory) -> model_config.JanusConfig:
+    """The model's sizes as our own config.json says them. Raises FileNotFoundError when there is none,
+    ValueError when it says something else."""
+    path = pathlib.Path(directory) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{directory}: no config.json there, so no whole model; a finished stage writes one"
+        )
+    try:
+        return model_config.from_dict(files.read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: no sizes of a model of this project ({type(error).__name__}: {error}); give a weights "
+            f"directory, such as runs/quickstart/stage3"
+        ) from None
