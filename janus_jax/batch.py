@@ -68,6 +68,8 @@ def shapes(rows: int, length: int, pictures: int, images: int, model, precompute
     return out
 
 
-def pixels(images):
-    """uint8 [0, 255], numpy or JAX, to float32 [-1, 1], as both encoders read them."""
-    return images.astype(np.float32) / 127.5 - 1.0
+def pixels(images, mean=0.5, std=0.5):
+    """uint8 [0, 255], numpy or JAX, to float32 (x / 255 - mean) / std: [-1, 1] unless a processor's numbers for
+    pictures to understand, one a channel, say otherwise."""
+    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    return images.astype(np.float32) / (255 * std) - mean / std

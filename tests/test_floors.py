@@ -13,23 +13,24 @@ import janus_jax
 FLOORS = [  # ground first; modules on one floor never import each other
     [
         "batch", "curves", "optim", "sharding", "model.config",
+        "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",
     ],
     [
         "loss", "log", "model.layers",
-        "data.generation", "data.processor", "data.sources", "data.text", "data.understanding",
+        "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
     [
         "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
-        "model.heads", "data.catalog", "data.pipeline",
+        "model.heads", "data.pipeline", "data.processor", "sample.chat",
         "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",
         "convert.llamagen_vq", "convert.siglip",
     ],
-    ["model.janus", "convert.sidecars"],
+    ["model.janus", "data.catalog", "convert.sidecars"],
     ["convert.source", "convert.target", "train_state", "sample.decode"],
-    ["checkpoint"],
+    ["checkpoint", "sample.memory"],
     ["tokenizer_training.vq", "sample.generate"],
     ["experiment", "sample.understand", "convert.verify"],
     ["convert.__main__", "checks", "train", "eval.samples", "eval.shapes"],

@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import io
 
 import jax
@@ -16,6 +17,9 @@ from janus_jax import generate, understand
 from janus_jax.batch import pixels
 from janus_jax.data.images import understanding_image
 from janus_jax.model.layers import causal_mask
+from janus_jax.sample import decode
+from janus_jax.sample.answer import Answer
+from janus_jax.sample.decode import left_pad
 from janus_jax.sample.generate import decode_ids, generate_ids
 from janus_jax.sample.understand import prepare, understand_batch
 
@@ -125,6 +129,21 @@ def test_a_draw_does_not_depend_on_its_company(model):
     assert [seeded[0], seeded[3]] == [alone[0], alone[3]] and seeded[1] != alone[1]
 
 
+def test_more_padding_changes_nothing(model, processor, monkeypatch):
+    """Prompt lengths are padded up to a bucket; a longer neighbour pushes a prompt into the next."""
+    asked = [said(text, *map(picture, range(k))) for k, text in enumerate(["what?", "is it red?", "where?"])]
+    numbers = dict(max_new_tokens=WORDS)
+    drawn = draw(model, PROMPTS, seed=7).tolist()
+    alone = [understand(model, processor, c, **numbers) for c in asked]
+    assert len(set(alone)) == 3
+    lengths = [left_pad([processor.request(p)], 0, 1)[0].shape[1] for p in PROMPTS]
+    monkeypatch.setattr(decode, "BUCKET", 96)
+    assert lengths != [left_pad([processor.request(p)], 0, 1)[0].shape[1] for p in PROMPTS]
+    assert draw(model, PROMPTS, seed=7).tolist() == drawn
+    assert draw(model, PROMPTS[:1], seed=7).tolist() == drawn[:1]
+    assert understand_batch(model, processor, asked, **numbers) == alone
+
+
 def test_eight_devices_draw_what_one_draws(model, processor):
     want = draw(model, PROMPTS[:3], seed=3).tolist()
     pictures = generate(model, processor, PROMPTS[:3], seed=3)
@@ -222,6 +241,145 @@ def test_answers_do_not_depend_on_their_company(model, processor):
     alone = [understand(model, processor, c, **options) for c in asked]
     assert understand_batch(model, processor, asked, **options) == alone
     assert len(set(alone)) == 3
+
+
+def test_conversations_of_any_number_of_pictures_share_a_batch(model, processor):
+    asked = [
+        said("what?"),
+        said(PROMPTS[3], picture(1)),
+        CONVERSATIONS["turns"],
+        said("are these two the same?", picture(2), picture(3), picture(1)),
+    ]
+    numbers = dict(max_new_tokens=WORDS)
+    alone = [understand(model, processor, c, **numbers) for c in asked]
+    assert understand_batch(model, processor, asked, **numbers) == alone and len(set(alone)) == 4
+    same = [asked[0]] * 4
+    seeded = understand_batch(model, processor, same, temperature=1.0, seed=[3, 5, 3, 6], **numbers)
+    assert seeded[0] == seeded[2] and len(set(seeded)) == 3
+    assert seeded[1] == understand(model, processor, asked[0], temperature=1.0, seed=5, **numbers)
+
+
+def test_answers_stream_as_they_come_and_sum_to_the_answer(model, processor):
+    asked = [said("what?"), said("is it red?", picture(1))]
+    told = {0: [], 1: []}
+    numbers = dict(temperature=1.0, seed=1, max_new_tokens=WORDS)
+    answers = understand_batch(
+        model, processor, asked, stream=lambda row, text: told[row].append(text), **numbers
+    )
+    assert ["".join(parts) for parts in told.values()] == answers and len(told[0]) > 3
+    alone = []
+    assert (
+        understand(model, processor, asked[1], stream=alone.append, **numbers) == "".join(alone) == answers[1]
+    )
+    stop = answers[0][2:4]
+    assert (
+        understand(model, processor, asked[0], stop=stop, **numbers) == answers[0].partition(stop)[0].strip()
+    )
+
+
+def test_pictures_are_read_by_the_processors_numbers(model, processor, monkeypatch):
+    own = copy.copy(processor)
+    own.image_mean, own.image_std, own.background = (0.1, 0.2, 0.3), (1.0, 0.5, 0.25), (9, 8, 7)
+    wide = picture(1).crop((0, 0, 16, 8))
+    seen = []
+
+    def stop(*args):
+        seen.append(np.asarray(args[2]))
+        raise InterruptedError
+
+    monkeypatch.setattr(decode, "text_ids", stop)
+    with pytest.raises(InterruptedError):
+        understand_batch(model, own, [said("what?", wide), said("hi")])
+    whole = np.broadcast_to(np.array(own.background, np.float32), (16, 16, 3)).copy()
+    whole[1:15] = np.asarray(wide.resize((16, 14), Image.Resampling.BICUBIC))  # 14 is the least side
+    np.testing.assert_allclose(seen[0][0, 0], (whole / 255 - own.image_mean) / own.image_std, atol=1e-5)
+
+
+def told(text: str, *stops: str, most=999, tokenizer=None) -> tuple[list[str], Answer]:
+    """What an Answer tells of the ids of `text`, given one by one."""
+    tokenizer, parts = tokenizer or tiny.processor().tokenizer, []
+    answer = Answer(tokenizer, {tokenizer.eos}, stops, most, parts.append)
+    ids = [*tokenizer.encode(text)[0], tokenizer.eos, *tokenizer.encode("never")[0]]
+    for i in ids:
+        answer.add([i])
+    at_once = Answer(tokenizer, {tokenizer.eos}, stops, most)
+    at_once.add(ids)
+    assert at_once.text == answer.text and at_once.done
+    return parts, answer
+
+
+@pytest.mark.parametrize(
+    "text", ["héllo wörld", "日本語のテキスト", "👩‍👩‍👧 🇫🇷!", " \n two  spaces \n", "\ufffd ok \ufffd", ""]
+)
+def test_an_answer_is_told_in_whole_characters_that_sum_to_it(text):
+    parts, answer = told(text)
+    assert "".join(parts) == answer.text == text.strip() and answer.done
+    assert all(part in text for part in parts)
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in part for part in parts)
+    if len(text) > 8:
+        assert len(parts) > 3, "it comes as it is made"
+
+
+def test_an_answer_ends_before_a_stop_string_that_comes_in_pieces():
+    for text in ("a cat. User: and", "a cat.  Us", "User: hi", "a Use User User:"):
+        parts, answer = told(text, "User:", "END")
+        want = text.partition("User:")[0].strip()
+        assert "".join(parts) == answer.text == want
+        assert not any("User:" in "".join(parts[:n]) for n in range(len(parts) + 1))
+    assert told("one END two User:", "User:", "END")[1].text == "one"
+
+
+def test_an_answer_has_at_most_so_many_ids():
+    tokenizer = tiny.processor().tokenizer
+    parts, answer = told("a red circle and a blue square", most=3)
+    assert len(answer.ids) == 3 and answer.text == tokenizer.decode(answer.ids).strip() == "".join(parts)
+
+
+def test_the_next_users_tag_ends_an_answer_also_where_it_is_one_token(model, processor, monkeypatch):
+    ids = answer_by_hand(model, CONVERSATIONS["text"])
+    cut = next(i for i in range(2, WORDS) if ids[i] not in ids[:i])
+    pro = copy.copy(processor)
+    pro.tokenizer = copy.copy(processor.tokenizer)
+    pro.tokenizer._control = processor.tokenizer._control | {"<tag>": ids[cut]}
+    pro.template = dataclasses.replace(processor.template, user="<tag>")
+    plain = understand(model, processor, CONVERSATIONS["text"], max_new_tokens=WORDS)
+    assert plain == processor.tokenizer.decode(ids).strip()
+    seen = []
+
+    def fixed(*args):
+        seen.append(args[-1](np.array([ids])))
+        return np.array([ids])
+
+    monkeypatch.setattr(decode, "text_ids", fixed)
+    ended = understand(model, pro, CONVERSATIONS["text"], max_new_tokens=WORDS, stop="never said")
+    assert ended == processor.tokenizer.decode(ids[:cut]).strip() and seen == [True]
+
+
+def test_the_original_form_of_a_conversation_is_the_same_question(model, processor):
+    picture_ = picture(1)
+    ours = prepare(processor, said("what?", picture_), 16)
+    theirs = [
+        {"role": "<|User|>", "content": "<image_placeholder>\nwhat?", "images": [picture_]},
+        {"role": "<|Assistant|>", "content": ""},
+    ]
+    for got, want in zip(prepare(processor, theirs, 16), ours):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_an_answer_stays_within_the_context(model, processor):
+    asked = said("how many circles are there?")
+    long = understand(model, processor, asked, max_new_tokens=WORDS)
+    tight = copy.copy(processor)
+    tight.context = len(prepare(processor, asked, 16)[0]) + 5
+    short = understand(model, tight, asked, max_new_tokens=WORDS)
+    assert 0 < len(short) < len(long) and long.startswith(short)
+
+
+def test_progress_reaches_the_end(model):
+    seen = []
+    draw(model, PROMPTS[:2], progress=lambda *where: seen.append(where))
+    assert seen[-1] == (N, N) and all(total == N for _, total in seen) and seen == sorted(seen)
 
 
 def test_an_answer_ends_at_the_end_of_sentence(model, processor):
@@ -335,8 +493,3 @@ def test_understand_names_the_message_it_cannot_use(model, processor, conversati
     with pytest.raises(ValueError) as error:
         understand(model, processor, conversation)
     assert all(word in str(error.value) for word in words), error.value
-
-
-def test_a_batch_of_unlike_pictures_is_refused(model, processor):
-    with pytest.raises(ValueError, match=r"\[0, 1\] pictures"):
-        understand_batch(model, processor, [said("a"), said("b", picture(1))])

@@ -4,6 +4,7 @@ import logging
 import os
 import stat
 import textwrap
+import warnings
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
@@ -140,7 +141,10 @@ def contact_sheet(pictures, captions, columns, scale):
 
 def _open(file, name, max_pixels):
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `max_pixels` is our guard
+            image = Image.open(file, formats=_FORMATS)
+        with image:
             return _decode(image, name, max_pixels)
     except ImageError:
         raise

@@ -2,17 +2,20 @@
 
 The template (the original code's): an optional system text and a blank line; then for message k its role,
 ": ", its text and a separator that goes by the parity of k (blank line, end of sentence); outer whitespace
-stripped. A picture is begin_of_image, N placeholders, end_of_image.
+stripped. A picture is begin_of_image, N placeholders, end_of_image. Where the vocabulary has the role names as
+control tokens (Janus-Pro's <|User|>), the template writes their ids; what users type is text always.
 """
 
 import dataclasses
 import itertools
 import json
+import logging
 import pathlib
 
 import numpy as np
 
 from janus_jax import batch as bt
+from janus_jax.data.messages import PICTURE, Turn, blank, check_text, turns
 from janus_jax.data.tokenizer import Tokenizer
 
 SYSTEM = (
@@ -21,7 +24,12 @@ SYSTEM = (
 )
 
 
-NUMBERS = ("understanding_tokens", "generation_tokens", "cfg_scale", "temperature")
+NUMBERS = (
+    "understanding_tokens", "generation_tokens", "cfg_scale", "temperature", "context", "image_mean",
+    "image_std", "background",
+)  # fmt: skip
+CHARACTERS = 16  # a token of the context: longer texts are refused unread; English has about four
+_CLIP = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +47,21 @@ class Processor:
 
     understanding_tokens, generation_tokens: placeholders of a picture read, ids of a picture drawn.
     cfg_scale, temperature: what these weights draw best with (the released models: 5 and 1).
+    context: the longest prompt and answer together, in tokens (the released models were trained on 4096).
+    image_mean, image_std: pictures to understand become (x / 255 - mean) / std, per channel; background: the
+    colour, 0 to 255, that squares them (see `read_preprocessor`).
     """
 
     def __init__(
         self, tokenizer: Tokenizer, template: Template, understanding_tokens: int, generation_tokens: int,
-        cfg_scale: float = 5.0, temperature: float = 1.0,
+        cfg_scale: float = 5.0, temperature: float = 1.0, *, context: int = 4096, image_mean=(0.5, 0.5, 0.5),
+        image_std=(0.5, 0.5, 0.5), background=(127, 127, 127),
     ):  # fmt: skip
         self.tokenizer, self.template = tokenizer, template
         self.understanding_tokens, self.generation_tokens = understanding_tokens, generation_tokens
-        self.cfg_scale, self.temperature = cfg_scale, temperature
+        self.cfg_scale, self.temperature, self.context = cfg_scale, temperature, context
+        self.image_mean, self.image_std = tuple(image_mean), tuple(image_std)
+        self.background = tuple(background)
 
     def save(self, directory):
         self.tokenizer.save(directory)
@@ -56,21 +70,94 @@ class Processor:
 
     @classmethod
     def load(cls, directory) -> "Processor":
-        fields = json.loads((pathlib.Path(directory) / "processor.json").read_text())
-        numbers = {name: fields.pop(name) for name in NUMBERS}
+        """The processor of a weights directory; numbers that its file leaves out take their defaults."""
+        path = pathlib.Path(directory) / "processor.json"
+        fields = _read_json(path)
+        numbers = {name: fields.pop(name) for name in NUMBERS if name in fields}
+        unknown = set(fields) - {field.name for field in dataclasses.fields(Template)}
+        absent = set(NUMBERS[:2]) - set(numbers)
+        if unknown or absent:
+            raise ValueError(f"{path}: unknown {sorted(unknown)}, missing {sorted(absent)}: no file of ours")
         return cls(Tokenizer.load(directory), Template(**fields), **numbers)
 
     def conversation(self, messages, system: str | None = None) -> list[tuple]:
         """Spans (ids, role, supervised) of a conversation, BOS first.
 
-        messages: chat messages; content a string, or parts {"type": "text", "text"} and {"type": "image"}.
-        An open prompt ends with an assistant message of empty content. Only assistants' answers, closing
-        end of sentence included, are marked supervised. Raises ValueError for a role or part it does not know.
+        messages: as in `data.messages`. An open prompt ends with an assistant message of empty content. Only
+        assistants' answers, closing end of sentence included, are marked supervised. Raises ValueError that
+        lists the messages and parts that it cannot use.
         """
-        pieces = self._pieces(messages, self.template.system if system is None else system)
+        return self._spans(turns(messages), system)
+
+    def question(self, messages) -> tuple[list[tuple], list[tuple]]:
+        """Spans of a conversation that awaits the assistant's answer, and its pictures' sources, each with the
+        message it stands in.
+
+        An empty assistant message at the end, as the original code asks for, is the same as none. Raises
+        ValueError where there is nothing to answer, and where the context has no room for one more token.
+        """
+        said = turns(messages)
+        if said and said[-1].role == "assistant" and said[-1].content in ([], [""]):
+            said.pop()
+        if not said or said[-1].role != "user":
+            raise ValueError("conversation: its last message must be the user's")
+        if not said[-1].pictures and blank("".join(said[-1].content)):
+            raise ValueError(
+                f"message {len(said) - 1}: is {''.join(said[-1].content)[:20]!r}, nothing to answer; ask "
+                "something, or show a picture"
+            )
+        self._check_characters(sum(len(c) for turn in said for c in turn.content if c is not PICTURE))
+        spans = self._spans([*said, Turn("assistant", [""], [])], None)
+        sources = [(source, f"message {k}") for k, turn in enumerate(said) for source in turn.pictures]
+        self._check_room(sum(len(ids) for ids, _, _ in spans), len(sources), 1)
+        return spans, sources
+
+    def request(self, prompt, where: str = "prompt") -> np.ndarray:
+        """The ids of `drawing` for a prompt that a user typed, int32 [n]. Raises ValueError for a prompt that
+        is no text, empty (the unconditional branch alone is guidance 0), or too long for the context."""
+        if not isinstance(prompt, str | bytes):
+            raise ValueError(
+                f"{where} is {str(prompt)[:60]!r} ({type(prompt).__name__}): drawing takes words and no "
+                "pictures; to ask about a picture use janus_jax.understand"
+            )
+        check_text(prompt, where)
+        if blank(prompt):
+            raise ValueError(
+                f"{where} is {prompt[:20]!r}: give it some words to draw (for a picture of no prompt at all, "
+                "any words and cfg_scale 0)"
+            )
+        self._check_characters(len(prompt), where)
+        ids = np.concatenate([span[0] for span in self.drawing(prompt)]).astype(np.int32)
+        self._check_room(len(ids), 0, self.generation_tokens, where)
+        return ids
+
+    def _check_characters(self, count: int, where: str = "conversation"):
+        most = CHARACTERS * self.context
+        if count > most:
+            raise ValueError(
+                f"{where}: {count:,} characters, at most {most:,} are read ({CHARACTERS} for each of the "
+                f"context's {self.context:,} tokens); shorten the text"
+            )
+
+    def _check_room(self, total: int, pictures: int, new: int, where: str = "conversation"):
+        """Refuses a prompt that leaves no room for `new` tokens, with the sum."""
+        over, each = total + new - self.context, self.understanding_tokens + 2
+        if over <= 0:
+            return
+        shown = f"{pictures} pictures x {each} + {total - pictures * each:,} of text = " if pictures else ""
+        spare = -(-over // each)
+        remedy = (
+            f"leave out {spare} pictures" if spare <= pictures else f"shorten the text by {over:,} tokens"
+        )
+        raise ValueError(
+            f"{where}: {shown}{total:,} tokens and {new:,} to come make {total + new:,}, the context is "
+            f"{self.context:,}: {remedy}"
+        )
+
+    def _spans(self, said: list[Turn], system: str | None) -> list[tuple]:
         t = self.tokenizer
         spans, text, marks = [([t.bos], bt.TEXT, 0)], "", []
-        for piece, supervised in [*pieces, (None, 0)]:
+        for piece, supervised in [*self._pieces(said, system), (None, 0)]:
             if isinstance(piece, str):
                 marks.append((len(text), supervised))
                 text += piece
@@ -87,47 +174,34 @@ class Processor:
                 spans.append(([piece], bt.TEXT, supervised))
         return spans
 
-    def _pieces(self, messages, system: str) -> list[tuple]:
+    def _pieces(self, said: list[Turn], system: str | None) -> list[tuple]:
         """The template as strings and control ids, each with whether it is an answer."""
-        names = {"user": self.template.user, "assistant": self.template.assistant}
+        tags = {role: getattr(self.template, role) for role in ("user", "assistant")}
+        ids = {role: self.tokenizer.control(tag) for role, tag in tags.items()}
         pieces = []
-        for message in messages:
-            if message["role"] == "system":
-                system = message["content"]
+        system = self.template.system if system is None else system
+        system = next(("".join(turn.content) for turn in reversed(said) if turn.role == "system"), system)
         if system.strip():
             pieces.append((system.lstrip() + "\n\n", 0))
-        turns = [message for message in messages if message["role"] != "system"]
-        for k, message in enumerate(turns):
-            role = message["role"]
-            if role not in names:
-                raise ValueError(f"message {k}: role {role!r} is none of user, assistant, system")
-            content = self._content(message["content"], k)
-            answer = int(role == "assistant")
+        for k, turn in enumerate(turn for turn in said if turn.role != "system"):
+            answer, content = int(turn.role == "assistant"), self._stripped(turn.content)
+            tag = ids[turn.role]
+            pieces += [(tags[turn.role] + ":", 0)] if tag is None else [(tag, 0), (":", 0)]
             if not content:
-                pieces.append((names[role] + ":", 0))
                 continue
-            pieces.append((names[role] + ":", 0))
-            pieces += (
-                [(" " + content[0], answer), *((c, answer) for c in content[1:])]
-                if isinstance(content[0], str)
-                else [(" ", 0), *((c, answer) for c in content)]
-            )
+            if isinstance(content[0], str):
+                content[0] = " " + content[0]
+            else:
+                pieces.append((" ", 0))
+            pieces += [(c, answer) for c in content]
             pieces.append(("\n\n", 0) if k % 2 == 0 else (self.tokenizer.eos, answer))
         if pieces and isinstance(pieces[-1][0], str):
             pieces[-1] = (pieces[-1][0].rstrip(), pieces[-1][1])
         return pieces
 
-    def _content(self, content, k: int) -> list:
-        """Text and placeholder ids of one message, outer whitespace stripped; a picture stands on its line."""
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        out = []
-        for i, part in enumerate(parts):
-            if part["type"] == "text":
-                out.append(part["text"])
-            elif part["type"] in ("image", "image_url"):
-                out += [self.tokenizer.placeholder, *(["\n"] if i + 1 < len(parts) else [])]
-            else:
-                raise ValueError(f"message {k}: part of type {part['type']!r}; use 'text' or 'image'")
+    def _stripped(self, content: list) -> list:
+        """Text and placeholder ids of one message, outer whitespace stripped."""
+        out = [self.tokenizer.placeholder if c is PICTURE else c for c in content]
         for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
             while out and isinstance(out[end], str):
                 out[end] = strip(out[end])
@@ -156,3 +230,49 @@ class Processor:
         out = np.full_like(ids, self.tokenizer.pad)
         out[0], out[-1] = ids[0], ids[-1]
         return out
+
+
+def read_preprocessor(directory) -> dict:
+    """`image_size` (int), and the Processor's fields image_mean, image_std and background, of a released
+    model's preprocessor_config.json.
+
+    A file that leaves the mean or deviation out means CLIP's, as in the original code; no file at all means the
+    published numbers. do_normalize=false is honoured as written (mean 0, deviation 1: pixels in [0, 1]) and
+    warned about: Janus-1.3B was first released so by mistake, mended on 14 November 2024, and its weights expect
+    [-1, 1]. Raises ValueError that lists every field of the file that this code would not honour.
+    """
+    path = pathlib.Path(directory) / "preprocessor_config.json"
+    if not path.is_file():
+        return {
+            "image_size": 384,
+            "image_mean": (0.5,) * 3,
+            "image_std": (0.5,) * 3,
+            "background": (127,) * 3,
+        }
+    fields = _read_json(path)
+    size = fields.get("image_size", fields.get("size", 384))
+    sides = {size} if isinstance(size, int) else {size.get("height"), size.get("width")}
+    numbers = {name: tuple(fields.get(name) or default) for name, default in _CLIP.items()}
+    problems = [f"size is {size}, needs one side in pixels"] * (len(sides) != 1 or None in sides)
+    problems += [f"{name} is {x}, needs 3 numbers" for name, x in numbers.items() if len(x) != 3]
+    problems += ["image_std has a zero"] * (0 in numbers["image_std"])
+    for name, known in (("min_size", 14), ("rescale_factor", 1 / 255)):
+        if abs(fields.get(name, known) - known) > 1e-6:
+            problems.append(f"{name} is {fields[name]}, only {known:.6g} is supported")
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+    background = tuple(int(255 * x) for x in numbers["image_mean"])
+    if not fields.get("do_normalize", True):
+        logging.warning(
+            "%s says do_normalize: false, and it is done so: pixels stay in [0, 1]. Janus-1.3B was first "
+            "released with this mistake; its answers are better with true", path
+        )  # fmt: skip
+        numbers = {"image_mean": (0.0,) * 3, "image_std": (1.0,) * 3}
+    return {"image_size": sides.pop(), "background": background} | numbers
+
+
+def _read_json(path: pathlib.Path) -> dict:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}); copy the file again") from None

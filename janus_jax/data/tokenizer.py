@@ -1,9 +1,11 @@
 """Text to ids and back. The file is `tokenizer.json` of the `tokenizers` library; BOS is put first by us.
 
 Special strings are looked up, never numbered (their ids differ between released models). Text that a user
-types is encoded with the special strings switched off: a typed `<image_placeholder>` stays text.
+types is encoded with all control strings switched off: a typed `<image_placeholder>` stays text.
 """
 
+import functools
+import logging
 import pathlib
 
 from tokenizers import Tokenizer as Backend
@@ -22,13 +24,29 @@ SPECIALS = {
 class Tokenizer:
     """`bos`, `eos`, `pad`, `begin_of_image`, `end_of_image`, `placeholder` are the ids of `SPECIALS`.
 
-    Raises ValueError naming the special strings that the vocabulary lacks.
+    Control strings are the added tokens that the file calls special, and those in angle brackets whatever it
+    calls them (`<|User|>`, `<|ref|>`, `<patch_placeholder>`, ...): in text they stay text. Other added tokens
+    (DeepSeek's "ø", "ö", ...) are ordinary text and match.
+
+    As in the original code, a vocabulary without the placeholder (Janus-1.3B as released) gets it as its next
+    id; one without pad (the first files of Janus-1.3B) pads with end of sentence, and says so once. Raises
+    ValueError naming the other special strings that the vocabulary lacks.
     """
 
     def __init__(self, backend: Backend):
         self.backend = backend
-        self.backend.encode_special_tokens = True  # what users type stays text
+        added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+        control = [text for text, token in added.items() if token.special or text[0] + text[-1] == "<>"]
+        if backend.token_to_id(SPECIALS["placeholder"]) is None:
+            control.append(SPECIALS["placeholder"])
+        backend.add_special_tokens(control)
+        backend.encode_special_tokens = True  # what users type stays text
+        self._control = {text: backend.token_to_id(text) for text in control}
+        self._ordinary = {backend.token_to_id(text): text for text in added if text not in self._control}
         ids = {name: backend.token_to_id(text) for name, text in SPECIALS.items()}
+        if ids["pad"] is None and ids["eos"] is not None:
+            _say_once(f"tokenizer: no {SPECIALS['pad']} in the vocabulary; {SPECIALS['eos']} pads instead")
+            ids["pad"] = ids["eos"]
         missing = [SPECIALS[name] for name, i in ids.items() if i is None]
         if missing:
             raise ValueError(f"tokenizer: the vocabulary lacks {missing}; add them as special tokens")
@@ -41,7 +59,10 @@ class Tokenizer:
         path = pathlib.Path(directory) / "tokenizer.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no tokenizer there; expected a `tokenizers` JSON file")
-        return cls(Backend.from_file(str(path)))
+        try:
+            return cls(Backend.from_file(str(path)))
+        except Exception as error:  # the backend raises bare Exception for files that it cannot parse
+            raise ValueError(f"{path}: {error}; copy the file again") from None
 
     def save(self, directory):
         self.backend.save(str(pathlib.Path(directory) / "tokenizer.json"))
@@ -58,14 +79,34 @@ class Tokenizer:
     def __setstate__(self, state):
         self.__init__(Backend.from_str(state))
 
+    def control(self, text: str) -> int | None:
+        """The id of a control string, such as a role tag; None where the vocabulary has it as mere text."""
+        return self._control.get(text)
+
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         """ids of plain text, without BOS, and the character at which each begins."""
         encoding = self.backend.encode(text, add_special_tokens=False)
         return encoding.ids, [start for start, _ in encoding.offsets]
 
     def decode(self, ids) -> str:
-        """Text of ids; special tokens are left out."""
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=True)
+        """Text of ids; control tokens are left out.
+
+        Ordinary added tokens are their own text: the backend's byte-level decoder takes each of their letters
+        for a byte, and makes "�" of "ø".
+        """
+        parts, run = [], []
+        for i in map(int, ids):
+            if i in self._ordinary:
+                parts += [self.backend.decode(run, skip_special_tokens=True), self._ordinary[i]]
+                run = []
+            else:
+                run.append(i)
+        return "".join([*parts, self.backend.decode(run, skip_special_tokens=True)])
+
+
+@functools.cache
+def _say_once(text: str):
+    logging.warning(text)
 
 
 def train(texts, vocabulary: int) -> Tokenizer:

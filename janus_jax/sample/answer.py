@@ -1,0 +1,43 @@
+"""The text of an answer, as its ids come."""
+
+
+class Answer:
+    """Takes ids until end of sentence, a stop or `most` ids, and tells `emit` each stretch of text that is sure.
+
+    Sure text never ends inside a UTF-8 character, nor in what may become a stop string, nor in white space that
+    may be the last; so the stretches joined are `text`, the answer with outer white space stripped.
+    """
+
+    def __init__(self, tokenizer, stop_ids, stop_strings, most: int, emit=None):
+        self.tokenizer, self.stop_ids, self.stop_strings = tokenizer, set(stop_ids), tuple(stop_strings)
+        self.most, self.emit = most, emit
+        self.ids, self.text, self.done = [], "", False
+
+    def add(self, ids):
+        """New ids, int [n]; those after the end are ignored."""
+        if self.done:
+            return
+        for i in map(int, ids):
+            if i not in self.stop_ids:
+                self.ids.append(i)
+            self.done = i in self.stop_ids or len(self.ids) == self.most
+            if self.done:
+                break
+        whole = self.tokenizer.decode(self.ids)
+        found = [at for at in map(whole.find, self.stop_strings) if at >= 0]
+        self.done = self.done or bool(found)
+        sure = whole[: min(found, default=None)] if self.done else whole[: self._sure(whole)]
+        sure = sure.strip()
+        if self.emit is not None and sure != self.text:
+            self.emit(sure[len(self.text) :])
+        self.text = sure
+
+    def _sure(self, whole: str) -> int:
+        """How much of unfinished text can no longer change; the decoder writes U+FFFD for half a character."""
+        end = len(whole.rstrip("\ufffd"))
+        for stop in self.stop_strings:
+            for n in range(min(len(stop) - 1, end), 0, -1):
+                if whole.startswith(stop[:n], end - n):
+                    end -= n
+                    break
+        return end

@@ -1,0 +1,112 @@
+"""What a command will need, told before minutes of loading: sizes, device, dtype, memory."""
+
+import dataclasses
+import math
+import pathlib
+import sys
+
+import jax
+
+from janus_jax.convert.source import Source
+from janus_jax.model.config import JanusConfig
+
+DTYPES = (None, "float32", "bfloat16", "int8")
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a command is about to do. config: the model's sizes; weights: bytes kept; dtypes: of the weights
+    and of the computation. Each of `rows` holds `text` tokens, prompt and answer, the `pictures` to
+    understand, and a drawing if any; `drawings` are decoded together."""
+
+    config: JanusConfig
+    weights: int
+    dtypes: tuple[str, str]
+    rows: int
+    text: int
+    pictures: int
+    drawings: int
+
+    @classmethod
+    def of(cls, source: Source, dtype: str | None, **work) -> "Plan":
+        """Of a whole model's `source` as `checkpoint.load` will keep it. Raises ValueError for a part."""
+        if source.config is None:
+            raise ValueError(f"{source.path}: no whole model but parts of one; give a whole one")
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype is {dtype!r}: must be one of {', '.join(DTYPES[1:])}")
+        kept = lambda name, stored: (
+            "float32" if name.startswith("generation_encoder.") else dtype or str(stored)
+        )
+        size = lambda name: {"int8": 1, "bfloat16": 2}.get(name, 4)
+        weights = sum(math.prod(shape) * size(kept(n, x)) for n, (shape, x) in source.leaves.items())
+        on_cpu = jax.default_backend() == "cpu"
+        compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(dtype, dtype)
+        stored = str(source.leaves["text_head.linear.kernel"][1])
+        return cls(source.config, weights, (dtype or stored, compute), **work)
+
+    def needs(self) -> dict[str, int]:
+        """Bytes by kind. The cache holds a key and a value of the compute dtype for each layer and token.
+        Temporaries are a second cache, since it grows by copying, and the largest of: float32 attention scores
+        and their softmax over the prompts or over a picture's tokens, and three of the VQ decoder's widest
+        maps."""
+        llm, tower, vq = (
+            self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
+        )  # fmt: skip
+        length = self.text + self.pictures * (tower.tokens + 2) + vq.tokens * (self.drawings > 0)
+        number = 4 if self.dtypes[1] == "float32" else 2
+        cache = 2 * llm.layers * self.rows * length * llm.width * number
+        widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
+        temporaries = cache + max(
+            2 * 4 * self.rows * llm.heads * length**2,
+            2 * 4 * self.pictures * tower.heads * tower.tokens**2,
+            3 * 4 * self.drawings * widest * vq.channels,
+        )
+        return {"weights": self.weights, "cache": cache, "temporaries": temporaries}
+
+
+def free(device) -> int | None:
+    """Bytes that the device, or the machine for a CPU, still has; None where neither says."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    meminfo = pathlib.Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return None
+    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def announce(path, source: Source, dtype, out=None, **work):
+    """Says on stderr what is loaded, where and in what dtype, and the memory that it takes; see `Plan`.
+
+    Raises ValueError when the weights and the cache alone exceed what is free; warns when the sum does.
+    """
+    out, device = out or sys.stderr, jax.devices()[0]
+    plan = Plan.of(source, dtype, **work)
+    need, have, llm = plan.needs(), free(device), plan.config.transformer
+    count = sum(math.prod(shape) for shape, _ in source.leaves.values())
+    print(
+        f"loading {path}: {count:,} parameters, {llm.layers} layers of width {llm.width}\n"
+        f"on {device.platform} ({device.device_kind}), weights in {plan.dtypes[0]}, computing in "
+        f"{plan.dtypes[1]}\n"
+        f"memory: {', '.join(f'{name} {shown(n)}' for name, n in need.items())}: about "
+        f"{shown(sum(need.values()))}, {'unknown' if have is None else shown(have)} free",
+        file=out, flush=True,
+    )  # fmt: skip
+    if have is None or sum(need.values()) <= have:
+        return
+    remedy = "fewer pictures at once, a shorter prompt, or a smaller --dtype (bfloat16, int8)"
+    if need["weights"] + need["cache"] > have:
+        raise ValueError(
+            f"memory: weights and cache take {shown(need['weights'] + need['cache'])}, {shown(have)} are free "
+            f"on {device.platform}; use {remedy} or a larger machine"
+        )
+    print(f"WARNING: that may not fit; if it fails use {remedy}", file=out, flush=True)
+
+
+def shown(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
