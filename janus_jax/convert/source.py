@@ -39,7 +39,8 @@ class Source:
     def __init__(self, weights: files.Weights, plan: tb.Plan, allow_extra: bool, manifest: dict):
         self.path, self.kind, self.config = weights.directory, plan.kind, plan.config
         self.tensors, self.plan, self.manifest = weights.tensors, plan, manifest
-        self.facts, self.notes = plan.facts, plan.notes
+        self.facts = plan.facts if plan.config is None else tb.facts(plan.config)
+        self.notes = plan.notes
         self.rows = {row.ours: row for row in plan.rows}
         self.ignored, self.kept = dict(weights.left_out), {}
         self._extra, self._damage = [], {}
@@ -189,13 +190,8 @@ def _own(weights: files.Weights, values: dict, allow_extra: bool) -> Source:
         rows, problems = tb.own_rows(expected), tb.differing(shapes, expected)
     manifest_file = directory / "manifest.json"
     manifest = files.read_json(manifest_file) if manifest_file.is_file() else {}
-    facts = {} if config is None else {"transformer.heads": config.transformer.heads}
-    source = Source(
-        weights,
-        tb.Plan(OWN, rows, config=config, problems=tuple(problems), facts=facts),
-        allow_extra,
-        manifest,
-    )
+    plan = tb.Plan(OWN, rows, config=config, problems=tuple(problems))
+    source = Source(weights, plan, allow_extra, manifest)
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source
