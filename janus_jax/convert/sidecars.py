@@ -18,7 +18,7 @@ PICTURES = {  # how a picture is read; the released models' values (preprocessor
 }  # fmt: skip
 
 
-def read_processor(directory: pathlib.Path, config: JanusConfig | None) -> Processor:
+def read_processor(directory: pathlib.Path, config: JanusConfig) -> Processor:
     """From the tokenizer.json of a released Janus. The roles go by its generation: Janus-Pro's vocabulary has
     tokens for them, Janus-1.3B's has not and writes the words."""
     tokenizer = Tokenizer.load(directory)
@@ -27,14 +27,13 @@ def read_processor(directory: pathlib.Path, config: JanusConfig | None) -> Proce
     if settings.is_file() and not read_json(settings).get("use_default_system_prompt", True):
         system = ""
     template = Template(*PRO_ROLES, system) if pro else Template(system=system)
-    sizes = config or JanusConfig()
     fields = {}
     if (directory / "generation_config.json").is_file():
         said = read_json(directory / "generation_config.json")
         names = {"guidance_scale": "cfg_scale", "temperature": "temperature"}
         fields = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
     return Processor(
-        tokenizer, template, sizes.understanding_encoder.tokens, sizes.generation_encoder.tokens, **fields
+        tokenizer, template, config.understanding_encoder.tokens, config.generation_encoder.tokens, **fields
     )
 
 

@@ -136,16 +136,15 @@ class Source:
             raise ValueError(f"{self.path}: damaged weights:{tb.listed(list(self._damage.values()))}")
 
     def processor(self) -> Processor | None:
-        """The tokenizer and template beside the weights; None for a part that has none.
+        """The tokenizer and template beside the weights of a whole Janus; None for a part.
 
         Raises FileNotFoundError or ValueError when they are missing or belong to other weights.
         """
-        if self.config is None and not (self.path / "tokenizer.json").is_file():
+        if self.config is None:
             return None
-        read = sidecars.read_processor if self.kind != OWN else lambda path, config: Processor.load(path)
-        processor = read(self.path, self.config)
-        if self.config is not None:
-            sidecars.require_fitting(self, processor.tokenizer)
+        own = self.kind == OWN
+        processor = Processor.load(self.path) if own else sidecars.read_processor(self.path, self.config)
+        sidecars.require_fitting(self, processor.tokenizer)
         return processor
 
 
