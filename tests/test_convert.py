@@ -164,11 +164,13 @@ def test_a_config_that_our_model_cannot_be_is_refused_in_words():
     llm = {"num_attention_heads": 8, "num_key_value_heads": 2, "attention_bias": True, "hidden_act": "gelu",
            "rope_scaling": {"type": "linear", "factor": 2}, "head_dim": 64, "hidden_size": 64}  # fmt: skip
     values = {"language_config": llm, "aligner_config": {"params": {"projector_type": "linear"}},
-              "vision_config": {"params": {"select_feature": "patch", "model_name": "other"}}}  # fmt: skip
+              "vision_config": {"params": {"select_feature": "patch", "model_name": "other",
+              "pixel_mean": [0.5] * 3, "select_layer": -30}}}  # fmt: skip
     text = "\n".join(janus_torch.plan(values, {}).problems)
     for word in (
         "num_key_value_heads is 2", "attention_bias is True", "hidden_act is 'gelu'", "rope_scaling is 'linear'",
         "head_dim is 64", "projector_type is 'linear'", "select_feature is 'patch'", "model_name is 'other'",
+        "pixel_mean and pixel_std are set", "select_layer is -30, of a tower of 24 layers",
     ):  # fmt: skip
         assert word in text
     text = "\n".join(
