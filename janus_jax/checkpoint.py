@@ -23,10 +23,10 @@ from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
-from janus_jax.model.janus import Janus, abstract
+from janus_jax.model.janus import Janus, abstract, serving
 
 FILE = OWN_FILE
-VQ = "generation_encoder."
+VQ, BLOCKS = "generation_encoder.", "transformer.blocks."
 
 
 class Checkpointer:
@@ -72,7 +72,15 @@ def flatten(params: dict) -> dict:
 
 
 def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
-    """Writes a weights directory (float32) in one move: it is there complete, or not at all."""
+    """Writes a weights directory (float32) in one move: it is there complete, or not at all.
+
+    Raises ValueError for the unrolled form, whose layers are regrouped.
+    """
+    if "layers" in params.get("transformer", ()):
+        raise ValueError(
+            f"{directory}: these weights are in the unrolled form, which only draws and answers; "
+            f"load(path, unrolled=False) gives the one that is saved"
+        )
 
     def entry(name: str, x) -> target.Entry:
         def pieces():
@@ -98,11 +106,14 @@ def import_weights(path, params: dict, *, partly: bool = False, config=None) -> 
     wrong = [f"{k} is {v!r} there, {here[k]!r} here" for k, v in source.facts.items() if here.get(k, v) != v]
     if wrong:
         raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(wrong)}")
-    return place(source, params, partly)
+    children = require_fit(source, params, partly)
+    tree = placed(source, params)
+    source.settle()
+    return tree, children
 
 
-def place(source: sources.Source, params: dict, partly: bool) -> tuple[dict, list[str]]:
-    """See `import_weights`."""
+def require_fit(source: sources.Source, params: dict, partly: bool) -> list[str]:
+    """The children that the source holds; raises ValueError where it does not fit (see `import_weights`)."""
     wanted = flatten(params)
     found = {name: shape for name, (shape, _) in source.leaves.items()}
     children = sorted({name.split(".")[0] for name in found})
@@ -118,34 +129,46 @@ def place(source: sources.Source, params: dict, partly: bool) -> tuple[dict, lis
     if problems:
         raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(problems)}")
     source.require()
+    return children
+
+
+def placed(source: sources.Source, tree, prefix: str = "", layer: int | None = None):
+    """`tree` with what the source has of it, read tensor by tensor, or one layer of each stacked one."""
 
     def put(path, x):
-        name = ".".join(str(k.key) for k in path)
-        if name not in found:
+        name = prefix + ".".join(str(k.key) for k in path)
+        if name not in source.leaves:
             return x
-        return jax.device_put(contiguous(source.read(name), x.dtype), x.sharding)
+        sharding = x.sharding
+        if layer is not None:
+            sharding = jax.NamedSharding(sharding.mesh, jax.P(*sharding.spec[1:]))
+        return jax.device_put(contiguous(source.read(name, layer), x.dtype), sharding)
 
-    tree = jax.tree.map_with_path(put, params)
-    source.settle()
-    return tree, children
+    return jax.tree.map_with_path(put, tree)
 
 
 def load(
-    path, dtype: str | None = None, *, allow_pickle: bool = False, allow_extra: bool = False
-) -> tuple[Janus, Processor]:
+    path, dtype: str | None = None, *, unrolled: bool = True, allow_pickle: bool = False,
+    allow_extra: bool = False,
+) -> tuple[Janus, Processor]:  # fmt: skip
     """The model and processor of any Janus: a weights directory of this project, DeepSeek's or transformers'
     layout, local or by hub id ("owner/name").
 
     dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32); by
     default the weights are kept as they are stored, float16 as float32, and the compute dtype is the one their
-    config says. allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are
-    skipped. Without a mesh, one device is used.
-    Raises FileNotFoundError or ValueError naming the file and what is wrong with it.
+    config says. "int8" keeps the layers and heads as `Int8Linear` does, the rest in bfloat16, and computes in
+    float32 on CPU, else in bfloat16. unrolled: the form that draws and answers (`model.transformer.Unrolled`);
+    False gives the stacked one, whose rows and gradients the training code knows.
+    allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are skipped.
+    Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and what is wrong
+    with it.
     """
-    if dtype is not None and str(np.dtype(dtype)) not in ("float32", "bfloat16"):
+    dtypes = (None, "float32", "bfloat16", "int8") if unrolled else (None, "float32", "bfloat16")
+    name = dtype if dtype is None else str(np.dtype(dtype))
+    if name not in dtypes:
         raise ValueError(
-            f"dtype {dtype!r}: float32 or bfloat16; the activations of models trained in bfloat16 exceed what "
-            f"float16 can hold (65504)"
+            f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models trained in "
+            f"bfloat16 exceed what float16 can hold (65504), and int8 needs the unrolled form"
         )
     source = sources.open_source(path, allow_pickle=allow_pickle, allow_extra=allow_extra)
     if source.config is None:
@@ -154,9 +177,17 @@ def load(
     source.require()
     processor, config = source.processor(), source.config
     sh.ensure_mesh()
-    if dtype is not None:
-        config = dataclasses.replace(config, dtype=str(np.dtype(dtype)))
-    graphdef, state = nnx.split(abstract(config))
+    kept = "bfloat16" if name == "int8" else name
+    if name is not None:
+        compute = {"int8": "float32" if jax.default_backend() == "cpu" else "bfloat16"}.get(name, name)
+        config = dataclasses.replace(config, dtype=compute)
+    model = _read(source, abstract(config), kept, unrolled, name == "int8")
+    source.settle()
+    return model, processor
+
+
+def _read(source: sources.Source, model: Janus, dtype: str | None, unrolled: bool, int8: bool) -> Janus:
+    """The abstract model with its weights, kept in `dtype`; unrolled, its layers are read one by one."""
 
     def kept_as(path, x):
         name = ".".join(str(k.key) for k in path)
@@ -164,6 +195,16 @@ def load(
         to = stored if dtype is None else np.dtype(dtype)
         return x.update(dtype=to if to == ml_dtypes.bfloat16 and not name.startswith(VQ) else np.float32)
 
+    graphdef, state = nnx.split(model)
     shapes = jax.tree.map_with_path(kept_as, sh.concrete(nnx.to_pure_dict(state)))
-    params, _ = place(source, shapes, partly=False)
-    return nnx.merge(graphdef, params), processor
+    require_fit(source, shapes, partly=False)
+    if not unrolled:
+        return nnx.merge(graphdef, placed(source, shapes))
+    layers, definition = shapes["transformer"].pop("blocks"), nnx.graphdef(model.transformer.blocks)
+    params = placed(source, shapes)
+    params["transformer"]["blocks"] = layers  # shapes only: each layer is read when its turn comes
+    blocks = (
+        nnx.merge(definition, placed(source, layers, BLOCKS, i))
+        for i in range(model.config.transformer.layers)
+    )
+    return serving(nnx.merge(graphdef, params), int8, blocks)

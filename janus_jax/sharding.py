@@ -2,7 +2,7 @@
 
 Mesh axes: `data` (replicas across slices), `fsdp` (weights and batch split together), `tensor` (heads, MLP
 width and vocabularies split). Letters: B batch rows, T tokens, D width, F MLP width, H heads, K head size,
-V vocabulary, N image tokens. No other file spells an axis name.
+V vocabulary, N image tokens (or tensor shards), P parts of a joint product. No other file spells an axis name.
 """
 
 import contextlib
@@ -20,9 +20,16 @@ BATCH = P(ROWS)
 ACT_BTD = P(ROWS, None, None)
 ACT_BTF = P(ROWS, None, "tensor")
 ACT_BTV = P(ROWS, None, "tensor")
+SHARDS_DNF = P("fsdp", "tensor", None)
+SHARDS_BTNPF = P(ROWS, None, "tensor", None, None)
 W_DF = P("fsdp", "tensor")
 W_FD = P("tensor", "fsdp")
 W_VD = P(None, ("fsdp", "tensor"))
+
+
+def tensor_shards() -> int:
+    """How many ways the current mesh splits heads and MLP widths."""
+    return jax.sharding.get_abstract_mesh().shape["tensor"]
 
 
 def gathered(spec: P) -> P:

@@ -23,6 +23,8 @@ from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights, lea
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
 from janus_jax.data.pipeline import Rows, batches, count_examples
+from janus_jax.model.janus import serving
+from janus_jax.model.transformer import Unrolled
 
 FLAMES = ("understanding_adaptor", "generation_adaptor", "image_head")
 RATIO = {"understanding": 1, "text": 1, "generation": 2}
@@ -125,7 +127,7 @@ def weights(tmp_path_factory):
 
 def test_load_gives_back_what_was_exported(weights, one_device):
     directory, params = weights
-    model, processor = janus_jax.load(directory)
+    model, processor = janus_jax.load(directory, unrolled=False)
     assert model.config == tiny.CONFIG
     tiny.same_bits(nnx.to_pure_dict(nnx.state(model)), params)
     ours = tiny.processor()
@@ -138,9 +140,32 @@ def test_load_gives_back_what_was_exported(weights, one_device):
 
 def test_load_on_a_mesh_splits_the_weights(weights):
     with on_mesh(1, 4, 2):
-        model, _ = janus_jax.load(weights[0])
+        model, _ = janus_jax.load(weights[0], unrolled=False)
         tiny.same_bits(nnx.to_pure_dict(nnx.state(model)), weights[1])
         assert not model.text_head.linear.kernel[...].is_fully_replicated
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 4, 2)], ids=str)
+@pytest.mark.parametrize("dtype", [None, "bfloat16", "int8"])
+def test_load_unrolls_layer_by_layer_what_serving_unrolls_whole(weights, mesh, dtype):
+    with on_mesh(*mesh):
+        model, _ = janus_jax.load(weights[0], dtype)
+        stacked, _ = janus_jax.load(weights[0], "bfloat16" if dtype == "int8" else dtype, unrolled=False)
+        want = serving(stacked, int8=dtype == "int8")
+        assert type(model.transformer) is Unrolled and serving(model) is model
+        tiny.same_bits(nnx.to_pure_dict(nnx.state(model)), nnx.to_pure_dict(nnx.state(want)))
+        kernel = model.transformer.layers[1].gate_up.kernel[...]
+        assert kernel.dtype == (dtype or "float32")
+        assert kernel.shape == ((128, 32) if dtype == "int8" else (32, 128))
+        assert kernel.is_fully_replicated == (mesh == (1, 1, 1))
+
+
+def test_the_unrolled_form_is_not_exported(weights, tmp_path, one_device):
+    model, processor = janus_jax.load(weights[0])
+    params = nnx.to_pure_dict(nnx.state(model))
+    with pytest.raises(ValueError, match=r"unrolled=False"):
+        export(tmp_path / "out", params, model.config, processor)
+    assert not list(tmp_path.iterdir())
 
 
 def test_load_in_bfloat16_leaves_the_tokenizer_in_float32(weights, one_device):
@@ -190,7 +215,7 @@ def test_a_bit_that_flips_after_the_export_is_noticed(weights, tmp_path, one_dev
 
 def test_weights_stored_in_bfloat16_stay_so(weights, tmp_path, one_device):
     target.convert(open_source(weights[0]), tmp_path / "half", "janus_jax", "bfloat16")
-    model, _ = janus_jax.load(tmp_path / "half")
+    model, _ = janus_jax.load(tmp_path / "half", unrolled=False)
     assert model.config.dtype == "bfloat16" and model.image_head.fc1.kernel.dtype == jnp.bfloat16
     assert model.generation_encoder.codebook.dtype == jnp.float32
     params, _ = import_weights(tmp_path / "half", tiny.make_state(TX, FLAMES).params)

@@ -82,7 +82,7 @@ def leaves(tree) -> dict:
 
 
 def test_transformers_weights_come_in_as_they_are(hf, one_device):
-    model, processor = janus_jax.load(hf)
+    model, processor = janus_jax.load(hf, unrolled=False)
     ours = sh.concrete(abstract(foreign.config()))
     oracle.copy_into(ours, foreign.model().state_dict())
     assert model.config == dataclasses.replace(foreign.config(), remat="dots")
@@ -193,7 +193,7 @@ def test_tied_embeddings_are_untied(hf, tmp_path, one_device):
 
 def test_a_mesh_splits_what_is_loaded(original):
     with on_mesh(1, 4, 2):
-        model, _ = janus_jax.load(original)
+        model, _ = janus_jax.load(original, unrolled=False)
         kernel = model.transformer.blocks.gate.kernel[...]
         assert not kernel.is_fully_replicated
         assert np.array_equal(kernel, open_source(original).read("transformer.blocks.gate.kernel"))
@@ -253,7 +253,7 @@ def written(hf, tmp_path_factory):
     """A model of ours, exported as training does, in transformers' layout."""
     directory = tmp_path_factory.mktemp("out")
     with on_mesh():
-        model, processor = janus_jax.load(hf)
+        model, processor = janus_jax.load(hf, unrolled=False)
         export(directory / "ours", nnx.to_pure_dict(nnx.state(model)), model.config, processor)
     return convert(directory / "ours", directory / "hf", "transformers")
 

@@ -17,7 +17,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "convert.hub", "convert.table", "convert.tensors",
     ],
     [
-        "loss", "log", "model.layers", "sample.decode",
+        "loss", "log", "model.layers",
         "data.generation", "data.processor", "data.sources", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
@@ -28,7 +28,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "convert.llamagen_vq", "convert.siglip",
     ],
     ["model.janus", "convert.sidecars"],
-    ["convert.source", "convert.target", "train_state"],
+    ["convert.source", "convert.target", "train_state", "sample.decode"],
     ["checkpoint"],
     ["tokenizer_training.vq", "sample.generate"],
     ["experiment", "sample.understand", "convert.verify"],

@@ -65,7 +65,7 @@ def forward(model, x):
     """Embedded rows [B, T, D], no cache, no padding on the left -> hidden states."""
     b, t, _ = x.shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-    return model.transformer(x, positions, causal_mask(jnp.ones((b, t), jnp.int32)))[0]
+    return model.transformer(x, positions, causal_mask(jnp.ones((b, t), jnp.int32)))
 
 
 def images_by_hand(model, prompt: str, combine):

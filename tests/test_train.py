@@ -143,7 +143,7 @@ def log_softmax(x):
 @jax.jit
 def forward(model, x):
     positions = jnp.arange(x.shape[1])[None]
-    return model.transformer(x, positions, causal_mask(jnp.ones((1, x.shape[1]), jnp.int32)))[0]
+    return model.transformer(x, positions, causal_mask(jnp.ones((1, x.shape[1]), jnp.int32)))
 
 
 def test_a_packed_row_loses_what_its_examples_lose_alone(one_device):

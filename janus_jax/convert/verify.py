@@ -15,7 +15,7 @@ from janus_jax.convert.source import open_source
 def probe(path, dtype: str, *, allow_pickle: bool, allow_extra: bool) -> dict[str, np.ndarray]:
     """Outputs of every box on a fixed input, float32: the logits of both heads over text, a picture and image
     ids, and the VQ tokenizer's own latents and pixels."""
-    model, _ = load(path, dtype, allow_pickle=allow_pickle, allow_extra=allow_extra)
+    model, _ = load(path, dtype, unrolled=False, allow_pickle=allow_pickle, allow_extra=allow_extra)
     tower, vq = model.config.understanding_encoder, model.config.generation_encoder
     rng = np.random.default_rng(0)
     picture = rng.uniform(-1, 1, (1, 1, tower.image_size, tower.image_size, 3)).astype(np.float32)

@@ -26,5 +26,9 @@ class Embedding(nnx.Module):
         self.dtype = jnp.dtype(dtype)
 
     def __call__(self, ids):  # int32 [B, T] -> [B, T, D]
-        table = jax.sharding.reshard(self.table[...].astype(self.dtype), sh.REPLICATED)
-        return take(table, ids)
+        table = self.table[...]
+        if table.dtype == jnp.bfloat16:
+            # XLA's CPU compiler reads bfloat16 rows from a widened table; tied to ids, the widening is not
+            # moved out of a loop, where it would be of the whole table.
+            table, ids = jax.lax.optimization_barrier((table, ids))
+        return take(jax.sharding.reshard(table.astype(self.dtype), sh.REPLICATED), ids)

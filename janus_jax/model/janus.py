@@ -1,5 +1,7 @@
 """Figure 2, wired. Every label of the figure is one child (`model.config.CHILDREN`)."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -9,8 +11,8 @@ from janus_jax.model.adaptors import Adaptor, Embedding
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.heads import ImageHead, TextHead
-from janus_jax.model.layers import causal_mask
-from janus_jax.model.transformer import Transformer
+from janus_jax.model.layers import Int8Linear, causal_mask
+from janus_jax.model.transformer import Transformer, Unrolled
 from janus_jax.model.understanding_encoder import UnderstandingEncoder
 
 
@@ -61,7 +63,7 @@ class Janus(nnx.Module):
         """Packed rows to hidden states [B, T, D] after the final norm (see `embed`; positions and
         segment_ids int32 [B, T])."""
         x = self.embed(tokens, pictures, image_ids, picture_slots, image_slots)
-        return self.transformer(x, positions, causal_mask(segment_ids))[0]
+        return self.transformer(x, positions, causal_mask(segment_ids))
 
 
 def overwrite(x, features, slots):
@@ -73,3 +75,19 @@ def overwrite(x, features, slots):
 def abstract(config: JanusConfig) -> Janus:
     """The model's shapes and shardings on the current mesh, nothing allocated."""
     return jax.eval_shape(lambda: Janus(config, nnx.Rngs(0)))
+
+
+def serving(model: Janus, int8: bool = False, blocks=None) -> Janus:
+    """The model with an `Unrolled` transformer, and with int8 heads and layers if asked; the rest is shared.
+    A model that has one already is returned as it is. blocks: the layers, by default those of the model."""
+    if isinstance(model.transformer, Unrolled):
+        return model
+    stacked, kind = model.transformer, jax.jit(Int8Linear) if int8 else lambda linear: linear
+    if blocks is None:
+        blocks = (stacked.layer(i) for i in range(stacked.config.layers))
+    served, head = copy.copy(model), model.image_head
+    served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
+    served.text_head, served.image_head = copy.copy(model.text_head), copy.copy(head)
+    served.text_head.linear = kind(model.text_head.linear)
+    served.image_head.fc1, served.image_head.fc2 = kind(head.fc1), kind(head.fc2)
+    return served

@@ -39,15 +39,65 @@ class Linear(nnx.Module):
         self.spec, self.out, self.dtype = spec, out, jnp.dtype(dtype)
 
     def __call__(self, x):  # [B, T, in] -> [B, T, out]
-        w, (b, t, d) = use(self.kernel, self.spec, self.dtype), x.shape
+        b, t, d = x.shape
         # As a plain matrix product: XLA's CPU backward of the three-dimensional one is 2.5 times slower.
         flat = x.astype(self.dtype).reshape(b * t, d, out_sharding=jax.P(self.out[0], None))
-        y = jnp.matmul(
-            flat, w, out_sharding=jax.P(self.out[0], self.out[2]), preferred_element_type=jnp.float32
-        )
+        y = self.product(flat, jax.P(self.out[0], self.out[2]))
         if self.bias is not None:
             y = y + use(self.bias, jax.P(self.spec[1]), jnp.float32)
         return y.astype(self.dtype).reshape(b, t, -1, out_sharding=self.out)
+
+    def product(self, x, out):  # [N, in] -> float32 [N, out]
+        w = use(self.kernel, self.spec, self.dtype)
+        if len(x) == 1 and self.dtype != jnp.float32:
+            # XLA's CPU product of one bfloat16 row is ten times slower than that of two.
+            return self.product(jnp.concatenate([x, x]), out)[:1]
+        return jnp.matmul(x, w, out_sharding=out, preferred_element_type=jnp.float32)
+
+
+class Fused(Linear):
+    """Several maps of one input as one product. The columns lie by tensor shard first, then by part, so that
+    `split_parts` moves nothing between devices."""
+
+    def __init__(self, linears: list[Linear]):
+        first, n = linears[0], sh.tensor_shards()
+        d = len(first.kernel[...])
+        shards = [w.kernel[...].reshape(d, n, -1, out_sharding=sh.SHARDS_DNF) for w in linears]
+        self.kernel = nnx.Param(jnp.stack(shards, 2).reshape(d, -1, out_sharding=first.spec))
+        self.bias, self.spec, self.out, self.dtype = nnx.data(None), first.spec, first.out, first.dtype
+
+
+def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
+    """The results [B, T, F] of the `count` maps whose joint result `Fused` gave, y [B, T, count * F]."""
+    b, t, _ = y.shape
+    y = y.reshape(b, t, sh.tensor_shards(), count, -1, out_sharding=sh.SHARDS_BTNPF)
+    return [y[:, :, :, i].reshape(b, t, -1, out_sharding=sh.ACT_BTF) for i in range(count)]
+
+
+class Int8Linear(Linear):
+    """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output, rows of x
+    rounded to int8 likewise as they come, products summed exactly in int32."""
+
+    def __init__(self, linear: Linear):
+        self.kernel, self.scale = (nnx.Param(x) for x in int8(linear.kernel[...].swapaxes(0, 1)))
+        self.bias, self.spec, self.out, self.dtype = linear.bias, linear.spec, linear.out, linear.dtype
+
+    def product(self, x, out):  # [N, in] -> float32 [N, out]
+        if len(x) == 1:
+            return self.product(jnp.concatenate([x, x]), out)[:1]  # as above: the int8 product is the same
+        d_out = self.spec[1]
+        kernel = jax.sharding.reshard(self.kernel[...], sh.gathered(jax.P(d_out, self.spec[0])))
+        x, scale = int8(x)
+        y = jax.lax.dot_general(
+            x, kernel, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32, out_sharding=out
+        )
+        return y.astype(jnp.float32) * scale[:, None] * use(self.scale, jax.P(d_out), jnp.float32)
+
+
+def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows [N, D] as int8 and the float32 scales [N] that give them back: symmetric, nearest."""
+    scale = jnp.maximum(jnp.abs(x.astype(jnp.float32)).max(-1), 1e-30) / 127
+    return jnp.round(x / scale[:, None]).astype(jnp.int8), scale
 
 
 class MLP(nnx.Module):
@@ -62,7 +112,7 @@ class MLP(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention; `rope` and `cache` are given by the language model only."""
+    """Multi-head attention; `rope` is given by the language model only."""
 
     def __init__(self, width: int, heads: int, dtype, rngs: nnx.Rngs, bias: bool):
         self.q, self.k, self.v = (
@@ -71,15 +121,12 @@ class Attention(nnx.Module):
         self.o = Linear(width, width, sh.W_FD, sh.ACT_BTD, dtype, rngs, bias)
         self.heads = heads
 
-    def __call__(self, x, mask=None, rope=None, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
+    def __call__(self, x, mask=None, rope=None):  # [B, T, D] -> [B, T, D]
         b, t, d = x.shape
         q, k, v = (p(x).reshape(b, t, self.heads, d // self.heads) for p in (self.q, self.k, self.v))
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        if cache is not None:
-            k, v = (jax.lax.dynamic_update_slice_in_dim(old, new, at, 1) for old, new in zip(cache, (k, v)))
-            cache = (k, v)
-        return self.o(attend(q, k, v, mask).reshape(b, t, d)), cache
+        return self.o(attend(q, k, v, mask).reshape(b, t, d))
 
 
 def attend(q, k, v, mask=None):

@@ -25,7 +25,7 @@ class Block(nnx.Module):
         self.mlp = MLP(config.width, config.mlp_width, config.width, dtype, rngs)
 
     def __call__(self, x):  # [B, N, C]
-        x = x + self.attention(self.norm1(x))[0]
+        x = x + self.attention(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 

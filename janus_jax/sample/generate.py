@@ -55,12 +55,10 @@ def generate_ids(
     conditional, starts = decode.left_pad(rows, pad, count)
     unconditional, _ = decode.left_pad([processor.unconditional(row) for row in rows], pad, count)
     keys = jnp.stack([*keys, *[keys[-1]] * (count - len(rows))])
-    put = functools.partial(jax.device_put, device=jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
     ids = decode.image_ids(
-        model, put(conditional), put(unconditional), put(starts), put(keys),
-        jnp.float32(cfg_scale), jnp.float32(temperature), processor.generation_tokens,
-    )  # fmt: skip
-    return np.asarray(ids)[: len(rows)]
+        model, conditional, unconditional, starts, keys, cfg_scale, temperature, processor.generation_tokens
+    )
+    return ids[: len(rows)]
 
 
 def generate(

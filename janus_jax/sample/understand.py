@@ -55,13 +55,12 @@ def understand_batch(
     pixels = np.stack([*pictures, *[pictures[-1]] * (rows - len(pictures))])
     key = jax.random.key(seed)
     keys = jnp.stack([key] * rows)
-    put = lambda x: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
     eos = processor.tokenizer.eos
     out = decode.text_ids(
-        model, put(ids), put(bt.pixels(pixels)), put(slot_rows), put(starts), put(keys), jnp.int32(eos),
-        jnp.float32(temperature), None if top_p == 1.0 else jnp.float32(top_p), max_new_tokens,
+        model, ids, bt.pixels(pixels), slot_rows, starts, keys, eos, temperature,
+        None if top_p == 1.0 else jnp.float32(top_p), max_new_tokens,
     )  # fmt: skip
-    answers = np.asarray(out)[: len(prompts)]
+    answers = out[: len(prompts)]
     return [
         processor.tokenizer.decode(row[: row.tolist().index(eos)] if eos in row else row).strip()
         for row in answers
