@@ -20,6 +20,7 @@ from janus_jax import sharding as sh
 from janus_jax.convert import source as sources
 from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
+from janus_jax.convert.tensors import contiguous
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 from janus_jax.model.janus import Janus, abstract, serving
@@ -92,14 +93,19 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
     target.write_own(directory, entries, config, processor)
 
 
-def import_weights(path, params: dict, *, partly: bool = False) -> tuple[dict, list[str]]:
+def import_weights(path, params: dict, *, partly: bool = False, config=None) -> tuple[dict, list[str]]:
     """`params` with the tensors of a source put in their place, on their shardings, one by one.
 
     path: anything that `convert.source.open_source` knows, pickles excepted. partly: it may hold some children
-    only. Returns the tree and the children that were read.
+    only. config: the model's; the sizes that no shape tells (heads, rope_theta, ...) are compared with it.
+    Returns the tree and the children that were read.
     Raises ValueError naming every tensor that is missing, unknown or of another shape, or damaged.
     """
     source = sources.open_source(path)
+    here = {} if config is None else table.facts(config)
+    wrong = [f"{k} is {v!r} there, {here[k]!r} here" for k, v in source.facts.items() if here.get(k, v) != v]
+    if wrong:
+        raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(wrong)}")
     children = require_fit(source, params, partly)
     tree = placed(source, params)
     source.settle()
@@ -133,10 +139,10 @@ def placed(source: sources.Source, tree, prefix: str = "", layer: int | None = N
         name = prefix + ".".join(str(k.key) for k in path)
         if name not in source.leaves:
             return x
-        if layer is None:
-            return jax.device_put(source.read(name).astype(x.dtype, copy=False), x.sharding)
-        spec = jax.NamedSharding(x.sharding.mesh, jax.P(*x.sharding.spec[1:]))
-        return jax.device_put(source.read(name, layer).astype(x.dtype, copy=False), spec)
+        sharding = x.sharding
+        if layer is not None:
+            sharding = jax.NamedSharding(sharding.mesh, jax.P(*sharding.spec[1:]))
+        return jax.device_put(contiguous(source.read(name, layer), x.dtype), sharding)
 
     return jax.tree.map_with_path(put, tree)
 

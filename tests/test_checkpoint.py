@@ -4,6 +4,7 @@ import copy
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,8 @@ from safetensors.numpy import load_file, save_file
 import janus_jax
 from janus_jax import optim
 from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights, leaves
+from janus_jax.convert import target
+from janus_jax.convert.source import open_source
 from janus_jax.data.pipeline import Rows, batches, count_examples
 from janus_jax.model.janus import serving
 from janus_jax.model.transformer import Unrolled
@@ -195,6 +198,30 @@ def test_load_elsewhere_says_what_is_wrong(tmp_path, one_device):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):
         janus_jax.load(tmp_path)
+
+
+def test_a_bit_that_flips_after_the_export_is_noticed(weights, tmp_path, one_device):
+    shutil.copytree(weights[0], tmp_path / "copy")
+    with open(tmp_path / "copy" / FILE, "r+b") as file:
+        file.seek(-3, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-3, os.SEEK_END)
+        file.write(bytes([byte ^ 4]))
+    with pytest.raises(
+        ValueError, match=r"checksum: understanding_encoder.positions is not what was written"
+    ):
+        janus_jax.load(tmp_path / "copy")
+
+
+def test_weights_stored_in_bfloat16_stay_so(weights, tmp_path, one_device):
+    target.convert(open_source(weights[0]), tmp_path / "half", "janus_jax", "bfloat16")
+    model, _ = janus_jax.load(tmp_path / "half", unrolled=False)
+    assert model.config.dtype == "bfloat16" and model.image_head.fc1.kernel.dtype == jnp.bfloat16
+    assert model.generation_encoder.codebook.dtype == jnp.float32
+    params, _ = import_weights(tmp_path / "half", tiny.make_state(TX, FLAMES).params)
+    kernel = params["image_head"]["fc1"]["kernel"]
+    assert kernel.dtype == jnp.float32, "a stage trains float32 weights, whatever they were stored in"
+    assert np.array_equal(kernel, model.image_head.fc1.kernel[...].astype(jnp.float32))
 
 
 def test_every_tensor_that_does_not_fit_is_named(weights, tmp_path, one_device):

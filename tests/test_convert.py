@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gzip
+import importlib
 import json
 import pathlib
 
@@ -163,11 +164,13 @@ def test_a_config_that_our_model_cannot_be_is_refused_in_words():
     llm = {"num_attention_heads": 8, "num_key_value_heads": 2, "attention_bias": True, "hidden_act": "gelu",
            "rope_scaling": {"type": "linear", "factor": 2}, "head_dim": 64, "hidden_size": 64}  # fmt: skip
     values = {"language_config": llm, "aligner_config": {"params": {"projector_type": "linear"}},
-              "vision_config": {"params": {"select_feature": "patch", "model_name": "other"}}}  # fmt: skip
+              "vision_config": {"params": {"select_feature": "patch", "model_name": "other",
+              "pixel_mean": [0.5] * 3, "select_layer": -30}}}  # fmt: skip
     text = "\n".join(janus_torch.plan(values, {}).problems)
     for word in (
         "num_key_value_heads is 2", "attention_bias is True", "hidden_act is 'gelu'", "rope_scaling is 'linear'",
         "head_dim is 64", "projector_type is 'linear'", "select_feature is 'patch'", "model_name is 'other'",
+        "pixel_mean and pixel_std are set", "select_layer is -30, of a tower of 24 layers",
     ):  # fmt: skip
         assert word in text
     text = "\n".join(
@@ -352,14 +355,31 @@ def test_the_originals_small_files(original, tmp_path):
     assert janus_torch.plan(released, {}).config == sizes.janus_pro_7b()
 
 
-def test_generation_defaults_travel(hf, tmp_path):
-    processor = Processor(
-        foreign.tokenizer(), Template(*foreign.ROLES), 16, 16, cfg_scale=3.0, temperature=0.5
-    )
-    tmp_path.mkdir(exist_ok=True)
+def test_generation_defaults_travel(tmp_path):
+    template = Template(*foreign.ROLES, system="")
+    processor = Processor(foreign.tokenizer(), template, 16, 16, cfg_scale=3.0, temperature=0.5)
     sidecars.write_transformers(tmp_path, processor, foreign.config())
     again = sidecars.read_processor(tmp_path, foreign.config())
-    assert (again.cfg_scale, again.temperature) == (3.0, 0.5)
+    assert (again.cfg_scale, again.temperature, again.template) == (3.0, 0.5, template)
+    processor.template = Template(system="You paint.")
+    with pytest.raises(
+        ValueError, match=r"system is 'You paint.'; transformers' processor has one fixed text"
+    ):
+        sidecars.write_transformers(tmp_path, processor, foreign.config())
+
+
+@pytest.mark.parametrize("layout", ["deepseek", "transformers"])
+def test_the_benchmarks_checkpoints_balance(tmp_path, layout, monkeypatch):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+    make_checkpoint = importlib.import_module("make_checkpoint")
+    monkeypatch.setattr(make_checkpoint, "POOL", 9973)
+    monkeypatch.setattr(make_checkpoint, "PIECE", 5000)
+    make_checkpoint.make(foreign.config(), layout, tmp_path / "random", pro=True, vocabulary=300)
+    source = open_source(tmp_path / "random").require()
+    assert source.kind == layout and len(source.kept) == (14 if layout == "deepseek" else 0)
+    assert {str(dtype) for _, dtype in source.leaves.values()} == {"bfloat16"}
+    back = convert(convert(tmp_path / "random", tmp_path / "ours", "janus_jax"), tmp_path / "back", layout)
+    foreign.same_tensors(tmp_path / "random", back)
 
 
 # Stages

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import dataclasses
 import re
 
 import foreign
@@ -138,7 +139,12 @@ def test_a_language_model_alone(tmp_path, one_device):
     alone = transformers.LlamaForCausalLM(config)
     alone.model.load_state_dict(llama.state_dict())
     alone.save_pretrained(tmp_path / "llm")
+    (tmp_path / "llm" / "tokenizer.json").write_text("{}")  # a part's tokenizer is not Janus's
     source = open_source(tmp_path / "llm")
+    target.convert(source, tmp_path / "ours", "janus_jax")
+    foreign.same_tensors(
+        tmp_path / "ours", {k: torch.from_numpy(x) for k, x in foreign.leaves_of(source).items()}
+    )
     assert source.kind == "deepseek_llm" and source.facts["transformer.heads"] == 4
     params, children = import_weights(tmp_path / "llm", shapes(), partly=True)
     assert children == ["text_embedding", "text_head", "transformer"]
@@ -185,3 +191,19 @@ def test_a_part_of_other_sizes_names_the_fields(siglip, tmp_path, one_device):
     params = sh.concrete(nnx.to_pure_dict(nnx.state(abstract(tiny.CONFIG))))
     with pytest.raises(ValueError, match=r"understanding_encoder\.patch_size is 8 there, 4 here"):
         import_weights(tmp_path, params, partly=True)
+
+
+def test_sizes_that_no_shape_tells_are_compared_with_the_models(siglip, tmp_path, one_device):
+    siglip.save_pretrained(tmp_path / "tower")
+    config = foreign.config()
+    import_weights(tmp_path / "tower", shapes(), partly=True, config=config)
+    other = dataclasses.replace(
+        config,
+        understanding_encoder=dataclasses.replace(config.understanding_encoder, heads=8),
+        transformer=dataclasses.replace(config.transformer, rope_theta=5e5),
+    )
+    with pytest.raises(ValueError, match=r"understanding_encoder\.heads is 4 there, 8 here"):
+        import_weights(tmp_path / "tower", shapes(), partly=True, config=other)
+    whole = foreign.save_transformers(tmp_path / "hf")
+    with pytest.raises(ValueError, match=r"rope_theta is 10000\.0 there, 500000\.0 here"):
+        import_weights(whole, shapes(), config=other)

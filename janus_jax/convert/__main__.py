@@ -19,7 +19,10 @@ def define_flags():
     flags.DEFINE_string("target", None, "The directory to write; it must not exist.", required=True)
     flags.DEFINE_enum("format", None, target.FORMATS, "The layout to write.", required=True)
     flags.DEFINE_enum(
-        "dtype", None, ("float32", "bfloat16"), "Of the weights; by default as they are stored."
+        "dtype",
+        None,
+        ("float32", "bfloat16"),
+        "Of the weights (the VQ tokenizer keeps its own); by default as stored.",
     )
     flags.DEFINE_string("revision", None, "Of a hub id: a branch, tag or commit.")
     flags.DEFINE_bool("allow_pickle", False, "PyTorch's .bin and .pt may be read, tensors only.")
@@ -52,7 +55,7 @@ def main(_):
 
 
 def describe(source, layout: str):
-    count = sum(len(row.names) for row in source.plan.rows)
+    count = len({name for row in source.plan.rows for name in row.names})
     print(f"{source.path}: {source.kind}, {len(source.leaves)} leaves from {count} tensors")
     sizes = target.tb.fields({name: shape for name, (shape, _) in source.leaves.items()}) | source.facts
     print("  " + ", ".join(f"{name}={value}" for name, value in sizes.items()))

@@ -42,7 +42,8 @@ def find(path: pathlib.Path, allow_pickle: bool) -> Weights:
     if forbidden and not allow_pickle:
         raise ValueError(
             f"{directory}: {', '.join(forbidden)} is a Python pickle, which can run code when it is read; "
-            f"where you trust it, say --allow_pickle (allow_pickle=True): then only tensors are rebuilt from it"
+            f"where you trust it, load it with allow_pickle=True or convert it once, by python -m "
+            f"janus_jax.convert --allow_pickle: then only tensors are rebuilt from it"
         )
     tensors, left_out = {}, {}
     for file in files:

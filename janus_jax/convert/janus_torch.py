@@ -85,9 +85,16 @@ def _tower(params: dict) -> tuple[UnderstandingEncoderConfig, list[str]]:
         )
     if feature != "same":
         problems.append(f"vision_config.params.select_feature is {feature!r}; this model can only be 'same'")
+    if params.get("pixel_mean") is not None or params.get("pixel_std") is not None:
+        problems.append(
+            "vision_config.params.pixel_mean and pixel_std are set; this model takes pictures that the processor "
+            "has normalised, so move them to preprocessor_config.json"
+        )
     depth, select = sizes["layers"], params.get("select_layer", -1)
     # The original builds the blocks up to the selected one only; the final norm always follows.
     sizes["layers"] = min(depth, depth + select + 1) if select <= 0 else min(depth, select)
+    if sizes["layers"] < 1:
+        problems.append(f"vision_config.params.select_layer is {select}, of a tower of {depth} layers")
     return UnderstandingEncoderConfig(**sizes), problems
 
 

@@ -18,20 +18,22 @@ PICTURES = {  # how a picture is read; the released models' values (preprocessor
 }  # fmt: skip
 
 
-def read_processor(directory: pathlib.Path, config: JanusConfig | None) -> Processor:
+def read_processor(directory: pathlib.Path, config: JanusConfig) -> Processor:
     """From the tokenizer.json of a released Janus. The roles go by its generation: Janus-Pro's vocabulary has
     tokens for them, Janus-1.3B's has not and writes the words."""
     tokenizer = Tokenizer.load(directory)
     pro = all(tokenizer.backend.token_to_id(role) is not None for role in PRO_ROLES)
-    template = Template(*PRO_ROLES) if pro else Template()
-    sizes = config or JanusConfig()
+    settings, system = directory / "processor_config.json", SYSTEM
+    if settings.is_file() and not read_json(settings).get("use_default_system_prompt", True):
+        system = ""
+    template = Template(*PRO_ROLES, system) if pro else Template(system=system)
     fields = {}
     if (directory / "generation_config.json").is_file():
         said = read_json(directory / "generation_config.json")
         names = {"guidance_scale": "cfg_scale", "temperature": "temperature"}
         fields = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
     return Processor(
-        tokenizer, template, sizes.understanding_encoder.tokens, sizes.generation_encoder.tokens, **fields
+        tokenizer, template, config.understanding_encoder.tokens, config.generation_encoder.tokens, **fields
     )
 
 
@@ -88,7 +90,12 @@ def write_deepseek(directory: pathlib.Path, processor: Processor, config: JanusC
 
 def write_transformers(directory: pathlib.Path, processor: Processor, config: JanusConfig):
     """What JanusProcessor.from_pretrained and generate of transformers read."""
-    t, tower = processor.tokenizer, config.understanding_encoder
+    t, tower, system = processor.tokenizer, config.understanding_encoder, processor.template.system
+    if system not in ("", SYSTEM):
+        raise ValueError(
+            f"processor.json: system is {system!r}; transformers' processor has one fixed text or none: make it "
+            f"empty, and give yours as a system message"
+        )
     tokens = {"image_token": "placeholder", "boi_token": "begin_of_image", "eoi_token": "end_of_image"}
     extra = {name: SPECIALS[special] for name, special in tokens.items()}
     _tokenizer(directory, processor, "PreTrainedTokenizerFast", {"extra_special_tokens": extra})
@@ -100,7 +107,7 @@ def write_transformers(directory: pathlib.Path, processor: Processor, config: Ja
     _json(directory, "preprocessor_config.json", pictures)
     conversation = {
         "processor_class": "JanusProcessor", "num_image_tokens": processor.understanding_tokens,
-        "use_default_system_prompt": processor.template.system == SYSTEM,
+        "use_default_system_prompt": system == SYSTEM,
     }  # fmt: skip
     _json(directory, "processor_config.json", conversation)
     (directory / "chat_template.jinja").write_text(chat_template(processor.template))
@@ -137,7 +144,7 @@ def chat_template(t: Template) -> str:
     user, assistant = json.dumps(t.user), json.dumps(t.assistant)
     return (
         f"{{%- set roles = {{'user': {user}, 'assistant': {assistant}}} -%}}\n"
-        f"{{%- set seps = ['\\n\\n', {json.dumps(SPECIALS['eos'])}] -%}}\n"
+        f"{{%- set seps = ['\\n\\n', {json.dumps(SPECIALS['eos'], ensure_ascii=False)}] -%}}\n"
         "{%- set ns = namespace(text='', turn='', k=0) -%}\n"
         "{%- for message in messages -%}\n"
         "{%- set ns.turn = '' -%}\n"

@@ -98,7 +98,8 @@ def _transformers(values: dict, tensors: dict) -> Plan:
         Ignored("*.position_ids", "a buffer that counts positions"),
     )
     facts = {f"{TOWER}.heads": heads} if heads else {}
-    return Plan(KIND, parts.tower_rows(sizes, root, "out_proj"), ignored, facts=facts, notes=(NOTE,))
+    notes = () if section.get("hidden_act") == "gelu" else (NOTE,)
+    return Plan(KIND, parts.tower_rows(sizes, root, "out_proj"), ignored, facts=facts, notes=notes)
 
 
 def _require(tensors: dict, *names: str):

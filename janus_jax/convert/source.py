@@ -39,7 +39,8 @@ class Source:
     def __init__(self, weights: files.Weights, plan: tb.Plan, allow_extra: bool, manifest: dict):
         self.path, self.kind, self.config = weights.directory, plan.kind, plan.config
         self.tensors, self.plan, self.manifest = weights.tensors, plan, manifest
-        self.facts, self.notes = plan.facts, plan.notes
+        self.facts = plan.facts if plan.config is None else tb.facts(plan.config)
+        self.notes = plan.notes
         self.rows = {row.ours: row for row in plan.rows}
         self.ignored, self.kept = dict(weights.left_out), {}
         self._extra, self._damage = [], {}
@@ -135,16 +136,15 @@ class Source:
             raise ValueError(f"{self.path}: damaged weights:{tb.listed(list(self._damage.values()))}")
 
     def processor(self) -> Processor | None:
-        """The tokenizer and template beside the weights; None for a part that has none.
+        """The tokenizer and template beside the weights of a whole Janus; None for a part.
 
         Raises FileNotFoundError or ValueError when they are missing or belong to other weights.
         """
-        if self.config is None and not (self.path / "tokenizer.json").is_file():
+        if self.config is None:
             return None
-        read = sidecars.read_processor if self.kind != OWN else lambda path, config: Processor.load(path)
-        processor = read(self.path, self.config)
-        if self.config is not None:
-            sidecars.require_fitting(self, processor.tokenizer)
+        own = self.kind == OWN
+        processor = Processor.load(self.path) if own else sidecars.read_processor(self.path, self.config)
+        sidecars.require_fitting(self, processor.tokenizer)
         return processor
 
 
@@ -189,13 +189,8 @@ def _own(weights: files.Weights, values: dict, allow_extra: bool) -> Source:
         rows, problems = tb.own_rows(expected), tb.differing(shapes, expected)
     manifest_file = directory / "manifest.json"
     manifest = files.read_json(manifest_file) if manifest_file.is_file() else {}
-    facts = {} if config is None else {"transformer.heads": config.transformer.heads}
-    source = Source(
-        weights,
-        tb.Plan(OWN, rows, config=config, problems=tuple(problems), facts=facts),
-        allow_extra,
-        manifest,
-    )
+    plan = tb.Plan(OWN, rows, config=config, problems=tuple(problems))
+    source = Source(weights, plan, allow_extra, manifest)
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source

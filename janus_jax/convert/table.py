@@ -153,6 +153,17 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
     return found | ({"generation_encoder.levels": len(levels)} if levels else {})
 
 
+UNSHAPED = (  # sizes that no shape tells, so that weights of others would load and compute something else
+    "transformer.heads", "transformer.rope_theta", "transformer.norm_eps", "understanding_encoder.heads",
+    "understanding_encoder.image_size", "generation_encoder.norm_groups",
+)  # fmt: skip
+
+
+def facts(config) -> dict:
+    """The sizes of a JanusConfig that no shape tells."""
+    return {key: getattr(getattr(config, key.split(".")[0]), key.split(".")[1]) for key in UNSHAPED}
+
+
 def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:
     """The sizes in which two sets of leaves' shapes differ, in words."""
     a, b = fields(source), fields(model)
@@ -180,7 +191,7 @@ class Plan:
     """What one kind of source is to us.
 
     config: the sizes of a whole Janus, None for a part. problems: what its config.json says that our model
-    cannot represent. facts: sizes that no shape tells ("transformer.heads"). notes: what a user should know.
+    cannot represent. facts: of a part, sizes that no shape tells (`UNSHAPED`). notes: what a user should know.
     image_token_id: the placeholder's id where the config names it.
     """
 

@@ -103,9 +103,8 @@ def write_own(
             sums[entry.name].append(zlib.crc32(piece.reshape(-1).view(np.uint8)))
             yield piece
 
-    entries = sorted(
-        entries, key=lambda e: e.name
-    )  # the same weights make the same file, whatever the source
+    # By name: the same weights make the same file, whatever they come from.
+    entries = sorted(entries, key=lambda e: e.name)
     entries, kept = (
         [dataclasses.replace(e, pieces=lambda e=e: summed(e)) for e in some] for some in (entries, kept)
     )
