@@ -5,6 +5,7 @@ import math
 import pathlib
 
 from janus_jax.batch import TASKS
+from janus_jax.convert.source import open_source
 from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
 from janus_jax.model.layers import REMAT
@@ -202,8 +203,14 @@ def _file_problems(experiment: Experiment, files: bool) -> list[str]:
         problems.append(f"tokenizer: no tokenizer.json in {experiment.tokenizer}")
     for name, stage in experiment.stages.items():
         for directory in stage.init if files else ():
-            if directory != "previous" and not pathlib.Path(directory, "model.safetensors").is_file():
-                problems.append(
-                    f"stages.{name}.init: no model.safetensors in {directory}; put the weights there"
-                )
+            if directory != "previous":
+                problems += [f"stages.{name}.init: {problem}" for problem in _source_problems(directory)]
     return problems
+
+
+def _source_problems(path: str) -> list[str]:
+    """What keeps weights from being read; see `convert.source`."""
+    try:
+        return [f"{path}: {problem}" for problem in open_source(path).check()]
+    except (OSError, ValueError) as error:
+        return [str(error)]

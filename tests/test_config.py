@@ -6,7 +6,9 @@ import dataclasses
 import pathlib
 import typing
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import janus_jax
 from janus_jax import checks, experiment
@@ -232,7 +234,7 @@ def test_missing_files_are_named(tmp_path):
     }  # fmt: skip
     lines = refusal(missing, files=True)
     for field, said in (
-        ("stages.stage1.init", "no model.safetensors in no/weights; put the weights there"),
+        ("stages.stage1.init", "no/weights: no such path here"),
         ("tokenizer", "no tokenizer.json in no/tokenizer"),
         ("data.understanding", "no file no/chats.json"),
         ("data.generation", "no file no/captions.json"),
@@ -241,8 +243,10 @@ def test_missing_files_are_named(tmp_path):
     ):
         assert any(line.startswith(field) and said in line for line in lines), (field, lines)
     assert len(lines) == 6
-    (tmp_path / "model.safetensors").touch()
+    save_file({"generation_embedding.table": np.zeros((64, 8), np.float32)}, tmp_path / "model.safetensors")
     checked({"stages.stage1.init": str(tmp_path)}, files=True)
+    save_file({"lm_head.weight": np.zeros((64, 8), np.float32)}, tmp_path / "model.safetensors")
+    assert all(str(tmp_path) in x for x in refusal({"stages.stage1.init": str(tmp_path)}, files=True))
 
 
 def test_unknown_config_file_names_the_nearest(tmp_path, monkeypatch):

@@ -7,15 +7,11 @@ import pathlib
 from tokenizers import processors
 
 from janus_jax.convert.files import read_json
-from janus_jax.data.processor import SYSTEM, Processor, Template
+from janus_jax.data.processor import SYSTEM, Processor, Template, read_preprocessor
 from janus_jax.data.tokenizer import SPECIALS, Tokenizer
 from janus_jax.model.config import JanusConfig
 
 PRO_ROLES = ("<|User|>", "<|Assistant|>")
-PICTURES = {  # how a picture is read; the released models' values (preprocessor_config.json)
-    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "min_size": 14, "rescale_factor": 1 / 255,
-    "do_normalize": True,
-}  # fmt: skip
 
 
 def read_processor(directory: pathlib.Path, config: JanusConfig) -> Processor:
@@ -27,11 +23,12 @@ def read_processor(directory: pathlib.Path, config: JanusConfig) -> Processor:
     if settings.is_file() and not read_json(settings).get("use_default_system_prompt", True):
         system = ""
     template = Template(*PRO_ROLES, system) if pro else Template(system=system)
-    fields = {}
+    fields = read_preprocessor(directory)
+    del fields["image_size"]  # the tower's, by its own config
     if (directory / "generation_config.json").is_file():
         said = read_json(directory / "generation_config.json")
         names = {"guidance_scale": "cfg_scale", "temperature": "temperature"}
-        fields = {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
+        fields |= {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
     return Processor(
         tokenizer, template, config.understanding_encoder.tokens, config.generation_encoder.tokens, **fields
     )
@@ -71,13 +68,29 @@ def file_hash(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _pictures(processor: Processor) -> dict:
+    """How a picture to understand becomes numbers, in the words of preprocessor_config.json. Their code pads
+    with the mean colour; pixels left in [0, 1] are padded with grey."""
+    plain = (processor.image_mean, processor.image_std) == ((0.0,) * 3, (1.0,) * 3)
+    mean, std = ((0.5,) * 3,) * 2 if plain else (processor.image_mean, processor.image_std)
+    if processor.background != tuple(int(255 * x) for x in mean):
+        raise ValueError(
+            f"processor.json: background is {processor.background}; their processors pad with the mean's colour "
+            f"{tuple(int(255 * x) for x in mean)}"
+        )
+    return {
+        "image_mean": mean, "image_std": std, "min_size": 14, "rescale_factor": 1 / 255,
+        "do_normalize": not plain,
+    }  # fmt: skip
+
+
 def write_deepseek(directory: pathlib.Path, processor: Processor, config: JanusConfig):
     """What VLChatProcessor.from_pretrained reads."""
     t = processor.template
     _tokenizer(directory, processor, "LlamaTokenizerFast", {})
-    pictures = PICTURES | {
+    pictures = _pictures(processor) | {
         "image_processor_type": "VLMImageProcessor", "processor_class": "VLChatProcessor",
-        "image_size": config.understanding_encoder.image_size, "background_color": [127, 127, 127],
+        "image_size": config.understanding_encoder.image_size, "background_color": processor.background,
     }  # fmt: skip
     _json(directory, "preprocessor_config.json", pictures)
     conversation = {
@@ -99,7 +112,7 @@ def write_transformers(directory: pathlib.Path, processor: Processor, config: Ja
     tokens = {"image_token": "placeholder", "boi_token": "begin_of_image", "eoi_token": "end_of_image"}
     extra = {name: SPECIALS[special] for name, special in tokens.items()}
     _tokenizer(directory, processor, "PreTrainedTokenizerFast", {"extra_special_tokens": extra})
-    pictures = PICTURES | {
+    pictures = _pictures(processor) | {
         "image_processor_type": "JanusImageProcessor", "processor_class": "JanusProcessor", "resample": 3,
         "size": {"height": tower.image_size, "width": tower.image_size}, "do_resize": True,
         "do_rescale": True, "do_pad": True,
