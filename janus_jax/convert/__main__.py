@@ -9,7 +9,7 @@ from absl import app, flags
 
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
-from janus_jax.sample.generate import plainly
+from janus_jax.sample.terminal import plainly
 
 
 def define_flags():
