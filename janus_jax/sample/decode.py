@@ -204,7 +204,8 @@ def text_ids(
     """Up to `most` text ids per row, int32 [B, most]; after a row's end of sentence all are eos.
 
     prompts int32 [B, L]; pictures float32 [B, M, H, W, 3]; slots int32 [B, L] as batch.picture_slots.
-    stream(ids [B, n]) is called as ids come; n is 1 on CPU, where a token takes long.
+    stream(ids [B, n]) is called as ids come, and may return True to end; n is 1 on CPU, where a token takes
+    long.
     """
     model = serving(model)
     rows, length = prompts.shape
@@ -222,9 +223,7 @@ def text_ids(
         )  # fmt: skip
         ids = np.asarray(ids)[:rows, : most - first]
         out[:, first : first + steps] = ids
-        if stream is not None:
-            stream(ids)
-        if np.asarray(done).all():
+        if (stream is not None and stream(ids)) or np.asarray(done).all():
             break
     return out
 
