@@ -105,7 +105,7 @@ def their_ids(directory: str) -> dict:
 
 def ids_of(side: str, directory: pathlib.Path) -> dict:
     command = [sys.executable, __file__, f"--dir={directory}", f"--part={side}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{side} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
