@@ -133,8 +133,7 @@ def main(_):
 
     f = flags.FLAGS
     numbers = dict(max_new_tokens=f.max_new_tokens, temperature=f.temperature, top_p=f.top_p, seed=f.seed)
-    checked = {name: x for name, x in numbers.items()}
-    options.check(**checked)
+    options.check(**numbers)
     for path in f.image:
         open_picture(path, "--image")  # a wrong name is told before minutes of loading
     source = open_source(f.model, allow_pickle=f.allow_pickle)
