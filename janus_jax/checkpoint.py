@@ -27,6 +27,7 @@ from janus_jax.model.janus import Janus, abstract, serving
 
 FILE = OWN_FILE
 VQ, BLOCKS = "generation_encoder.", "transformer.blocks."
+CAST = ("kernel", "table", "positions")  # leaves whose every use casts them to the compute dtype first
 
 
 class Checkpointer:
@@ -155,10 +156,10 @@ def load(
     layout, local or by hub id ("owner/name").
 
     dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32); by
-    default the weights are kept as they are stored, float16 as float32, and the compute dtype is the one their
-    config says. "int8" keeps the layers and heads as `Int8Linear` does, the rest in bfloat16, and computes in
-    float32 on CPU, else in bfloat16. unrolled: the form that draws and answers (`model.transformer.Unrolled`);
-    False gives the stacked one, whose rows and gradients the training code knows.
+    default the compute dtype is the one their config says, and the weights are kept as they are stored (float16
+    as float32), matrices of the unrolled form in the compute dtype. "int8" keeps the layers and heads as
+    `Int8Linear` does, the rest in bfloat16, and computes in float32 on CPU, else in bfloat16. unrolled: the form
+    that draws and answers (`model.transformer.Unrolled`); False gives the stacked one, which trains and is saved.
     allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are skipped.
     Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and what is wrong
     with it.
@@ -191,8 +192,11 @@ def _read(source: sources.Source, model: Janus, dtype: str | None, unrolled: boo
 
     def kept_as(path, x):
         name = ".".join(str(k.key) for k in path)
-        stored = source.leaves[name][1] if name in source.leaves else x.dtype
-        to = stored if dtype is None else np.dtype(dtype)
+        to = source.leaves[name][1] if name in source.leaves else x.dtype
+        if dtype is not None:
+            to = np.dtype(dtype)
+        elif unrolled and name.endswith(CAST):
+            to = np.dtype(model.config.dtype)  # what each use would make of it
         return x.update(dtype=to if to == ml_dtypes.bfloat16 and not name.startswith(VQ) else np.float32)
 
     graphdef, state = nnx.split(model)

@@ -34,15 +34,14 @@ class Plan:
             raise ValueError(f"{source.path}: no whole model but parts of one; give a whole one")
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}: must be one of {', '.join(DTYPES[1:])}")
-        kept = lambda name, stored: (
-            "float32" if name.startswith("generation_encoder.") else dtype or str(stored)
+        kept = dtype or source.config.dtype
+        size = lambda name: {"int8": 1, "bfloat16": 2}.get(
+            "" if name.startswith("generation_encoder.") else kept, 4
         )
-        size = lambda name: {"int8": 1, "bfloat16": 2}.get(name, 4)
-        weights = sum(math.prod(shape) * size(kept(n, x)) for n, (shape, x) in source.leaves.items())
+        weights = sum(math.prod(shape) * size(name) for name, (shape, _) in source.leaves.items())
         on_cpu = jax.default_backend() == "cpu"
         compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(dtype, dtype)
-        stored = str(source.leaves["text_head.linear.kernel"][1])
-        return cls(source.config, weights, (dtype or stored, compute), **work)
+        return cls(source.config, weights, (kept, compute), **work)
 
     def needs(self) -> dict[str, int]:
         """Bytes by kind. The cache holds a key and a value of the compute dtype for each layer and token.
