@@ -10,7 +10,7 @@ import pathlib
 import zlib
 
 NAME = "checksums.json"
-LATER = ("_CHECKPOINT_METADATA",)  # Orbax writes the time of the commit into it after the sums are taken
+LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them once the sums are taken
 THREADS, CHUNK = 8, 1 << 24
 
 

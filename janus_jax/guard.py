@@ -129,8 +129,9 @@ class Guard:
     def _too_many(self, spike: Spike) -> FloatingPointError:
         return FloatingPointError(
             f"{self.name}, step {spike.step}: LOSS SPIKE, {_numbers(spike)}. {ROLLBACKS} before it were rolled back "
-            f"and passed over, so it is not the data of one step. Try a lower optim.learning_rate, a longer "
-            f"optim.warmup_steps or a lower optim.clip_norm in another --workdir; spikes.sigma=0 lets them pass."
+            f"and passed over, so it is not the data of one step. In another --workdir try a lower "
+            f"optim.learning_rate, a longer optim.warmup_steps or a lower optim.clip_norm; spikes.sigma=0 lets "
+            f"spikes pass."
         )
 
 
