@@ -1,6 +1,7 @@
 """Orbax checkpoints while a stage trains; a directory of plain weights when it is done.
 
-Checkpoint: state (step, weights, moments) and the position in the data, under DIR/<step>.
+Checkpoint: state (step, weights, moments), the position in the data, what the guard has seen, and the files'
+checksums, under DIR/<step>; one that is damaged is moved to DIR/damaged-<step>, and the one before it is taken.
 Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
 config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it, and every
 other layout that `convert.source` knows, tensor by tensor.
@@ -8,6 +9,7 @@ other layout that `convert.source` knows, tensor by tensor.
 
 import dataclasses
 import pathlib
+import shutil
 
 import grain
 import jax
@@ -15,57 +17,125 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
+from jax.experimental import multihost_utils
 
+from janus_jax import checksums
 from janus_jax import sharding as sh
 from janus_jax.convert import source as sources
 from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
 from janus_jax.data.processor import Processor
+from janus_jax.guard import not_finite
 from janus_jax.model import config as model_config
 from janus_jax.model.janus import Janus, abstract, serving
 
 FILE = OWN_FILE
-VQ, BLOCKS = "generation_encoder.", "transformer.blocks."
+VQ, STACKED = "generation_encoder.", ("transformer", "understanding_encoder")
 CAST = ("kernel", "table", "positions")  # leaves whose every use casts them to the compute dtype first
 
 
 class Checkpointer:
-    """Saves and restores one stage. `data` is a Grain iterator, or None when the data is a function of the step."""
+    """Saves and restores one stage. `data` is a Grain iterator, or None when the data is a function of the step;
+    `guard` has get_state and set_state like it, in values that JSON holds."""
 
-    def __init__(self, directory, keep: int = 2):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self.manager = ocp.CheckpointManager(pathlib.Path(directory).absolute(), options=options)
+    def __init__(self, directory, keep: int = 2, say=print):
+        self.directory, self.say, self.saving = pathlib.Path(directory).absolute(), say, None
+        # Called when all files are there, before the move that makes the checkpoint: none is without its sums.
+        callback = ocp.AsyncOptions(post_finalization_callback=self._sum)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=callback)
+        self.manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def save(self, step: int, state, data=None):
-        """Returns once the state is copied; the files are written in the background."""
+    def save(self, step: int, state, data=None, guard=None):
+        """Returns once the state is copied; the files are written and summed in the background.
+
+        Raises FloatingPointError for a state that is not finite, and saves nothing.
+        """
+        if bad := not_finite(leaves(state)):
+            raise FloatingPointError(
+                f"{self.directory}, step {step}: {len(bad)} arrays hold a NaN or an infinity ({', '.join(bad[:3])}), "
+                f"so this state is not saved; the checkpoints before it are kept. A larger optim.eps or a lower "
+                f"optim.learning_rate keeps updates finite."
+            )
         items = {"state": ocp.args.StandardSave(leaves(state))}
         if data is not None:
             items["data"] = grain.checkpoint.CheckpointSave(data)
+        if guard is not None:
+            items["guard"] = ocp.args.JsonSave(guard.get_state())
+        self.manager.wait_until_finished()  # `saving` is still the step before, which may not be summed yet
+        self.saving = step
         self.manager.save(step, args=ocp.args.Composite(**items))
 
-    def restore(self, state, data=None):
-        """The state of the latest complete checkpoint, and `data` moved to it; `state` itself if there is none."""
-        step = self.manager.latest_step()
+    def restore(self, state, data=None, guard=None):
+        """The state of the latest sound checkpoint, with `data` and `guard` moved to it; `state` itself if there
+        is no checkpoint at all.
+
+        The given state is donated: its arrays make room for those that are read.
+        Raises FileNotFoundError where every checkpoint is damaged.
+        """
+        self.manager.wait_until_finished()
+        step = self._sound_step()
         if step is None:
             return state
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), leaves(state)
         )
+        jax.tree.map(lambda x: x.delete(), leaves(state))
         items = {"state": ocp.args.StandardRestore(target)}
         if data is not None:
             items["data"] = grain.checkpoint.CheckpointRestore(data)
-        restored = self.manager.restore(step, args=ocp.args.Composite(**items))["state"]
-        return state.replace(**restored)
+        if guard is not None:
+            items["guard"] = ocp.args.JsonRestore()
+        restored = self.manager.restore(step, args=ocp.args.Composite(**items))
+        if guard is not None:
+            guard.set_state(restored["guard"])
+        return state.replace(**restored["state"])
 
     def close(self):
         self.manager.wait_until_finished()
         self.manager.close()
 
+    def _sum(self):
+        for unfinished in self.directory.glob(f"{self.saving}.orbax-checkpoint-tmp*"):
+            checksums.write(unfinished)
+
+    def _sound_step(self) -> int | None:
+        """The latest step whose files are as they were written; the first process looks, for all."""
+        step = self._examine() if jax.process_index() == 0 else None
+        if jax.process_count() > 1:
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
+            step = None if step < 0 else step
+        self.manager.reload()
+        return step
+
+    def _examine(self) -> int | None:
+        """Moves the damaged ones later than the latest sound step out of the way, so that they can be saved again."""
+        damaged = {}
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            damaged[step] = checksums.problems(self.directory / str(step))
+            if not damaged[step]:
+                break
+        lines = [f"step {step}: {problem}" for step, found in damaged.items() for problem in found]
+        if damaged and all(damaged.values()):
+            raise FileNotFoundError(
+                f"{self.directory}: every checkpoint is damaged; put back good files, or remove the directory to "
+                f"begin the stage anew:{table.listed(lines)}"
+            )
+        for step in (step for step, found in damaged.items() if found):
+            aside = self.directory / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+        if lines:
+            self.say(
+                f"DAMAGED CHECKPOINT in {self.directory}, moved aside as damaged-<step>; going on from step "
+                f"{min(damaged)}:{table.listed(lines)}"
+            )
+        return min(damaged, default=None)
+
 
 def leaves(state) -> dict:
     """What a checkpoint holds of a train state."""
-    return {name: getattr(state, name) for name in ("step", "trainable", "frozen", "opt_state")}
+    return {name: getattr(state, name) for name in ("step", "left_out", "trainable", "frozen", "opt_state")}
 
 
 def flatten(params: dict) -> dict:
@@ -204,11 +274,14 @@ def _read(source: sources.Source, model: Janus, dtype: str | None, unrolled: boo
     require_fit(source, shapes, partly=False)
     if not unrolled:
         return nnx.merge(graphdef, placed(source, shapes))
-    layers, definition = shapes["transformer"].pop("blocks"), nnx.graphdef(model.transformer.blocks)
+    stacks = {box: shapes[box].pop("blocks") for box in STACKED}
     params = placed(source, shapes)
-    params["transformer"]["blocks"] = layers  # shapes only: each layer is read when its turn comes
-    blocks = (
-        nnx.merge(definition, placed(source, layers, BLOCKS, i))
-        for i in range(model.config.transformer.layers)
-    )
-    return serving(nnx.merge(graphdef, params), int8, blocks)
+    for box, stack in stacks.items():  # shapes only: each layer is read when its turn comes
+        params[box]["blocks"] = stack
+
+    def layers(box: str):
+        definition = nnx.graphdef(getattr(model, box).blocks)
+        for i in range(jax.tree.leaves(stacks[box])[0].shape[0]):
+            yield nnx.merge(definition, placed(source, stacks[box], f"{box}.blocks.", i))
+
+    return serving(nnx.merge(graphdef, params), int8, layers)

@@ -130,6 +130,9 @@ def _optim_problems(path: str, stage) -> list[str]:
         stage.optim,
         _positive(path, stage, ("steps", "batch_size", "checkpoint_every", "log_every")),
     )
+    problems += _finite(f"{path}.spikes", stage.spikes, ("sigma",))
+    if stage.spikes.window < 2:
+        problems.append(f"{path}.spikes.window is {stage.spikes.window}: must be at least 2 steps")
     path = f"{path}.optim"
     numbers = ("learning_rate", "weight_decay", "end_factor", "clip_norm", "warmup_steps", "eps")
     problems += _finite(path, o, numbers)

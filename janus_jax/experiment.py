@@ -14,6 +14,7 @@ import typing
 
 from janus_jax.data.pipeline import Rows
 from janus_jax.data.processor import Template
+from janus_jax.guard import Spikes
 from janus_jax.model import config as model_config
 from janus_jax.optim import Optim
 
@@ -52,6 +53,7 @@ class Stage:
     first_sentence: float = 0.25
     checkpoint_every: int = 1000
     log_every: int = 20
+    spikes: Spikes = dataclasses.field(default_factory=Spikes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,7 @@ class TokenizerStage:
     entropy: float = 0.0
     checkpoint_every: int = 200
     log_every: int = 50
+    spikes: Spikes = dataclasses.field(default_factory=Spikes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The loop. Stage 0 if asked for, then each stage: weights in, data in, steps, weights out."""
 
 import functools
+import math
 import pathlib
 import time
 
@@ -15,6 +16,7 @@ from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights
 from janus_jax.data.pipeline import RandomPictures, batches, count_examples
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
+from janus_jax.guard import Guard
 from janus_jax.log import Log
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
@@ -23,35 +25,57 @@ from janus_jax.tokenizer_training import vq
 def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpointer: Checkpointer, schedule):
     """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
 
-    config has steps, log_every, checkpoint_every. data: a Grain iterator, or None. next_batch(step) gives the
-    arrays of a step and the numbers to log about them.
+    config has steps, log_every, checkpoint_every, spikes. data: a Grain iterator, or None. next_batch(i) gives
+    the arrays of the i-th batch (from 0) and the numbers to log about them.
     """
-    # Resume: the latest complete checkpoint, with the data where it was.
-    state = checkpointer.restore(state, data)
-    first = int(state.step)
-    log.stage(name, config.steps, first)
+    # Resume: the latest sound checkpoint, with the data and the guard where they were.
+    guard = Guard(name, config.spikes, log.say)
+    fresh, state = state, checkpointer.restore(state, data, guard)
+    step = int(state.step)
+    if state is fresh:
+        checkpointer.save(step, state, data, guard)  # a spike can come before the first checkpoint
+    log.stage(name, config.steps, step)
     waited, since, seen = 0.0, time.perf_counter(), {}
 
-    for step in range(first + 1, config.steps + 1):
+    while step < config.steps:
         # One step. The arrays are made while the last step computes.
         begin = time.perf_counter()
-        batch, facts = next_batch(step - 1)
+        batch, facts = next_batch(step + guard.skipped)
         waited += time.perf_counter() - begin
         seen = {key: seen.get(key, 0) + value for key, value in facts.items()}
         state, metrics = step_fn(state, batch)
+        step += 1
+        guard.watch(step, metrics)
+        logs = step % config.log_every == 0 or step in (1, config.steps)
+        saves = step % config.checkpoint_every == 0 or step == config.steps
+
+        # Judge the losses; from a spike go back to the last checkpoint, and pass over what led to it.
+        spike = guard.judge() if logs or saves else None
+        if spike:
+            state = checkpointer.restore(state, data, guard)
+            step = int(state.step)
+            ahead = guard.roll_back(spike, step)
+            for _ in range(ahead if data is not None else 0):
+                next(data)
+            log.stage(name, config.steps, step)
+            waited, since, seen = 0.0, time.perf_counter(), {}
+            continue
 
         # Log.
-        if step % config.log_every == 0 or step in (1, config.steps):
+        if logs:
             values = {key: float(value) for key, value in metrics.items()}
+            if guard.in_a_row:  # the step was left out, and said so
+                values = {key: value for key, value in values.items() if math.isfinite(value)}
             now = time.perf_counter()
-            values |= shares(seen)
-            values |= {"learning_rate": float(schedule(step - 1)), "data_wait": waited / (now - since)}
+            values |= shares(seen) | guard.counts()
+            rate = float(schedule(max(step - 1 - guard.left_out, 0)))
+            values |= {"learning_rate": rate, "data_wait": waited / (now - since)}
             log.write(step, values)
             waited, since, seen = 0.0, now, {}
 
         # Save.
-        if step % config.checkpoint_every == 0 or step == config.steps:
-            checkpointer.save(step, state, data)
+        if saves:
+            checkpointer.save(step, state, data, guard)
             log.curves()
     return state
 
@@ -81,8 +105,8 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     )
     side = model.generation_encoder.image_size
     pictures = RandomPictures(sources["pictures"], side, config.batch_size, experiment.seed)
-    next_batch = lambda step: (sh.put_batch({"images": pictures[step]})["images"], {})
-    checkpointer = Checkpointer(directory / "checkpoints" / "stage0")
+    next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], {})
+    checkpointer = Checkpointer(directory / "checkpoints" / "stage0", say=log.say)
     schedule = optims.schedule(config.optim, config.steps)
     state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule)
     checkpointer.close()
@@ -112,8 +136,14 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
         log.say(f"  {', '.join(sorted(fresh))} <- random")
     trainable = {name: params[name] for name in state.trainable}
     frozen = {name: params[name] for name in state.frozen}
-    step = jax.device_put(jnp.int32(0), state.step.sharding)
-    return state.replace(step=step, trainable=trainable, frozen=frozen, opt_state=jax.jit(tx.init)(trainable))
+    step, left_out = (jax.device_put(jnp.int32(0), x.sharding) for x in (state.step, state.left_out))
+    return state.replace(
+        step=step,
+        left_out=left_out,
+        trainable=trainable,
+        frozen=frozen,
+        opt_state=jax.jit(tx.init)(trainable),
+    )
 
 
 def run_stage(
@@ -133,13 +163,13 @@ def run_stage(
         workers=experiment.data.workers, host=jax.process_index(), hosts=hosts,
     ))  # fmt: skip
 
-    def next_batch(step: int):
+    def next_batch(_):
         batch = next(data)
         facts = count_examples(batch) | {"fill": float(np.mean(batch["segment_ids"] > 0)), "steps": 1}
         facts["examples"] = sum(facts[task] for task in ("understanding", "text", "generation"))
         return sh.put_batch(batch), facts
 
-    checkpointer = Checkpointer(directory / "checkpoints" / name)
+    checkpointer = Checkpointer(directory / "checkpoints" / name, say=log.say)
     schedule = optims.schedule(stage.optim, stage.steps)
     state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule)
     checkpointer.close()

@@ -12,10 +12,11 @@ from janus_jax.model.janus import Janus
 
 @struct.dataclass
 class TrainState:
-    """step int32; graphdef is static; trainable and frozen are nested dicts by child; moments exist for the
-    trainable part only."""
+    """step int32, one a batch; left_out int32, how many of these steps made no update; graphdef is static;
+    trainable and frozen are nested dicts by child; moments exist for the trainable part only."""
 
     step: jax.Array
+    left_out: jax.Array
     graphdef: nnx.GraphDef
     trainable: dict
     frozen: dict
@@ -47,20 +48,30 @@ def draw(key, config: JanusConfig, names: tuple[str, ...]) -> dict:
 
 
 def start(graphdef, trainable, frozen, tx) -> TrainState:
-    return TrainState(jnp.int32(0), graphdef, trainable, frozen, tx.init(trainable))
+    return TrainState(jnp.int32(0), jnp.int32(0), graphdef, trainable, frozen, tx.init(trainable))
 
 
 def update(state: TrainState, tx, loss_fn) -> tuple[TrainState, dict]:
-    """One optimiser step on `loss_fn(model) -> (loss, metrics)`, differentiated by the trainable part only."""
+    """One optimiser step on `loss_fn(model) -> (loss, metrics)`, differentiated by the trainable part only.
+
+    Where the loss or its gradient is not finite, weights, moments and the schedule's count stay as they are and
+    the update is counted as left out.
+    """
 
     def of_trainable(trainable):
         return loss_fn(nnx.merge(state.graphdef, trainable, state.frozen))
 
     (loss, metrics), grads = jax.value_and_grad(of_trainable, has_aux=True)(state.trainable)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
-    return state.replace(step=state.step + 1, trainable=trainable, opt_state=opt_state), metrics
+    trainable, norm = optax.apply_updates(state.trainable, updates), optax.tree.norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(norm)
+    # A select, not a branch: it melts into the update, which has both values at hand, and costs no memory.
+    trainable, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old), (trainable, opt_state), (state.trainable, state.opt_state)
+    )
+    left_out = state.left_out + jnp.where(good, 0, 1)
+    state = state.replace(step=state.step + 1, left_out=left_out, trainable=trainable, opt_state=opt_state)
+    return state, {"loss": loss, **metrics, "grad_norm": norm, "left_out": left_out}
 
 
 def train_step(state: TrainState, batch: dict, tx) -> tuple[TrainState, dict]:

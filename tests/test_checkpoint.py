@@ -74,6 +74,37 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path, one_device):
     assert tiny.numbers(batches_whole[0])["tokens"].tobytes() != batches_whole[2]["tokens"].tobytes()
 
 
+def test_an_iterator_under_way_goes_back_to_the_checkpoint(tmp_path, one_device):
+    checkpointer, iterator = Checkpointer(tmp_path / "c"), data()
+    state, _ = train(tiny.make_state(TX, FLAMES), iterator, 1)
+    checkpointer.save(1, state, iterator)
+    state, first = train(state, iterator, 3)
+    state = checkpointer.restore(state, iterator)
+    assert int(state.step) == 1
+    state, second = train(state, iterator, 3)
+    tiny.same_bits(second, first)
+    checkpointer.close()
+
+
+def test_a_step_of_a_poisoned_weight_leaves_all_others_as_they_are(one_device):
+    state = tiny.make_state(TX, FLAMES)
+    state.trainable["image_head"]["fc1"]["bias"] = (
+        state.trainable["image_head"]["fc1"]["bias"].at[0].set(jnp.nan)
+    )
+    before = tiny.numbers(jax.tree.map(np.array, leaves(state)))
+    state, metrics = step_fn()(state, tiny.put(next_batch()))
+    after = tiny.numbers(leaves(state))
+    assert not np.isfinite(metrics["loss"]) and (int(after["step"]), int(after["left_out"])) == (1, 1)
+    same = before.keys() - {"step", "left_out"}
+    tiny.same_bits({n: after[n] for n in same}, {n: before[n] for n in same})
+
+
+def next_batch() -> dict:
+    batch = next(data())
+    count_examples(batch)
+    return batch
+
+
 def test_an_empty_directory_leaves_the_state_as_it_is(tmp_path, one_device):
     state = tiny.make_state(TX, FLAMES)
     assert Checkpointer(tmp_path / "c").restore(state, None) is state

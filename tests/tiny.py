@@ -99,6 +99,7 @@ def make_state(tx, flames=ALL, config=CONFIG, seed: int = 0) -> train_state.Trai
     zeros = jax.tree.map(lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding), state.opt_state)
     return state.replace(
         step=jax.device_put(np.int32(0), state.step.sharding),
+        left_out=jax.device_put(np.int32(0), state.left_out.sharding),
         trainable=drawn(state.trainable, seed), frozen=drawn(state.frozen, seed), opt_state=zeros,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from janus_jax.model.adaptors import Adaptor, Embedding
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.heads import ImageHead, TextHead
-from janus_jax.model.layers import Int8Linear, causal_mask
+from janus_jax.model.layers import Int8Linear, causal_mask, layer
 from janus_jax.model.transformer import Transformer, Unrolled
 from janus_jax.model.understanding_encoder import UnderstandingEncoder
 
@@ -77,16 +77,23 @@ def abstract(config: JanusConfig) -> Janus:
     return jax.eval_shape(lambda: Janus(config, nnx.Rngs(0)))
 
 
-def serving(model: Janus, int8: bool = False, blocks=None) -> Janus:
-    """The model with an `Unrolled` transformer, and with int8 heads and layers if asked; the rest is shared.
-    A model that has one already is returned as it is. blocks: the layers, by default those of the model."""
+def serving(model: Janus, int8: bool = False, layers=None) -> Janus:
+    """The model with an `Unrolled` transformer and the tower's layers in a list, and with int8 heads and
+    transformer if asked; the rest is shared. A model that has one already is returned as it is.
+
+    layers(box) gives the layers of the box of that name one by one, by default those of the model.
+    """
     if isinstance(model.transformer, Unrolled):
         return model
+    if layers is None:
+        boxes = {"transformer": model.transformer, "understanding_encoder": model.understanding_encoder}
+        count = lambda blocks: len(jax.tree.leaves(blocks)[0])
+        layers = lambda box: (layer(boxes[box].blocks, i) for i in range(count(boxes[box].blocks)))
     stacked, kind = model.transformer, jax.jit(Int8Linear) if int8 else lambda linear: linear
-    if blocks is None:
-        blocks = (stacked.layer(i) for i in range(stacked.config.layers))
     served, head = copy.copy(model), model.image_head
-    served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
+    served.transformer = Unrolled(stacked.config, stacked.dtype, layers("transformer"), stacked.norm, int8)
+    served.understanding_encoder = copy.copy(model.understanding_encoder)
+    served.understanding_encoder.blocks = nnx.List(layers("understanding_encoder"))
     served.text_head, served.image_head = copy.copy(model.text_head), copy.copy(head)
     served.text_head.linear = kind(model.text_head.linear)
     served.image_head.fc1, served.image_head.fc2 = kind(head.fc1), kind(head.fc2)

@@ -154,13 +154,28 @@ def rotate(x, rope):
 
 
 def stack(make, layers: int, rngs: nnx.Rngs):
-    """`layers` modules made by `make(rngs)`, stacked on a leading axis for `scan_layers`."""
+    """`layers` modules made by `make(rngs)`, stacked on a leading axis for `through_layers`."""
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), layers))
 
 
-def scan_layers(body, carry, xs, remat: str):
-    """`jax.lax.scan` over stacked layers, recomputing in the backward pass as `remat` says."""
-    return jax.lax.scan(jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False), carry, xs)
+def layer(stacked, i: int):
+    """Layer `i` of stacked layers, with arrays of its own."""
+    return jax.tree.map(lambda x: x[i], stacked)
+
+
+def through_layers(layers, x, remat: str, *more):
+    """x through each layer in turn, each called with `more`.
+
+    Stacked layers are scanned, recomputing in the backward pass as `remat` says. A list of layers, as models
+    that only infer have it, is gone through: a scan copies each layer's weights out of the stack before it
+    reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
+    """
+    if isinstance(layers, nnx.List):
+        for one in layers:
+            x = one(x, *more)
+        return x
+    body = jax.checkpoint(lambda x, one: (one(x, *more), None), policy=REMAT[remat], prevent_cse=False)
+    return jax.lax.scan(body, x, layers)[0]
 
 
 def causal_mask(segment_ids):

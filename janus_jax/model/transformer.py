@@ -19,9 +19,9 @@ from janus_jax.model.layers import (
     Linear,
     rope_table,
     rotate,
-    scan_layers,
     split_parts,
     stack,
+    through_layers,
 )
 
 
@@ -52,12 +52,7 @@ class Transformer(nnx.Module):
         c = self.config
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
-        x, _ = scan_layers(lambda x, block: (block(x, mask, rope), None), x, self.blocks, self.remat)
-        return self.norm(x)
-
-    def layer(self, i: int) -> Block:
-        """Layer `i` with arrays of its own."""
-        return jax.tree.map(lambda x: x[i], self.blocks)
+        return self.norm(through_layers(self.blocks, x, self.remat, mask, rope))
 
 
 class DecodingBlock(nnx.Module):

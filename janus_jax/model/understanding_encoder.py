@@ -10,7 +10,7 @@ from flax import nnx
 
 from janus_jax import sharding as sh
 from janus_jax.model.config import UnderstandingEncoderConfig
-from janus_jax.model.layers import MLP, Attention, scan_layers, stack, weight
+from janus_jax.model.layers import MLP, Attention, stack, through_layers, weight
 
 
 def layer_norm(width: int, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -54,5 +54,4 @@ class UnderstandingEncoder(nnx.Module):
         )  # fmt: skip
         x = x.reshape(x.shape[0], -1, x.shape[-1]) + self.patch_bias.astype(self.dtype) + positions
         x = jax.sharding.reshard(x, sh.ACT_BTD)
-        x, _ = scan_layers(lambda x, block: (block(x), None), x, self.blocks, self.remat)
-        return self.norm(x)
+        return self.norm(through_layers(self.blocks, x, self.remat))
