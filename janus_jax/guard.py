@@ -122,7 +122,7 @@ class Guard:
             f"a row. None of these updates was made: the last good step is {good}, and every checkpoint is "
             f"finite. The same command tries again from the last checkpoint (which mends a fault of the "
             f"machine). If it ends here again: a lower optim.learning_rate, a longer optim.warmup_steps, or "
-            f"model.dtype bfloat16 or float32 instead of float16, in another --workdir; or look at the data of "
+            f"model.dtype float32, in another --workdir; or look at the data of "
             f"these steps."
         )
 

@@ -122,7 +122,7 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
     params, fresh = state.params, set(state.params)
     for directory in stage.init:
         directory = previous if directory == "previous" else directory
-        params, children = import_weights(directory, params, partly=True)
+        params, children = import_weights(directory, params, partly=True, config=model)
         fresh -= set(children)
         log.say(f"  {', '.join(children)} <- {directory}")
     if "generation_embedding" in fresh and "generation_encoder" not in fresh:
