@@ -4,9 +4,10 @@ alternating in one process, one process a dtype.
     python benchmarks/sample.py --checkpoint=/tmp/random-1.3b --out=benchmarks/results/sample-cpu
 
 The checkpoint is in transformers' layout (`make_checkpoint.py --layout=transformers` makes one). Times are
-minima over the repetitions; image tokens are timed in the middle of a picture (position 320 to 352), where our
-cache is as long as on average. Theirs: `generate` itself, with its default (static) cache of a whole picture,
-and with a dynamic cache. Ratios stand beside how far the two sides' logits lie from float32's.
+minima over the repetitions; image tokens are timed in the middle of a picture (ours from position 352 to 384,
+theirs from 321 to 329), where our cache is as long as on average. Theirs: `generate` itself, with its default
+(static) cache of a whole picture, and with a dynamic cache. Ratios stand beside how far the two sides' logits lie
+from float32's.
 """
 
 import gc
@@ -14,8 +15,10 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import jax
@@ -311,30 +314,36 @@ flags.DEFINE_list("images", None, "Images drawn at once; by default 1, with a GP
 flags.DEFINE_integer("repeats", 5, "Each job's time is the least of so many.")
 flags.DEFINE_string("out", None, "Where the .json and .md go, without suffix.")
 flags.DEFINE_string("part", None, "For the script itself: DTYPE, or SIDE:DTYPE for memory.")
+flags.DEFINE_string("reference", None, "For the script itself: where float32's logits are.")
 
 
 def main(_):
     counts = FLAGS.images or (["1"] if jax.default_backend() == "cpu" else ["1", "16"])
     counts = [int(n) for n in counts]
-    reference = f"/tmp/janus-logits-{os.getppid()}.npz"
     if FLAGS.part and ":" in FLAGS.part:
         print(json.dumps(memory(FLAGS.part.split(":")[0], FLAGS.checkpoint, FLAGS.part.split(":")[1])))
         return
     if FLAGS.part:
-        print(json.dumps(child(FLAGS.checkpoint, FLAGS.part, FLAGS.repeats, counts, reference)))
+        print(json.dumps(child(FLAGS.checkpoint, FLAGS.part, FLAGS.repeats, counts, FLAGS.reference)))
         return
-    results = {"images": counts, "dtypes": {}}
+    if FLAGS.dtypes[0] != "float32":
+        raise ValueError(
+            f"--dtypes={','.join(FLAGS.dtypes)}: float32 comes first, the others are measured by it"
+        )
+    results = {"images": counts, "repeats": FLAGS.repeats, "dtypes": {}}
     results["machine"] = f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
     results["versions"] = {m.__name__: m.__version__ for m in (jax, torch, transformers)}
+    reference = pathlib.Path(tempfile.mkdtemp()) / "logits.npz"
     images = "--images=" + ",".join(map(str, counts))
     for dtype in FLAGS.dtypes:
         print(f"{dtype}: times", file=sys.stderr, flush=True)
-        found = run_child(f"--part={dtype}", images, f"--repeats={FLAGS.repeats}")
+        found = run_child(f"--part={dtype}", images, f"--repeats={FLAGS.repeats}", f"--reference={reference}")
         found["bytes"] = {int(n): x for n, x in found["bytes"].items()}
         print(f"{dtype}: memory", file=sys.stderr, flush=True)
         sides = ["ours"] + (["theirs"] if "theirs" in found["agreement"] else [])
         found["memory"] = {side: run_child(f"--part={side}:{dtype}") for side in sides}
         results["dtypes"][dtype] = found
+    shutil.rmtree(reference.parent)
     text = f"{results['machine']}; {results['versions']}\n\n{table(results)}\n"
     print(text)
     if FLAGS.out:

@@ -235,7 +235,7 @@ def load(
     with it.
     """
     dtypes = (None, "float32", "bfloat16", "int8") if unrolled else (None, "float32", "bfloat16")
-    name = dtype if dtype is None else str(np.dtype(dtype))
+    name = dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
     if name not in dtypes:
         raise ValueError(
             f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models trained in "

@@ -292,3 +292,10 @@ def test_prompt_files_of_every_editor(tmp_path):
     path.write_bytes(b"a cat\n\xff\n")
     with pytest.raises(ValueError, match=r"p.txt: byte 0xff at offset 6 is not UTF-8"):
         read_prompts(path)
+
+
+@pytest.mark.parametrize("role", ["user", "system"])
+def test_text_that_is_null_is_no_picture(model, processor, role):
+    said = {"role": role, "content": [{"type": "text", "text": None}]}
+    with pytest.raises(ValueError, match=r"message 0: part 0: is 'None' \(NoneType\), needs a string"):
+        janus_jax.understand(model, processor, [said, *asked(rgb())])

@@ -219,6 +219,8 @@ def test_a_flipped_bit_is_found_and_named(ours, one_device):
         ),
         (b"<!DOCTYPE html><html><body>Not found", "web page.*download the file itself"),
         (b"\x00" * 6, "no whole safetensors file"),
+        (b"\x02" + b"\x00" * 7 + b"[]", "no safetensors header"),
+        (b"\x08" + b"\x00" * 7 + b'{"a":{}}', "no safetensors header"),
         (b"\x10\x00\x00\x00\x00\x00\x00\x00{not json at all", "header is no JSON"),
     ],
 )

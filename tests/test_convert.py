@@ -363,7 +363,7 @@ def test_generation_defaults_travel(tmp_path):
     assert (again.cfg_scale, again.temperature, again.template) == (3.0, 0.5, template)
     processor.template = Template(system="You paint.")
     with pytest.raises(
-        ValueError, match=r"system is 'You paint.'; transformers' processor has one fixed text"
+        ValueError, match=r"system is 'You paint.'; the other layouts have one fixed text"
     ):
         sidecars.write_transformers(tmp_path, processor, foreign.config())
 
@@ -390,3 +390,22 @@ def test_a_stage_starts_from_any_source(original, hf, one_device):
     got, children = import_weights(original, shapes, partly=True)
     assert children == sorted(sizes.CHILDREN)
     assert got["text_head"]["linear"]["kernel"].dtype == np.float32
+
+
+@pytest.mark.parametrize("write", [sidecars.write_deepseek, sidecars.write_transformers])
+def test_template_and_sampling_numbers_come_back(tmp_path, write):
+    ours = Processor(foreign.tokenizer(), Template(*foreign.ROLES, ""), 16, 16, 1.5, 0.0)
+    write(tmp_path, ours, foreign.config())
+    back = sidecars.read_processor(tmp_path, foreign.config())
+    assert (back.template, back.cfg_scale, back.temperature) == (ours.template, 1.5, 0.0)
+    for template, said in (
+        (Template(*foreign.ROLES, "Be brief."), "system is 'Be brief.'"),
+        (Template("Q", "A"), "roles are 'Q' and 'A'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            write(tmp_path, Processor(foreign.tokenizer(), template, 16, 16), foreign.config())
+
+
+def test_a_dtype_by_another_name_is_refused_with_the_choices(hf, one_device):
+    with pytest.raises(ValueError, match=r"dtype 'bf16': must be one of float32, bfloat16, int8"):
+        janus_jax.load(hf, dtype="bf16")

@@ -50,6 +50,13 @@ def read_pickle(path: pathlib.Path):
             f"{path}: not a whole torch.save zip file; a legacy pickle (torch before 1.6) or a damaged file. "
             f"Save it anew with a present torch, or better as safetensors"
         )
+    try:
+        return _read_archive(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: damaged ({error}); download or copy it again") from None
+
+
+def _read_archive(path: pathlib.Path):
     with zipfile.ZipFile(path) as archive:
         entries = {info.filename: info for info in archive.infolist()}
         main = next((name for name in entries if name.endswith("/data.pkl")), None)
@@ -80,6 +87,10 @@ def _unpickler(path, root: str, entries: dict):
 
     def rebuild_tensor(storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None):
         shape, stride = tuple(size), tuple(stride)
+        if min(shape, default=0) < 0 or math.prod(shape) > storage.count:
+            raise ValueError(
+                f"{path}: a tensor {shape} of a storage of {storage.count} numbers; file damaged"
+            )
         last = offset + sum((n - 1) * s for n, s in zip(shape, stride)) if math.prod(shape) else -1
         if offset < 0 or min(stride, default=0) < 0 or last >= storage.count:
             raise ValueError(f"{path}: a tensor {shape} reaches beyond its storage; the file is damaged")

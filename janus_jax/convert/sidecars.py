@@ -28,7 +28,7 @@ def read_processor(directory: pathlib.Path, config: JanusConfig) -> Processor:
     if (directory / "generation_config.json").is_file():
         said = read_json(directory / "generation_config.json")
         names = {"guidance_scale": "cfg_scale", "temperature": "temperature"}
-        fields |= {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs)}
+        fields |= {ours: said[theirs] for theirs, ours in names.items() if said.get(theirs) is not None}
     return Processor(
         tokenizer, template, config.understanding_encoder.tokens, config.generation_encoder.tokens, **fields
     )
@@ -84,9 +84,37 @@ def _pictures(processor: Processor) -> dict:
     }  # fmt: skip
 
 
+def _plain_template(processor: Processor) -> Template:
+    """The template. Raises ValueError for one that the other layouts' files cannot say."""
+    t, problems = processor.template, []
+    if t.system not in ("", SYSTEM):
+        problems.append(
+            f"system is {t.system!r}; the other layouts have one fixed text or none: make it empty, and give yours "
+            f"as a system message"
+        )
+    pro = all(processor.tokenizer.control(role) is not None for role in PRO_ROLES)
+    due = PRO_ROLES if pro else (Template.user, Template.assistant)
+    if (t.user, t.assistant) != due:
+        problems.append(
+            f"roles are {t.user!r} and {t.assistant!r}; for this vocabulary the other layouts have "
+            f"{due[0]!r} and {due[1]!r}"
+        )
+    if problems:
+        raise ValueError(f"processor.json: {'; '.join(problems)}")
+    return t
+
+
+def _generation(processor: Processor) -> dict:
+    t = processor.tokenizer
+    return {
+        "bos_token_id": t.bos, "eos_token_id": t.eos, "pad_token_id": t.pad,
+        "guidance_scale": processor.cfg_scale, "temperature": processor.temperature,
+    }  # fmt: skip
+
+
 def write_deepseek(directory: pathlib.Path, processor: Processor, config: JanusConfig):
-    """What VLChatProcessor.from_pretrained reads."""
-    t = processor.template
+    """What VLChatProcessor.from_pretrained reads, and what our way back does besides."""
+    t = _plain_template(processor)
     _tokenizer(directory, processor, "LlamaTokenizerFast", {})
     pictures = _pictures(processor) | {
         "image_processor_type": "VLMImageProcessor", "processor_class": "VLChatProcessor",
@@ -97,18 +125,15 @@ def write_deepseek(directory: pathlib.Path, processor: Processor, config: JanusC
         "processor_class": "VLChatProcessor", "image_tag": SPECIALS["placeholder"], "ignore_id": -100,
         "mask_prompt": True, "add_special_token": False, "num_image_tokens": processor.understanding_tokens,
         "sft_format": "deepseek" if (t.user, t.assistant) == PRO_ROLES else "deepseek_old",
+        "use_default_system_prompt": t.system == SYSTEM,
     }  # fmt: skip
     _json(directory, "processor_config.json", conversation)
+    _json(directory, "generation_config.json", _generation(processor))
 
 
 def write_transformers(directory: pathlib.Path, processor: Processor, config: JanusConfig):
     """What JanusProcessor.from_pretrained and generate of transformers read."""
-    t, tower, system = processor.tokenizer, config.understanding_encoder, processor.template.system
-    if system not in ("", SYSTEM):
-        raise ValueError(
-            f"processor.json: system is {system!r}; transformers' processor has one fixed text or none: make it "
-            f"empty, and give yours as a system message"
-        )
+    tower, system = config.understanding_encoder, _plain_template(processor).system
     tokens = {"image_token": "placeholder", "boi_token": "begin_of_image", "eoi_token": "end_of_image"}
     extra = {name: SPECIALS[special] for name, special in tokens.items()}
     _tokenizer(directory, processor, "PreTrainedTokenizerFast", {"extra_special_tokens": extra})
@@ -124,12 +149,8 @@ def write_transformers(directory: pathlib.Path, processor: Processor, config: Ja
     }  # fmt: skip
     _json(directory, "processor_config.json", conversation)
     (directory / "chat_template.jinja").write_text(chat_template(processor.template))
-    generation = {
-        "bos_token_id": t.bos, "eos_token_id": t.eos, "pad_token_id": t.pad,
-        "guidance_scale": processor.cfg_scale, "temperature": processor.temperature,
-        "generation_kwargs": {"boi_token_id": t.begin_of_image},
-    }  # fmt: skip
-    _json(directory, "generation_config.json", generation)
+    boi = {"generation_kwargs": {"boi_token_id": processor.tokenizer.begin_of_image}}
+    _json(directory, "generation_config.json", _generation(processor) | boi)
 
 
 def _tokenizer(directory: pathlib.Path, processor: Processor, cls: str, extra: dict):

@@ -172,7 +172,7 @@ def open_source(path, *, allow_pickle=False, allow_extra=False, revision: str | 
         raise ValueError(f"{weights.directory}: no config.json beside the weights; their sizes stand there")
     try:
         plan = layout.plan(values, weights.tensors)
-    except (KeyError, TypeError, ArithmeticError) as error:
+    except (AttributeError, KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(
             f"{weights.directory}/config.json: its sizes cannot be used ({type(error).__name__}: {error})"
         ) from None

@@ -128,8 +128,17 @@ def read_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
             header = json.loads(file.read(length))
         except ValueError:
             raise ValueError(f"{path}: its header is no JSON, so it is no safetensors file") from None
+    try:
+        return _announced(path, header, size, 8 + length)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: its header is no safetensors header ({type(error).__name__}: {error}); copy it again"
+        ) from None
+
+
+def _announced(path, header: dict, size: int, begin: int) -> dict[str, Tensor]:
     header.pop("__metadata__", None)
-    tensors, end = {}, 8 + length
+    tensors, end = {}, begin
     for name, entry in header.items():
         if entry["dtype"] not in SAFETENSORS:
             raise ValueError(f"{path}: {name} is of type {entry['dtype']}, which this program cannot read")
@@ -138,8 +147,8 @@ def read_safetensors(path: pathlib.Path) -> dict[str, Tensor]:
             raise ValueError(
                 f"{path}: {name} {shape} {dtype} takes {b - a} bytes by its header; file damaged"
             )
-        tensors[name] = Tensor(path, 8 + length + a, shape, dtype)
-        end = max(end, 8 + length + b)
+        tensors[name] = Tensor(path, begin + a, shape, dtype)
+        end = max(end, begin + b)
     if size != end:
         raise ValueError(
             f"{path}: {size} bytes, but its header announces {end}: cut short or damaged; download or copy it "

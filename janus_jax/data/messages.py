@@ -120,6 +120,7 @@ def _from_parts(role: str, parts, where: str) -> Turn:
     for i, part in enumerate(parts):
         kind = part.get("type") if isinstance(part, dict) else None
         if kind == "text" and "text" in part:
+            check_text(part["text"], f"{where}: part {i}")
             turn.content.append(part["text"])
         elif kind in ("image", "image_url"):
             turn.content += [PICTURE, *(["\n"] if i + 1 < len(parts) else [])]

@@ -110,4 +110,4 @@ _decoding_block = jax.jit(DecodingBlock, static_argnums=1)
 
 def cache_dtype(dtype):
     """Keys and values are kept as computed, on CPU in float32: there a bfloat16 cache is 1.4 times slower."""
-    return jnp.float32 if jax.default_backend() == "cpu" else dtype
+    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else dtype)

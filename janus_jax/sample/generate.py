@@ -18,6 +18,8 @@ from janus_jax.data.images import contact_sheet, to_pil
 from janus_jax.data.messages import check_text
 from janus_jax.sample import decode, memory, options, terminal
 
+AT_ONCE = 16  # pictures that the command draws together; more would only take more memory
+
 
 def generate_ids(
     model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1,
@@ -148,19 +150,24 @@ def main(_):
         **{name: x for name, x in given.items() if x is not None}, images_per_prompt=f.n, seed=f.seed
     )
     source, count = open_source(f.model, allow_pickle=f.allow_pickle), len(prompts) * f.n
-    work = dict(rows=2 * count, pictures=0, drawings=count)  # guidance runs each picture twice
+    step = max(1, AT_ONCE // f.n)
+    slices = [prompts[i : i + step] for i in range(0, len(prompts), step)]
+    drawings = len(slices[0]) * f.n
+    rows = drawings if f.cfg_scale in (0, 1) else 2 * drawings  # guidance runs each picture twice
+    work = dict(rows=rows, pictures=0, drawings=drawings)
     memory.announce(f.model, source, f.dtype, text=max(map(len, prompts)) // 3 + 32, **work)
     model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+    pictures, given = [], given | dict(seed=f.seed, images_per_prompt=f.n)
     with terminal.Progress(count) as bar:
-        pictures = generate(
-            model, processor, prompts, seed=f.seed, images_per_prompt=f.n, progress=bar, **given
-        )
-    cfg_scale, temperature = settings(processor, **given)
+        for i, some in enumerate(slices):
+            tell = lambda done, total, i=i: bar(i * total + done, len(slices) * total)
+            pictures += generate(model, processor, some, progress=tell, **given)
+    cfg_scale, temperature = settings(processor, f.cfg_scale, f.temperature)
     facts = dict(cfg_scale=cfg_scale, temperature=temperature, seed=f.seed, model=f.model)
     captions, names = [prompt for prompt in prompts for _ in range(f.n)], list(map(file_name, prompts))
     for i, (picture, caption) in enumerate(zip(pictures, captions)):
         row, k = divmod(i, f.n)
-        name = names[row] if names.count(names[row]) == 1 else f"{names[row]}-{row}"
+        name = names[row] if len(set(names)) == len(names) else f"{names[row]}-{row}"
         path = save(picture, f.out, f"{name}-{k}", prompt=caption, index=k, **facts)
         print(f"{path}  {caption!r}, {picture.width} x {picture.height}")
     columns, scale = min(len(pictures), max(f.n, 6)), max(1, 192 // pictures[0].width)

@@ -6,9 +6,12 @@ import pathlib
 import sys
 
 import jax
+import ml_dtypes  # noqa: F401  (numpy knows bfloat16 by it)
+import numpy as np
 
 from janus_jax.convert.source import Source
 from janus_jax.model.config import JanusConfig
+from janus_jax.model.transformer import cache_dtype
 
 DTYPES = (None, "float32", "bfloat16", "int8")
 
@@ -35,16 +38,13 @@ class Plan:
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}: must be one of {', '.join(DTYPES[1:])}")
         kept = dtype or source.config.dtype
-        size = lambda name: {"int8": 1, "bfloat16": 2}.get(
-            "" if name.startswith("generation_encoder.") else kept, 4
-        )
-        weights = sum(math.prod(shape) * size(name) for name, (shape, _) in source.leaves.items())
+        weights = sum(math.prod(shape) * _width(name, kept) for name, (shape, _) in source.leaves.items())
         on_cpu = jax.default_backend() == "cpu"
         compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(dtype, dtype)
         return cls(source.config, weights, (kept, compute), **work)
 
     def needs(self) -> dict[str, int]:
-        """Bytes by kind. The cache holds a key and a value of the compute dtype for each layer and token.
+        """Bytes by kind. The cache holds a key and a value for each layer and token.
         Temporaries are a second cache, since it grows by copying, and the largest of: float32 attention scores
         and their softmax over the prompts or over a picture's tokens, and three of the VQ decoder's widest
         maps."""
@@ -52,7 +52,7 @@ class Plan:
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
         length = self.text + self.pictures * (tower.tokens + 2) + vq.tokens * (self.drawings > 0)
-        number = 4 if self.dtypes[1] == "float32" else 2
+        number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
         cache = 2 * llm.layers * self.rows * length * llm.width * number
         widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
         temporaries = cache + max(
@@ -61,6 +61,15 @@ class Plan:
             3 * 4 * self.drawings * widest * vq.channels,
         )
         return {"weights": self.weights, "cache": cache, "temporaries": temporaries}
+
+
+def _width(name: str, kept: str) -> int:
+    """Bytes a number of the leaf `name` takes. int8 is for the transformer's and the heads' matrices only."""
+    if name.startswith("generation_encoder."):
+        return 4
+    if kept == "int8" and name.startswith(("transformer.", "text_head.", "image_head.")):
+        return 1 if name.endswith("kernel") else 2
+    return {"int8": 2, "bfloat16": 2}.get(kept, 4)
 
 
 def free(device) -> int | None:

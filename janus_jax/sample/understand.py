@@ -139,7 +139,7 @@ def main(_):
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     words = len(f.prompt) if f.prompt else 2000  # a chat grows
     text = words // 3 + 64 + f.max_new_tokens
-    work = dict(rows=1, pictures=max(1, len(f.image)), drawings=0 if f.prompt else 1)
+    work = dict(rows=1 if f.prompt else 2, pictures=max(1, len(f.image)), drawings=0 if f.prompt else 1)
     memory.announce(f.model, source, f.dtype, text=text, **work)
     model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
 
