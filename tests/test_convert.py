@@ -362,9 +362,7 @@ def test_generation_defaults_travel(tmp_path):
     again = sidecars.read_processor(tmp_path, foreign.config())
     assert (again.cfg_scale, again.temperature, again.template) == (3.0, 0.5, template)
     processor.template = Template(system="You paint.")
-    with pytest.raises(
-        ValueError, match=r"system is 'You paint.'; the other layouts have one fixed text"
-    ):
+    with pytest.raises(ValueError, match=r"system is 'You paint.'; the other layouts have one fixed text"):
         sidecars.write_transformers(tmp_path, processor, foreign.config())
 
 
