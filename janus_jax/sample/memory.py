@@ -6,7 +6,6 @@ import pathlib
 import sys
 
 import jax
-import ml_dtypes  # noqa: F401  (numpy knows bfloat16 by it)
 import numpy as np
 
 from janus_jax.convert.source import Source
