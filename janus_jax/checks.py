@@ -8,6 +8,7 @@ from janus_jax.batch import TASKS
 from janus_jax.convert.source import open_source
 from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
+from janus_jax.model.attention import KINDS
 from janus_jax.model.layers import REMAT
 from janus_jax.optim import SCHEDULES
 from janus_jax.sharding import mesh_shape
@@ -88,6 +89,7 @@ def _model_problems(model: model_config.JanusConfig) -> list[str]:
     problems += _positive("model", model, ("image_head_width",))
     problems += _name("model.dtype", model.dtype, ("float32", "bfloat16", "float16"))
     problems += _name("model.remat", model.remat, tuple(REMAT))
+    problems += _name("model.attention", model.attention, KINDS)
     if problems:
         return problems
     path = "model.understanding_encoder"

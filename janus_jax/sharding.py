@@ -20,6 +20,8 @@ BATCH = P(ROWS)
 ACT_BTD = P(ROWS, None, None)
 ACT_BTF = P(ROWS, None, "tensor")
 ACT_BTV = P(ROWS, None, "tensor")
+ACT_BTHK = P(ROWS, None, "tensor", None)
+STACK_BTHK = P(None, *ACT_BTHK)
 SHARDS_DNF = P("fsdp", "tensor", None)
 SHARDS_BTNPF = P(ROWS, None, "tensor", None, None)
 W_DF = P("fsdp", "tensor")
@@ -27,9 +29,25 @@ W_FD = P("tensor", "fsdp")
 W_VD = P(None, ("fsdp", "tensor"))
 
 
+def platform() -> str:
+    """What the current mesh is made of: cpu, gpu or tpu (also one that is only compiled for)."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device else jax.default_backend()
+
+
+def per_device(function, in_specs, out_specs):
+    """`function` over each device's own part of its arguments; what crosses devices is written in it."""
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
 def tensor_shards() -> int:
     """How many ways the current mesh splits heads and MLP widths."""
     return jax.sharding.get_abstract_mesh().shape["tensor"]
+
+
+def batch_shards() -> int:
+    """How many ways the current mesh splits the rows of a batch."""
+    return math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in ROWS)
 
 
 def gathered(spec: P) -> P:

@@ -13,7 +13,7 @@ from flax import nnx
 
 from janus_jax import sharding as sh
 from janus_jax.model.janus import serving
-from janus_jax.model.layers import Int8Linear, causal_mask, int8
+from janus_jax.model.layers import Int8Linear, int8
 from janus_jax.sample import decode
 from janus_jax.sample.generate import generate_ids
 from janus_jax.sample.understand import understand
@@ -30,9 +30,9 @@ def hidden(model, dtype="float32"):
     """Hidden states of eight fixed rows, through the whole transformer."""
     x = np.random.default_rng(0).normal(size=(8, 12, 32)).astype(dtype)
     positions = np.broadcast_to(np.arange(12), (8, 12))
-    mask = causal_mask(jnp.ones((8, 12), jnp.int32, out_sharding=sh.BATCH))
-    run = jax.jit(lambda m, x, p, mask: m.transformer(x, p, mask))
-    return np.asarray(run(model, decode.put(x), decode.put(positions), mask), np.float32)
+    one = jnp.ones((8, 12), jnp.int32, out_sharding=sh.BATCH)
+    run = jax.jit(lambda m, x, p, ids: m.transformer(x, p, ids))
+    return np.asarray(run(model, decode.put(x), decode.put(positions), one), np.float32)
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)

@@ -12,11 +12,13 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "curves", "guard", "optim", "sharding", "model.config",
+        "batch", "checksums", "curves", "guard", "optim", "sharding", "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",
     ],
+    ["model.kernels"],
+    ["model.attention"],
     [
         "loss", "log", "model.layers",
         "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",

@@ -16,7 +16,6 @@ from PIL import Image
 from janus_jax import generate, understand
 from janus_jax.batch import pixels
 from janus_jax.data.images import understanding_image
-from janus_jax.model.layers import causal_mask
 from janus_jax.sample import decode
 from janus_jax.sample.answer import Answer
 from janus_jax.sample.decode import left_pad
@@ -69,7 +68,7 @@ def forward(model, x):
     """Embedded rows [B, T, D], no cache, no padding on the left -> hidden states."""
     b, t, _ = x.shape
     positions = jnp.broadcast_to(jnp.arange(t), (b, t))
-    return model.transformer(x, positions, causal_mask(jnp.ones((b, t), jnp.int32)))
+    return model.transformer(x, positions, jnp.ones((b, t), jnp.int32))
 
 
 def images_by_hand(model, prompt: str, combine):

@@ -73,7 +73,8 @@ class JanusConfig:
     """All of Figure 2. `dtype` is the compute dtype (weights are kept as they are loaded, float32 in
     training); the VQ tokenizer always computes in float32, so that ids do not depend on it. `remat` says
     what the layer scan keeps for the backward pass: `full` recomputes all, `dots` keeps matrix products,
-    `none` keeps everything."""
+    `none` keeps everything. `attention` is how packed rows attend in training, a kind of
+    `model.attention` or `auto`, the devices' own; all give the same numbers."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -81,6 +82,7 @@ class JanusConfig:
     image_head_width: int = 2048
     dtype: str = "bfloat16"
     remat: str = "dots"
+    attention: str = "auto"
 
 
 def janus_1_3b() -> JanusConfig:

@@ -11,7 +11,7 @@ from janus_jax.model.adaptors import Adaptor, Embedding
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.heads import ImageHead, TextHead
-from janus_jax.model.layers import Int8Linear, causal_mask, layer
+from janus_jax.model.layers import Int8Linear, layer
 from janus_jax.model.transformer import Transformer, Unrolled
 from janus_jax.model.understanding_encoder import UnderstandingEncoder
 
@@ -32,7 +32,7 @@ class Janus(nnx.Module):
             vq.codebook_size, vq.code_dim, sh.REPLICATED, dtype, rngs, std=vq.code_dim**-0.5
         )
         self.generation_adaptor = Adaptor(vq.code_dim, d, dtype, rngs)
-        self.transformer = Transformer(llm, dtype, config.remat, rngs)
+        self.transformer = Transformer(llm, dtype, config.remat, config.attention, rngs)
         self.text_head = TextHead(d, llm.vocabulary, dtype, rngs)
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)
         self.config = config
@@ -63,7 +63,7 @@ class Janus(nnx.Module):
         """Packed rows to hidden states [B, T, D] after the final norm (see `embed`; positions and
         segment_ids int32 [B, T])."""
         x = self.embed(tokens, pictures, image_ids, picture_slots, image_slots)
-        return self.transformer(x, positions, causal_mask(segment_ids))
+        return self.transformer(x, positions, segment_ids)
 
 
 def overwrite(x, features, slots):

@@ -1,4 +1,4 @@
-"""The parts that several boxes share: linear maps, attention over a mask, two-layer MLPs, the layer scan."""
+"""The parts that several boxes share: linear maps, multi-head attention, two-layer MLPs, the layer scan."""
 
 import math
 
@@ -7,10 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from janus_jax import sharding as sh
+from janus_jax.model.attention import plain
+from janus_jax.model.blockwise import SAVED
 
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(SAVED),
+    ),
     "none": jax.checkpoint_policies.everything_saveable,
 }
 
@@ -121,22 +126,12 @@ class Attention(nnx.Module):
         self.o = Linear(width, width, sh.W_FD, sh.ACT_BTD, dtype, rngs, bias)
         self.heads = heads
 
-    def __call__(self, x, mask=None, rope=None):  # [B, T, D] -> [B, T, D]
+    def __call__(self, x, attend=plain, rope=None):  # [B, T, D] -> [B, T, D]
         b, t, d = x.shape
         q, k, v = (p(x).reshape(b, t, self.heads, d // self.heads) for p in (self.q, self.k, self.v))
         if rope is not None:
             q, k = rotate(q, rope), rotate(k, rope)
-        return self.o(attend(q, k, v, mask).reshape(b, t, d))
-
-
-def attend(q, k, v, mask=None):
-    """softmax(q k / sqrt(K)) v with a float32 softmax. q [B, T, H, K], k and v [B, S, H, K], mask bool
-    [B, 1, T, S]; a query that may see nothing gives the mean of v, never NaN."""
-    scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(mask, scores, -1e30)
-    weights = jax.nn.softmax(scores).astype(v.dtype)
-    return jnp.einsum("bhts,bshk->bthk", weights, v, preferred_element_type=jnp.float32).astype(v.dtype)
+        return self.o(attend(q, k, v).reshape(b, t, d))
 
 
 def rope_table(positions: jax.Array, head_size: int, theta: float):
@@ -176,13 +171,6 @@ def through_layers(layers, x, remat: str, *more):
         return x
     body = jax.checkpoint(lambda x, one: (one(x, *more), None), policy=REMAT[remat], prevent_cse=False)
     return jax.lax.scan(body, x, layers)[0]
-
-
-def causal_mask(segment_ids):
-    """bool [B, 1, T, T]: a token sees the earlier tokens of its own segment and itself."""
-    t = segment_ids.shape[1]
-    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return same & (jnp.arange(t)[:, None] >= jnp.arange(t))
 
 
 def parameter_count(module) -> int:

@@ -6,11 +6,14 @@ before it reads them (three times the traffic, measured on CPU), q|k|v and gate|
 keys and values are kept in a cache.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from janus_jax import sharding as sh
+from janus_jax.model.attention import causal_mask, packed
 from janus_jax.model.config import TransformerConfig
 from janus_jax.model.layers import (
     Attention,
@@ -34,25 +37,26 @@ class Block(nnx.Module):
         self.gate, self.up = (Linear(d, f, sh.W_DF, sh.ACT_BTF, dtype, rngs, bias=False) for _ in range(2))
         self.down = Linear(f, d, sh.W_FD, sh.ACT_BTD, dtype, rngs, bias=False)
 
-    def __call__(self, x, mask, rope):  # [B, T, D] -> [B, T, D]
-        x = x + self.attention(self.norm1(x), mask, rope)
+    def __call__(self, x, attend, rope):  # [B, T, D] -> [B, T, D]
+        x = x + self.attention(self.norm1(x), attend, rope)
         h = self.norm2(x)
         return x + self.down(nnx.silu(self.gate(h)) * self.up(h))
 
 
 class Transformer(nnx.Module):
-    """Embeddings to hidden states after the final RMSNorm; `mask` is bool [B, 1, T, T]."""
+    """Embeddings of packed rows to hidden states after the final RMSNorm; `attention` as in attention.packed."""
 
-    def __init__(self, config: TransformerConfig, dtype, remat: str, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype, remat: str, attention: str, rngs: nnx.Rngs):
         self.blocks = stack(lambda rngs: Block(config, dtype, rngs), config.layers, rngs)
         self.norm = nnx.RMSNorm(config.width, epsilon=config.norm_eps, dtype=dtype, rngs=rngs)
-        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        self.config, self.dtype, self.remat, self.kind = config, jnp.dtype(dtype), remat, attention
 
-    def __call__(self, x, positions, mask):  # [B, T, D] -> [B, T, D]
+    def __call__(self, x, positions, segment_ids):  # [B, T, D] -> [B, T, D]
         c = self.config
+        attend = functools.partial(packed, segment_ids=segment_ids, kind=self.kind)
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
-        return self.norm(through_layers(self.blocks, x, self.remat, mask, rope))
+        return self.norm(through_layers(self.blocks, x, self.remat, attend, rope))
 
 
 class DecodingBlock(nnx.Module):
@@ -90,8 +94,8 @@ class Unrolled(nnx.Module):
         self.layers = nnx.List([_decoding_block(block, int8) for block in blocks])
         self.norm, self.config, self.dtype = norm, config, jnp.dtype(dtype)
 
-    def __call__(self, x, positions, mask):  # [B, T, D] -> [B, T, D]
-        return self.cached(x, positions, mask)[0]
+    def __call__(self, x, positions, segment_ids):  # [B, T, D] -> [B, T, D]
+        return self.cached(x, positions, causal_mask(segment_ids))[0]
 
     def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
         """`mask` is bool [B, 1, T, S]; new keys and values are written from position `at` of the cache on, or,

@@ -1,0 +1,106 @@
+"""Causal attention of packed rows: a token sees itself and the earlier tokens of its own example.
+
+`packed` is what the transformer trains with. Its kinds compute the same numbers and differ in what they hold:
+
+    plain      softmax over all T x T scores, in XLA; short rows, and what the others are tested against
+    blockwise  a loop over tiles, in XLA on any platform; holds no T x T array, visits no tile without a pair
+    splash     TPU: JAX's splash attention kernel, told which tiles hold a pair of one example
+    triton     NVIDIA, Ampere and later: JAX's Pallas kernel with segment ids
+    cudnn      NVIDIA, Hopper and later, 16 bit: cuDNN's packed layout
+
+A kernel without segment ids would let the examples of a row see each other without a word: none is offered, and
+`verify` compares the kind in use with `plain`, gradients included, on the devices it will run on.
+Letters: B rows, T tokens, H heads, K head size. Inside one device a row's tiles are counted, not its tokens.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from janus_jax import sharding as sh
+from janus_jax.model.blockwise import MASKED, TILE, blockwise
+from janus_jax.model.kernels import cudnn, splash, triton
+
+KINDS = ("auto", "plain", "blockwise", "splash", "triton", "cudnn")
+LOCAL = {"blockwise": blockwise, "splash": splash, "triton": triton, "cudnn": cudnn}
+SHORT = 512  # tokens of a row up to which all T x T scores are cheaper than a loop
+
+
+def packed(q, k, v, segment_ids, kind: str = "auto"):  # each [B, T, H, K], int32 [B, T] -> [B, T, H, K]
+    """Attention within the examples of each row, scores scaled by K ** -0.5, softmax in float32.
+
+    segment_ids: the examples of a row lie one after the other, each with an id of its own; padding is one.
+    Raises ValueError where `kind` is unknown.
+    """
+    kind = choose(kind, q.shape[1], q.dtype)
+    if kind == "plain":
+        return plain(q, k, v, causal_mask(segment_ids))
+    specs = (*[sh.ACT_BTHK] * 3, sh.BATCH)
+    return sh.per_device(LOCAL[kind], specs, sh.ACT_BTHK)(q, k, v, segment_ids)
+
+
+def verify(kind: str, length: int, heads: int, head_size: int, dtype):
+    """Compares the kind that rows of `length` tokens would be trained with, on this machine's devices, with
+    `plain` in float32: results and gradients of two rows of several examples.
+
+    Raises RuntimeError when they differ by more than the dtype's rounding. `plain` itself is not compared.
+    """
+    kind = choose(kind, length, dtype)
+    if kind == "plain":
+        return
+    rows, eps = sh.batch_shards(), float(jnp.finfo(dtype).eps)
+    length = min(length, 4 * TILE)
+    draws = jax.random.normal(
+        jax.random.key(0), (4, rows, length, heads, head_size), out_sharding=sh.STACK_BTHK
+    )
+    borders = jnp.array([0, 7, length // 3, length // 2 + 5, length - 40])
+    ids = jnp.searchsorted(borders, jnp.arange(length), side="right").astype(jnp.int32)
+    ids = jax.sharding.reshard(jnp.broadcast_to(ids, (rows, length)), sh.BATCH)
+
+    def run(kind, dtype):
+        q, k, v, g = draws.astype(dtype)
+        out, back = jax.vjp(lambda *qkv: packed(*qkv, ids, kind), q, k, v)
+        return [out, *back(g)]
+
+    for name, want, got in zip(
+        ("result", "dq", "dk", "dv"),
+        *(jax.jit(run, static_argnums=(0, 1))(*a) for a in (("plain", jnp.float32), (kind, dtype))),
+    ):
+        error = float(jnp.abs(want - got).max() / jnp.abs(want).max())
+        if not error < 16 * eps:
+            raise RuntimeError(
+                f"model.attention: {kind} gives another {name} than plain attention on these devices "
+                f"({jax.devices()[0].device_kind}): off by {error:.2g} of the largest value, {16 * eps:.2g} allowed. "
+                f"Set --config.model.attention=blockwise, which needs no kernel, and please report it."
+            )
+
+
+def choose(kind: str, length: int, dtype) -> str:
+    """The kind that `auto` means on the current mesh's devices, for rows of `length` tokens."""
+    if kind not in KINDS:
+        raise ValueError(f"model.attention is {kind!r}: known: {', '.join(KINDS)}")
+    if kind != "auto":
+        return kind
+    platform = sh.platform()
+    if length <= SHORT:
+        return "plain"
+    if platform == "gpu":
+        hopper = float(getattr(jax.devices()[0], "compute_capability", 0)) >= 9.0
+        return "cudnn" if hopper and jnp.dtype(dtype).itemsize == 2 else "triton"
+    return "splash" if platform == "tpu" else "blockwise"
+
+
+def plain(q, k, v, mask=None):
+    """softmax(q k / sqrt(K)) v with a float32 softmax. q [B, T, H, K], k and v [B, S, H, K], mask bool
+    [B, 1, T, S]; a query that may see nothing gives the mean of v, never NaN."""
+    scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    if mask is not None:
+        scores = jnp.where(mask, scores, MASKED)
+    weights = jax.nn.softmax(scores).astype(v.dtype)
+    return jnp.einsum("bhts,bshk->bthk", weights, v, preferred_element_type=jnp.float32).astype(v.dtype)
+
+
+def causal_mask(segment_ids):
+    """bool [B, 1, T, T]: a token sees the earlier tokens of its own segment and itself."""
+    t = segment_ids.shape[1]
+    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+    return same & (jnp.arange(t)[:, None] >= jnp.arange(t))
