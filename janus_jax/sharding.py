@@ -17,6 +17,7 @@ ROWS = ("data", "fsdp")  # what a batch is split over
 
 REPLICATED = P()
 BATCH = P(ROWS)
+CHUNKS = P(None, ROWS)
 ACT_BTD = P(ROWS, None, None)
 ACT_BTF = P(ROWS, None, "tensor")
 ACT_BTV = P(ROWS, None, "tensor")
@@ -24,6 +25,7 @@ ACT_BTHK = P(ROWS, None, "tensor", None)
 STACK_BTHK = P(None, *ACT_BTHK)
 SHARDS_DNF = P("fsdp", "tensor", None)
 SHARDS_BTNPF = P(ROWS, None, "tensor", None, None)
+B_F = P("tensor")
 W_DF = P("fsdp", "tensor")
 W_FD = P("tensor", "fsdp")
 W_VD = P(None, ("fsdp", "tensor"))
@@ -108,3 +110,47 @@ def put_batch(batch: dict) -> dict:
     """This host's rows (numpy) as global arrays split over the batch axes."""
     sharding = NamedSharding(jax.sharding.get_mesh(), BATCH)
     return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
+
+
+def parts(x, count: int):
+    """Rows [B, ...] as [count, B / count, ...]; every device keeps its rows."""
+    split = lambda x: x.reshape(count, -1, *x.shape[1:])
+    return per_device(split, BATCH, CHUNKS)(x)
+
+
+# Inside `per_device`.
+
+
+def tensor_index():
+    """Which shard of the heads, MLP widths and vocabularies this device has."""
+    return jax.lax.axis_index("tensor")
+
+
+def gather_rows(kernel):
+    """A kernel split as W_DF, whole along its rows."""
+    return jax.lax.all_gather(kernel, "fsdp", axis=0, tiled=True)
+
+
+def sum_to_rows(kernel):
+    """The inverse of `gather_rows` for gradients: each device's, summed over the rows of a batch, its part."""
+    return jax.lax.psum(jax.lax.psum_scatter(kernel, "fsdp", scatter_dimension=0, tiled=True), "data")
+
+
+def sum_over_rows(x):
+    """Over all devices that have rows of the batch of their own."""
+    return jax.lax.psum(x, ROWS)
+
+
+def largest(x):
+    """Over all devices."""
+    return jax.lax.pmax(x, AXES)
+
+
+def sum_of_vocabulary(x):
+    """Over the devices that share a vocabulary."""
+    return jax.lax.psum(x, "tensor") if tensor_shards() > 1 else x
+
+
+def largest_of_vocabulary(x):
+    """Over the devices that share a vocabulary."""
+    return jax.lax.pmax(x, "tensor") if tensor_shards() > 1 else x

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx, struct
 
-from janus_jax.loss import janus_loss
+from janus_jax import sharding as sh
+from janus_jax.loss import counts, janus_loss
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.janus import Janus
 
@@ -51,17 +52,25 @@ def start(graphdef, trainable, frozen, tx) -> TrainState:
     return TrainState(jnp.int32(0), jnp.int32(0), graphdef, trainable, frozen, tx.init(trainable))
 
 
-def update(state: TrainState, tx, loss_fn) -> tuple[TrainState, dict]:
+def update(state: TrainState, tx, loss_fn, parts=None) -> tuple[TrainState, dict]:
     """One optimiser step on `loss_fn(model) -> (loss, metrics)`, differentiated by the trainable part only.
 
-    Where the loss or its gradient is not finite, weights, moments and the schedule's count stay as they are and
-    the update is counted as left out.
+    With `parts`, a tree of arrays of one more leading axis, it is the sum of `loss_fn(model, part)` over them, one
+    after the other, its gradients summed in float32. Where the loss or its gradient is not finite, weights, moments
+    and the schedule's count stay as they are and the update is counted as left out.
     """
 
-    def of_trainable(trainable):
-        return loss_fn(nnx.merge(state.graphdef, trainable, state.frozen))
+    def of_trainable(trainable, *part):
+        return loss_fn(nnx.merge(state.graphdef, trainable, state.frozen), *part)
 
-    (loss, metrics), grads = jax.value_and_grad(of_trainable, has_aux=True)(state.trainable)
+    value_and_grad = jax.value_and_grad(of_trainable, has_aux=True)
+    if parts is None:
+        (loss, metrics), grads = value_and_grad(state.trainable)
+    else:
+        add = lambda total, part: (jax.tree.map(jnp.add, total, value_and_grad(state.trainable, part)), None)
+        first = jax.eval_shape(value_and_grad, state.trainable, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype, out_sharding=x.sharding.spec), first)
+        ((loss, metrics), grads), _ = jax.lax.scan(add, zeros, parts)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     trainable, norm = optax.apply_updates(state.trainable, updates), optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -74,6 +83,14 @@ def update(state: TrainState, tx, loss_fn) -> tuple[TrainState, dict]:
     return state, {"loss": loss, **metrics, "grad_norm": norm, "left_out": left_out}
 
 
-def train_step(state: TrainState, batch: dict, tx) -> tuple[TrainState, dict]:
-    """Pure; jitted, with the state donated, in train.py. `batch` as in batch.py."""
-    return update(state, tx, lambda model: janus_loss(model, batch))
+def train_step(state: TrainState, batch: dict, tx, accumulate: int = 1) -> tuple[TrainState, dict]:
+    """Pure; jitted, with the state donated, in train.py. `batch` as in batch.py.
+
+    accumulate: the batch is gone through in so many parts, each of so much fewer rows of every device; the loss is
+    the same mean over all supervised tokens.
+    """
+    if accumulate == 1:
+        return update(state, tx, lambda model: janus_loss(model, batch))
+    counted = counts(batch)
+    parts = jax.tree.map(lambda x: sh.parts(x, accumulate), batch)
+    return update(state, tx, lambda model, part: janus_loss(model, part, counted), parts)

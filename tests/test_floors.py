@@ -20,12 +20,12 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["model.kernels"],
     ["model.attention"],
     [
-        "loss", "log", "model.layers",
+        "log", "model.layers",
         "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
     [
-        "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
+        "loss", "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
         "model.heads", "data.pipeline", "data.processor", "sample.chat",
         "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",
         "convert.llamagen_vq", "convert.siglip",

@@ -166,30 +166,44 @@ def test_a_packed_row_loses_what_its_examples_lose_alone(one_device):
         assert float(metrics[f"tokens_{task}"]) == pytest.approx(share, rel=1e-5)
 
 
-def test_chunks_of_a_row_change_no_loss_and_no_gradient(one_device, monkeypatch):
-    graphdef, head = nnx.split(tiny.make_model().text_head)
+def plain_losses(kernel, bias, hidden, targets):
+    """Cross-entropy as it is written down: all logits at once."""
+    logits = hidden @ kernel + bias
+    hit = jax.nn.one_hot(targets, kernel.shape[1])
+    losses = jax.nn.logsumexp(logits, -1) - (logits * hit).sum(-1)
+    return jnp.where(targets == bt.IGNORE, 0, losses)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("supervised", [0.0, 0.3, 1.0])
+def test_fused_cross_entropy_is_the_plain_one(mesh, supervised, monkeypatch):
     rng = np.random.default_rng(0)
-    hidden = rng.normal(size=(3, 77, 32)).astype(np.float32)
-    targets = rng.integers(0, 384, (3, 77)).astype(np.int32)
-    targets[:, ::5] = bt.IGNORE
+    hidden = rng.normal(size=(8, 600, 32)).astype(np.float32)
+    targets = rng.integers(0, 384, (8, 600)).astype(np.int32)
+    targets[rng.random((8, 600)) >= supervised] = bt.IGNORE
+    kernel, bias = rng.normal(size=(32, 384)).astype(np.float32) / 4, rng.normal(size=384).astype(np.float32)
+    want_losses = plain_losses(kernel, bias, hidden, targets)
+    want = jax.grad(lambda *xs: plain_losses(*xs, targets).sum(), (0, 1, 2))(kernel, bias, hidden)
+    monkeypatch.setattr(loss, "LOGITS", 256 * 384 * 4)  # several chunks a device, the last one not full
+    with on_mesh(*mesh):
+        graphdef = nnx.graphdef(tiny.make_model().image_head.fc2)
+        wide = {"kernel": (kernel, sh.W_DF), "bias": (bias, sh.B_F)}
+        put = lambda x, spec: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
+        weights = {name: put(*x) for name, x in wide.items()}
+        batch = put(hidden, sh.ACT_BTD), put(targets, sh.BATCH)
 
-    def run(head, hidden):
-        losses = loss.token_losses(nnx.merge(graphdef, head), hidden, targets)
-        return (losses * np.arange(77)).sum(), losses
+        def run(weights, hidden, targets):
+            total, losses = loss.token_losses(nnx.merge(graphdef, weights), hidden, targets)
+            return 3 * total, losses
 
-    def both():
-        grad = jax.jit(jax.value_and_grad(lambda *xs: run(*xs), argnums=(0, 1), has_aux=True))
-        (_, losses), grads = grad(head, hidden)
-        return np.asarray(losses), jax.tree.leaves(grads)
-
-    whole, whole_grads = both()
-    monkeypatch.setattr(loss, "CHUNK", 32)
-    chunked, grads = both()
-    assert (whole[targets == bt.IGNORE] == 0).all() and (whole[targets != bt.IGNORE] > 0).all()
-    np.testing.assert_allclose(chunked, whole, rtol=1e-5, atol=1e-6)
-    assert len(grads) == 2
-    for got, want in zip(grads, whole_grads):
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6 * np.abs(want).max())
+        both = jax.jit(jax.value_and_grad(run, argnums=(0, 1), has_aux=True))
+        (total, losses), (d_weights, d_hidden) = both(weights, *batch)
+        frozen = jax.jit(jax.grad(run, argnums=1, has_aux=True))(weights, *batch)[0]
+    np.testing.assert_allclose(losses, want_losses, rtol=1e-5, atol=1e-5)
+    assert float(total) == pytest.approx(3 * float(want_losses.sum()), rel=1e-5)
+    for got, d in zip((d_weights["kernel"], d_weights["bias"], d_hidden), want):
+        np.testing.assert_allclose(got, 3 * d, rtol=1e-5, atol=1e-5 * max(float(np.abs(d).max()), 1))
+    np.testing.assert_array_equal(frozen, d_hidden)
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)])

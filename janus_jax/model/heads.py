@@ -26,4 +26,7 @@ class ImageHead(nnx.Module):
         self.fc2 = Linear(hidden, codebook, sh.W_DF, sh.ACT_BTV, dtype, rngs)
 
     def __call__(self, x):  # [B, T, D] -> float32 [B, T, codebook]
-        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False)).astype(jnp.float32)
+        return self.fc2(self.features(x)).astype(jnp.float32)
+
+    def features(self, x):  # [B, T, D] -> [B, T, hidden], what `fc2` makes logits of
+        return jax.nn.gelu(self.fc1(x), approximate=False)

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from janus_jax import batch as bt
 from janus_jax import sharding as sh
 from janus_jax.model.adaptors import Adaptor, Embedding
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.heads import ImageHead, TextHead
-from janus_jax.model.layers import Int8Linear, layer
+from janus_jax.model.layers import Int8Linear, filled, gathered, layer, of_filled
 from janus_jax.model.transformer import Transformer, Unrolled
 from janus_jax.model.understanding_encoder import UnderstandingEncoder
 
@@ -46,15 +47,18 @@ class Janus(nnx.Module):
     def embed(self, tokens, pictures, image_ids, picture_slots, image_slots):
         """Text embeddings, overwritten where a slot says so.
 
-        tokens int32 [B, T]; pictures [B, M, H, W, 3]; image_ids int32 [B, G*N]; slots int32 [B, T], 0 for
-        text, else 1 + the index into the row's M*N picture tokens or G*N image ids. Returns [B, T, D].
+        tokens int32 [B, T]; pictures [B, M, H, W, 3], uint8 or pixels as floats; image_ids int32 [B, G*N]; slots
+        int32 [B, T], 0 for text, else 1 + the index into the row's M*N picture tokens or G*N image ids; a row's
+        pictures come first among its M. Returns [B, T, D].
         """
         x = self.text_embedding(tokens)
-        b, m = pictures.shape[:2]
-        if m:
-            flat = pictures.reshape(b * m, *pictures.shape[2:], out_sharding=sh.BATCH)
-            features = self.embed_pictures(flat).reshape(b, -1, x.shape[-1], out_sharding=sh.BATCH)
-            x = overwrite(x, features, picture_slots)
+        if pictures.shape[1]:
+            encode = copy.copy(self)
+            if pictures.shape[1] > 1:
+                encode.understanding_encoder = gathered(self.understanding_encoder, self.config.dtype)
+            count = filled(picture_slots, self.config.understanding_encoder.tokens)
+            features = of_filled(lambda p: encode.embed_pictures(floats(p)), pictures, count)
+            x = overwrite(x, features.reshape(len(x), -1, x.shape[-1], out_sharding=sh.BATCH), picture_slots)
         if image_ids.shape[1]:
             x = overwrite(x, self.embed_image_ids(image_ids), image_slots)
         return x
@@ -64,6 +68,11 @@ class Janus(nnx.Module):
         segment_ids int32 [B, T])."""
         x = self.embed(tokens, pictures, image_ids, picture_slots, image_slots)
         return self.transformer(x, positions, segment_ids)
+
+
+def floats(images):
+    """Pixels in [-1, 1] of uint8 images; floats are pixels already."""
+    return bt.pixels(images) if images.dtype == jnp.uint8 else images
 
 
 def overwrite(x, features, slots):

@@ -173,6 +173,55 @@ def through_layers(layers, x, remat: str, *more):
     return jax.lax.scan(body, x, layers)[0]
 
 
+def filled(slots, tokens: int):
+    """int32 [B]: how many pictures of each row exist, from its slots int32 [B, T] (0, or 1 + an index into the
+    row's pictures of `tokens` tokens each); they come first in the row."""
+    return -(-slots.max(1) // tokens)
+
+
+def of_filled(encode, images, count):
+    """`encode` ([n, S, S, 3] -> [n, N, ...]) of the first `count` int32 [B] of each row's images [B, M, S, S, 3];
+    zeros for the others: [B, M, N, ...].
+
+    Each device moves its images together and goes through them, one a row at a time, as far as the fullest device
+    needs: waiting for it comes anyway. All devices take the same steps, so `encode` may be split over them.
+    """
+
+    def gather(images, count):
+        m = images.shape[1]
+        empty = jnp.arange(m) >= count[:, None]
+        order = jnp.argsort(empty.reshape(-1), stable=True)
+        chunks = images.reshape(-1, *images.shape[2:])[order].reshape(m, -1, *images.shape[2:])
+        return chunks, order.reshape(m, -1), sh.largest((~empty).sum())
+
+    def scatter(found, order):
+        flat = found.reshape(-1, *found.shape[2:])
+        return jnp.zeros_like(flat).at[order.reshape(-1)].set(flat).reshape(-1, len(order), *flat.shape[1:])
+
+    split = sh.CHUNKS, sh.CHUNKS, sh.REPLICATED
+    chunks, order, most = sh.per_device(gather, (sh.BATCH, sh.BATCH), split)(images, count)
+    shape, rows = jax.eval_shape(encode, chunks[0]), len(images) // sh.batch_shards()
+
+    def one(i, chunk):
+        zeros = lambda _: jnp.zeros(shape.shape, shape.dtype, out_sharding=shape.sharding.spec)
+        return i + 1, jax.lax.cond(i * rows < most, encode, zeros, chunk)
+
+    _, found = jax.lax.scan(one, jnp.int32(0), chunks)
+    return sh.per_device(scatter, (sh.CHUNKS, sh.CHUNKS), sh.BATCH)(found, order)
+
+
+def gathered(module, dtype):
+    """The module with its weights whole along `fsdp`, kernels in `dtype`: for one that is gone through several
+    times, whose layers would otherwise be gathered each time."""
+    graphdef, state = nnx.split(module)
+
+    def gather(path, x):
+        x = x.astype(dtype) if path[-1].key == "kernel" else x
+        return jax.sharding.reshard(x, sh.gathered(jax.typeof(x).sharding.spec))
+
+    return nnx.merge(graphdef, jax.tree.map_with_path(gather, nnx.to_pure_dict(state)))
+
+
 def parameter_count(module) -> int:
     """Number of parameters of a module, real or from `jax.eval_shape`."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.state(module, nnx.Param)))
