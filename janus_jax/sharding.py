@@ -112,6 +112,13 @@ def put_batch(batch: dict) -> dict:
     return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
 
 
+def fitting(spec: P, shape: tuple[int, ...]) -> P:
+    """The spec without the axes that do not divide their dimension: a small one is whole on every device."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    ways = lambda axis: math.prod(sizes[a] for a in (axis if isinstance(axis, tuple) else (axis,)))
+    return P(*(axis if axis and n % ways(axis) == 0 else None for axis, n in zip(spec, shape)))
+
+
 def parts(x, count: int):
     """Rows [B, ...] as [count, B / count, ...]; every device keeps its rows."""
     split = lambda x: x.reshape(count, -1, *x.shape[1:])

@@ -21,7 +21,8 @@ REMAT = {
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], spec, std: float) -> nnx.Param:
-    """A float32 parameter drawn from N(0, std^2), already split as `spec` says."""
+    """A float32 parameter drawn from N(0, std^2), already split as `spec` says where that divides it."""
+    spec = sh.fitting(spec, shape)
     return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32, out_sharding=spec))
 
 
@@ -39,6 +40,7 @@ class Linear(nnx.Module):
     """y = x @ kernel (+ bias); `spec` splits the kernel, `out` the result."""
 
     def __init__(self, d_in: int, d_out: int, spec, out, dtype, rngs: nnx.Rngs, bias: bool = True):
+        spec = sh.fitting(spec, (d_in, d_out))
         self.kernel = weight(rngs, (d_in, d_out), spec, d_in**-0.5)
         self.bias = nnx.Param(jnp.zeros(d_out, out_sharding=jax.P(spec[1]))) if bias else nnx.data(None)
         self.spec, self.out, self.dtype = spec, out, jnp.dtype(dtype)
