@@ -9,7 +9,7 @@ from janus_jax.convert.source import open_source
 from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
 from janus_jax.model.layers import REMAT
-from janus_jax.optim import SCHEDULES
+from janus_jax.optim import MU_DTYPES, SCHEDULES
 from janus_jax.sharding import mesh_shape
 
 SOURCES = ("shapes", "emoji", "llava")
@@ -47,11 +47,17 @@ def _name(field: str, value: str, known) -> list[str]:
     return [] if value in known else [f"{field} is {value!r}: unknown{near(value, known)}"]
 
 
-def _divides(field: str, value: int, by: int, why: str) -> list[str]:
-    if by > 0 and value % by == 0:
+def _divides(field: str, value: int, by: int, why: str, knob: str = "") -> list[str]:
+    """knob: the field to change, whose value is `by`, where the weights fix `value`. Values below 1 are refused
+    elsewhere."""
+    if by > 0 and (value % by == 0 or value < 1):
         return []
     low, high = value // max(by, 1) * by, (value // max(by, 1) + 1) * by
     nearest = f"{low} or {high}" if low else str(high)
+    if knob:
+        fitting = [n for n in range(1, value + 1) if value % n == 0]
+        near_by = [max(n for n in fitting if n < by), *[n for n in fitting if n > by][:1]]
+        nearest = f"{knob} = {' or '.join(map(str, near_by))} (or {field.rsplit('.', 1)[1]} {nearest})"
     return [f"{field} is {value}: {why} {by} must divide it; nearest: {nearest}"]
 
 
@@ -108,7 +114,9 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
     problems, tower = [], experiment.model.understanding_encoder
     why = f"mesh.data * mesh.fsdp = {data} * {fsdp} ="
     for name, stage in experiment.stages.items():
-        problems += _divides(f"stages.{name}.rows.count", stage.rows.count, data * fsdp, why)
+        n, path = max(stage.accumulate, 1), f"stages.{name}"
+        parts = f"{path}.accumulate * mesh.data * mesh.fsdp = {n} * {data} * {fsdp} =" if n > 1 else why
+        problems += _divides(f"{path}.rows.count", stage.rows.count, n * data * fsdp, parts)
     if experiment.stage0:
         problems += _divides("stage0.batch_size", experiment.stage0.batch_size, data * fsdp, why)
     for box, obj, names in (
@@ -117,11 +125,15 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
         ("generation_encoder", experiment.model.generation_encoder, ("codebook_size",)),
     ):
         for n in names:
-            problems += _divides(f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =")
+            problems += _divides(f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =", "mesh.tensor")
+    both = "mesh.fsdp * mesh.tensor"
     for n in ("width", "mlp_width"):
-        problems += _divides(
-            f"model.transformer.{n}", getattr(llm, n), fsdp * tensor, "mesh.fsdp * mesh.tensor ="
-        )
+        problems += _divides(f"model.transformer.{n}", getattr(llm, n), fsdp * tensor, f"{both} =", both)
+    for path, value in (
+        ("model.understanding_encoder.width", tower.width),
+        ("model.image_head_width", experiment.model.image_head_width),
+    ):
+        problems += _divides(path, value, fsdp, "mesh.fsdp =", "mesh.fsdp")
     return problems
 
 
@@ -141,7 +153,10 @@ def _optim_problems(path: str, stage) -> list[str]:
         for n in ("b1", "b2")
         if not 0 <= getattr(o, n) < 1
     ]
+    if o.clip_norm == 0:
+        problems.append(f"{path}.clip_norm is 0: no gradient would pass; give a norm over 0, such as 1")
     problems += _name(f"{path}.schedule", o.schedule, SCHEDULES)
+    problems += _name(f"{path}.mu_dtype", o.mu_dtype, MU_DTYPES)
     if o.warmup_steps > stage.steps:
         problems.append(
             f"{path}.warmup_steps is {o.warmup_steps}: over {stage.steps} steps; lower it, or raise steps"
@@ -150,7 +165,7 @@ def _optim_problems(path: str, stage) -> list[str]:
 
 
 def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
-    problems = _optim_problems(path, stage)
+    problems = _optim_problems(path, stage) + _positive(path, stage, ("accumulate",))
     problems += [
         p for name in stage.trainable for p in _name(f"{path}.trainable", name, model_config.CHILDREN)
     ]

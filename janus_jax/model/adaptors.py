@@ -14,8 +14,8 @@ from janus_jax.model.layers import MLP, take, weight
 class Adaptor(MLP):
     """Features of any width C to the LLM's: Linear, exact GELU, Linear."""
 
-    def __init__(self, d_in: int, width: int, dtype, rngs: nnx.Rngs):
-        super().__init__(d_in, width, width, dtype, rngs)
+    def __init__(self, d_in: int, width: int, dtype, rngs: nnx.Rngs, spec=sh.W_DF):
+        super().__init__(d_in, width, width, dtype, rngs, spec)
 
 
 class Embedding(nnx.Module):

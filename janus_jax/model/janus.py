@@ -31,7 +31,7 @@ class Janus(nnx.Module):
         self.generation_embedding = Embedding(
             vq.codebook_size, vq.code_dim, sh.REPLICATED, dtype, rngs, std=vq.code_dim**-0.5
         )
-        self.generation_adaptor = Adaptor(vq.code_dim, d, dtype, rngs)
+        self.generation_adaptor = Adaptor(vq.code_dim, d, dtype, rngs, sh.W_CF)
         self.transformer = Transformer(llm, dtype, config.remat, rngs)
         self.text_head = TextHead(d, llm.vocabulary, dtype, rngs)
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)

@@ -101,10 +101,11 @@ def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 class MLP(nnx.Module):
-    """Two linear maps with the exact (erf) GELU between them, as in the released models."""
+    """Two linear maps with the exact (erf) GELU between them, as in the released models; `spec` splits the
+    first kernel."""
 
-    def __init__(self, d_in: int, d_mid: int, d_out: int, dtype, rngs: nnx.Rngs):
-        self.fc1 = Linear(d_in, d_mid, sh.W_DF, sh.ACT_BTF, dtype, rngs)
+    def __init__(self, d_in: int, d_mid: int, d_out: int, dtype, rngs: nnx.Rngs, spec=sh.W_DF):
+        self.fc1 = Linear(d_in, d_mid, spec, sh.ACT_BTF, dtype, rngs)
         self.fc2 = Linear(d_mid, d_out, sh.W_FD, sh.ACT_BTD, dtype, rngs)
 
     def __call__(self, x):  # [B, T, in] -> [B, T, out]
