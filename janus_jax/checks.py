@@ -55,10 +55,14 @@ def _divides(field: str, value: int, by: int, why: str, knob: str = "") -> list[
     low, high = value // max(by, 1) * by, (value // max(by, 1) + 1) * by
     nearest = f"{low} or {high}" if low else str(high)
     if knob:
-        fitting = [n for n in range(1, value + 1) if value % n == 0]
-        near_by = [max(n for n in fitting if n < by), *[n for n in fitting if n > by][:1]]
-        nearest = f"{knob} = {' or '.join(map(str, near_by))} (or {field.rsplit('.', 1)[1]} {nearest})"
+        nearest = f"{knob} = {_divisors_near(value, by)} (or {field.rsplit('.', 1)[1]} {nearest})"
     return [f"{field} is {value}: {why} {by} must divide it; nearest: {nearest}"]
+
+
+def _divisors_near(value: int, by: int) -> str:
+    """The divisors of `value` next to `by`, which is none."""
+    fitting = [n for n in range(1, value + 1) if value % n == 0]
+    return " or ".join(map(str, [n for n in fitting if n < by][-1:] + [n for n in fitting if n > by][:1]))
 
 
 def _positive(path: str, obj, names) -> list[str]:
@@ -114,9 +118,14 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
     problems, tower = [], experiment.model.understanding_encoder
     why = f"mesh.data * mesh.fsdp = {data} * {fsdp} ="
     for name, stage in experiment.stages.items():
-        n, path = max(stage.accumulate, 1), f"stages.{name}"
-        parts = f"{path}.accumulate * mesh.data * mesh.fsdp = {n} * {data} * {fsdp} =" if n > 1 else why
-        problems += _divides(f"{path}.rows.count", stage.rows.count, n * data * fsdp, parts)
+        path, count, n = f"stages.{name}", stage.rows.count, stage.accumulate
+        problems += _divides(f"{path}.rows.count", count, data * fsdp, why)
+        share = count // (data * fsdp)
+        if n > 0 and count % (data * fsdp) == 0 and share % n:
+            problems.append(
+                f"{path}.accumulate is {n}: must divide the rows of a share, {path}.rows.count / (mesh.data * "
+                f"mesh.fsdp) = {count} / {data * fsdp} = {share}; nearest: {_divisors_near(share, n)}"
+            )
     if experiment.stage0:
         problems += _divides("stage0.batch_size", experiment.stage0.batch_size, data * fsdp, why)
     for box, obj, names in (
@@ -159,7 +168,7 @@ def _optim_problems(path: str, stage) -> list[str]:
     problems += _name(f"{path}.mu_dtype", o.mu_dtype, MU_DTYPES)
     if o.warmup_steps > stage.steps:
         problems.append(
-            f"{path}.warmup_steps is {o.warmup_steps}: over {stage.steps} steps; lower it, or raise steps"
+            f"{path}.warmup_steps is {o.warmup_steps}: longer than the {stage.steps} steps; lower it, or raise steps"
         )
     return problems
 

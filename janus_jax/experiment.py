@@ -239,6 +239,8 @@ def _literal(kind, text: str):
         return text
     if kind == tuple[str, ...] and not text.startswith(("(", "[")):
         return tuple(part for part in text.split(",") if part)
+    if kind is float and text.strip("+-").lower() in ("nan", "inf", "infinity"):
+        return float(text)  # refused as a number, with its name
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -260,7 +262,7 @@ def _build(kind, value, path: str, problems: list[str]):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is tuple or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        wanted = "a tuple" if origin is tuple else {"str": "text", "int": "a whole number"}.get(
+        wanted = "a tuple" if origin is tuple else {"str": "text", "int": "a whole number", "float": "a number"}.get(
             kind.__name__, f"a {kind.__name__}"
         )  # fmt: skip
         problems.append(f"{path} is {value!r}: must be {wanted}")
