@@ -10,7 +10,7 @@ from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
 from janus_jax.model.attention import KINDS
 from janus_jax.model.layers import REMAT
-from janus_jax.optim import SCHEDULES
+from janus_jax.optim import MU_DTYPES, SCHEDULES
 from janus_jax.sharding import mesh_shape
 
 SOURCES = ("shapes", "emoji", "llava")
@@ -48,12 +48,22 @@ def _name(field: str, value: str, known) -> list[str]:
     return [] if value in known else [f"{field} is {value!r}: unknown{near(value, known)}"]
 
 
-def _divides(field: str, value: int, by: int, why: str) -> list[str]:
-    if by > 0 and value % by == 0:
+def _divides(field: str, value: int, by: int, why: str, knob: str = "") -> list[str]:
+    """knob: the field to change, whose value is `by`, where the weights fix `value`. Values below 1 are refused
+    elsewhere."""
+    if by > 0 and (value % by == 0 or value < 1):
         return []
     low, high = value // max(by, 1) * by, (value // max(by, 1) + 1) * by
     nearest = f"{low} or {high}" if low else str(high)
+    if knob:
+        nearest = f"{knob} = {_divisors_near(value, by)} (or {field.rsplit('.', 1)[1]} {nearest})"
     return [f"{field} is {value}: {why} {by} must divide it; nearest: {nearest}"]
+
+
+def _divisors_near(value: int, by: int) -> str:
+    """The divisors of `value` next to `by`, which is none."""
+    fitting = [n for n in range(1, value + 1) if value % n == 0]
+    return " or ".join(map(str, [n for n in fitting if n < by][-1:] + [n for n in fitting if n > by][:1]))
 
 
 def _positive(path: str, obj, names) -> list[str]:
@@ -110,7 +120,14 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
     problems, tower = [], experiment.model.understanding_encoder
     why = f"mesh.data * mesh.fsdp = {data} * {fsdp} ="
     for name, stage in experiment.stages.items():
-        problems += _divides(f"stages.{name}.rows.count", stage.rows.count, data * fsdp, why)
+        path, count, n = f"stages.{name}", stage.rows.count, stage.accumulate
+        problems += _divides(f"{path}.rows.count", count, data * fsdp, why)
+        share = count // (data * fsdp)
+        if n > 0 and count % (data * fsdp) == 0 and share % n:
+            problems.append(
+                f"{path}.accumulate is {n}: must divide the rows of a share, {path}.rows.count / (mesh.data * "
+                f"mesh.fsdp) = {count} / {data * fsdp} = {share}; nearest: {_divisors_near(share, n)}"
+            )
     if experiment.stage0:
         problems += _divides("stage0.batch_size", experiment.stage0.batch_size, data * fsdp, why)
     for box, obj, names in (
@@ -119,11 +136,15 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
         ("generation_encoder", experiment.model.generation_encoder, ("codebook_size",)),
     ):
         for n in names:
-            problems += _divides(f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =")
+            problems += _divides(f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =", "mesh.tensor")
+    both = "mesh.fsdp * mesh.tensor"
     for n in ("width", "mlp_width"):
-        problems += _divides(
-            f"model.transformer.{n}", getattr(llm, n), fsdp * tensor, "mesh.fsdp * mesh.tensor ="
-        )
+        problems += _divides(f"model.transformer.{n}", getattr(llm, n), fsdp * tensor, f"{both} =", both)
+    for path, value in (
+        ("model.understanding_encoder.width", tower.width),
+        ("model.image_head_width", experiment.model.image_head_width),
+    ):
+        problems += _divides(path, value, fsdp, "mesh.fsdp =", "mesh.fsdp")
     return problems
 
 
@@ -143,16 +164,19 @@ def _optim_problems(path: str, stage) -> list[str]:
         for n in ("b1", "b2")
         if not 0 <= getattr(o, n) < 1
     ]
+    if o.clip_norm == 0:
+        problems.append(f"{path}.clip_norm is 0: no gradient would pass; give a norm over 0, such as 1")
     problems += _name(f"{path}.schedule", o.schedule, SCHEDULES)
+    problems += _name(f"{path}.mu_dtype", o.mu_dtype, MU_DTYPES)
     if o.warmup_steps > stage.steps:
         problems.append(
-            f"{path}.warmup_steps is {o.warmup_steps}: over {stage.steps} steps; lower it, or raise steps"
+            f"{path}.warmup_steps is {o.warmup_steps}: longer than the {stage.steps} steps; lower it, or raise steps"
         )
     return problems
 
 
 def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
-    problems = _optim_problems(path, stage)
+    problems = _optim_problems(path, stage) + _positive(path, stage, ("accumulate",))
     problems += [
         p for name in stage.trainable for p in _name(f"{path}.trainable", name, model_config.CHILDREN)
     ]

@@ -1,13 +1,16 @@
 """What a config file may say: the schema, its checks, and `--config.path=value` overrides.
 
-A config file defines `get_config() -> ConfigDict`. `read` turns it and the overrides into frozen dataclasses;
-everything unknown, of a wrong type or impossible is collected and reported at once, before anything compiles.
+A config file defines `get_config() -> ConfigDict`, or `get_config(target: str = "")` and TARGETS, a dict by
+hardware ("h100:64"; "" is any) of mesh, rows and remat: `configs/stage2.py:h100:64`. `read` turns it and the
+overrides into frozen dataclasses; everything unknown, of a wrong type or impossible is collected and reported at
+once, before anything compiles.
 """
 
 import ast
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import pathlib
 import types
 import typing
@@ -39,6 +42,7 @@ class Stage:
     trainable: the flames, children of the model. init: weights directories; each may hold some children, later
     ones win, `previous` is the stage before in this config, and what none holds starts at random. batch_size:
     examples a step, the paper's number; rows: the shape that holds them. supervise: `all` text or `answers`.
+    accumulate: microbatches that a step's rows are cut into, one after the other, for memory.
     """
 
     trainable: tuple[str, ...]
@@ -51,6 +55,7 @@ class Stage:
     optim: Optim
     condition_dropout: float = 0.1
     first_sentence: float = 0.25
+    accumulate: int = 1
     checkpoint_every: int = 1000
     log_every: int = 20
     spikes: Spikes = dataclasses.field(default_factory=Spikes)
@@ -133,10 +138,17 @@ def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     return rest, overrides
 
 
-def read(path: str, overrides: dict[str, str] | None = None) -> tuple[Experiment, list[str]]:
+def read(
+    path: str, overrides: dict[str, str] | None = None, target: str = ""
+) -> tuple[Experiment, list[str]]:
     """The config in a file with `overrides` (dotted path -> text) applied, and what is wrong with those: an
-    override that cannot be applied is left out. Raises ConfigError when the file itself does not fit."""
-    file = pathlib.Path(path)
+    override that cannot be applied is left out. Raises ConfigError when the file itself does not fit.
+
+    path: the file, perhaps with `:` and one of its targets. target: the one meant where the path names none; a
+    file that does not list it gives its default.
+    """
+    name, colon, named = str(path).partition(".py:")
+    file = pathlib.Path(name + ".py" if colon else name)
     if not file.is_file():
         known = [str(p) for p in sorted(pathlib.Path("configs").glob("*.py"))]
         raise ConfigError(f"--config={path}: no such file" + near(str(file), known))
@@ -145,7 +157,14 @@ def read(path: str, overrides: dict[str, str] | None = None) -> tuple[Experiment
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"--config={path}: defines no get_config(); see configs/quickstart.py")
-    return resolve(module.get_config().to_dict(), overrides or {})
+    takes, targets = inspect.signature(module.get_config).parameters, getattr(module, "TARGETS", {})
+    if colon and not takes:
+        raise ConfigError(f"--config={path}: {file} has no targets; leave out ':{named}'")
+    if colon and not (named and named in targets):
+        known = [key for key in targets if key]
+        raise ConfigError(f"--config={path}: {file} has no target {named!r}{near(named, known)}")
+    chosen = (named if colon else target if target in targets else "",) if takes else ()
+    return resolve(module.get_config(*chosen).to_dict(), overrides or {})
 
 
 def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[str]]:
@@ -220,6 +239,8 @@ def _literal(kind, text: str):
         return text
     if kind == tuple[str, ...] and not text.startswith(("(", "[")):
         return tuple(part for part in text.split(",") if part)
+    if kind is float and text.strip("+-").lower() in ("nan", "inf", "infinity"):
+        return float(text)  # refused as a number, with its name
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -241,7 +262,7 @@ def _build(kind, value, path: str, problems: list[str]):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is tuple or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        wanted = "a tuple" if origin is tuple else {"str": "text", "int": "a whole number"}.get(
+        wanted = "a tuple" if origin is tuple else {"str": "text", "int": "a whole number", "float": "a number"}.get(
             kind.__name__, f"a {kind.__name__}"
         )  # fmt: skip
         problems.append(f"{path} is {value!r}: must be {wanted}")

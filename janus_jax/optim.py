@@ -9,7 +9,8 @@ import optax
 @dataclasses.dataclass(frozen=True)
 class Optim:
     """One column of the paper's Table 1. `schedule` is `constant` or `cosine`; the cosine ends at
-    `end_factor` times the learning rate (the paper does not say where)."""
+    `end_factor` times the learning rate (the paper does not say where). mu_dtype: Adam's first moment is kept in
+    it; bfloat16 saves 2 bytes a trained parameter."""
 
     learning_rate: float
     schedule: str = "constant"
@@ -20,9 +21,11 @@ class Optim:
     b2: float = 0.95
     eps: float = 1e-8
     end_factor: float = 0.0
+    mu_dtype: str = "float32"
 
 
 SCHEDULES = ("constant", "cosine")
+MU_DTYPES = ("float32", "bfloat16")
 
 
 def schedule(optim: Optim, steps: int) -> optax.Schedule:
@@ -50,6 +53,7 @@ def make(optim: Optim, steps: int) -> optax.GradientTransformation:
             optim.eps,
             weight_decay=optim.weight_decay,
             mask=decays,
+            mu_dtype=optim.mu_dtype,
         ),
     )
 

@@ -28,7 +28,13 @@ def lower_inputs(experiment, stage):
             rows.count, rows.length, rows.pictures, rows.images, model
         ).items()
     }
-    return jax.jit(functools.partial(train_state.train_step, tx=tx), donate_argnums=0), state, batch
+    return (
+        jax.jit(
+            functools.partial(train_state.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0
+        ),
+        state,
+        batch,
+    )
 
 
 def compile_stage(experiment, stage) -> dict:

@@ -67,13 +67,21 @@ def mesh_shape(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, in
     if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
         raise ValueError(f"mesh ({asked}): each axis is at least 1, and at most one is -1 (the devices left)")
     if -1 in sizes:
-        rest = math.prod(size for size in sizes if size != -1)
-        sizes[sizes.index(-1)] = devices // rest if devices % rest == 0 else 0
-    if math.prod(sizes) != devices:
-        product = "x".join(str(size) for size in (data, fsdp, tensor))
+        rest, at = math.prod(size for size in sizes if size != -1), sizes.index(-1)
+        if devices % rest:
+            fitting = [n for n in range(1, devices + 1) if devices % n == 0]
+            near = [max(n for n in fitting if n < rest), *[n for n in fitting if n > rest][:1]]
+            product = " * ".join(axis for i, axis in enumerate(AXES) if i != at)
+            raise ValueError(
+                f"mesh ({asked}): {product} = {rest} must divide the {devices} devices; nearest: "
+                f"{' or '.join(map(str, near))}"
+            )
+        sizes[at] = devices // rest
+    product = math.prod(sizes)
+    if product != devices:
         raise ValueError(
-            f"mesh ({asked}): {product} does not make {devices} devices; choose axes whose product is "
-            f"{devices}, or leave one at -1"
+            f"mesh ({asked}): {'x'.join(map(str, sizes))}={product} of {devices} devices; choose axes whose "
+            f"product is {devices}, or leave one at -1"
         )
     return tuple(sizes)
 

@@ -153,7 +153,7 @@ def run_stage(
     stage = experiment.stages[name]
     tx = optims.make(stage.optim, stage.steps)
     state = init_stage(experiment, stage, tx, previous, log)
-    step_fn = jax.jit(functools.partial(ts.train_step, tx=tx), donate_argnums=0)
+    step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     hosts = jax.process_count()
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
     rows = stage.rows.per_host(hosts)

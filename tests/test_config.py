@@ -85,16 +85,27 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("stages.stage2.steps", "many", ["'many'", "whole number"]),
     ("stages.stage2.steps", "1.5", ["1.5", "whole number"]),
     ("stages.stage2.steps", "True", ["True", "whole number"]),
-    ("stages.stage2.optim.learning_rate", "high", ["'high'", "float"]),
+    ("stages.stage2.optim.learning_rate", "high", ["'high'", "must be a number"]),
     ("stages.stage2.trainable", "(1, 2)", ["is 1", "text"]),
     ("stages.stage2.ratio.text", "-1", ["-1", "0 or more"]),
     ("stages.stage2.ratio.text", "1e999", ["inf", "finite"]),
     ("stages.stage2.optim.learning_rate", "-0.1", ["-0.1", "0 or more"]),
+    ("stages.stage2.optim.learning_rate", "nan", ["nan", "finite"]),
+    ("stages.stage2.optim.weight_decay", "-inf", ["-inf", "finite"]),
+    ("stages.stage2.optim.learning_rate", "1e999", ["inf", "finite"]),
+    ("stages.stage2.optim.clip_norm", "0", ["is 0", "no gradient would pass"]),
+    ("stages.stage2.optim.mu_dtype", "float16", ["'float16'", "did you mean 'bfloat16'"]),
     ("stages.stage2.optim.b2", "1.0", ["1.0", "in [0, 1)"]),
     ("stages.stage2.optim.eps", "-1.0", ["-1.0", "0 or more"]),
-    ("stages.stage2.optim.warmup_steps", "5000", ["5000", "lower it"]),
+    ("stages.stage2.optim.warmup_steps", "5000", ["5000", "longer than the 850 steps", "lower it"]),
     ("stages.stage2.optim.schedule", "cosin", ["'cosin'", "did you mean 'cosine'"]),
     ("stages.stage2.steps", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.accumulate", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.accumulate", "-2", ["is -2", "at least 1"]),
+    ("stages.stage2.accumulate", "3", ["is 3", "rows.count / (mesh.data * mesh.fsdp) = 32 / 8 = 4", "2 or 4"]),
+    ("stages.stage2.accumulate", "5", ["must divide the rows of a share", "= 4; nearest: 4"]),
+    ("stages.stage2.accumulate", "1.5", ["1.5", "whole number"]),
+    ("stages.stage2.batch_size", "0", ["is 0", "at least 1"]),
     ("stages.stage2.log_every", "0", ["is 0", "at least 1"]),
     ("stages.stage2.spikes.window", "1", ["is 1", "at least 2"]),
     ("stages.stage2.spikes.sigma", "-6", ["-6", "0 or more"]),
@@ -162,8 +173,9 @@ def test_no_data_at_all_is_refused():
 @pytest.mark.parametrize(
     "mesh, said",
     [
-        ((3, 1, 2), ["data=3, fsdp=1, tensor=2", "8 devices", "leave one at -1"]),
-        ((3, -1, 1), ["data=3, fsdp=-1", "8 devices"]),
+        ((3, 1, 2), ["data=3, fsdp=1, tensor=2", "3x1x2=6 of 8 devices", "leave one at -1"]),
+        ((3, -1, 1), ["data=3, fsdp=-1", "data * tensor = 3 must divide the 8 devices; nearest: 2 or 4"]),
+        ((4, 4, -1), ["data * fsdp = 16 must divide the 8 devices; nearest: 8"]),
         ((-1, -1, 1), ["at most one is -1"]),
         ((0, 8, 1), ["data=0", "at least 1"]),
     ],
@@ -175,9 +187,27 @@ def test_a_mesh_that_does_not_hold_the_devices(mesh, said):
 
 def test_a_mesh_that_does_not_divide_the_heads():
     lines = refusal({"mesh.tensor": "8"})
-    assert any("model.transformer.heads is 4" in line and "mesh.tensor = 8" in line for line in lines)
+    assert (
+        "model.transformer.heads is 4: mesh.tensor = 8 must divide it; nearest: mesh.tensor = 4 (or heads 8)"
+    ) in lines
     assert any("model.understanding_encoder.heads is 2" in line for line in lines)
+    (line,) = refusal(
+        {"mesh.tensor": "4", "model.transformer.vocabulary": "450", "model.understanding_encoder.heads": "4"}
+    )
+    assert "vocabulary is 450" in line and "nearest: mesh.tensor = 3 or 5 (or vocabulary 448 or 452)" in line
     assert refusal({"mesh.data": "5", "mesh.fsdp": "1"}, devices=5)[0].startswith("stages.stage1.rows.count")
+
+
+def test_a_mesh_that_does_not_divide_the_widths():
+    changes = {"model.understanding_encoder.width": "66", "model.image_head_width": "100"}
+    lines = refusal({**changes, "model.transformer.mlp_width": "388"})
+    both = "mesh.fsdp * mesh.tensor"
+    for said in (
+        "understanding_encoder.width is 66: mesh.fsdp = 8 must divide it; nearest: mesh.fsdp = 6 or 11",
+        "image_head_width is 100: mesh.fsdp = 8 must divide it; nearest: mesh.fsdp = 5 or 10 (or image",
+        f"transformer.mlp_width is 388: {both} = 8 must divide it; nearest: {both} = 4 or 97 (or mlp_width 384",
+    ):
+        assert any(said in line for line in lines), (said, lines)
 
 
 def test_many_faults_are_named_at_once():

@@ -11,6 +11,7 @@ from janus_jax.checks import check
 from janus_jax.experiment import read
 
 CONFIGS = sorted(str(path) for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
+CONFIGS = [path for path in CONFIGS if "pro_1b" not in path]  # the shapes of Janus-1.3B again
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: pathlib.Path(path).stem)

@@ -277,6 +277,30 @@ def test_decay_shrinks_kernels_and_tables_only(one_device):
     }  # fmt: skip
 
 
+def test_the_first_moment_may_be_bfloat16():
+    """Kept in half the bytes, split as its weight is; the update is nearly the same."""
+    rng, updates = np.random.default_rng(0), {}
+    with on_mesh(2, 2, 2):
+        put = lambda x, spec: jax.device_put(x.astype(np.float32), spec)
+        params = {
+            "kernel": put(rng.normal(size=(8, 16)), sh.W_DF),
+            "table": put(rng.normal(size=(6, 8)), sh.W_VD),
+        }
+        grads = jax.tree.map(lambda x: x * 0.3, params)
+        for dtype in optim.MU_DTYPES:
+            tx = optim.make(optim.Optim(learning_rate=0.1, eps=1e-3, mu_dtype=dtype), STEPS)
+            _, state = jax.jit(tx.update)(grads, jax.jit(tx.init)(params), params)
+            updates[dtype], state = jax.jit(tx.update)(grads, state, params)  # reads the kept moments
+            (adam,) = (x for x in jax.tree.leaves(state, is_leaf=is_adam) if is_adam(x))
+            assert {name: x.dtype for name, x in adam.mu.items()} == dict.fromkeys(params, dtype)
+            assert {name: x.dtype for name, x in adam.nu.items()} == dict.fromkeys(params, "float32")
+            assert specs(adam.mu) == specs(adam.nu) == specs(params)
+    exact, rounded = (tiny.numbers(updates[dtype]) for dtype in optim.MU_DTYPES)
+    for name in exact:
+        assert np.abs(rounded[name] - exact[name]).max() > 0
+        np.testing.assert_allclose(rounded[name], exact[name], rtol=1e-2, err_msg=name)
+
+
 def test_a_huge_gradient_is_clipped_to_the_norm():
     tx = optim.make(optim.Optim(learning_rate=0.1, clip_norm=1.0, eps=1.0), STEPS)  # eps shows the size
     params = {"a": {"kernel": jnp.ones(3)}, "b": {"bias": jnp.ones(2)}}

@@ -1,0 +1,64 @@
+"""Janus-Pro-7B stage 1: the adaptors and the image head learn to speak with a frozen language model.
+
+Table 2 of the Janus-Pro report (arXiv 2501.17811), stage 1. The data are Janus's (captions of ShareGPT4V, names of
+ImageNet-1k), drawn 1:3 and for twice as long.
+"""
+
+from ml_collections import ConfigDict
+
+from janus_jax.model import config as model_config
+
+# Rows: the batch size is read as examples, and the rows hold as many or a few more. Taken for that: 686 tokens an
+# example of understanding (576 of the picture, 110 of text), 616 of generation (576 + 40).
+# 256 examples are 162 k tokens. By simulated packing a step has 288 of them in 48 rows of 4096 (93 % full), 256
+# in 64 rows of 2816 (90 %) and in 128 of 1536 (82 %: two pictures, and room for longer captions). On 256 chips
+# tensor = 2 keeps it at 128 rows: 256 would hold a picture each, and cut longer captions.
+# Mesh: the frozen model is 29 GB in float32, the trained part's weights, moments and gradients 2 GB, both divided
+# by fsdp: over 64 of the 40 GB cards, inside a node of the 80 GB ones.
+# mesh: data, fsdp, tensor. rows: count, length, pictures to understand and to generate in each.
+TARGETS = {
+    "": dict(mesh=(1, -1, 1), rows=(48, 4096, 3, 6), remat="dots"),
+    "a100-40gb:128": dict(mesh=(2, 64, 1), rows=(128, 1536, 2, 2), remat="dots"),
+    "h100:64": dict(mesh=(8, 8, 1), rows=(64, 2816, 2, 4), remat="dots"),
+    "v5e:16x16": dict(mesh=(1, 128, 2), rows=(128, 1536, 2, 2), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(1, 128, 1), rows=(128, 1536, 2, 2), remat="dots"),
+}  # fmt: skip
+
+
+def get_config(target: str = "") -> ConfigDict:
+    t = TARGETS[target]
+    count, length, pictures, images = t["rows"]
+    return ConfigDict({
+        "seed": 0,
+        "model": model_config.to_dict(model_config.janus_pro_7b()) | {"remat": t["remat"]},
+        "template": {"user": "<|User|>", "assistant": "<|Assistant|>"},
+        # A tokenizer.json that has the pictures' control tokens: a released Janus's.
+        "tokenizer": "weights/Janus-Pro-7B",
+        "data": {
+            "source": "llava",
+            "understanding": "data/sharegpt4v.json",
+            "generation": "data/imagenet_names.json",
+            "images": "data/images",
+        },
+        "mesh": dict(zip(("data", "fsdp", "tensor"), t["mesh"])),
+        "stages": {
+            "stage1": {
+                # As in Janus's Figure 3; the generation embedding counts as part of its adaptor: our choice.
+                "trainable": ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head"),
+                # Converted to this layout: SigLIP-Large-patch16-384, DeepSeek-LLM-7B, LlamaGen's VQ-16.
+                "init": ("weights/siglip_l16_384", "weights/deepseek_llm_7b", "weights/llamagen_vq16"),
+                "steps": 20_000,  # Table 2
+                "batch_size": 256,  # Table 2
+                "rows": {"count": count, "length": length, "pictures": pictures, "images": images},
+                "ratio": {"understanding": 1, "text": 0, "generation": 3},  # Table 2, read as shares of examples
+                "supervise": "all",  # text of the sequence; whether prompts count is not said: our choice
+                "condition_dropout": 0.1,  # as in Janus
+                "first_sentence": 0.0,  # category names have one
+                # Table 2 throughout; not said there, our choice: eps (1e-8).
+                "optim": {
+                    "learning_rate": 1e-3, "schedule": "constant", "warmup_steps": 600, "weight_decay": 0.0,
+                    "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
+                },
+            },
+        },
+    })  # fmt: skip

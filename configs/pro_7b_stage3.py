@@ -1,0 +1,71 @@
+"""Janus-Pro-7B stage 3: supervised fine-tuning of everything but the generation encoder, on answers only.
+
+Table 2 of the Janus-Pro report (arXiv 2501.17811), stage 3. It goes on from stage 2's weights.
+"""
+
+from ml_collections import ConfigDict
+
+from janus_jax.model import config as model_config
+
+# Rows: the batch size is read as examples, and the rows hold as many or a few more. Taken for that: 686 tokens an
+# example of understanding (576 of the picture, 110 of text), 616 of generation (576 + 40), 1000 of text, with
+# log-normal spread.
+# 128 examples are 88 k tokens. By simulated packing a step has 140 of them in 24 rows of 4096 (96 % full), 129 in
+# 32 rows of 3072 (88 %), 128 in 64 rows of 1664 (80 %). Dialogues longer than a row are cut: at this spread 1.5 %,
+# 3.5 % and 15 % of them. So small a batch has no row for each of 64 devices or more: `tensor` divides a row's work
+# (on GPUs inside a node). The other reading of the batch size, 128 rows of 4096:
+# --config.stages.stage3.rows.count=128 --config.stages.stage3.rows.length=4096
+# Mesh: weights, moments and gradients of the trained part are 16 bytes each of 7.34 G parameters, 117 GB: 15 GB
+# a device at fsdp * tensor 8, too much beside activations on 40 GB; there fsdp * tensor is 64, 1.8 GB.
+# mesh: data, fsdp, tensor. rows: count, length, pictures to understand and to generate in each.
+TARGETS = {
+    "": dict(mesh=(1, -1, 1), rows=(24, 4096, 5, 4), remat="dots"),
+    "a100-40gb:128": dict(mesh=(2, 16, 4), rows=(32, 3072, 4, 4), remat="dots"),
+    "h100:64": dict(mesh=(8, 4, 2), rows=(32, 3072, 4, 4), remat="dots"),
+    "v5e:16x16": dict(mesh=(1, 64, 4), rows=(64, 1664, 2, 2), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(1, 32, 4), rows=(32, 3072, 4, 4), remat="dots"),
+}  # fmt: skip
+
+
+def get_config(target: str = "") -> ConfigDict:
+    t = TARGETS[target]
+    count, length, pictures, images = t["rows"]
+    return ConfigDict({
+        "seed": 0,
+        "model": model_config.to_dict(model_config.janus_pro_7b()) | {"remat": t["remat"]},
+        "template": {"user": "<|User|>", "assistant": "<|Assistant|>"},
+        "tokenizer": "runs/pro_7b_stage2/stage2",
+        "data": {
+            "source": "llava",
+            "understanding": "data/instructions.json",
+            "text": "data/dialogues.json",
+            "generation": "data/text_to_image.json",
+            "images": "data/images",
+        },
+        "mesh": dict(zip(("data", "fsdp", "tensor"), t["mesh"])),
+        "stages": {
+            "stage3": {
+                # All but the generation encoder, as in Janus.
+                "trainable": (
+                    "understanding_encoder", "understanding_adaptor", "generation_adaptor",
+                    "generation_embedding", "image_head", "text_embedding", "transformer", "text_head",
+                ),
+                # From the released weights, in any layout that janus_jax.convert knows, instead:
+                # --config.stages.stage3.init=weights/Janus-Pro-7B --config.tokenizer=weights/Janus-Pro-7B
+                # (Janus-Pro is released as pickles: convert it with --allow_pickle first.)
+                "init": ("runs/pro_7b_stage2/stage2",),
+                "steps": 40_000,  # Table 2: 80,000 for 1B, 40,000 for 7B
+                "batch_size": 128,  # Table 2
+                "rows": {"count": count, "length": length, "pictures": pictures, "images": images, "bins": 32},
+                "ratio": {"understanding": 5, "text": 1, "generation": 4},  # Table 2, read as shares of examples
+                "supervise": "answers",  # as in Janus: prompts are masked
+                "condition_dropout": 0.1,  # as in Janus
+                "first_sentence": 0.25,  # as in stage 2: our choice
+                # Table 2 throughout; not said there, our choice: eps (1e-8).
+                "optim": {
+                    "learning_rate": 4e-5, "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0,
+                    "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
+                },
+            },
+        },
+    })  # fmt: skip

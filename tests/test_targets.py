@@ -1,0 +1,266 @@
+"""The shipped configs say what the papers' tables say, and each of their targets can hold its stage."""
+
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from jax.sharding import AbstractMesh, AxisType
+
+from janus_jax import batch as bt
+from janus_jax import checks, experiment
+from janus_jax import sharding as sh
+from janus_jax.data import pipeline
+from janus_jax.model import config as sizes
+from janus_jax.model.janus import abstract
+
+CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+ADAPTORS = {"understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head"}
+LLM = {"text_embedding", "transformer", "text_head"}
+TRAINED = {1: ADAPTORS, 2: ADAPTORS | LLM, 3: ADAPTORS | LLM | {"understanding_encoder"}}
+# arXiv 2410.13848, Table 1, and arXiv 2501.17811, Table 2: learning rate, schedule, weight decay, warm-up, steps,
+# batch size, ratio.
+TABLE = {
+    "stage1": (1e-3, "cosine", 0.0, 300, 10_000, 256, (1, 0, 1)),
+    "stage2": (1e-4, "constant", 0.0, 5_000, 180_000, 512, (2, 3, 5)),
+    "stage3": (2e-5, "constant", 0.1, 0, 24_000, 256, (7, 3, 10)),
+    "pro_1b_stage1": (1e-3, "constant", 0.0, 600, 20_000, 256, (1, 0, 3)),
+    "pro_1b_stage2": (1e-4, "constant", 0.0, 5_000, 360_000, 512, (2, 3, 5)),
+    "pro_1b_stage3": (4e-5, "constant", 0.0, 0, 80_000, 128, (5, 1, 4)),
+    "pro_7b_stage1": (1e-3, "constant", 0.0, 600, 20_000, 256, (1, 0, 3)),
+    "pro_7b_stage2": (1e-4, "constant", 0.0, 5_000, 360_000, 512, (2, 3, 5)),
+    "pro_7b_stage3": (4e-5, "constant", 0.0, 0, 40_000, 128, (5, 1, 4)),
+}
+SIZES = {"janus_1_3b": sizes.janus_1_3b(), "janus_pro_7b": sizes.janus_pro_7b()}
+PARAMETERS = {  # trained in stages 1, 2, 3: the released state dicts' shapes, the unused pooling head left out
+    "janus_1_3b": (48_408_576, 1_701_064_704, 2_004_753_408),
+    "janus_pro_7b": (121_835_520, 7_032_201_216, 7_335_889_920),
+}
+CHIPS = {"a100-40gb": 40e9, "a100-80gb": 80e9, "h100": 80e9, "v5e": 16e9, "v5p": 95e9}
+EVERYWHERE = {"", "a100-40gb:128", "h100:64", "v5e:16x16", "v5p:4x4x8"}
+# Tokens of an example: of the picture, and of text on average. The spread of the text (log-normal) is a guess.
+LENGTHS = {"understanding": (576, 110, 0.5), "text": (0, 1000, 0.8), "generation": (576, 40, 0.5)}
+
+
+@functools.cache
+def targets(name: str) -> tuple:
+    spec = importlib.util.spec_from_file_location(name, CONFIGS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return tuple(module.TARGETS)
+
+
+ALL = [(name, target) for name in (*TABLE, "finetune") for target in targets(name)]
+
+
+def devices_of(target: str) -> int:
+    return int(np.prod([int(n) for n in target.split(":")[1].split("x")])) if target else 8
+
+
+@functools.cache
+def read(name: str, target: str = ""):
+    built, wrong = experiment.read(f"{CONFIGS / name}.py{':' * bool(target)}{target}")
+    return checks.check(built, devices_of(target), files=False, known=wrong)
+
+
+def stage_of(name: str, target: str = "") -> experiment.Stage:
+    (stage,) = read(name, target).stages.values()
+    return stage
+
+
+def test_every_config_of_the_papers_lists_every_target():
+    for name in TABLE:
+        single = {"a100-80gb:1", "h100:1"} if name in ("stage3", "pro_1b_stage3") else set()
+        assert set(targets(name)) == EVERYWHERE | single
+    assert {path.stem for path in CONFIGS.glob("*stage*.py")} == set(TABLE)
+
+
+@pytest.mark.parametrize("name, target", ALL, ids=lambda x: x or "any")
+def test_a_target_changes_the_shape_and_nothing_else(name, target):
+    built, plain, stage = read(name, target), read(name), stage_of(name, target)
+    changed = experiment.differences(dataclasses.asdict(plain), dataclasses.asdict(built))
+    allowed = ("mesh.", "model.remat", f"stages.{next(iter(built.stages))}.")
+    assert all(line.startswith(allowed) for line in changed)
+    of_stage = ("trainable", "optim") if name == "finetune" else ()  # a smaller card trains less
+    same = {"rows": stage.rows, "accumulate": stage.accumulate, **{k: getattr(stage, k) for k in of_stage}}
+    assert dataclasses.replace(stage_of(name), **same) == stage
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_hyperparameters_are_the_tables(name):
+    rate, schedule, decay, warmup, steps, batch, ratio = TABLE[name]
+    stage, o = stage_of(name), stage_of(name).optim
+    assert (o.learning_rate, o.schedule, o.weight_decay, o.warmup_steps) == (rate, schedule, decay, warmup)
+    assert (o.b1, o.b2, o.clip_norm) == (0.9, 0.95, 1.0)
+    assert (stage.steps, stage.batch_size) == (steps, batch)
+    assert (stage.ratio.understanding, stage.ratio.text, stage.ratio.generation) == ratio
+    number = int(name[-1])
+    assert set(stage.trainable) == TRAINED[number]
+    assert stage.supervise == ("answers" if number == 3 else "all")
+    assert stage.condition_dropout == 0.1 and (number != 2 or stage.first_sentence == 0.25)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_each_stage_goes_on_from_the_one_before(name):
+    built, stage, number = read(name), stage_of(name), int(name[-1])
+    family = name[: -len("stage1")]
+    assert list(built.stages) == [f"stage{number}"]
+    roles = ("<|User|>", "<|Assistant|>") if family else ("User", "Assistant")
+    assert (built.template.user, built.template.assistant) == roles
+    assert (
+        built.model
+        == getattr(sizes, {"": "janus_1_3b", "pro_1b_": "janus_pro_1b", "pro_7b_": "janus_pro_7b"}[family])()
+    )
+    if number > 1:  # what the command of the stage before leaves in its work directory
+        before = f"runs/{family}stage{number - 1}/stage{number - 1}"
+        assert stage.init == (before,) and built.tokenizer == before
+    else:
+        llm = "weights/deepseek_llm_7b" if "7b" in family else "weights/deepseek_llm_1_3b"
+        assert stage.init == ("weights/siglip_l16_384", llm, "weights/llamagen_vq16")
+
+
+@functools.cache
+def arrays(model: sizes.JanusConfig, mesh=(1, 128, 2)) -> dict:
+    """child -> (shape, spec) of its arrays, by default on the widest mesh of all; nothing is allocated."""
+    mesh = AbstractMesh(mesh, sh.AXES, axis_types=(AxisType.Explicit,) * 3)
+    with jax.sharding.use_abstract_mesh(mesh):
+        params = nnx.to_pure_dict(nnx.state(abstract(model)))
+    return {
+        child: [(x.shape, x.sharding.spec) for x in jax.tree.leaves(tree)] for child, tree in params.items()
+    }
+
+
+def on_a_device(shape, spec, mesh: dict[str, int]) -> int:
+    """Numbers of an array that each device holds."""
+    ways = [int(np.prod([mesh[axis] for axis in jax.tree.leaves(axes)])) for axes in spec]
+    assert all(size % n == 0 for size, n in zip(shape, ways)), (shape, spec, mesh)
+    return int(np.prod(shape)) // int(np.prod(ways))
+
+
+@pytest.mark.parametrize("size", PARAMETERS)
+def test_trained_parameters_of_each_stage(size):
+    counts = {c: sum(int(np.prod(shape)) for shape, _ in xs) for c, xs in arrays(SIZES[size]).items()}
+    assert tuple(sum(counts[c] for c in TRAINED[k]) for k in (1, 2, 3)) == PARAMETERS[size]
+
+
+@pytest.mark.parametrize("name, target", [x for x in ALL if x[1]], ids=str)
+def test_weights_and_moments_leave_a_third_of_the_memory(name, target):
+    """Before activations; and the mesh divides every array that it splits."""
+    built, stage = read(name, target), stage_of(name, target)
+    m, model = built.mesh, dataclasses.replace(built.model, remat="dots")
+    mesh = dict(zip(sh.AXES, sh.mesh_shape(m.data, m.fsdp, m.tensor, devices_of(target))))
+    held = {child: sum(on_a_device(*x, mesh) for x in xs) for child, xs in arrays(model).items()}
+    trained = sum(n for child, n in held.items() if child in stage.trainable)
+    moments = {"float32": 8, "bfloat16": 6}[stage.optim.mu_dtype]
+    each = 4 + moments + 4 + (4 if stage.accumulate > 1 else 0)  # weight, moments, gradient, sum of gradients
+    assert each * trained + 4 * (sum(held.values()) - trained) < 2 / 3 * CHIPS[target.split(":")[0]]
+
+
+def test_a_mesh_that_passes_the_checks_divides_every_array():
+    built, passed = read("quickstart"), []
+    for fsdp, tensor in itertools.product((1, 2, 3, 4, 8, 16, 32), (1, 2, 4)):
+        mesh = {"data": 1, "fsdp": fsdp, "tensor": tensor}
+        changed = dataclasses.replace(built, mesh=experiment.Mesh(**mesh))
+        try:
+            checks.check(changed, fsdp * tensor, files=False)
+        except experiment.ConfigError:
+            continue
+        passed.append((fsdp, tensor))
+        for shape, spec in itertools.chain.from_iterable(arrays(built.model, (1, 2, 2)).values()):
+            on_a_device(shape, spec, mesh)
+    assert {(16, 2), (1, 2), (8, 1)} <= set(passed) and not {(3, 1), (16, 16)} & set(passed)
+
+
+def test_rows_hold_the_batch_at_the_mean_lengths():
+    for name, target in ALL:
+        stage = stage_of(name, target)
+        ratio = vars(stage.ratio)
+        mean = sum(share * sum(LENGTHS[task][:2]) for task, share in ratio.items()) / sum(ratio.values())
+        held = stage.rows.count * stage.rows.length / mean
+        # 48 rows of 4096 are what up to 16 devices divide, a sixth more than 256 examples of stage 1.
+        assert stage.batch_size <= held < 1.26 * stage.batch_size, (name, target, held)
+        assert stage.rows.length <= 4096
+
+
+class FixedLengths:
+    """In the place of `pipeline.Encoder`: examples of drawn lengths, cut to the row."""
+
+    def __init__(self, task, source, processor, length, *_):
+        self.task, self.length = task, length
+
+    def __call__(self, index, rng):
+        picture, text, sigma = LENGTHS[self.task]
+        n = picture + max(int(text * np.exp(rng.normal(-(sigma**2) / 2, sigma))), 10)
+        role = np.zeros(min(n, self.length), np.int8)
+        flags = {"understanding": "pictures", "generation": "images"}
+        slots = {key: np.zeros(int(flags.get(self.task) == key), np.int64) for key in ("pictures", "images")}
+        return {"tokens": role.astype(np.int32), "role": role, "supervised": role, **slots,
+                "example": np.asarray([1 + bt.TASKS.index(self.task)], np.int32)}  # fmt: skip
+
+
+class NoPictures:
+    def __init__(self, *_):
+        pass
+
+    def __call__(self, packed):
+        return {"examples": packed["example"], "segment_ids": packed["tokens_segment_ids"]}
+
+
+PACKED = {(stage_of(*x).ratio, stage_of(*x).rows, stage_of(*x).batch_size): x for x in reversed(ALL)}
+
+
+@pytest.mark.parametrize("name, target", PACKED.values(), ids=lambda x: x or "any")
+def test_packing_fills_the_rows_with_the_batch(name, target, monkeypatch):
+    monkeypatch.setattr(pipeline, "Encoder", FixedLengths)
+    monkeypatch.setattr(pipeline, "OpenPictures", NoPictures)
+    stage, records = stage_of(name, target), [{}] * 50_000
+    data = iter(pipeline.batches(
+        dict.fromkeys(bt.TASKS, records), None, None, stage.rows, vars(stage.ratio), supervise="all", dropout=0.0,
+        first_sentence=0.0, seed=0,
+    ))  # fmt: skip
+    found = [next(data) for _ in range(6)][1:]  # the first rows are the fullest
+    examples = np.mean([(x["examples"] > 0).sum() for x in found])
+    fill = np.mean([(x["segment_ids"] > 0).mean() for x in found])
+    print(f"{name}:{target} {stage.rows}: {examples:.0f} examples, {fill:.1%} full")
+    assert 0.97 * stage.batch_size <= examples <= 1.15 * stage.batch_size
+    # Rows of two pictures cannot be fuller; those of 4096 can.
+    assert fill > (0.92 if stage.rows.length == 4096 else 0.78)
+
+
+# Reading a target
+
+
+@pytest.mark.parametrize(
+    "path, target, mesh",
+    [
+        ("stage2.py:a100-40gb:128", "", (16, 8, 1)),
+        ("stage2.py", "v5e:16x16", (1, 128, 2)),
+        ("stage2.py:h100:64", "v5e:16x16", (8, 8, 1)),  # the path's own target goes first
+        ("stage2.py", "cpu:8", (1, -1, 1)),  # not listed: the default
+        ("quickstart.py", "v5e:16x16", (1, -1, 1)),  # a config without targets
+    ],
+)
+def test_the_target_meant(path, target, mesh):
+    built, _ = experiment.read(str(CONFIGS / path), {"seed": "3"}, target=target)
+    assert (built.mesh.data, built.mesh.fsdp, built.mesh.tensor) == mesh and built.seed == 3
+
+
+@pytest.mark.parametrize(
+    "path, said",
+    [
+        ("stage2.py:h100:46", "stage2.py has no target 'h100:46'; did you mean 'h100:64'?"),
+        ("stage2.py:", "stage2.py has no target ''; known: a100-40gb:128, h100:64, v5e:16x16, v5p:4x4x8"),
+        ("quickstart.py:h100:64", "quickstart.py has no targets; leave out ':h100:64'"),
+        ("stage.py:h100:64", "stage.py:h100:64: no such file"),
+        ("stage2.py.h100", "no such file"),
+    ],
+)
+def test_a_target_that_is_not_there_is_refused(path, said):
+    with pytest.raises(experiment.ConfigError) as error:
+        experiment.read(str(CONFIGS / path))
+    assert said in str(error.value)
