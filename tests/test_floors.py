@@ -18,7 +18,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "convert.hub", "convert.table", "convert.tensors",
     ],
     [
-        "loss", "log", "model.layers",
+        "flops", "log", "loss", "model.layers",
         "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
