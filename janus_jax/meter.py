@@ -60,10 +60,7 @@ class Meter:
 
     def restart(self):
         """Forgets all since the last record."""
-        self._seen, self._timed = (
-            {"steps": 0},
-            {"steps": 0},
-        )  # facts since the last record; since the clock began
+        self._seen, self._timed = {"steps": 0}, {"steps": 0}  # since the last record; those of rates
         self._seconds, self._waited, self._since = 0.0, 0.0, None
 
     def rest(self):
@@ -120,16 +117,17 @@ class Meter:
 
 
 def shares(seen: dict) -> dict[str, float]:
-    """Facts summed over steps as shares and means. This host's rows stand for all: every host draws the same mix."""
-    out, examples = {}, sum(seen.get(task, 0) for task in TASKS)
+    """Facts summed over steps as shares, and as means a step of the whole job: a host's rows stand for all, since
+    every host draws the same mix."""
+    out, hosts, examples = {}, jax.process_count(), sum(seen.get(task, 0) for task in TASKS)
     for task in TASKS:
         if task in seen:
             out[f"examples_{task}"] = seen[task] / max(examples, 1)
             out[f"positions_{task}"] = seen[f"positions_{task}"] / seen["positions"]
     if "positions" in seen:
-        out["examples"] = examples / seen["steps"]
+        out["examples"] = hosts * examples / seen["steps"]
         out["fill"] = seen["tokens"] / seen["positions"]
-        out["truncated"] = seen["truncated"] / seen["steps"]
+        out["truncated"] = hosts * seen["truncated"] / seen["steps"]
     return out
 
 

@@ -76,14 +76,14 @@ def test_rates_leave_out_compilation_and_rests_and_no_later_step_is_waited_for(m
     assert got["tflops"] == pytest.approx(2 * 2 * 6 / seconds / 4)  # a device
     assert "mfu" not in got, "a CPU has no known peak"
     # Shares are of all three steps, the first included.
-    assert got["examples"] == 4 and got["truncated"] == 1 and got["fill"] == 0.8
+    assert got["examples"] == 2 * 4 and got["truncated"] == 2 * 1 and got["fill"] == 0.8
     assert got["examples_text"] == 0.5 and got["positions_generation"] == 0.3
 
     clock.now += 7.0
     step(state, ready=True)
     m.rest()
     after = m.read()
-    assert after["step_seconds"] == pytest.approx(0.75) and after["examples"] == 4
+    assert after["step_seconds"] == pytest.approx(0.75) and after["examples"] == 8
     assert m.read().keys() == meter.memory().keys(), "without a step there is no rate"
 
 
