@@ -202,8 +202,8 @@ def _open_wandb(project, workdir, config):
         import wandb
     except ImportError as error:
         raise ImportError(
-            f"wandb is {project!r}, but Weights & Biases is not installed: `pip install janus_jax[wandb]`, or leave "
-            f"--config.wandb empty"
+            f"wandb is {project!r}, but Weights & Biases is not installed ({error}): `pip install janus_jax[wandb]`, "
+            f"or leave --config.wandb empty"
         ) from error
     noted = pathlib.Path(workdir, "wandb", "id")
     known = noted.read_text().strip() if noted.is_file() else None
