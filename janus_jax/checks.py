@@ -22,7 +22,7 @@ def check(experiment: Experiment, devices: int, files: bool = True, known: list[
     problems = [*known, *_model_problems(experiment.model)]
     problems += _mesh_problems(experiment, devices)
     for k, (name, stage) in enumerate(experiment.stages.items()):
-        if name in ("stage0", "checkpoints", "tensorboard"):
+        if name in ("stage0", "checkpoints", "tensorboard", "profile", "wandb"):
             problems.append(
                 f"stages.{name}: the work directory uses this name itself; call the stage otherwise"
             )
@@ -37,7 +37,9 @@ def check(experiment: Experiment, devices: int, files: bool = True, known: list[
     problems += _name("data.source", experiment.data.source, SOURCES)
     problems += _finite("data", experiment.data, ("limit", "workers"))
     problems += _finite("evaluation", experiment.evaluation, vars(experiment.evaluation))
-    problems += [f"seed is {experiment.seed}: must be 0 or more"] if experiment.seed < 0 else []
+    for field in ("seed", "profile"):
+        value = getattr(experiment, field)
+        problems += [f"{field} is {value}: must be 0 or more"] if value < 0 else []
     problems += _file_problems(experiment, files)
     if problems:
         raise ConfigError(listed(problems))

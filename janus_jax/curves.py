@@ -5,19 +5,32 @@ import math
 import os
 
 MIX = ("examples_understanding", "examples_text", "examples_generation")  # the order of Table 1's data ratio
+PARTS = "grad_norm/"  # begins the names of the gradient's norms by part
 PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a panel of its own
     "Loss": "loss text_loss understanding_loss generation_loss",
     "Tokenizer loss": "reconstruction codebook commitment",
     "Tokenizer loss, entropy included": "total entropy",  # total: the loss of such a stage
     "Codes used": "codes_used",
-    "Gradient norm": "grad_norm",
     "Learning rate": "learning_rate",
     "Share of the examples": " ".join(MIX),
     "Share of the supervised tokens": "tokens_understanding tokens_text tokens_generation",
     "Examples": "examples truncated",
-    "Shares of row and time": "fill data_wait",
+    "Tokens per second": "tokens_per_second",
+    "Shares of row, time and peak": "fill data_wait mfu",
+    "Gradient norm": "grad_norm",  # the whole's, and, of each part, PARTS...
 }
-NOISY = ("Loss", "Tokenizer loss", "Gradient norm")  # these panels get a running mean
+UNDRAWN = (  # follow from others, or hardly move: for metrics.jsonl and TensorBoard
+    "images_per_second", "step_seconds", "data_seconds", "compute_seconds", "tflops", "device_memory_gb",
+    "process_memory_gb", "positions_understanding", "positions_text", "positions_generation",
+)  # fmt: skip
+NOISY = (
+    "Loss",
+    "Tokenizer loss",
+    "Gradient norm",
+    "Gradient norm by part",
+)  # these panels get a running mean, and leave out zeros (nothing of that kind in the step)
+LABELS = {"mfu": "MFU", "grad_norm": "the whole"}
+MANY = 5  # a panel with more metrics takes a whole row
 
 
 def _smooth(values):
@@ -32,13 +45,31 @@ def _series(records):
     for record in records:
         stage, step = record["stage"], record["step"]
         ends[stage] = max(step, ends.get(stage, 1))
-        for metric in [key for key in record if key not in ("stage", "step", "time")]:
+        for metric in [key for key in record if key not in ("stage", "step", "time", *UNDRAWN)]:
             value = record[metric]
             metric = "total" if metric == "loss" and "reconstruction" in record else metric
             steps, values = series.setdefault(metric, {}).setdefault(stage, ([], []))
             steps.append(step)
             values.append(math.nan if value is None else value)
     return ends, series
+
+
+def _label(metric):
+    for prefix in ("examples_", "tokens_", PARTS):
+        metric = metric.removeprefix(prefix)
+    return LABELS.get(metric, metric.removesuffix("_loss").replace("_", " "))
+
+
+def _panels(series):
+    """{title: its metrics}, and the titles that take a whole row: the last ones, which have many metrics, and the
+    first, where an odd number is left."""
+    panels = {title: [m for m in names.split() if m in series] for title, names in PANELS.items()}
+    panels["Gradient norm"] += [m for m in series if m.startswith(PARTS)]
+    panels |= {m: [m] for m in series if not any(m in names for names in panels.values())}
+    panels = {title: names for title, names in panels.items() if names}
+    panels = dict(sorted(panels.items(), key=lambda panel: len(panel[1]) > MANY))
+    wide = [title for title, names in panels.items() if len(names) > MANY]
+    return panels, wide + list(panels)[: (len(panels) - len(wide)) % 2]
 
 
 def draw(records, path):
@@ -49,29 +80,27 @@ def draw(records, path):
 
     ends, series = _series(records)
     starts = dict(zip(ends, itertools.accumulate(ends.values(), initial=0), strict=False))
-    panels = {title: [m for m in names.split() if m in series] for title, names in PANELS.items()}
-    panels |= {m: [m] for m in series if not any(m in names for names in panels.values())}
-    panels = {title: names for title, names in panels.items() if names}
-    rows = (len(panels) + 1) // 2
+    panels, whole_rows = _panels(series)
+    rows = (len(panels) + len(whole_rows)) // 2
     figure = Figure(figsize=(13, 3.1 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, 2, hspace=0.06, wspace=0.03)
-    cell = len(panels) % 2  # of an odd number, the first panel takes a whole row
-    for i, (title, names) in enumerate(panels.items()):
-        axes = figure.add_subplot(grid[0, :] if cell and i == 0 else grid[divmod(i + cell, 2)])
+    cell = 0
+    for title, names in panels.items():
+        wide = title in whole_rows
+        axes = figure.add_subplot(grid[cell // 2, :] if wide else grid[divmod(cell, 2)])
+        cell += 1 + wide
         shown = [stage for stage in ends if any(stage in series[m] for m in names)]
         low, high = starts[shown[0]], starts[shown[-1]] + ends[shown[-1]]
-        for color, metric in enumerate(names):
-            label = (
-                metric.removesuffix("_loss")
-                .removeprefix("examples_")
-                .removeprefix("tokens_")
-                .replace("_", " ")
-            )
+        for number, metric in enumerate(names):
+            label = _label(metric)
             for stage, (steps, values) in series[metric].items():
                 x = [starts[stage] + step for step in steps]
-                style = {"color": f"C{color}", "marker": "." if len(x) < 20 else None}
+                color = "0.15" if metric == "grad_norm" else f"C{number}"
+                style = {"color": color, "marker": "." if len(x) < 20 else None}
                 if title in NOISY:
-                    axes.plot(x, values, lw=0.8, alpha=0.3, **style)
+                    values = [y or math.nan for y in values]
+                    if len(names) <= MANY:
+                        axes.plot(x, values, lw=0.8, alpha=0.3, **style)
                     values = _smooth(values)
                 axes.plot(x, values, lw=1.6, label=label, **style)
                 label = None  # one entry of the legend for all stages
@@ -88,7 +117,7 @@ def draw(records, path):
         axes.yaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         for stage in shown:
-            narrow = ends[stage] < (0.04 if cell and i == 0 else 0.08) * (high - low)
+            narrow = ends[stage] < (0.04 if wide else 0.08) * (high - low)
             axes.axvline(starts[stage], color="0.5", lw=1, ls="--")
             place = {"rotation": 90, "y": 0.03} if narrow else {"y": 1.02}
             text = {"fontsize": 9, "color": "0.35", "va": "bottom", "transform": axes.get_xaxis_transform()}
@@ -99,8 +128,9 @@ def draw(records, path):
         axes.spines[["top", "right"]].set_visible(False)
         if len(names) > 1:
             place = {"loc": "lower right", "bbox_to_anchor": (1.01, 1.08), "borderpad": 0}
-            axes.legend(frameon=False, fontsize=9, ncols=4, columnspacing=1.2, handlelength=1.4, **place)
-        if i >= len(panels) - 2:
+            place["ncols"] = MANY if wide else 4
+            axes.legend(frameon=False, fontsize=9, columnspacing=1.2, handlelength=1.4, **place)
+        if cell > 2 * rows - 2:
             axes.set_xlabel("step", fontsize=10)
     FigureCanvasAgg(figure).print_png(path + ".tmp", metadata={"Software": None})
     os.replace(path + ".tmp", path)

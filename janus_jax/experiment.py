@@ -113,7 +113,8 @@ class Evaluation:
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """A config file, resolved. tokenizer: a directory with tokenizer.json, or empty to learn a byte-level BPE
-    from the data. stage0: the VQ tokenizer's own training, or absent."""
+    from the data. stage0: the VQ tokenizer's own training, or absent. wandb: the Weights & Biases project to log to
+    as well, or empty. profile: how many steps of each stage to trace, 0 for none."""
 
     model: model_config.JanusConfig
     template: Template
@@ -124,6 +125,8 @@ class Experiment:
     evaluation: Evaluation = Evaluation()
     stage0: TokenizerStage | None = None
     seed: int = 0
+    wandb: str = ""
+    profile: int = 0
 
 
 def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -1,6 +1,7 @@
 """What a run leaves to look at: metrics.jsonl, TensorBoard events, a progress line, curves.png, tables.
 
-Metrics that are shares (fill, data_wait, examples_*) lie in 0..1.
+Metrics that are shares (fill, data_wait, mfu, examples_*, positions_*, tokens_*) lie in 0..1. If asked for, Weights &
+Biases is told the same numbers.
 """
 
 import itertools
@@ -8,6 +9,7 @@ import json
 import math
 import numbers
 import os
+import pathlib
 import shutil
 import sys
 import time
@@ -29,19 +31,32 @@ PROGRESS = {  # metric: (its name on the progress line, its format), in the line
     "fill": ("fill", ".0%"),
     "truncated": ("truncated", ".2g"),
 }
+SPEED = {  # metric: its text on the progress line
+    "tokens_per_second": lambda x: f"{_short(x)} tokens/s",
+    "images_per_second": lambda x: f"{_short(x)} images/s",
+    "mfu": lambda x: f"MFU {x:.1%}",
+    "tflops": lambda x: f"{x:.3g} TFLOP/s",
+    "data_wait": lambda x: f"data wait {x:.0%}",
+}
 _serial = itertools.count()  # keeps apart two event files opened within one second
 
 
 class Log:
     """The log of all stages of one run; with `active=False` (every process but the first) it does nothing."""
 
-    def __init__(self, workdir: str | os.PathLike, active: bool = True):
+    def __init__(
+        self, workdir: str | os.PathLike, active: bool = True, wandb: str = "", config: dict | None = None
+    ):
+        """wandb: the project of Weights & Biases to log to as well, or empty; config: what it shows of the run.
+        Raises ImportError where wandb is asked for but not installed, ConnectionError where it cannot be reached."""
         self.workdir, self.active = os.fspath(workdir), active
         self.path = os.path.join(self.workdir, "metrics.jsonl")
-        self._file = self._events = None
+        self._file = self._events = self._wandb = None
         self._pending = 0  # width of the unfinished line on a terminal
         if active:
             os.makedirs(self.workdir, exist_ok=True)
+        if active and wandb:
+            self._wandb = _open_wandb(wandb, self.workdir, config)
 
     def stage(self, name: str, steps: int, step: int = 0) -> None:
         """Begins the stage, or resumes it at `step`, dropping what a killed run had recorded past it.
@@ -53,7 +68,7 @@ class Log:
             return
         from tensorboardX import SummaryWriter  # slow to import
 
-        self.close()
+        self._close_files()
         kept = _before(_read(self.path), name, math.inf if step >= steps else step)
         with open(self.path + ".tmp", "w", encoding="utf-8") as file:
             file.writelines(line + "\n" for line, _ in kept)
@@ -64,6 +79,8 @@ class Log:
         # One folder a stage: on resume TensorBoard hides the later steps of all tags in the folder.
         folder, suffix = os.path.join(self.workdir, "tensorboard", name), f".{os.getpid()}.{next(_serial)}"
         self._events = SummaryWriter(folder, purge_step=step + 1, flush_secs=5, filename_suffix=suffix)
+        if self._wandb:  # each stage counts its own steps
+            self._wandb.define_metric(f"{name}/*", step_metric=f"{name}/step")
         self._name, self._steps = name, steps
         self._last, self._first = (step, time.monotonic()), None  # (step, time) of the last and first write
 
@@ -82,9 +99,13 @@ class Log:
         self._file.flush()
         for name, value in metrics.items():
             self._events.add_scalar(f"{self._name}/{name}", value, step)
+        if self._wandb:
+            self._wandb.log(
+                {f"{self._name}/{name}": value for name, value in (metrics | {"step": step}).items()}
+            )
         self._progress(int(step), metrics)
         if bad:
-            self.close()
+            self._close_files()
             what = ", ".join(f"{name} is {value}" for name, value in bad.items())
             raise FloatingPointError(
                 f"{self._name}, step {step}: {what}. The last checkpoint is kept: resume from it with a "
@@ -104,7 +125,13 @@ class Log:
             curves.draw(records, os.path.join(self.workdir, "curves.png"))
 
     def close(self) -> None:
-        """Flushes and closes the files; a later `stage` opens them again."""
+        """Flushes and closes everything; a later `stage` opens the files again, but not Weights & Biases."""
+        self._close_files()
+        if self._wandb:
+            self._wandb.finish()
+        self._wandb = None
+
+    def _close_files(self):
         self._end_line()
         for file in (self._file, self._events):
             if file is not None:
@@ -120,21 +147,21 @@ class Log:
         body = [f"{label} {metrics[m]:{form}}" for m, (label, form) in known.items()]
         if all(m in metrics for m in curves.MIX):
             body.append("mix " + ":".join(f"{100 * metrics[m]:.0f}" for m in curves.MIX))
-        tail = [f"{(step - self._last[0]) / max(now - self._last[1], 1e-9):.3g} steps/s"]
-        if "data_wait" in metrics:
-            tail.append(f"data wait {metrics['data_wait']:.0%}")
+        speed = [f"{(step - self._last[0]) / max(now - self._last[1], 1e-9):.3g} steps/s"]
+        speed += [form(metrics[m]) for m, form in SPEED.items() if m in metrics and not _covered(m, metrics)]
+        left = []
         if self._first is None:
             self._first = (step, now)  # the interval before it holds the compilation
         elif step > self._first[0]:
-            left = (now - self._first[1]) / (step - self._first[0]) * (self._steps - step)
-            tail.append(f"left {_clock(left)}")
+            seconds = (now - self._first[1]) / (step - self._first[0]) * (self._steps - step)
+            left = [f"left {_clock(seconds)}"]
         self._last = (step, now)
         if not sys.stdout.isatty():
-            return print("  ".join([head, *body, *tail]), flush=True)
+            return print("  ".join([head, *body, *speed, *left]), flush=True)
         width = shutil.get_terminal_size().columns - 1
-        while body and len("  ".join([head, *body, *tail])) > width:
-            body.pop()  # a wrapped line could not be rewritten in place
-        line = "  ".join([head, *body, *tail])[:width]
+        while len("  ".join([head, *body, *speed, *left])) > width and len(body) + len(speed) > 2:
+            (body if len(body) > 1 else speed).pop()  # a wrapped line could not be rewritten in place
+        line = "  ".join([head, *body, *speed, *left])[:width]
         print("\r" + line.ljust(self._pending), end="", flush=True)
         self._pending = len(line)
 
@@ -158,6 +185,39 @@ def table(headers, rows) -> str:
 
 def _is_float(cell):
     return isinstance(cell, numbers.Real) and not isinstance(cell, numbers.Integral)
+
+
+def _covered(metric, metrics):
+    """On the progress line one number says enough: tokens/s before images/s, MFU before TFLOP/s."""
+    return {"images_per_second": "tokens_per_second", "tflops": "mfu"}.get(metric) in metrics
+
+
+def _short(x):
+    return f"{x / 1e6:.3g}M" if x >= 1e6 else f"{x / 1e3:.3g}k" if x >= 1e3 else f"{x:.3g}"
+
+
+def _open_wandb(project, workdir, config):
+    """The run of this work directory, known by the id that was noted in it: begun, or gone on with."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError(
+            f"wandb is {project!r}, but Weights & Biases is not installed ({error}): `pip install janus_jax[wandb]`, "
+            f"or leave --config.wandb empty"
+        ) from error
+    noted = pathlib.Path(workdir, "wandb", "id")
+    known = noted.read_text().strip() if noted.is_file() else None
+    name = pathlib.Path(workdir).resolve().name
+    try:
+        run = wandb.init(project=project, id=known, resume="allow", name=name, dir=workdir, config=config)
+    except wandb.Error as error:
+        raise ConnectionError(
+            f"wandb is {project!r}, but Weights & Biases cannot be reached: {error} WANDB_MODE=offline needs neither "
+            f"account nor network (`wandb sync` sends the run later)"
+        ) from error
+    noted.parent.mkdir(exist_ok=True)
+    noted.write_text(run.id)
+    return run
 
 
 def _clock(seconds):

@@ -4,6 +4,7 @@ Any field of the config can be set from the command line: `--config.stages.stage
 goes on where it was stopped.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -49,15 +50,13 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
 
 
 def same_run(experiment, workdir: pathlib.Path):
-    """Refuses a work directory in which another config has trained; remembers this one. The mesh and the
-    evaluation may change."""
-    import dataclasses
-
+    """Refuses a work directory in which another config has trained; remembers this one. The mesh, the
+    evaluation and what is watched may change."""
     from janus_jax.experiment import ConfigError, differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
     if path.is_file() and (workdir / "checkpoints").is_dir():
-        free = {"mesh": values["mesh"], "evaluation": values["evaluation"]}
+        free = {field: values[field] for field in ("mesh", "evaluation", "wandb", "profile")}
         changed = differences(json.loads(path.read_text()) | free, values)
         if changed:
             raise ConfigError(
@@ -100,7 +99,7 @@ def run(config: str, overrides: dict, workdir: str):
 
     directory = pathlib.Path(workdir)
     experiment, sources, processor = prepare(config, overrides, directory)
-    log = Log(directory, active=jax.process_index() == 0)
+    log = Log(directory, jax.process_index() == 0, experiment.wandb, dataclasses.asdict(experiment))
     device = jax.devices()[0]
     log.say(f"{config} on {jax.device_count()} x {device.device_kind}, {len(processor.tokenizer)} text ids")
     weights = train(experiment, sources, processor, directory, log)
@@ -144,6 +143,7 @@ def main(argv: list[str] | None = None):
             FileNotFoundError,
             FloatingPointError,
             ImportError,
+            ConnectionError,
         ) as error:
             sys.exit(f"{type(error).__name__}: {error}")
 

@@ -3,30 +3,32 @@
 import functools
 import math
 import pathlib
-import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights
-from janus_jax.data.pipeline import RandomPictures, batches, count_examples
+from janus_jax.data.pipeline import RandomPictures, batches
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
 from janus_jax.guard import Guard
 from janus_jax.log import Log
+from janus_jax.meter import Meter, facts
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
 
 
-def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpointer: Checkpointer, schedule):
+def loop(
+    log: Log, name: str, config, state, step_fn, data, next_batch, checkpointer: Checkpointer, schedule,
+    meter: Meter,
+):  # fmt: skip
     """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
 
     config has steps, log_every, checkpoint_every, spikes. data: a Grain iterator, or None. next_batch(i) gives
-    the arrays of the i-th batch (from 0) and the numbers to log about them.
+    the arrays of the i-th batch (from 0) and its facts (see meter.py).
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
     guard = Guard(name, config.spikes, log.say)
@@ -35,22 +37,21 @@ def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpoi
     if state is fresh:
         checkpointer.save(step, state, data, guard)  # a spike can come before the first checkpoint
     log.stage(name, config.steps, step)
-    waited, since, seen = 0.0, time.perf_counter(), {}
 
     while step < config.steps:
         # One step. The arrays are made while the last step computes.
-        begin = time.perf_counter()
-        batch, facts = next_batch(step + guard.skipped)
-        waited += time.perf_counter() - begin
-        seen = {key: seen.get(key, 0) + value for key, value in facts.items()}
-        state, metrics = step_fn(state, batch)
+        batch = meter.draw(next_batch, step + guard.skipped)
         step += 1
+        state, metrics = meter.run(step_fn, state, batch, step)
         guard.watch(step, metrics)
         logs = step % config.log_every == 0 or step in (1, config.steps)
         saves = step % config.checkpoint_every == 0 or step == config.steps
 
         # Judge the losses; from a spike go back to the last checkpoint, and pass over what led to it.
-        spike = guard.judge() if logs or saves else None
+        spike = None
+        if logs or saves:
+            spike = guard.judge()
+            meter.rest()  # the devices are done, and what follows is no part of a step's time
         if spike:
             state = checkpointer.restore(state, data, guard)
             step = int(state.step)
@@ -58,20 +59,16 @@ def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpoi
             for _ in range(ahead if data is not None else 0):
                 next(data)
             log.stage(name, config.steps, step)
-            waited, since, seen = 0.0, time.perf_counter(), {}
+            meter.restart()
             continue
 
         # Log.
         if logs:
-            values = {key: float(value) for key, value in metrics.items()}
+            values = numbers(metrics)
             if guard.in_a_row:  # the step was left out, and said so
                 values = {key: value for key, value in values.items() if math.isfinite(value)}
-            now = time.perf_counter()
-            values |= shares(seen) | guard.counts()
             rate = float(schedule(max(step - 1 - guard.left_out, 0)))
-            values |= {"learning_rate": rate, "data_wait": waited / (now - since)}
-            log.write(step, values)
-            waited, since, seen = 0.0, now, {}
+            log.write(step, values | meter.read() | guard.counts() | {"learning_rate": rate})
 
         # Save.
         if saves:
@@ -80,16 +77,14 @@ def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpoi
     return state
 
 
-def shares(seen: dict) -> dict:
-    """Facts summed over the steps since the last record, as the numbers to log."""
-    examples = sum(seen.get(task, 0) for task in ("understanding", "text", "generation"))
-    out = {
-        f"examples_{t}": seen[t] / max(examples, 1)
-        for t in ("understanding", "text", "generation")
-        if t in seen
+def numbers(metrics: dict) -> dict[str, float]:
+    """A step's metrics on the host; where a step had no token of a task, that task had no loss."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.endswith("_loss") or values.get(f"tokens_{name.removesuffix('_loss')}", 1) > 0
     }
-    out |= {key: seen[key] / seen["steps"] for key in ("examples", "fill", "truncated") if key in seen}
-    return out
 
 
 def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, log: Log):
@@ -105,10 +100,11 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     )
     side = model.generation_encoder.image_size
     pictures = RandomPictures(sources["pictures"], side, config.batch_size, experiment.seed)
-    next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], {})
+    next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], {"images": config.batch_size})
     checkpointer = Checkpointer(directory / "checkpoints" / "stage0", say=log.say)
     schedule = optims.schedule(config.optim, config.steps)
-    state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule)
+    with Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter:
+        state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule, meter)
     checkpointer.close()
     export(directory / "stage0", state.params)
 
@@ -165,13 +161,13 @@ def run_stage(
 
     def next_batch(_):
         batch = next(data)
-        facts = count_examples(batch) | {"fill": float(np.mean(batch["segment_ids"] > 0)), "steps": 1}
-        facts["examples"] = sum(facts[task] for task in ("understanding", "text", "generation"))
-        return sh.put_batch(batch), facts
+        seen = facts(batch, experiment.model, stage.trainable)
+        return sh.put_batch(batch), seen
 
     checkpointer = Checkpointer(directory / "checkpoints" / name, say=log.say)
     schedule = optims.schedule(stage.optim, stage.steps)
-    state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule)
+    with Meter(name, stage.steps, log.say, directory, experiment.profile) as meter:
+        state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
     checkpointer.close()
     export(directory / name, state.params, experiment.model, processor)
 

@@ -80,7 +80,12 @@ def update(state: TrainState, tx, loss_fn, parts=None) -> tuple[TrainState, dict
     )
     left_out = state.left_out + jnp.where(good, 0, 1)
     state = state.replace(step=state.step + 1, left_out=left_out, trainable=trainable, opt_state=opt_state)
-    return state, {"loss": loss, **metrics, "grad_norm": norm, "left_out": left_out}
+    return state, {"loss": loss, **metrics, "grad_norm": norm, **norms_by_part(grads), "left_out": left_out}
+
+
+def norms_by_part(grads: dict) -> dict:
+    """The gradient's norm by child of the model, before clipping: float32 scalars."""
+    return {f"grad_norm/{part}": optax.tree.norm(grad) for part, grad in grads.items()}
 
 
 def train_step(state: TrainState, batch: dict, tx, accumulate: int = 1) -> tuple[TrainState, dict]:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import janus_jax
-from janus_jax import checks, experiment
+from janus_jax import checks, experiment, main
 
 ROOT = pathlib.Path(janus_jax.__file__).parent
 CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))
@@ -131,6 +131,7 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("data.workers", "-1", ["-1", "0 or more"]),
     ("evaluation.count", "-1", ["-1", "0 or more"]),
     ("seed", "-1", ["-1", "0 or more"]),
+    ("profile", "-1", ["-1", "0 or more"]),
 ]  # fmt: skip
 
 
@@ -317,3 +318,12 @@ def test_every_field_of_the_schema_is_read_somewhere():
         f"{kind.__name__}.{f.name}" for kind in kinds for f in dataclasses.fields(kind) if f.name not in read
     }
     assert dead == set()
+
+
+def test_a_run_may_be_watched_otherwise_when_it_goes_on(tmp_path):
+    plain = experiment.read(QUICKSTART)[0]
+    main.same_run(plain, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    main.same_run(dataclasses.replace(plain, profile=5, wandb="mine"), tmp_path)
+    with pytest.raises(experiment.ConfigError, match="seed: 0 -> 5"):
+        main.same_run(dataclasses.replace(plain, seed=5), tmp_path)

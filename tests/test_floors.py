@@ -12,7 +12,7 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "curves", "guard", "optim", "sharding", "model.blockwise", "model.config",
+        "batch", "checksums", "chips", "curves", "guard", "optim", "sharding", "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",
@@ -20,7 +20,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["model.kernels"],
     ["model.attention"],
     [
-        "log", "model.layers",
+        "flops", "log", "model.layers",
         "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
@@ -30,7 +30,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",
         "convert.llamagen_vq", "convert.siglip",
     ],
-    ["model.janus", "data.catalog", "convert.sidecars"],
+    ["model.janus", "data.catalog", "convert.sidecars", "meter"],
     ["convert.source", "convert.target", "train_state", "sample.decode"],
     ["checkpoint", "sample.memory"],
     ["tokenizer_training.vq", "sample.generate"],

@@ -20,6 +20,7 @@ from janus_jax import checksums, guard, optim, train, train_state
 from janus_jax.checkpoint import Checkpointer, leaves
 from janus_jax.guard import Spikes
 from janus_jax.log import Log
+from janus_jax.meter import Meter
 
 TX = optim.make(optim.Optim(learning_rate=0.01, warmup_steps=5), 60)
 BAD, HUGE = float("nan"), 1e4
@@ -73,7 +74,10 @@ class Run:
     """One process of a stage in a directory. factors: batch index -> factor of its loss. It records the indices of
     the batches that were trained on."""
 
-    def __init__(self, directory, factors=None, stage: Stage = Stage(), use_grain=True, kill_at: int = 0):
+    def __init__(
+        self, directory, factors=None, stage: Stage = Stage(), use_grain=True, kill_at: int = 0, profile=0
+    ):
+        self.profile = profile
         self.log, self.seen = Log(directory), []
         self.said = []
         self.log.say = self.said.append
@@ -87,14 +91,15 @@ class Run:
         if self.kill_at and len(self.seen) == self.kill_at:
             raise Killed
         self.seen.append(index)
-        return toy_batch(index, self.factors.get(index, 1.0)), {"steps": 1, "examples": 8}
+        return toy_batch(index, self.factors.get(index, 1.0)), {}
 
     def __call__(self):
         try:
-            return train.loop(
-                self.log, "toy", self.stage, toy_state(), toy_step(), self.data, self.next_batch, self.checkpointer,
-                optim.schedule(optim.Optim(learning_rate=0.01, warmup_steps=5), 60),
-            )  # fmt: skip
+            with Meter("toy", self.stage.steps, self.said.append, self.log.workdir, self.profile) as meter:
+                return train.loop(
+                    self.log, "toy", self.stage, toy_state(), toy_step(), self.data, self.next_batch,
+                    self.checkpointer, optim.schedule(optim.Optim(learning_rate=0.01, warmup_steps=5), 60), meter,
+                )  # fmt: skip
         finally:
             self.checkpointer.close()
             self.log.close()
@@ -320,9 +325,8 @@ def test_wherever_a_run_is_killed_it_ends_with_the_same_bits(use_grain, kills, t
     whole = Run(tmp_path / "whole", bad, use_grain=use_grain)
     want = whole()
     assert sum("SPIKE" in line for line in whole.said) == 3
-    plain = lambda directory: [
-        {k: v for k, v in r.items() if k not in ("time", "data_wait")} for r in records(directory)
-    ]
+    costs = {"time", "data_wait", "step_seconds", "data_seconds", "compute_seconds", "process_memory_gb"}
+    plain = lambda directory: [{k: v for k, v in r.items() if k not in costs} for r in records(directory)]
     for kill_at in kills:
         directory = tmp_path / str(kill_at)
         with pytest.raises(Killed):

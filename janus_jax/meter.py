@@ -1,0 +1,218 @@
+"""What training costs: rates between two records of the log, and a profile of some steps.
+
+The clock is the host's, and no step waits for it: an interval runs from one record to the next, where the loop has
+waited for the devices anyway. It rests while the loop logs, saves, rolls back or profiles (the rest of a checkpoint,
+written in the background, is not taken out). MFU follows the conventions of flops.py.
+"""
+
+import pathlib
+import resource
+import socket
+import sys
+import time
+import zlib
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from janus_jax import chips, flops
+from janus_jax.batch import TASKS
+from janus_jax.data.pipeline import count_examples
+
+WARMUP = 3  # steps of a stage before those that are profiled: compilation, and caches filling
+
+
+def facts(batch: dict, model, trainable: tuple[str, ...]) -> dict:
+    """What to log about a batch (numpy; see batch.py), in numbers that add up over steps: examples by task and
+    truncated (taken out of the batch), positions by task and in all, pictures of both kinds, model FLOPs of the step.
+
+    model: the JanusConfig; trainable: the children that learn. All of this host's rows only.
+    """
+    by_task = np.bincount(batch["tasks"].ravel(), minlength=len(TASKS) + 1)[1:]
+    filled = lambda name, box: float((batch[name] > 0).sum()) / box.tokens
+    out = count_examples(batch) | {f"positions_{t}": int(n) for t, n in zip(TASKS, by_task, strict=True)}
+    out |= {"positions": batch["tasks"].size, "tokens": int((batch["segment_ids"] > 0).sum())}
+    out["images"] = filled("picture_slots", model.understanding_encoder)
+    out["images"] += filled("image_slots", model.generation_encoder)
+    out["flops"] = sum(flops.count(model, trainable, flops.of_batch(batch, model)).values())
+    return out
+
+
+class Meter:
+    """Of one stage; `with Meter(...) as meter:` ends a profile that is still running.
+
+    The first step is waited for and left out of all rates: it holds the compilation, which is said once.
+    steps: of the stage; profile: how many of them to trace into workdir/profile/name, 0 for none.
+    """
+
+    def __init__(self, name: str, steps: int, say=print, workdir="", profile: int = 0):
+        self.name, self.steps, self.say, self._last = name, steps, say, None
+        self.profile = Profile(pathlib.Path(workdir, "profile", name), profile, say) if profile else None
+        self.restart()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.profile:
+            self.profile.close()
+
+    def restart(self):
+        """Forgets all since the last record."""
+        self._seen, self._timed = {"steps": 0}, {"steps": 0}  # since the last record; those of rates
+        self._seconds, self._waited, self._since = 0.0, 0.0, None
+
+    def rest(self):
+        """Stops the clock until the next batch is drawn. The devices must be done, or their work is not counted."""
+        if self._since is not None:
+            self._seconds += time.perf_counter() - self._since
+        self._since = None
+
+    def draw(self, next_batch, index: int):
+        """The arrays of `next_batch(index) -> (arrays, facts)`. Time in it is data wait where the devices had
+        nothing left to do when it was over (they may have run dry half-way: an upper bound)."""
+        begin = time.perf_counter()
+        self._since = begin if self._since is None else self._since
+        batch, seen = next_batch(index)
+        if self._last is None or self._last.is_ready():
+            self._waited += time.perf_counter() - begin
+        for total in (self._seen, self._timed):
+            for key, value in ({"steps": 1} | seen).items():
+                total[key] = total.get(key, 0) + value
+        return batch
+
+    def run(self, step_fn, state, batch, step: int):
+        """`step_fn(state, batch)`, marked as `step` in a profile."""
+        if self.profile and self.profile.starts():
+            jax.block_until_ready(self._last)
+            self.rest()
+            self.profile.start(step)
+            self._since = time.perf_counter()
+        begin = time.perf_counter()
+        with jax.profiler.StepTraceAnnotation("train", step_num=step):
+            state, metrics = step_fn(state, batch)
+        if self._last is None:
+            called = time.perf_counter() - begin
+            self.say(
+                f"{self.name}: first batch after {self._waited:.1f} s, step traced and compiled in {called:.1f} s"
+            )
+            jax.block_until_ready(metrics)
+            seen = self._seen
+            self.restart()
+            self._seen = seen
+        self._last = metrics["loss"]
+        if self.profile and self.profile.ends(last=step == self.steps):
+            jax.block_until_ready(metrics)
+            self.rest()
+            self.profile.stop()
+        return state, metrics
+
+    def read(self) -> dict[str, float]:
+        """What to log about the steps since the last record, all processes together; begins the next interval.
+        Call `rest` before it."""
+        out = shares(self._seen) | rates(self._timed, self._seconds, self._waited) | memory()
+        self.restart()
+        return out
+
+
+def shares(seen: dict) -> dict[str, float]:
+    """Facts summed over steps as shares, and as means a step of the whole job: a host's rows stand for all, since
+    every host draws the same mix."""
+    out, hosts, examples = {}, jax.process_count(), sum(seen.get(task, 0) for task in TASKS)
+    for task in TASKS:
+        if task in seen:
+            out[f"examples_{task}"] = seen[task] / max(examples, 1)
+            out[f"positions_{task}"] = seen[f"positions_{task}"] / seen["positions"]
+    if "positions" in seen:
+        out["examples"] = hosts * examples / seen["steps"]
+        out["fill"] = seen["tokens"] / seen["positions"]
+        out["truncated"] = hosts * seen["truncated"] / seen["steps"]
+    return out
+
+
+def rates(timed: dict, seconds: float, waited: float) -> dict[str, float]:
+    """Facts summed over `seconds` as rates of the whole job: a host knows its own rows, and all have alike.
+
+    step_seconds = data_seconds + compute_seconds; data_wait = data_seconds / step_seconds; tflops: 10^12 model
+    FLOPs a second and device; mfu: their share of the bf16 peak, where the device's is known.
+    """
+    steps, hosts = timed["steps"], jax.process_count()
+    if not steps:
+        return {}
+    out = {
+        "step_seconds": seconds / steps,
+        "data_seconds": waited / steps,
+        "compute_seconds": (seconds - waited) / steps,
+        "data_wait": waited / seconds,
+    }
+    out |= {f"{n}_per_second": hosts * timed[n] / seconds for n in ("tokens", "images") if n in timed}
+    if "flops" in timed:
+        each = hosts * timed["flops"] / seconds / jax.device_count()
+        chip = chips.of_device(jax.devices()[0])
+        out["tflops"] = each / 1e12
+        out |= {"mfu": each / chip.flops} if chip else {}
+    return out
+
+
+def memory() -> dict[str, float]:
+    """The most memory that was in use so far, in GB (1e9 bytes): of this process's fullest device, or, where devices
+    do not say (CPU), of the process itself, data workers not included."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    if peaks:
+        return {"device_memory_gb": max(peaks) / 1e9}
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, see getrusage(2)
+    return {"process_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
+
+
+class Profile:
+    """A trace of `steps` steps of a stage, after WARMUP others, in `directory` (jax.profiler's layout:
+    plugins/profile/<time>/<host>.xplane.pb, and perfetto_trace.json.gz beside it)."""
+
+    def __init__(self, directory: pathlib.Path, steps: int, say=print):
+        self.directory, self.steps, self.say = directory, steps, say
+        self.here, self.before, self.traced, self.running = first_of_host(), WARMUP, 0, False
+
+    def starts(self) -> bool:
+        """Asked before each step: does the trace begin with it?"""
+        self.before -= 1
+        return self.before == -1
+
+    def start(self, step: int):
+        self.running, self.first = True, step
+        if self.here:
+            jax.profiler.start_trace(self.directory, create_perfetto_trace=True)
+
+    def ends(self, last: bool) -> bool:
+        """Asked after each step, the stage's last or not: was it the last of the trace?"""
+        self.traced += self.running
+        return self.running and (last or self.traced == self.steps)
+
+    def stop(self):
+        self.running = False
+        if self.here:
+            jax.profiler.stop_trace()
+        self.say(
+            f"profile of {self.traced} step(s) from step {self.first} on in {self.directory}: open its "
+            f"perfetto_trace.json.gz at https://ui.perfetto.dev, or `pip install xprof tensorboard` and "
+            f"`tensorboard --logdir {self.directory.parent}`"
+        )
+
+    def close(self):
+        """The stage is over: says where fewer steps were traced than were asked for, and ends a trace that an error
+        has cut short."""
+        if self.running:
+            self.stop()
+        if self.traced < self.steps:
+            self.say(
+                f"profile: {self.steps} steps after {WARMUP} were asked for, but only {self.traced} of them ran"
+            )
+
+
+def first_of_host() -> bool:
+    """Is this the first process on its machine? One trace a machine is enough, and its files bear the host's name."""
+    if jax.process_count() == 1:
+        return True
+    mine = np.uint32(zlib.crc32(socket.gethostname().encode()))
+    return int(np.argmax(multihost_utils.process_allgather(mine) == mine)) == jax.process_index()
