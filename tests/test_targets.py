@@ -154,7 +154,10 @@ def test_weights_and_moments_leave_a_third_of_the_memory(name, target):
     built, stage = read(name, target), stage_of(name, target)
     m, model = built.mesh, dataclasses.replace(built.model, remat="dots")
     mesh = dict(zip(sh.AXES, sh.mesh_shape(m.data, m.fsdp, m.tensor, devices_of(target))))
-    held = {child: sum(on_a_device(*x, mesh) for x in xs) for child, xs in arrays(model).items()}
+    held = {
+        child: sum(on_a_device(*x, mesh) for x in xs)
+        for child, xs in arrays(model, tuple(mesh.values())).items()
+    }
     trained = sum(n for child, n in held.items() if child in stage.trainable)
     moments = {"float32": 8, "bfloat16": 6}[stage.optim.mu_dtype]
     each = 4 + moments + 4 + (4 if stage.accumulate > 1 else 0)  # weight, moments, gradient, sum of gradients
@@ -171,7 +174,7 @@ def test_a_mesh_that_passes_the_checks_divides_every_array():
         except experiment.ConfigError:
             continue
         passed.append((fsdp, tensor))
-        for shape, spec in itertools.chain.from_iterable(arrays(built.model, (1, 2, 2)).values()):
+        for shape, spec in itertools.chain.from_iterable(arrays(built.model, (1, fsdp, tensor)).values()):
             on_a_device(shape, spec, mesh)
     assert {(16, 2), (1, 2), (8, 1)} <= set(passed) and not {(3, 1), (16, 16)} & set(passed)
 

@@ -221,6 +221,45 @@ def test_image_ids_from_the_record_or_from_its_picture_are_one(mesh):
         assert float(a) == float(b)
 
 
+def test_pictures_that_do_not_exist_cost_nothing_and_change_nothing():
+    """Empty slots hold noise: what is read of them would show. Rows differ in how many pictures they have."""
+    examples = [["understanding", "text", "generation"], ["text"], ["understanding"] * 2, ["generation"] * 2]
+    batch = tiny.stacked([tiny.row([tiny.example(t, i) for t in e]) for i, e in enumerate(examples)])
+    noise = np.random.default_rng(0).integers(0, 255, batch["pictures"].shape).astype(np.uint8)
+    noisy = dict(batch)
+    for name, slots, n in (("pictures", "picture_slots", 16), ("images", "image_slots", 16)):
+        empty = np.arange(2) >= -(-batch[slots].max(1, keepdims=True) // n)
+        assert empty.sum() > 3
+        noisy[name] = np.where(empty[..., None, None, None], noise, batch[name])
+    seen = []
+    for mesh, rows in (((1, 1, 1), batch), ((1, 1, 1), noisy), ((2, 2, 2), noisy)):
+        with on_mesh(*mesh):
+            state, step = (
+                tiny.make_state(optim.make(tiny.OPTIM, STEPS)),
+                tiny.make_step(optim.make(tiny.OPTIM, STEPS)),
+            )
+            seen.append({name: float(x) for name, x in step(state, tiny.put(rows))[1].items()})
+    assert seen[0] == seen[1]
+    assert seen[2] == pytest.approx(seen[0], rel=1e-5)
+
+
+def test_a_step_in_parts_is_the_step():
+    """The rows differ in supervised tokens, so a mean of the parts' means would be another loss."""
+    rows = [
+        tiny.row([tiny.example("text", i)] if i % 2 else [tiny.example("generation", i)]) for i in range(8)
+    ]
+    batch, tx = with_ids(tiny.stacked(rows)), optim.make(tiny.OPTIM, STEPS)
+    with on_mesh(2, 2, 1):
+        whole, want = tiny.make_step(tx)(tiny.make_state(tx), tiny.put(batch))
+        parts, got = tiny.make_step(tx, accumulate=2)(tiny.make_state(tx), tiny.put(batch))
+        assert want.keys() == got.keys()
+        for name in want:
+            assert float(got[name]) == pytest.approx(float(want[name]), rel=1e-5, abs=1e-7), name
+        whole, parts = tiny.numbers(whole.trainable), tiny.numbers(parts.trainable)
+    for name, x in whole.items():
+        np.testing.assert_allclose(parts[name], x, atol=1e-5, rtol=0, err_msg=name)
+
+
 def test_four_examples_are_learned_by_heart(one_device):
     tx = optim.make(optim.Optim(learning_rate=1e-2, warmup_steps=10), 150)
     state, step = tiny.make_state(tx), tiny.make_step(tx)

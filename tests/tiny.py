@@ -126,10 +126,10 @@ def drawn(shapes_, seed: int):
     return jax.tree.map_with_path(draw, shapes_)
 
 
-def make_step(tx):
+def make_step(tx, accumulate: int = 1):
     """The step as train.py jits it, but compiled at the cheapest level: compiling is most of a test's time."""
     cheap = {"xla_backend_optimization_level": 0}
-    step = functools.partial(train_state.train_step, tx=tx)
+    step = functools.partial(train_state.train_step, tx=tx, accumulate=accumulate)
     return jax.jit(step, donate_argnums=0, compiler_options=cheap)
 
 
