@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from janus_jax import hosts
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
@@ -46,8 +47,9 @@ def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpoi
         state, metrics = step_fn(state, batch)
         step += 1
         guard.watch(step, metrics)
+        stops = hosts.NOTICE.reached()
         logs = step % config.log_every == 0 or step in (1, config.steps)
-        saves = step % config.checkpoint_every == 0 or step == config.steps
+        saves = step % config.checkpoint_every == 0 or step == config.steps or stops
 
         # Judge the losses; from a spike go back to the last checkpoint, and pass over what led to it.
         spike = guard.judge() if logs or saves else None
@@ -67,7 +69,7 @@ def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpoi
             if guard.in_a_row:  # the step was left out, and said so
                 values = {key: value for key, value in values.items() if math.isfinite(value)}
             now = time.perf_counter()
-            values |= shares(seen) | guard.counts()
+            values |= shares(hosts.total(seen)) | guard.counts()
             rate = float(schedule(max(step - 1 - guard.left_out, 0)))
             values |= {"learning_rate": rate, "data_wait": waited / (now - since)}
             log.write(step, values)
@@ -77,6 +79,9 @@ def loop(log: Log, name: str, config, state, step_fn, data, next_batch, checkpoi
         if saves:
             checkpointer.save(step, state, data, guard)
             log.curves()
+        if stops:
+            checkpointer.close()
+            raise hosts.Preempted(f"{name}: told to stop (SIGTERM); saved step {step} of {config.steps}")
     return state
 
 
@@ -104,7 +109,9 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         donate_argnums=0,
     )
     side = model.generation_encoder.image_size
-    pictures = RandomPictures(sources["pictures"], side, config.batch_size, experiment.seed)
+    pictures = RandomPictures(
+        sources["pictures"], side, config.batch_size, experiment.seed, *sh.batch_share()
+    )
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], {})
     checkpointer = Checkpointer(directory / "checkpoints" / "stage0", say=log.say)
     schedule = optims.schedule(config.optim, config.steps)
@@ -136,7 +143,7 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
         log.say(f"  {', '.join(sorted(fresh))} <- random")
     trainable = {name: params[name] for name in state.trainable}
     frozen = {name: params[name] for name in state.frozen}
-    step, left_out = (jax.device_put(jnp.int32(0), x.sharding) for x in (state.step, state.left_out))
+    step, left_out = (sh.put(np.int32(0), x.sharding) for x in (state.step, state.left_out))
     return state.replace(
         step=step,
         left_out=left_out,
@@ -154,18 +161,21 @@ def run_stage(
     tx = optims.make(stage.optim, stage.steps)
     state = init_stage(experiment, stage, tx, previous, log)
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx), donate_argnums=0)
-    hosts = jax.process_count()
+    share, of = sh.batch_share()
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
-    rows = stage.rows.per_host(hosts)
+    rows = stage.rows.per_host(of)
     data = iter(batches(
         sources, processor, experiment.model, rows, vars(stage.ratio), supervise=stage.supervise,
         dropout=stage.condition_dropout, first_sentence=stage.first_sentence, seed=seed,
-        workers=experiment.data.workers, host=jax.process_index(), hosts=hosts,
+        workers=experiment.data.workers, host=share, hosts=of,
     ))  # fmt: skip
 
     def next_batch(_):
         batch = next(data)
-        facts = count_examples(batch) | {"fill": float(np.mean(batch["segment_ids"] > 0)), "steps": 1}
+        # This process's part, for `hosts.total`; a share that several processes feed counts once.
+        part = 1 / jax.process_count()
+        facts = {key: count * of * part for key, count in count_examples(batch).items()}
+        facts |= {"fill": part * float(np.mean(batch["segment_ids"] > 0)), "steps": part}
         facts["examples"] = sum(facts[task] for task in ("understanding", "text", "generation"))
         return sh.put_batch(batch), facts
 
@@ -179,13 +189,15 @@ def run_stage(
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:
     """All stages of a config that are not done yet. Returns the last stage's weights directory."""
     directory, previous = pathlib.Path(workdir), None
+    # The first process looks for all: another may not see yet what is there, and remember that.
+    done = lambda name: hosts.gather(hosts.first() and (directory / name / FILE).is_file())[0]
     if experiment.stage0:
         previous = directory / "stage0"
-        if not (previous / FILE).is_file():
+        if not done("stage0"):
             log.say("stage0: the VQ tokenizer learns to draw back what it sees")
             run_stage0(experiment, sources, directory, log)
     for name, stage in experiment.stages.items():
-        if not (directory / name / FILE).is_file():
+        if not done(name):
             shape = f"about {stage.batch_size} examples in {stage.rows.count} rows of {stage.rows.length}"
             ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
             log.say(

@@ -12,7 +12,7 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "curves", "guard", "optim", "sharding", "model.config",
+        "batch", "checksums", "curves", "guard", "hosts", "optim", "sharding", "xla_flags", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",
