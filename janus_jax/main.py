@@ -4,6 +4,7 @@ Any field of the config can be set from the command line: `--config.stages.stage
 goes on where it was stopped.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -198,15 +199,18 @@ def exit_code(error: Exception) -> int:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
 
 
-def define_flags():
-    """main's own flags; those of the config are taken out before."""
+def define_flags(into=None):
+    """main's own flags, in absl's FLAGS or `into`; those of the config are taken out before."""
     from absl import flags
 
-    flags.DEFINE_string("config", None, "A file with get_config(); see configs/.", required=True)
-    flags.DEFINE_string("workdir", None, "Where checkpoints, weights, curves and pictures go.", required=True)
-    flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
-    flags.DEFINE_integer("processes", 0, "How many processes; else JAX_NUM_PROCESSES.", lower_bound=0)
-    flags.DEFINE_integer("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
+    into = flags.FLAGS if into is None else into
+    text = functools.partial(flags.DEFINE_string, flag_values=into)
+    number = functools.partial(flags.DEFINE_integer, flag_values=into)
+    text("config", None, "A file with get_config(); see configs/.", required=True)
+    text("workdir", None, "Where checkpoints, weights, curves and pictures go.", required=True)
+    text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
+    number("processes", 0, "How many processes; else JAX_NUM_PROCESSES.", lower_bound=0)
+    number("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
 
 
 def parse(argv: list[str]) -> list[str]:

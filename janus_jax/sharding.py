@@ -91,19 +91,22 @@ def mesh_context(mesh: jax.sharding.Mesh) -> contextlib.AbstractContextManager:
 def batch_share() -> tuple[int, int]:
     """(which share of a batch's rows this process feeds, how many shares there are). Processes whose devices hold
     the same rows, because `tensor` spans them, have the same share."""
-    rows = jax.sharding.get_mesh().devices.reshape(-1, jax.sharding.get_mesh().shape["tensor"])
-    held = {}  # process -> the blocks of rows on its devices
-    for block, devices in enumerate(rows):
-        for device in devices:
-            held.setdefault(device.process_index, set()).add(block)
-    shares = sorted({tuple(sorted(blocks)) for blocks in held.values()})
-    if sum(map(len, shares)) != len(rows) or len({len(share) for share in shares}) > 1:
+    devices = jax.sharding.get_mesh().devices
+    owner = np.array([device.process_index for device in devices.flat]).reshape(-1, devices.shape[-1])
+    share, count = shares(owner)
+    return share[jax.process_index()], count
+
+
+def shares(owner: np.ndarray) -> tuple[dict[int, int], int]:
+    """`batch_share` by process. owner: the process of each device, int [blocks of rows, tensor]."""
+    held = {int(p): tuple(np.flatnonzero((owner == p).any(1)).tolist()) for p in np.unique(owner)}
+    found = sorted(set(held.values()))
+    if sum(map(len, found)) != len(owner) or len({len(blocks) for blocks in found}) > 1:
         raise ValueError(
-            f"mesh {dict(jax.sharding.get_mesh().shape)}: some rows of a batch lie partly with one process and "
-            f"partly with another; choose a mesh.tensor that divides the devices of a process, or is a multiple "
-            f"of them"
+            f"mesh.tensor is {owner.shape[1]}: some rows of a batch would lie partly with one process and partly "
+            f"with another; it must divide a process's devices, or be a multiple of them"
         )
-    return shares.index(tuple(sorted(held[jax.process_index()]))), len(shares)
+    return {process: found.index(blocks) for process, blocks in held.items()}, len(found)
 
 
 def put_batch(batch: dict) -> dict:

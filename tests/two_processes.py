@@ -3,6 +3,7 @@ takes its part. (By themselves they pack their own examples: another number of p
 """
 
 import dataclasses
+import os
 import pathlib
 import sys
 
@@ -10,17 +11,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from janus_jax import optim, train
+from janus_jax.data import pipeline
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-import tiny  # noqa: E402
+import tiny
+
+MODEL = dataclasses.replace(tiny.CONFIG, remat="none")
 
 
 def get_config() -> ConfigDict:
-    model = dataclasses.asdict(dataclasses.replace(tiny.CONFIG, remat="none"))
-    model["understanding_encoder"]["layers"] = model["transformer"]["layers"] = 2
+    """One stage, from the weights in the directory WEIGHTS; each process leaves its id in the directory PIDS."""
+    if "PIDS" in os.environ:
+        pathlib.Path(os.environ["PIDS"], sys.argv[-1].removeprefix("--process=")).write_text(str(os.getpid()))
+    train.batches = batches
     stage = {
         "trainable": tiny.ALL,
-        "init": ("previous",),
+        "init": (os.environ["WEIGHTS"],),
         "steps": 8,
         "batch_size": 16,
         "rows": {"count": 8, "length": 96, "pictures": 1, "images": 2, "bins": 4},
@@ -31,11 +37,11 @@ def get_config() -> ConfigDict:
         "log_every": 1,
     }
     return ConfigDict({
-        "model": model,
+        "model": dataclasses.asdict(MODEL),
         "template": {"user": "User", "assistant": "Assistant", "system": ""},
         "data": {"source": "shapes"},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-        "stages": {"first": stage | {"init": ()}, "second": stage | {"steps": 1}},
+        "stages": {"only": stage},
     })  # fmt: skip
 
 
@@ -51,8 +57,5 @@ class Rows:
 
 def batches(sources, processor, model, rows, *rest, host, hosts, **how):
     rows = dataclasses.replace(rows, count=rows.count * hosts)
-    whole = BATCHES(sources, processor, model, rows, *rest, **how)
+    whole = pipeline.batches(sources, processor, model, rows, *rest, **how)
     return whole.map(Rows(host, hosts))
-
-
-BATCHES, train.batches = train.batches, batches
