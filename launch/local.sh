@@ -10,6 +10,8 @@ if [ "${1:-}" = --dry_run ]; then dry=1 && shift; fi
 count=${1:?usage: launch/local.sh [--dry_run] N --config=... --workdir=...} && shift
 python=${PYTHON:-python}
 pids=()
+# On CPU each collective holds a thread of XLA's pool while it waits: with one a core they can wait for each other.
+export NPROC=${NPROC:-32}
 
 # A port that is free now; the kernel names it.
 free_port() {

@@ -21,7 +21,7 @@ MODEL = dataclasses.replace(tiny.CONFIG, remat="none")
 
 def get_config() -> ConfigDict:
     """One stage, from the weights in the directory WEIGHTS; each process leaves its id in the directory PIDS."""
-    if "PIDS" in os.environ:
+    if "PIDS" in os.environ and sys.argv[-1].startswith("--process="):
         pathlib.Path(os.environ["PIDS"], sys.argv[-1].removeprefix("--process=")).write_text(str(os.getpid()))
     train.batches = batches
     stage = {
