@@ -17,9 +17,8 @@ import ml_dtypes
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
-from jax.experimental import multihost_utils
 
-from janus_jax import checksums
+from janus_jax import checksums, hosts
 from janus_jax import sharding as sh
 from janus_jax.convert import source as sources
 from janus_jax.convert import table, target
@@ -35,6 +34,13 @@ VQ, STACKED = "generation_encoder.", ("transformer", "understanding_encoder")
 CAST = ("kernel", "table", "positions")  # leaves whose every use casts them to the compute dtype first
 
 
+class Manager(ocp.CheckpointManager):
+    """Orbax's, but it never asks JAX for a preemption: its step ids would be taken for hosts.Notice's counts."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpointer:
     """Saves and restores one stage. `data` is a Grain iterator, or None when the data is a function of the step;
     `guard` has get_state and set_state like it, in values that JSON holds."""
@@ -44,7 +50,7 @@ class Checkpointer:
         # Called when all files are there, before the move that makes the checkpoint: none is without its sums.
         callback = ocp.AsyncOptions(post_finalization_callback=self._sum)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=callback)
-        self.manager = ocp.CheckpointManager(self.directory, options=options)
+        self.manager = Manager(self.directory, options=options)
 
     def save(self, step: int, state, data=None, guard=None):
         """Returns once the state is copied; the files are written and summed in the background.
@@ -101,10 +107,7 @@ class Checkpointer:
 
     def _sound_step(self) -> int | None:
         """The latest step whose files are as they were written; the first process looks, for all."""
-        step = self._examine() if jax.process_index() == 0 else None
-        if jax.process_count() > 1:
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
-            step = None if step < 0 else step
+        step = hosts.gather(hosts.together(lambda: self._examine() if hosts.first() else None))[0]
         self.manager.reload()
         return step
 
@@ -155,13 +158,19 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
 
     def entry(name: str, x) -> target.Entry:
         def pieces():
-            whole = np.ascontiguousarray(x, np.float32)
-            yield from whole if table.stacked(name) else [whole]
+            for piece in sh.pieces(x, table.stacked(name)):
+                yield np.ascontiguousarray(piece, np.float32)
 
         return target.Entry(name, tuple(x.shape), np.dtype(np.float32), pieces)
 
-    entries = [entry(name, x) for name, x in flatten(params).items()]
-    target.write_own(directory, entries, config, processor)
+    entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
+    if hosts.first():
+        target.write_own(directory, entries, config, processor)
+    else:  # what it writes is gathered from all processes, in its order
+        for e in entries:
+            for _ in e.pieces():
+                pass
+    hosts.wait(f"{directory} is there")
 
 
 def import_weights(path, params: dict, *, partly: bool = False, config=None) -> tuple[dict, list[str]]:
@@ -210,10 +219,13 @@ def placed(source: sources.Source, tree, prefix: str = "", layer: int | None = N
         name = prefix + ".".join(str(k.key) for k in path)
         if name not in source.leaves:
             return x
+        read = lambda i: contiguous(source.read(name, i), x.dtype)
+        if layer is None and table.stacked(name):
+            return sh.put_layers(map(read, range(x.shape[0])), x)
         sharding = x.sharding
         if layer is not None:
             sharding = jax.NamedSharding(sharding.mesh, jax.P(*sharding.spec[1:]))
-        return jax.device_put(contiguous(source.read(name, layer), x.dtype), sharding)
+        return sh.put(read(layer), sharding)
 
     return jax.tree.map_with_path(put, tree)
 

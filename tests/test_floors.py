@@ -12,7 +12,8 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "chips", "curves", "guard", "optim", "sharding", "model.blockwise", "model.config",
+        "batch", "checksums", "chips", "curves", "guard", "hosts", "optim", "sharding", "xla_flags",
+        "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",

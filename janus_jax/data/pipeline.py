@@ -200,14 +200,16 @@ def batches(
 
 
 class RandomPictures:
-    """Batches of pictures for the tokenizer's own training, a function of (seed, step) only."""
+    """Batches of pictures for the tokenizer's own training, a function of (seed, step) only; host h of `hosts`
+    makes the h-th part of each."""
 
-    def __init__(self, source, side: int, batch: int, seed: int):
+    def __init__(self, source, side: int, batch: int, seed: int, host: int = 0, hosts: int = 1):
         self.source, self.side, self.batch, self.seed = source, side, batch, seed
+        self.own = slice(host * batch // hosts, (host + 1) * batch // hosts)
 
-    def __getitem__(self, step: int) -> np.ndarray:  # uint8 [batch, side, side, 3]
+    def __getitem__(self, step: int) -> np.ndarray:  # uint8 [batch / hosts, side, side, 3]
         rng = np.random.default_rng((self.seed, int(step)))
-        picks = rng.integers(len(self.source), size=self.batch)
+        picks = rng.integers(len(self.source), size=self.batch)[self.own]
         return np.stack([generation_image(self.source.image(int(i)), self.side) for i in picks])
 
 

@@ -1,0 +1,133 @@
+"""Two real processes on this machine, over loopback and gloo, four devices each: against one process with eight."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny
+import two_processes
+from conftest import on_mesh
+from flax import nnx
+from safetensors.numpy import load_file
+
+from janus_jax import main, train
+from janus_jax.checkpoint import export
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = ROOT / "tests" / "two_processes.py"
+SLOWEST = 400  # seconds
+
+
+def environment(directory) -> dict:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "SLURM_", "OMPI_"))} | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "4",
+        "JAX_COMPILATION_CACHE_DIR": str(directory / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "PYTHONPATH": str(ROOT),
+        "PYTHON": sys.executable,
+        "WEIGHTS": str(directory / "weights"),
+        "PIDS": str(directory),
+    }
+
+
+def losses(workdir) -> dict[int, float]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return {record["step"]: record["loss"] for record in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The directory of the run of this process, which has eight devices; `weights` are what all begin with."""
+    directory = tmp_path_factory.mktemp("two")
+    with on_mesh(1, 8, 1):
+        params = nnx.to_pure_dict(nnx.state(tiny.make_model(two_processes.MODEL)))
+        export(directory / "weights", params, two_processes.MODEL)
+        os.environ["WEIGHTS"] = str(directory / "weights")
+        before = train.batches, signal.getsignal(signal.SIGTERM)
+        try:
+            main.run(str(CONFIG), {}, str(directory / "alone"))
+        finally:
+            train.batches, _ = before
+            signal.signal(signal.SIGTERM, before[1])
+            del os.environ["WEIGHTS"]
+    return directory
+
+
+@pytest.mark.parametrize(
+    "mesh", [(1, 8), pytest.param((2, 4), marks=pytest.mark.slow)], ids="{0[0]}x{0[1]}".format
+)
+def test_two_processes_told_to_stop_go_on_to_what_one_learns(alone, mesh):
+    name = "together-{}x{}".format(*mesh)
+    workdir, printed = alone / name, alone / f"{name}.log"
+    command = [
+        ROOT / "launch" / "local.sh", "2", f"--config={CONFIG}", f"--workdir={workdir}",
+        f"--config.mesh.data={mesh[0]}", f"--config.mesh.fsdp={mesh[1]}",
+    ]  # fmt: skip
+    with open(printed, "w") as out:
+        run = subprocess.Popen(command, cwd=ROOT, env=environment(alone), stdout=out, stderr=out)
+        begin = time.monotonic()
+        while not (workdir / "metrics.jsonl").is_file() or not losses(workdir):
+            assert run.poll() is None and time.monotonic() - begin < SLOWEST, printed.read_text()[-4000:]
+            time.sleep(0.02)
+        os.kill(int((alone / "1").read_text()), signal.SIGTERM)  # one of them; the other hears of it from JAX
+        assert run.wait(SLOWEST) == 0, printed.read_text()[-4000:]
+    stopped = int(re.search(r"told to stop \(SIGTERM\); saved step (\d) of 8", printed.read_text())[1])
+    assert stopped < 8 and "starting again" in printed.read_text()
+    assert printed.read_text().count("Preempted") == 2
+    # Both gave their part of the last checkpoint: the position in their data.
+    data = alone / name / "checkpoints" / "only" / "8" / "data"
+    assert {p.name for p in data.iterdir() if p.name.startswith("process")} == {
+        "process_0-of-2.json", "process_1-of-2.json",
+    }  # fmt: skip
+    got, wanted = losses(workdir), losses(alone / "alone")
+    assert sorted(got) == sorted(wanted) == list(range(1, 9))
+    np.testing.assert_allclose([got[i] for i in wanted], list(wanted.values()), rtol=1e-5)
+    ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (workdir, alone / "alone"))
+    assert ours.keys() == theirs.keys()
+    for key, x in theirs.items():
+        np.testing.assert_allclose(ours[key], x, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+def test_two_hosts_with_other_configs_both_end_and_say_which(alone):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    runs = []
+    for i in range(2):
+        found = {
+            "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(i),
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "janus_jax.main",
+            f"--config={CONFIG}",
+            f"--workdir={alone / 'unlike'}",
+        ]
+        runs.append(
+            subprocess.Popen(
+                [*command, f"--config.seed={i}"], cwd=ROOT, env=environment(alone) | found,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+        )  # fmt: skip
+    for run in runs:
+        out = run.communicate(timeout=SLOWEST)[0]
+        assert run.returncode == 2, out
+        line = next(line for line in out.splitlines() if "the resolved config:" in line)
+        assert re.search(r"\w{16} on process 0 \(\S+\); \w{16} on process 1 \(\S+\)", line), out
+        assert "code of janus_jax" not in out and "Traceback" not in out
+    assert not (alone / "unlike").exists()
+    assert jax.process_count() == 1
