@@ -6,7 +6,7 @@ import jax
 import pytest
 from conftest import on_mesh
 
-from janus_jax import plan
+from janus_jax import budget, plan
 from janus_jax.checks import check
 from janus_jax.experiment import read
 
@@ -19,7 +19,7 @@ def test_every_stage_lowers_on_eight_devices(path):
     check(experiment, 8, files=False, known=wrong)
     with on_mesh(1, 8, 1):
         for stage in experiment.stages.values():
-            step, state, batch = plan.lower_inputs(experiment, stage)
+            step, state, batch = budget.lower_inputs(experiment, stage)
             text = step.lower(state, batch).as_text()
             assert "stablehlo.dot_general" in text
             assert {name for name in state.trainable} == set(stage.trainable)
@@ -33,7 +33,7 @@ def test_the_plan_counts_what_a_device_holds():
     stage = experiment.stages["stage1"]
     with on_mesh(1, 8, 1):
         sizes = plan.compile_stage(experiment, stage)
-        _, state, batch = plan.lower_inputs(experiment, stage)
+        _, state, batch = budget.lower_inputs(experiment, stage)
         shards = lambda tree: sum(x.dtype.itemsize * _size(x) for x in jax.tree.leaves(tree))
         assert sizes["arguments"] == pytest.approx(shards(state) + shards(batch), rel=0.02)
         assert sizes["temporaries"] > 0
