@@ -61,10 +61,11 @@ class Compiled:
     error: str = ""
 
 
-def compile_step(step, state, batch, mesh) -> Compiled:
+def compile_step(step, state, batch) -> Compiled:
     """Lowers and compiles a stage's step, and reads its memory and collectives; out of memory is an answer."""
     import jax
 
+    mesh = jax.sharding.get_mesh()
     tpu = mesh.devices.flat[0].platform == "tpu"
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:

@@ -93,25 +93,33 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
 
 def _times(bodies: dict, entry: str) -> tuple[dict[str, int], list[str]]:
     """How often a step runs each computation: callers' runs, times the turns of a loop."""
-    edges, remarks = {name: [] for name in bodies}, []
+    edges, unknown = {name: [] for name in bodies}, []
     for name, lines in bodies.items():
         for line in lines:
             called = {kind: re.findall(r"[\w.\-]+", names) for kind, names in _CALLED.findall(line)}
             turns = 1
             if "body" in called:
                 turns = _turns(line, bodies.get(called["condition"][0], []))
-                if turns is None and any(_OP.match(x) for x in bodies.get(called["body"][0], [])):
-                    remarks.append(f"the turns of loop {called['body'][0]} are not known: counted as one")
-                turns = turns or 1
-            edges[name] += [(other, turns) for names in called.values() for other in names if other in bodies]
-    times, queue = {entry: 1}, [entry]
-    while queue:
-        name = queue.pop()
-        for other, turns in edges.get(name, ()):
-            if times[name] * turns > times.get(other, 0):
-                times[other] = times[name] * turns
-                queue.append(other)
-    return times, remarks
+                unknown += called["body"] if turns is None else []
+            edges[name] += [(x, turns or 1) for names in called.values() for x in names if x in bodies]
+
+    def runs(start: str) -> dict[str, int]:
+        times, queue = {start: 1}, [start]
+        while queue:
+            name = queue.pop()
+            for other, turns in edges.get(name, ()):
+                if times[name] * turns > times.get(other, 0):
+                    times[other] = times[name] * turns
+                    queue.append(other)
+        return times
+
+    sends = {name for name, lines in bodies.items() if any(map(_OP.match, lines))}
+    remarks = [
+        f"the turns of loop {body} are not known: its collectives count once"
+        for body in unknown
+        if sends & runs(body).keys()
+    ]
+    return runs(entry), remarks
 
 
 def _turns(line: str, condition: list[str]) -> int | None:

@@ -16,14 +16,18 @@ import sys
 from janus_jax import aot, chips, collectives, flops, roofline
 
 
-def study(experiment, name: str, chip: chips.Chip, count: int, mesh) -> dict:
-    """All of one stage, as plain data: sizes in bytes, times in seconds, FLOPs and bytes of one chip and step."""
+def study(experiment, name: str, chip: chips.Chip) -> dict:
+    """All of one stage, as plain data: sizes in bytes, times in seconds, FLOPs and bytes of one chip and step,
+    on the current mesh."""
+    import jax
+
     from janus_jax import budget
 
-    stage, model = experiment.stages[name], experiment.model
+    mesh = jax.sharding.get_mesh()
+    count, stage, model = mesh.size, experiment.stages[name], experiment.model
     step, state, batch = budget.lower_inputs(experiment, stage)
     traced = budget.estimate(experiment, stage, state, batch)
-    compiled = aot.compile_step(step, state, batch, mesh)
+    compiled = aot.compile_step(step, state, batch)
     now = traced
     if compiled.temporaries is not None:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)
@@ -215,7 +219,7 @@ def run(experiment, chip: chips.Chip, count: int, found, compiler: str, say=prin
     say(f"{count} x {chip.name}, mesh {shape}\ncompiled by {compiler}\n")
     with sh.mesh_context(mesh):
         for name in experiment.stages:
-            plan["stages"][name] = study(experiment, name, chip, count, mesh)
+            plan["stages"][name] = study(experiment, name, chip)
             say(tables(plan, name, plan["stages"][name]) + "\n")
     lengths = [
         f"tokens of an example of {name}: " + ", ".join(f"{task} {n:.0f}" for task, n in s["lengths"].items())

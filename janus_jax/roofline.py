@@ -44,7 +44,7 @@ def executed(stage, model: JanusConfig, work: flops.Work) -> float:
         "full": forward["transformer"] + forward["attention"],
         "dots": forward["attention"],
         "none": 0.0,
-    }[model.remat]
+    }.get(model.remat, 0.0)
     if model.remat == "full" and "understanding_encoder" in stage.trainable:
         again += forward["understanding_encoder"]
     return sum(flops.count(model, stage.trainable, slots).values()) + again
