@@ -69,8 +69,10 @@ def compile_step(step, state, batch) -> Compiled:
     tpu = mesh.devices.flat[0].platform == "tpu"
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        # The executable of a large slice cannot always be printed (async fusions), but its dump can be read.
-        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if tpu else None
+        # The executable of a large slice cannot always be printed (async fusions), but its dump can be read. Fake
+        # devices never run the program: its machine code need not be good, and its memory is the same.
+        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        options = dump if tpu else {"xla_backend_optimization_level": 0}
         try:
             program = step.lower(state, batch).compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:

@@ -75,7 +75,8 @@ def test_the_plan_holds_what_the_step_with_real_arrays_holds(name):
         traced = budget.estimate(experiment, stage, state, batch)
         zeros = lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
         state, batch = jax.tree.map(zeros, (state, batch))
-        real = step.lower(state, batch).compile().memory_analysis()
+        cheap = {"xla_backend_optimization_level": 0}
+        real = step.lower(state, batch).compile(compiler_options=cheap).memory_analysis()
         here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
         assert traced.trainable == here(state.trainable) and traced.frozen == here(state.frozen)
         assert traced.batch == here(batch)
@@ -100,14 +101,14 @@ def test_what_the_backward_pass_keeps_follows_remat_and_microbatches():
 
 def test_what_does_not_fit_names_three_knobs_and_the_first_helps():
     experiment = small("none", 2, 4)
-    found = studied(experiment, "stage2", dataclasses.replace(CPU, memory=1e5))
+    found = studied(experiment, "stage1", dataclasses.replace(CPU, memory=1e5))
     assert not found["fits"] and len(found["knobs"]) == 3
     saves = [k["saves"] for k in found["knobs"]]
     assert saves == sorted(saves, reverse=True) and saves[-1] > 0
     assert found["knobs"][0]["flag"] in plan.knob_table(found["knobs"])
     with on_mesh(2, 4, 1):
         changed = budget.changed_by(experiment, found["knobs"][0]["flag"])
-    after = studied(changed, "stage2")
+    after = studied(changed, "stage1")
     temporaries = lambda s: s["bytes"]["activations"] + s["bytes"]["other"]
     assert after["fits"] and not after["knobs"]
     assert temporaries(after) < temporaries(found) - saves[0] / 2
