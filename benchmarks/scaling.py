@@ -2,7 +2,7 @@
 
     python benchmarks/scaling.py                                # v5p, 8 to 128 chips, about ten minutes on two cores
     python benchmarks/scaling.py --sizes=8,32,128,512 --chip=v5p
-    python benchmarks/scaling.py --chip=a100-40gb               # fake devices: temporaries are an upper bound
+    python benchmarks/scaling.py --chip=a100-40gb               # fake devices: temporaries are too high
 
 Weak scaling keeps the rows of a chip, strong scaling the rows of the step. Each plan (see janus_jax/plan.py) runs in a
 process of its own. Writes scaling-<chip>.json, .md and .png under --out after each, so that a stopped run leaves
@@ -93,13 +93,13 @@ def plot(args, points: list[dict], path: pathlib.Path):
                 else f"{kind}: {strong_rows(args)} rows a step"
             )
             axis.plot([p["chips"] for p in found], [value(p) for p in found], style, label=what)
-        axis.set(title=title, xlabel=f"{args.chip} chips", xscale="log", ylim=(0, None))
+        axis.set(title=title, xlabel=f"{args.chip} chips", xscale="log")
         axis.xaxis.set_major_locator(FixedLocator(args.sizes))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xticklabels([str(n) for n in args.sizes])
+        axis.set_ylim(0, 1.15 * max(value(p) for p in points))
         axis.grid(alpha=0.3)
-    axes[0].axhline(points[0]["memory"] / 1e9, color="black", lw=1)
-    axes[0].text(args.sizes[0], points[0]["memory"] / 1e9, " usable", va="bottom")
+    axes[0].set_title(f"memory of a chip, GB (usable: {points[0]['memory'] / 1e9:.1f})")
     axes[1].legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,9 +1,9 @@
 """`python -m janus_jax.plan --config=configs/stage2.py --topology=v5p:4x4x8`: what a stage would take, unbought.
 
 Compiles the true step of each stage for that many chips, with nothing allocated: with the TPU compiler where the
-`libtpu` package is installed, else for as many fake CPU devices, whose temporaries are then an upper bound. Prints
-parameters, bytes a chip, FLOPs, what goes over the links, and how fast a step could be at best. Exits with 1 when a
-stage does not fit, with the flags that would save most.
+`libtpu` package is installed, else for as many fake CPU devices, whose temporaries are too high. Prints parameters,
+bytes a chip, FLOPs, what goes over the links, and how fast a step could be at best. Exits with 1 when a stage does not
+fit, with the flags that would save most.
 """
 
 import dataclasses
@@ -36,15 +36,18 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     parts = flops.count(model, stage.trainable, work)
     weights = sum(map(sum, parameters.values())) / mesh.shape["tensor"]
     sent, remarks = compiled.sent, compiled.remarks
+    by_shapes = budget.expected_collectives(experiment, stage, state)
+    how = "from the shapes (weights gathered twice in the compute type, gradients reduced in float32)"
     if compiled.error:
-        sent = budget.expected_collectives(experiment, stage, state)
-        remarks = ["not compiled: a list from the shapes (weights gathered twice, gradients in float32)"]
+        sent, remarks = by_shapes, [f"not compiled: a list {how}"]
     limit = roofline.bound(
         chip,
         roofline.executed(stage, model, work) / count,
         roofline.memory_traffic(now, model, weights),
-        sent,
+        sent if compiled.own or chip.name == "cpu" else by_shapes,
     )
+    if not compiled.own and chip.name != "cpu":
+        remarks = [*remarks, f"too high; the bound takes {1e3 * limit.links:.2f} ms, {how}"]
     speeds = functools.partial(roofline.speeds, stage, chip, count, sum(parts.values()), work)
     typical = sum(parts.values()) / (count * chip.flops * chip.mfu)
     return {
