@@ -73,8 +73,9 @@ def parse_topology(text: str) -> tuple[Chip, int]:
     name, _, shape = text.partition(":")
     wrong = f"topology {text!r}:"
     if name not in CHIPS:
-        found = difflib.get_close_matches(name.lower(), CHIPS, 1, 0.5)
-        meant = f"did you mean {found[0]!r}?" if found else f"known: {', '.join(CHIPS)}"
+        close = difflib.get_close_matches(name.lower(), CHIPS, 1, 0.5)
+        found = [known for known in CHIPS if name and known.startswith(name.lower())] or close
+        meant = f"did you mean {' or '.join(found)}?" if found else f"known: {', '.join(CHIPS)}"
         raise ValueError(f"{wrong} there is no chip {name!r}; {meant}")
     sizes = [int(n) for n in shape.split("x")] if re.fullmatch(r"\d+(x\d+)*", shape) else []
     axes = TORUS.get(name, 1)

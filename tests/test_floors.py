@@ -12,7 +12,7 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "chips", "curves", "guard", "hosts", "optim", "sharding", "xla_flags",
+        "batch", "checksums", "chips", "collectives", "curves", "guard", "hosts", "optim", "sharding", "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.emoji", "data.images", "data.shapes", "data.tokenizer",
@@ -21,13 +21,13 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["model.kernels"],
     ["model.attention"],
     [
-        "flops", "log", "model.layers",
+        "aot", "flops", "log", "model.layers",
         "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
     [
         "loss", "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
-        "model.heads", "data.pipeline", "data.processor", "sample.chat",
+        "model.heads", "data.pipeline", "data.processor", "roofline", "sample.chat",
         "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",
         "convert.llamagen_vq", "convert.siglip",
     ],
@@ -37,7 +37,9 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["tokenizer_training.vq", "sample.generate"],
     ["experiment", "sample.understand", "convert.verify"],
     ["convert.__main__", "checks", "train", "eval.samples", "eval.shapes"],
-    ["main", "plan"],
+    ["budget"],
+    ["plan"],
+    ["main"],
 ]  # fmt: skip
 FLOOR = {name: i for i, names in enumerate(FLOORS) for name in names}
 ROOT = pathlib.Path(janus_jax.__file__).parent
