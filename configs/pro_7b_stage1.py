@@ -20,8 +20,8 @@ TARGETS = {
     "": dict(mesh=(1, -1, 1), rows=(48, 4096, 3, 6), remat="dots"),
     "a100-40gb:128": dict(mesh=(2, 64, 1), rows=(128, 1536, 2, 2), remat="dots"),
     "h100:64": dict(mesh=(8, 8, 1), rows=(64, 2816, 2, 4), remat="dots"),
-    "v5e:16x16": dict(mesh=(1, 128, 2), rows=(128, 1536, 2, 2), remat="dots"),
-    "v5p:4x4x8": dict(mesh=(1, 128, 1), rows=(128, 1536, 2, 2), remat="dots"),
+    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 1536, 2, 2), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 1536, 2, 2), remat="dots"),
 }  # fmt: skip
 
 

@@ -25,8 +25,8 @@ TARGETS = {
     "": dict(mesh=(1, -1, 1), rows=(96, 4096, 3, 6), remat="dots"),
     "a100-40gb:128": dict(mesh=(16, 8, 1), rows=(128, 3072, 3, 5), remat="dots"),
     "h100:64": dict(mesh=(8, 8, 1), rows=(128, 3072, 3, 5), remat="dots"),
-    "v5e:16x16": dict(mesh=(1, 128, 2), rows=(128, 3072, 3, 5), remat="dots"),
-    "v5p:4x4x8": dict(mesh=(1, 128, 1), rows=(128, 3072, 3, 5), remat="dots"),
+    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 3072, 3, 5), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 3072, 3, 5), remat="dots"),
 }  # fmt: skip
 
 

@@ -23,8 +23,8 @@ TARGETS = {
     "h100:1": dict(mesh=(1, 1, 1), rows=(48, 4096, 4, 5), remat="dots", accumulate=24),
     "a100-40gb:128": dict(mesh=(16, 4, 2), rows=(64, 3072, 4, 5), remat="dots"),
     "h100:64": dict(mesh=(8, 8, 1), rows=(64, 3072, 4, 5), remat="dots"),
-    "v5e:16x16": dict(mesh=(1, 128, 2), rows=(128, 1664, 2, 2), remat="dots"),
-    "v5p:4x4x8": dict(mesh=(1, 128, 1), rows=(128, 1664, 2, 2), remat="dots"),
+    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 1664, 2, 2), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 1664, 2, 2), remat="dots"),
 }  # fmt: skip
 
 

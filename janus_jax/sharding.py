@@ -59,6 +59,16 @@ def gathered(spec: P) -> P:
     return P(*(axis if axis == "tensor" else None for axis in spec))
 
 
+def gather(weight, spec: P):
+    """A weight split as `spec` says, as `gathered(spec)`. Typed so that its gradient is scattered over `fsdp` and
+    what is left of it summed over `data`: replicas exchange their shards only. One that is whole already is returned
+    as it is."""
+    if jax.typeof(weight).sharding.spec == gathered(spec):
+        return weight
+    weight = jax.sharding.reshard(weight, P(*spec, reduced={"data"}))
+    return jax.sharding.reshard(weight, P(*gathered(spec), reduced=set(ROWS)))
+
+
 def mesh_shape(data: int, fsdp: int, tensor: int, devices: int) -> tuple[int, int, int]:
     """Sizes of the three axes; one of them may be -1, "the devices that are left".
 

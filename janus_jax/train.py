@@ -19,6 +19,7 @@ from janus_jax.experiment import Experiment, Stage
 from janus_jax.guard import Guard
 from janus_jax.log import Log
 from janus_jax.meter import Meter, facts
+from janus_jax.model import attention
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
 
@@ -158,6 +159,14 @@ def run_stage(
     stage = experiment.stages[name]
     tx = optims.make(stage.optim, stage.steps)
     state = init_stage(experiment, stage, tx, previous, log)
+    llm = experiment.model.transformer
+    attention.verify(
+        experiment.model.attention,
+        stage.rows.length,
+        llm.heads,
+        llm.width // llm.heads,
+        experiment.model.dtype,
+    )
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     share, of = sh.batch_share()
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
