@@ -217,6 +217,17 @@ def sum_to_rows(kernel):
     return jax.lax.psum(jax.lax.psum_scatter(kernel, "fsdp", scatter_dimension=0, tiled=True), "data")
 
 
+def sum_to_columns(table, spec: P):
+    """Gradients of a whole table [V, D], each device's for its rows of the batch, to the sum split as W_VD is, or
+    whole for any other `spec`."""
+    if spec != W_VD:
+        return sum_over_rows(table)
+    part = jax.lax.psum_scatter(table, "fsdp", scatter_dimension=1, tiled=True)
+    width = part.shape[1] // tensor_shards()
+    part = jax.lax.dynamic_slice_in_dim(part, tensor_index() * width, width, 1)
+    return jax.lax.psum(part, "data")
+
+
 def sum_over_rows(x):
     """Over all devices that have rows of the batch of their own."""
     return jax.lax.psum(x, ROWS)

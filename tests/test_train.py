@@ -15,6 +15,7 @@ from flax import nnx
 from janus_jax import batch as bt
 from janus_jax import experiment, loss, optim
 from janus_jax import sharding as sh
+from janus_jax.model import layers
 
 MESHES = [(1, 1, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8), (2, 2, 2)]
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
@@ -206,6 +207,34 @@ def test_fused_cross_entropy_is_the_plain_one(mesh, supervised, monkeypatch):
     np.testing.assert_array_equal(frozen, d_hidden)
 
 
+def test_fused_cross_entropy_holds_a_fraction_of_the_memory(monkeypatch):
+    """Stage 2's loss over a wide vocabulary, a tenth of the tokens supervised for text, as a part of its step."""
+    monkeypatch.setattr(loss, "LOGITS", 256 * 16384 * 4)  # a quarter of a row's; at full size it is a twelfth
+    rows, length, width, vocabulary = 8, 1024, 64, 16384
+    shapes = [((width, vocabulary), sh.W_DF), ((rows, length, width), sh.ACT_BTD), ((rows, length), sh.BATCH)]
+    with on_mesh(1, 8, 1):
+        mesh = jax.sharding.get_mesh()
+        kernel, hidden, targets = (
+            jax.ShapeDtypeStruct(shape, t, sharding=jax.NamedSharding(mesh, spec))
+            for (shape, spec), t in zip(shapes, (jnp.float32, jnp.float32, jnp.int32))
+        )
+        graphdef = nnx.graphdef(tiny.make_model().text_head.linear)
+
+        def fused(kernel, hidden, targets):
+            return loss.token_losses(nnx.merge(graphdef, {"kernel": kernel}), hidden, targets)[0]
+
+        def plain(kernel, hidden, targets):
+            return plain_losses(jax.sharding.reshard(kernel, sh.REPLICATED), 0.0, hidden, targets).sum()
+
+        held = {}
+        for name, f in (("fused", fused), ("plain", plain)):
+            program = jax.jit(jax.grad(f, (0, 1))).lower(kernel, hidden, targets).compile()
+            held[name] = program.memory_analysis().temp_size_in_bytes
+    logits = length * vocabulary * 4  # of one device's row
+    assert held["plain"] > 2 * logits
+    assert held["fused"] < held["plain"] / 2, held
+
+
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)])
 def test_image_ids_from_the_record_or_from_its_picture_are_one(mesh):
     with on_mesh(*mesh):
@@ -241,6 +270,20 @@ def test_pictures_that_do_not_exist_cost_nothing_and_change_nothing():
             seen.append({name: float(x) for name, x in step(state, tiny.put(rows))[1].items()})
     assert seen[0] == seen[1]
     assert seen[2] == pytest.approx(seen[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_an_embedding_sums_its_gradient_in_float32(mesh):
+    """One id 4096 times, each with a gradient of 1: in bfloat16 the sum stays at 256."""
+    with on_mesh(*mesh):
+        put = lambda x, spec: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
+        table, ids = (
+            put(np.ones((16, 32), np.float32), sh.W_VD),
+            put(np.full((8, 512), 3, np.int32), sh.BATCH),
+        )
+        total = lambda table: layers.lookup(table, ids, jnp.bfloat16).astype(jnp.float32).sum()
+        got = np.asarray(jax.jit(jax.grad(total))(table))
+    np.testing.assert_array_equal(got, np.where(np.arange(16)[:, None] == 3, 4096, 0) * np.ones(32))
 
 
 def test_a_step_in_parts_is_the_step():

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax import sharding as sh
-from janus_jax.model.layers import MLP, take, weight
+from janus_jax.model.layers import MLP, lookup, weight
 
 
 class Adaptor(MLP):
@@ -31,4 +30,4 @@ class Embedding(nnx.Module):
             # XLA's CPU compiler reads bfloat16 rows from a widened table; tied to ids, the widening is not
             # moved out of a loop, where it would be of the whole table.
             table, ids = jax.lax.optimization_barrier((table, ids))
-        return take(jax.sharding.reshard(table.astype(self.dtype), sh.REPLICATED), ids)
+        return lookup(table, ids, self.dtype)

@@ -1,5 +1,6 @@
 """The parts that several boxes share: linear maps, multi-head attention, two-layer MLPs, the layer scan."""
 
+import functools
 import math
 
 import jax
@@ -33,6 +34,32 @@ def use(param: nnx.Param, spec, dtype) -> jax.Array:
 def take(table: jax.Array, ids: jax.Array) -> jax.Array:
     """Rows of a whole table [V, D] by int32 ids [...], split as the ids are: [..., D]."""
     return table.at[ids].get(out_sharding=jax.P(*jax.typeof(ids).sharding.spec, None))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def lookup(table: jax.Array, ids: jax.Array, dtype) -> jax.Array:
+    """Rows of a table [V, D], split or not, by int32 ids [B, T], in the compute type: [B, T, D]. Its gradient is
+    summed in float32: a frequent id has thousands of terms, more than bfloat16 can count."""
+    return take(jax.sharding.reshard(table.astype(dtype), sh.REPLICATED), ids)
+
+
+def _lookup_forward(table, ids, dtype):
+    return lookup(table, ids, dtype), (table, ids)
+
+
+def _lookup_backward(dtype, saved, g):
+    table, ids = saved
+    spec = jax.typeof(table).sharding.spec
+
+    def local(ids, g):
+        zeros = jnp.zeros(table.shape, jnp.float32)
+        whole = zeros.at[ids.reshape(-1)].add(g.reshape(-1, g.shape[-1]).astype(jnp.float32))
+        return sh.sum_to_columns(whole.astype(dtype), spec)
+
+    return sh.per_device(local, (sh.BATCH, sh.ACT_BTD), spec)(ids, g).astype(table.dtype), None
+
+
+lookup.defvjp(_lookup_forward, _lookup_backward)
 
 
 class Linear(nnx.Module):
