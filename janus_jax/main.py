@@ -189,7 +189,8 @@ def run(config: str, overrides: dict, workdir: str):
 
 
 def exit_code(error: Exception) -> int:
-    """75: start me again; 2: the command, config, hosts or too little memory; 3: the data; 4: training diverged; 1: anything else."""
+    """75: start me again; 2: the command, config, hosts, or more than the devices' memory; 3: the data; 4: training
+    diverged; 1: anything else."""
     from janus_jax import hosts
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import SourceError
