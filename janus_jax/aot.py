@@ -104,7 +104,6 @@ def cuda_plugin() -> bool:
 
 def gpus(chip: Chip, count: int, topology: str):
     """`devices` for cards of NVIDIA's, in nodes of `chip.node`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # that there is no driver is no news
     import jax
     from jax.experimental import topologies
 
