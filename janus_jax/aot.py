@@ -1,4 +1,7 @@
-"""A step compiled ahead of time for chips that are not there, and what its compiler says of memory and links."""
+"""A step compiled ahead of time for chips that are not there, and what its compiler says of memory and links.
+
+TPUs by libtpu, NVIDIA's GPUs by JAX's CUDA plugin and ptxas (`pip install ".[plan]"`), neither with a chip or driver.
+"""
 
 import dataclasses
 import importlib.util
@@ -8,15 +11,65 @@ import re
 import tempfile
 import time
 
-from janus_jax import collectives
+from janus_jax import collectives, xla_flags
 from janus_jax.chips import Chip
 
 TPU_HOST = {"v4": "v4-8", "v5e": "v5litepod-4", "v5p": "v5p-8", "v6e": "v6e-4"}
 
 
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What XLA's GPU compiler asks of a card. Sources: openxla/xla, xla/backends/gpu/target_config/specs/
+    {a100_sxm_40, a100_sxm_80, h100_sxm, h200}.txtpb; NVLinks (A100): NVIDIA's data sheet. Units: GHz, bytes, bytes/s;
+    shared memory of a core."""
+
+    kind: str
+    capability: str
+    cores: int
+    units: int
+    clock: float
+    memory: int
+    bandwidth: int
+    cache: int
+    shared: int
+    links: int
+
+
+AMPERE = dict(
+    capability="major: 8 minor: 0",
+    cores=108,
+    units=64,
+    clock=1.41,
+    cache=40 << 20,
+    shared=164 << 10,
+    links=12,
+)
+HOPPER = dict(
+    capability="major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES", cores=132, units=128, clock=1.98,
+    cache=50 << 20, shared=228 << 10, links=18,
+)  # fmt: skip
+GPUS = {
+    "a100-40gb": Gpu("NVIDIA A100-SXM4-40GB", memory=42331013120, bandwidth=1555200000000, **AMPERE),
+    "a100-80gb": Gpu("NVIDIA A100-SXM4-80GB", memory=85100068864, bandwidth=2039040000000, **AMPERE),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", memory=84942979072, bandwidth=3352320000000, **HOPPER),
+    "h200": Gpu("NVIDIA H200", memory=151397597184, bandwidth=4800000000000, **HOPPER),
+}
+GPU_ASSUMPTIONS = (
+    "the GPU compiler had no card: it chose kernels without timing them (no autotuning), so a run's scratch differs",
+    "with the XLA flags that training sets (janus_jax/xla_flags.py)",
+    "not in the bytes: NCCL's buffers, the CUDA context, gaps between allocations; usable is 95 % of the card, which "
+    "needs XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 (JAX takes 75 % by default)",
+)
+CUDNN_UNSEEN = (
+    "attention as Triton's kernel; a run on Hopper takes cuDNN's packed layout, which cannot be compiled here"
+)
+
+
 def devices(chip: Chip, count: int, topology: str):
     """(devices to compile for, what compiles, in words). Call it before JAX starts its backend. Raises ValueError
     where the compiler knows no such slice."""
+    if chip.name in GPUS and cuda_plugin():
+        return gpus(chip, count, topology)
     if chip.name in TPU_HOST and importlib.util.find_spec("libtpu"):
         # There is no TPU here: libtpu must look for none, and need not have it alone.
         os.environ.update(
@@ -42,12 +95,63 @@ def devices(chip: Chip, count: int, topology: str):
     return jax.devices(), stand_in(chip)
 
 
+def cuda_plugin() -> bool:
+    """Whether JAX's CUDA plugin, 12 or 13, is installed."""
+    return bool(importlib.util.find_spec("jax_plugins")) and any(
+        importlib.util.find_spec(f"jax_plugins.xla_cuda{version}") for version in (12, 13)
+    )
+
+
+def gpus(chip: Chip, count: int, topology: str):
+    """`devices` for cards of NVIDIA's, in nodes of `chip.node`."""
+    import jax
+    from jax.experimental import topologies
+
+    # Without cuda in the list the plugin registers its compiler and asks for no driver.
+    jax.config.update("jax_platforms", "cpu")
+    if count > chip.node and count % chip.node:
+        raise ValueError(f"topology {topology!r}: more than {chip.node} are whole nodes of {chip.node}")
+    shape = f"{max(1, count // chip.node)}x1x{min(count, chip.node)}"
+    target = gpu_target(GPUS[chip.name])
+    found = topologies.get_topology_desc(platform="cuda", target_config=target, topology=shape).devices
+    return found, f"XLA's GPU compiler and ptxas for {found[0].device_kind}"
+
+
+def gpu_target(gpu: Gpu) -> str:
+    """XLA's GpuTargetConfigProto as text; limits not in `Gpu` are those of both generations."""
+    return f"""
+        gpu_device_info {{
+          name: "{gpu.kind}" device_vendor: "NVIDIA Corporation" device_address_bits: 64
+          cuda_compute_capability {{ {gpu.capability} }}
+          core_count: {gpu.cores} fpus_per_core: {gpu.units} clock_rate_ghz: {gpu.clock}
+          device_memory_size: {gpu.memory} memory_bandwidth: {gpu.bandwidth} l2_cache_size: {gpu.cache}
+          shared_memory_per_core: {gpu.shared} shared_memory_per_block_optin: {gpu.shared - 1024}
+          shared_memory_per_block: 49152
+          registers_per_core_limit: 65536 registers_per_block_limit: 65536
+          threads_per_warp: 32 threads_per_block_limit: 1024 threads_per_core_limit: 2048
+          thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
+          block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+          driver_version: "13.0.0" runtime_version: "12.9.0" compile_time_toolkit_version: "12.9.0"
+          dnn_version: "9.10.0" device_interconnect_info {{ active_links: {gpu.links} }}
+        }}
+        platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
+        device_description_str: "{gpu.kind}"
+    """
+
+
+def assumptions(device) -> list[str]:
+    """What a plan compiled for `device` takes for granted, beside the roofline's."""
+    if device.platform != "gpu":
+        return []
+    hopper = float(device.compute_capability) >= 9
+    return [*GPU_ASSUMPTIONS, *[CUDNN_UNSEEN] * hopper]
+
+
 def stand_in(chip: Chip) -> str:
     if chip.name == "cpu":
         return "XLA's CPU compiler"
-    why = (
-        "the libtpu package is not installed" if chip.name in TPU_HOST else "no compiler for GPUs without one"
-    )
+    why = "libtpu" if chip.name in TPU_HOST else "jax-cuda12-plugin"
+    why = f'the {why} package is not installed: pip install ".[plan]"'
     return (
         f"XLA's CPU compiler on fake devices ({why}): temporaries and bytes on links are too high, about twice the "
         "TPU compiler's for Janus-1.3B, since it widens bfloat16 to float32 and scatters no reduction"
@@ -74,20 +178,21 @@ def compile_step(step, state, batch) -> Compiled:
     import jax
 
     mesh = jax.sharding.get_mesh()
-    tpu = mesh.devices.flat[0].platform == "tpu"
+    platform = mesh.devices.flat[0].platform
+    tpu, own = platform == "tpu", platform != "cpu"
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         # The executable of a large slice cannot always be printed (async fusions), but its dump can be read. Fake
         # devices never run the program: its machine code need not be good, and its memory is the same.
         dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        options = dump if tpu else {"xla_backend_optimization_level": 0}
+        options = {"tpu": dump, "gpu": gpu_options()}.get(platform, {"xla_backend_optimization_level": 0})
         try:
             program = step.lower(state, batch).compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             spent, text = time.perf_counter() - begin, str(error)
-            return Compiled(spent, tpu, temporaries=used(text), error=text.splitlines()[0])
+            return Compiled(spent, own, temporaries=used(text), error=text.splitlines()[0])
         seconds = time.perf_counter() - begin
         files = sorted(pathlib.Path(folder).glob("*.after_optimizations.txt"), key=lambda f: f.stat().st_size)
         text = files[-1].read_text() if tpu else program.as_text()
@@ -95,13 +200,20 @@ def compile_step(step, state, batch) -> Compiled:
     m = program.memory_analysis()
     return Compiled(
         seconds,
-        tpu,
+        own,
         m.argument_size_in_bytes,
         m.temp_size_in_bytes,
         m.generated_code_size_in_bytes,
         sent,
         remarks,
     )
+
+
+def gpu_options() -> dict[str, bool | int | str]:
+    """The flags that main sets on GPUs, without those in XLA_FLAGS, which reach this compiler as they are."""
+    flags = (flag[2:].split("=", 1) for flag in xla_flags.wanted("gpu", os.environ.get("XLA_FLAGS", "")))
+    typed = lambda x: x == "true" if x in ("true", "false") else int(x) if x.isdigit() else x
+    return {name: typed(value) for name, value in flags}
 
 
 def used(error: str) -> float | None:

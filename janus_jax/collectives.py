@@ -1,8 +1,11 @@
 """What a compiled program sends between its chips, read from its HLO text.
 
 A collective inside a loop counts once a turn. A TPU program may spread one collective over many fused pieces, which
-share a channel: they count once. Bytes are those that one chip takes in, for payload S (the whole result of an
-all-gather, the whole input of a reduction) and groups of n: S (n - 1) / n, an all-reduce twice that.
+share a channel: they count once. A GPU program starts each where it is written (`-start`), and gives those that it
+has joined or copied channels that others have too: there a channel says nothing.
+
+Bytes are those that one chip takes in, for payload S (the whole result of an all-gather, the whole input of a
+reduction) and groups of n: S (n - 1) / n, an all-reduce twice that.
 """
 
 import dataclasses
@@ -52,7 +55,7 @@ def parse(text: str, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]
     for name, lines in bodies.items():
         for line in lines:
             if (match := _OP.match(line)) and times.get(name):
-                channel = re.search(r"channel_id=(\d+)", line)
+                channel = None if match[4] else re.search(r"channel_id=(\d+)", line)
                 key = (match[3], channel[1] if channel else match[1])
                 if times[name] > found.get(key, (0,))[0]:
                     found[key] = (times[name], name, match, line)
@@ -139,7 +142,7 @@ def _size(computation: str, match, n: int) -> tuple[str, float]:
     if kind == "all-gather" and start:
         payload *= n / (n + 1)  # the tuple holds the input too
     if kind == "reduce-scatter":
-        payload *= n / (n + 1) * n if start else n
+        payload *= n / (n + 1) if start else n  # ((inputs), results)
     if kind == "all-reduce" and "all-reduce-scatter" in computation:
         kind = "reduce-scatter"  # how a TPU program says it: a reduction and a slice, fused
     return kind, payload * (n - 1) / n * (2 if kind == "all-reduce" else 1)

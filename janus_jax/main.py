@@ -158,10 +158,11 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
 def run(config: str, overrides: dict, workdir: str):
     import jax
 
-    from janus_jax import hosts
+    from janus_jax import hosts, plan
     from janus_jax import sharding as sh
+    from janus_jax.experiment import ConfigError
     from janus_jax.log import Log
-    from janus_jax.train import train
+    from janus_jax.train import OutOfMemory, train
 
     directory = pathlib.Path(workdir)
     experiment, sources, processor = prepare(config, overrides, directory)
@@ -170,7 +171,10 @@ def run(config: str, overrides: dict, workdir: str):
     where = f"{jax.device_count()} x {device.device_kind}" + f" in {processes} processes" * (processes > 1)
     log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
     hosts.NOTICE.listen()
-    weights = train(experiment, sources, processor, directory, log)
+    try:
+        weights = train(experiment, sources, processor, directory, log)
+    except OutOfMemory as error:
+        raise ConfigError(plan.explain_out_of_memory(experiment, error.stage, error.__cause__)) from error
     hosts.NOTICE.leave()
     if experiment.evaluation.count and hosts.first():
         # The others take no part: what they hold of the mesh cannot.
@@ -185,7 +189,8 @@ def run(config: str, overrides: dict, workdir: str):
 
 
 def exit_code(error: Exception) -> int:
-    """75: start me again; 2: the command, config or hosts; 3: the data; 4: training diverged; 1: anything else."""
+    """75: start me again; 2: the command, config, hosts, or more than the devices' memory; 3: the data; 4: training
+    diverged; 1: anything else."""
     from janus_jax import hosts
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import SourceError

@@ -1,9 +1,9 @@
 """`python -m janus_jax.plan --config=configs/stage2.py --topology=v5p:4x4x8`: what a stage would take, unbought.
 
 Compiles the true step of each stage for that many chips, with nothing allocated: with the TPU compiler where the
-`libtpu` package is installed, else for as many fake CPU devices, whose temporaries are too high. Prints parameters,
-bytes a chip, FLOPs, what goes over the links, and how fast a step could be at best. Exits with 1 when a stage does not
-fit, with the flags that would save most.
+`libtpu` package is installed, the GPU compiler where JAX's CUDA plugin is, else for as many fake CPU devices, whose
+temporaries are too high. Prints parameters, bytes a chip, FLOPs, what goes over the links, and how fast a step could be
+at best. Exits with 1 when a stage does not fit, with the flags that would save most.
 """
 
 import dataclasses
@@ -200,6 +200,8 @@ def main(_, overrides: dict):
         experiment, wrong = read(f.config, overrides, target=f.topology)
         check(experiment, count, files=False, known=wrong)
         found, compiler = aot.devices(chip, count, f.topology)
+        if found[0].platform == "gpu" and experiment.model.attention == "cudnn":
+            raise ValueError(f"model.attention is 'cudnn': {aot.CUDNN_UNSEEN}: plan with auto")
     except (ConfigError, ValueError) as error:
         sys.exit(str(error))
     out = sys.stderr if f.json == "-" else sys.stdout
@@ -230,6 +232,7 @@ def run(experiment, chip: chips.Chip, count: int, found, compiler: str, say=prin
     ]
     plan["assumed"] = [
         *roofline.ASSUMPTIONS,
+        *aot.assumptions(mesh.devices.flat[0]),
         *lengths,
         "peaks and typical MFU, with sources: janus_jax/chips.py",
     ]

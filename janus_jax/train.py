@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+from contextlib import closing
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,14 @@ from janus_jax.meter import Meter, facts
 from janus_jax.model import attention
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
+
+
+class OutOfMemory(Exception):
+    """The step of stage `stage` asks for more than a device's memory; the cause is JAX's own error."""
+
+    def __init__(self, stage: str):
+        super().__init__(stage)
+        self.stage = stage
 
 
 def loop(
@@ -79,7 +88,6 @@ def loop(
             checkpointer.save(step, state, data, guard)
             log.curves()
         if stops:
-            checkpointer.close()
             raise hosts.Preempted(f"{name}: told to stop (SIGTERM); saved step {step} of {config.steps}")
     return state
 
@@ -111,11 +119,12 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     )
     part = {"images": config.batch_size / jax.process_count()}
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
-    checkpointer = Checkpointer(directory / "checkpoints" / "stage0", say=log.say)
     schedule = optims.schedule(config.optim, config.steps)
-    with Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter:
+    with (
+        closing(Checkpointer(directory / "checkpoints" / "stage0", say=log.say)) as checkpointer,
+        Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter,
+    ):
         state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule, meter)
-    checkpointer.close()
     export(directory / "stage0", state.params)
 
 
@@ -184,16 +193,19 @@ def run_stage(
         seen = {key: part * n for key, n in facts(batch, experiment.model, stage.trainable).items()}
         return sh.put_batch(batch), seen
 
-    checkpointer = Checkpointer(directory / "checkpoints" / name, say=log.say)
     schedule = optims.schedule(stage.optim, stage.steps)
-    with Meter(name, stage.steps, log.say, directory, experiment.profile) as meter:
+    # Closed also where the loop fails: a process that ends while a checkpoint is being written cannot finish it.
+    with (
+        closing(Checkpointer(directory / "checkpoints" / name, say=log.say)) as checkpointer,
+        Meter(name, stage.steps, log.say, directory, experiment.profile) as meter,
+    ):
         state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
-    checkpointer.close()
     export(directory / name, state.params, experiment.model, processor)
 
 
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:
-    """All stages of a config that are not done yet. Returns the last stage's weights directory."""
+    """All stages of a config that are not done yet. Returns the last stage's weights directory. Raises OutOfMemory
+    where a stage does not fit its devices."""
     directory, previous = pathlib.Path(workdir), None
     # The first process looks for all: another may not see yet what is there, and remember that.
     done = lambda name: hosts.gather(hosts.first() and (directory / name / FILE).is_file())[0]
@@ -209,6 +221,11 @@ def train(experiment: Experiment, sources: dict, processor: Processor, workdir, 
             log.say(
                 f"{name}: {stage.steps} steps, {shape}, ratio {ratio}, training {', '.join(stage.trainable)}"
             )
-            run_stage(experiment, name, sources, processor, previous, directory, log)
+            try:
+                run_stage(experiment, name, sources, processor, previous, directory, log)
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                raise OutOfMemory(name) from error
         previous = directory / name
     return previous

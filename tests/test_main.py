@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -210,6 +211,34 @@ def test_a_typo_ends_at_once_with_a_suggestion(tmp_path, flag, words):
     assert all(word in done.stderr for word in words), done.stderr
     assert "Traceback" not in done.stderr
     assert not workdir.exists()
+
+
+GREEDY = """
+import jax.numpy as jnp
+from janus_jax import main, train_state
+
+def step(state, batch, tx, accumulate):
+    return state, {"loss": jnp.ones((10**9, 10**6)), "left_out": jnp.int32(0)}
+
+train_state.train_step = step
+main.main()
+"""
+
+
+def test_a_stage_that_does_not_fit_is_explained_with_flags_that_help(finished):
+    """The step asks XLA's CPU runtime for 4 PB; the sizes told are those of the step that the config means."""
+    workdir = finished[0].parent / "greedy"
+    shutil.copytree(finished[0] / "stage0", workdir / "stage0")
+    args = command(workdir)
+    done = subprocess.run(
+        [args[0], "-c", GREEDY, *args[3:]], cwd=ROOT, env=environment(workdir), capture_output=True, text=True,
+        timeout=SLOWEST,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr[-4000:]
+    assert "stage1 does not fit the memory of cpu: RESOURCE_EXHAUSTED" in done.stderr
+    assert "4000000000000000 bytes" in done.stderr and "Traceback" not in done.stderr
+    told = done.stderr.split("What would save most")[1]
+    assert "--config.stages.stage1.accumulate=2" in told and told.count("--config.") == 3
 
 
 def test_flags_of_the_config_are_taken_out():

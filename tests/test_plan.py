@@ -13,11 +13,12 @@ import pytest
 import tiny
 from conftest import on_mesh
 
-from janus_jax import aot, budget, chips, collectives, plan, roofline
+from janus_jax import aot, budget, chips, collectives, plan, roofline, xla_flags
 from janus_jax import sharding as sh
 from janus_jax.checks import check
 from janus_jax.data.pipeline import Rows
 from janus_jax.experiment import Mesh, read
+from janus_jax.model import attention
 
 CONFIGS = sorted(str(path) for path in (pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 CONFIGS = [path for path in CONFIGS if "pro_1b" not in path]  # the shapes of Janus-1.3B again
@@ -222,6 +223,88 @@ def test_a_tpu_programs_fused_and_started_collectives_are_read():
     }
     _, remarks = collectives.parse(TPU_TEXT.replace("constant(6)", "parameter(1)"), {"data": 2, "fsdp": 4})
     assert remarks == ["the turns of loop body are not known: its collectives count once"]
+
+
+GPU_TEXT = """HloModule jit_step, is_scheduled=true
+
+%body (p: (s32[])) -> (s32[]) {
+  %all-gather-start = ((bf16[8,4]{1,0}, f32[2]{0}), (bf16[64,4]{1,0}, /*index=1*/f32[16]{0})) all-gather-start(%a, %b), channel_id=1, replica_groups=mesh['axis_0'=8,'axis_1'=2], device_ids=([2,8]T(1,0)) {'axis_0'}, dimensions={0}
+  %all-gather-done = (bf16[64,4]{1,0}, f32[16]{0}) all-gather-done(%all-gather-start)
+  %reduce-scatter-start = ((f32[64]{0}, f32[32]{0}), (f32[8]{0}, f32[4]{0})) reduce-scatter-start(%c, %d), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7},{8,9,10,11,12,13,14,15}}, dimensions={0}, to_apply=%add
+}
+
+ENTRY %main (p: f32[8]) -> f32[] {
+  %while.1 = (s32[]) while(%tuple), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"11"},"known_init_step":{"init":"1","step":"2"}}
+  %all-gather-start.1 = (bf16[8]{0}, bf16[64]{0}) all-gather-start(%p), channel_id=1, replica_groups=mesh['axis_0'=8,'axis_1'=2], device_ids=([2,8]T(1,0)) {'axis_0'}, dimensions={0}
+  %all-reduce-start = f32[64]{0} all-reduce-start(%q), channel_id=1, replica_groups=mesh['axis_0'=16] {'axis_0'}, to_apply=%add
+  %all-reduce-start.1 = bf16[64]{0} all-reduce-start(%r), channel_id=1, replica_groups=mesh['axis_0'=16] {'axis_0'}, to_apply=%add
+}
+"""  # noqa: E501
+
+
+def test_a_gpu_programs_joined_collectives_are_read():
+    """They share channels, hold several arrays, and a loop's turns are what the compiler says."""
+    found, remarks = collectives.parse(GPU_TEXT, {"data": 2, "fsdp": 8})
+    assert remarks == []
+    assert {(c.kind, c.axes, c.count, c.bytes) for c in found} == {
+        ("all-gather", ("fsdp",), 12, 11 * (64 * 4 * 2 + 16 * 4) * 7 / 8 + 64 * 2 * 7 / 8),
+        ("reduce-scatter", ("fsdp",), 11, 11 * 96 * 4 * 7 / 8),
+        ("all-reduce", ("data", "fsdp"), 2, 2 * 64 * (4 + 2) * 15 / 16),
+    }
+
+
+@pytest.mark.skipif(not aot.cuda_plugin(), reason='needs the GPU compiler: pip install ".[plan]"')
+@pytest.mark.parametrize("name", ["a100-40gb", "h100"])
+def test_gpus_that_are_not_there_are_compiled_for(name):
+    """Five layers split over fsdp 8 and used whole, attention of packed rows between them: each turn gathers a layer
+    once forwards and, recomputed, once backwards; attention is Triton's kernel, compiled, not interpreted."""
+    chip, count = chips.parse_topology(f"{name}:16")
+    found, compiler = aot.devices(chip, count, f"{name}:16")
+    assert len(found) == 16 and {d.process_index for d in found} == {0, 1} and "ptxas" in compiler
+    assert chips.of_device(found[0]) is chip
+    assert (aot.CUDNN_UNSEEN in aot.assumptions(found[0])) == (name == "h100")
+    layers, width, length = 5, 128, 640
+    with sh.mesh_context(mesh := sh.make_mesh(2, 8, 1, found)):
+        assert sh.platform() == "gpu" and attention.choose("auto", length, jnp.bfloat16) == "triton"
+        put = lambda shape, dtype, spec: jax.ShapeDtypeStruct(
+            shape, dtype, sharding=jax.NamedSharding(mesh, spec)
+        )
+
+        def layer(x, w):
+            y = x @ jax.sharding.reshard(w.astype(x.dtype), jax.P())
+            q = y.reshape(*y.shape[:2], 1, width, out_sharding=sh.ACT_BTHK)
+            ids = jnp.zeros(x.shape[:2], jnp.int32, out_sharding=sh.BATCH)
+            return attention.packed(q, q, q, ids).reshape(x.shape, out_sharding=sh.ACT_BTD), None
+
+        loss = lambda ws, x: (jax.lax.scan(jax.checkpoint(layer), x, ws)[0].astype(jnp.float32) ** 2).mean()
+        step = jax.jit(lambda ws, x: jax.tree.map(lambda w, g: w - g, ws, jax.grad(loss)(ws, x)))
+        ws = put((layers, width, width), jnp.float32, jax.P(None, "fsdp"))
+        x = put((16, length, width), jnp.bfloat16, sh.BATCH)
+        compiled = aot.compile_step(step, ws, x)
+        text = step.lower(ws, x).compile(compiler_options=aot.gpu_options()).as_text()
+    assert compiled.own and not compiled.error and compiled.remarks == []
+    part = layers * width * width * 4 / 8 + length * width * 2
+    assert compiled.arguments == pytest.approx(part, rel=0.01) and compiled.temporaries > part
+    gathered = [c for c in compiled.sent if c.kind == "all-gather" and c.axes == ("fsdp",)]
+    assert [(c.count, c.bytes) for c in gathered] == [(2 * layers, 2 * layers * width * width * 2 * 7 / 8)]
+    assert 'custom_call_target="__gpu$xla.gpu.triton"' in text
+
+
+def test_without_the_gpu_compiler_the_plan_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(aot, "cuda_plugin", lambda: False)
+    chip, _ = chips.parse_topology("h100:8")
+    found, compiler = aot.devices(chip, 8, "h100:8")
+    assert found[0].platform == "cpu" and "jax-cuda12-plugin" in compiler and "pip install" in compiler
+    with pytest.raises(ValueError, match="whole nodes of 8"):
+        aot.gpus(chip, 12, "h100:12")
+
+
+def test_a_gpu_plan_is_compiled_with_the_flags_of_a_run_and_the_users_come_first(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_pipelined_all_reduce=false")
+    options = aot.gpu_options()
+    assert options["xla_gpu_enable_latency_hiding_scheduler"] is True
+    assert options["xla_gpu_all_reduce_combine_threshold_bytes"] == xla_flags.LAYER
+    assert "xla_gpu_enable_pipelined_all_reduce" not in options
 
 
 def test_links_between_nodes_are_slower():
