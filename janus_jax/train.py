@@ -1,5 +1,6 @@
 """The loop. Stage 0 if asked for, then each stage: weights in, data in, steps, weights out."""
 
+import dataclasses
 import functools
 import math
 import pathlib
@@ -167,15 +168,11 @@ def run_stage(
     """One column of Table 1."""
     stage = experiment.stages[name]
     tx = optims.make(stage.optim, stage.steps)
-    state = init_stage(experiment, stage, tx, previous, log)
-    llm = experiment.model.transformer
-    attention.verify(
-        experiment.model.attention,
-        stage.rows.length,
-        llm.heads,
-        llm.width // llm.heads,
-        experiment.model.dtype,
-    )
+    model, llm = experiment.model, experiment.model.transformer
+    heads, size = llm.heads, llm.width // llm.heads
+    kind = attention.working(model.attention, stage.rows.length, heads, size, model.dtype, log.say)
+    here = dataclasses.replace(experiment, model=dataclasses.replace(model, attention=kind))
+    state = init_stage(here, stage, tx, previous, log)
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     share, of = sh.batch_share()
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order

@@ -9,7 +9,7 @@
     cudnn      NVIDIA, Hopper and later, 16 bit: cuDNN's packed layout
 
 A kernel without segment ids would let the examples of a row see each other without a word: none is offered, and
-`verify` compares the kind in use with `plain`, gradients included, on the devices it will run on.
+`working` compares the kind with `plain`, gradients included, on the devices it will run on, before it is used.
 Letters: B rows, T tokens, H heads, K head size. Inside one device a row's tiles are counted, not its tokens.
 """
 
@@ -38,13 +38,31 @@ def packed(q, k, v, segment_ids, kind: str = "auto"):  # each [B, T, H, K], int3
     return sh.per_device(LOCAL[kind], specs, sh.ACT_BTHK)(q, k, v, segment_ids)
 
 
-def verify(kind: str, length: int, heads: int, head_size: int, dtype):
-    """Compares the kind that rows of `length` tokens would be trained with, on this machine's devices, with
-    `plain` in float32: results and gradients of two rows of several examples.
+def working(kind: str, length: int, heads: int, head_size: int, dtype, say=print) -> str:
+    """The kind to train rows of `length` tokens with on this machine: `kind` itself once `verify` has passed it; for
+    `auto` the devices' own, or, told to `say`, the first after it that passes.
 
-    Raises RuntimeError when they differ by more than the dtype's rounding. `plain` itself is not compared.
+    Raises RuntimeError where none does.
     """
-    kind = choose(kind, length, dtype)
+    own = choose(kind, length, dtype)
+    after = {"cudnn": ["triton", "blockwise"], "triton": ["blockwise"], "splash": ["blockwise"]}
+    candidates = [own, *(after.get(own, ()) if kind == "auto" else ())]
+    for candidate, follower in zip(candidates, [*candidates[1:], None]):
+        try:
+            verify(candidate, length, heads, head_size, dtype)
+            return candidate
+        except Exception as error:
+            problem = f"model.attention: {candidate} does not work on {jax.devices()[0].device_kind}: {error}"
+            if follower is None:
+                raise RuntimeError(
+                    f"{problem}\nOther kinds: {', '.join(KINDS[1:])}; plain always works, in more memory"
+                ) from error
+            say(f"{problem}\nTraining with {follower} instead, which is slower. Please report it.")
+
+
+def verify(kind: str, length: int, heads: int, head_size: int, dtype):
+    """Compares a kind, on this machine's devices, with `plain` in float32: results and gradients of rows of several
+    examples. Raises ValueError when they differ by more than the dtype's rounding."""
     if kind == "plain":
         return
     rows, length = sh.batch_shards(), min(length, 4 * TILE)
@@ -66,10 +84,9 @@ def verify(kind: str, length: int, heads: int, head_size: int, dtype):
     for name, want, got in zip(("result", "dq", "dk", "dv"), run("plain", jnp.float32), run(kind, dtype)):
         error = float(jnp.abs(want - got).max() / jnp.abs(want).max())
         if not error < allowed:
-            raise RuntimeError(
-                f"model.attention: {kind} gives another {name} than plain attention on these devices "
-                f"({jax.devices()[0].device_kind}): off by {error:.2g} of the largest value, {allowed:.2g} allowed. "
-                f"Set --config.model.attention=blockwise, which needs no kernel, and please report it."
+            raise ValueError(
+                f"another {name} than plain attention's: off by {error:.2g} of the largest value, {allowed:.2g} "
+                f"allowed"
             )
 
 
