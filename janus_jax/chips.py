@@ -4,7 +4,7 @@ Sources. TPU: Google's pages cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}; interco
 the network between slices as given a chip or a pod (v4: not given, v5p's assumed); usable memory as the TPU
 compiler reports it ("available HBM", libtpu 0.0.52). NVIDIA: the data sheets of A100, H100 SXM and H200 SXM,
 dense bf16, NVLink one way, and one 200 (A100) or 400 Gb/s (H100, H200) network port a GPU, as in DGX systems;
-usable memory is 95 % of the capacity that nvidia-smi shows, since the driver and NCCL hold the rest.
+usable memory is 92 % of the capacity that nvidia-smi shows, since the driver and NCCL hold the rest.
 
 Typical MFU, causal convention: A100 MosaicML's MPT-1b at 4096 tokens (8 x A100-40GB 49.3 %, A100-80GB 52 %), H100
 the same table's 35.6 % (llm-foundry, scripts/train/benchmarking; none for H200), v4 Levanter's Llama 1B (39 %).
@@ -17,7 +17,7 @@ import math
 import os
 import re
 
-GIB, GPU_SHARE = 2**30, 0.95
+GIB, GPU_SHARE = 2**30, 0.92
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,11 @@
 # CLAIM: a volume claim that all pods may write (ReadWriteMany); it is mounted at /runs. --dry_run prints the manifest.
 set -euo pipefail
 
-dry=${DRY_RUN:-0}
-if [ "${1:-}" = --dry_run ]; then dry=1 && shift; fi
+dry=${DRY_RUN:-0} words=()
+for word in "$@"; do # --dry_run counts wherever it stands
+    if [ "$word" = --dry_run ]; then dry=1; else words+=("$word"); fi
+done
+set -- ${words[@]+"${words[@]}"}
 kind=${1:?usage: launch/kubernetes.sh [--dry_run] gpu|tpu --config=... --workdir=/runs/...} && shift
 file=$(dirname "$0")/kubernetes/$kind.yaml
 [ -f "$file" ] || { echo "$kind: must be gpu or tpu" >&2 && exit 2; }

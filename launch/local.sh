@@ -5,8 +5,11 @@
 # Starts all again when they end with 75 (told to stop; saved), at most RESTARTS times (100).
 set -uo pipefail
 
-dry=${DRY_RUN:-0}
-if [ "${1:-}" = --dry_run ]; then dry=1 && shift; fi
+dry=${DRY_RUN:-0} words=()
+for word in "$@"; do # --dry_run counts wherever it stands
+    if [ "$word" = --dry_run ]; then dry=1; else words+=("$word"); fi
+done
+set -- ${words[@]+"${words[@]}"}
 count=${1:?usage: launch/local.sh [--dry_run] N --config=... --workdir=...} && shift
 python=${PYTHON:-python}
 pids=()

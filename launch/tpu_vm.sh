@@ -7,8 +7,11 @@
 # The work directory must be the same for all workers: a Filestore mount, or a bucket mounted with gcsfuse, by MOUNT.
 set -uo pipefail
 
-dry=${DRY_RUN:-0}
-if [ "${1:-}" = --dry_run ]; then dry=1 && shift; fi
+dry=${DRY_RUN:-0} words=()
+for word in "$@"; do # --dry_run counts wherever it stands
+    if [ "$word" = --dry_run ]; then dry=1; else words+=("$word"); fi
+done
+set -- ${words[@]+"${words[@]}"}
 action=${1:?usage: launch/tpu_vm.sh [--dry_run] create|setup|run|delete [main\'s flags]} && shift
 name=${NAME:-janus} zone=${ZONE:?ZONE=us-east5-a, for example} type=${TYPE:-v5p-256}
 case $type in # the software of the VM, by the kind of TPU

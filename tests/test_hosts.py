@@ -148,7 +148,7 @@ GIVEN = {
 
 
 def dry(*words) -> str:
-    command = ["bash", str(LAUNCH / words[0]), "--dry_run", *words[1:], *FLAGS]
+    command = ["bash", str(LAUNCH / words[0]), *words[1:], "--dry_run", *FLAGS]
     return subprocess.run(
         command, env=os.environ | GIVEN, capture_output=True, text=True, check=True, timeout=60
     ).stdout
