@@ -1,8 +1,7 @@
 """How a stage's step scales over chips that are not there: bytes of a chip, link traffic and the bound on its time.
 
-    python benchmarks/scaling.py                                # v5p, 8 to 128 chips, about ten minutes on two cores
-    python benchmarks/scaling.py --sizes=8,32,128,512 --chip=v5p
-    python benchmarks/scaling.py --chip=a100-40gb               # fake devices: temporaries are too high
+    python benchmarks/scaling.py                                # a100-40gb, about five minutes on two cores
+    python benchmarks/scaling.py --chip=v5p --sizes=8,32,128    # TPUs take about two minutes a plan
 
 Weak scaling keeps the rows of a chip, strong scaling the rows of the step. Each plan (see janus_jax/plan.py) runs in a
 process of its own. Writes scaling-<chip>.json, .md and .png under --out after each, so that a stopped run leaves
@@ -21,19 +20,25 @@ SLICES = {
     "v5p": {8: "2x2x2", 32: "2x4x4", 128: "4x4x8", 512: "8x8x8"},
     "v5e": {8: "2x4", 32: "4x8", 128: "8x16", 256: "16x16"},
 }
-FSDP = 8  # chips that share one copy of the weights; the rest are copies
+LENGTH = 4096  # tokens of a row
+
+
+def holders(args, chips: int) -> int:
+    """Chips that share one copy of the weights: a node's GPUs, or as many TPUs as the configs' targets take."""
+    return min(32 if args.chip in SLICES else 8, chips)
 
 
 def plan(args, chips: int, rows: int) -> dict | None:
     """One stage's study, or None (said why) where there is no plan."""
     shape = SLICES.get(args.chip, {}).get(chips, chips)
-    fsdp = min(FSDP, chips)
+    fsdp, stage = holders(args, chips), f"--config.stages.{args.stage}"
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "plan.json"
         command = [
             sys.executable, "-m", "janus_jax.plan", f"--config={args.config}", f"--topology={args.chip}:{shape}",
             f"--config.mesh.data={chips // fsdp}", f"--config.mesh.fsdp={fsdp}", f"--config.model.remat={args.remat}",
-            f"--config.stages.{args.stage}.rows.count={rows}", f"--json={out}",
+            f"{stage}.rows.count={rows}", f"{stage}.rows.length={LENGTH}", f"{stage}.rows.pictures=3",
+            f"{stage}.rows.images=6", f"--json={out}",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not out.is_file():
@@ -47,7 +52,8 @@ def markdown(args, points: list[dict]) -> str:
     lines = [
         f"# Scaling of {args.config}, {args.stage}, on {args.chip}",
         "",
-        f"Compiled by {points[0]['compiler']}; nothing was run. remat {args.remat}, {FSDP} chips hold a copy. "
+        f"Compiled by {points[0]['compiler']}; nothing was run. rows of {LENGTH}, remat {args.remat}, "
+        f"{holders(args, max(args.sizes))} chips hold a copy of the weights. "
         "Times are lower bounds at the chip's peaks (janus_jax/plan.py says what they assume), GB are 1e9 bytes.",
         "",
         "| | chips | rows | a chip | state GB | temporaries GB | fits | into a chip GB | compute ms | links ms | "
@@ -116,10 +122,10 @@ def main():
     )
     parser.add_argument("--config", default="configs/stage2.py")
     parser.add_argument("--stage", default="stage2")
-    parser.add_argument("--chip", default="v5p")
-    parser.add_argument("--sizes", default=(8, 32, 128), type=lambda s: tuple(map(int, s.split(","))))
+    parser.add_argument("--chip", default="a100-40gb")
+    parser.add_argument("--sizes", default=(8, 32, 128, 512), type=lambda s: tuple(map(int, s.split(","))))
     parser.add_argument("--rows", default=4, type=int, help="Rows of a chip in weak scaling.")
-    parser.add_argument("--remat", default="full")
+    parser.add_argument("--remat", default="dots")
     parser.add_argument("--out", default="benchmarks/results", type=pathlib.Path)
     args = parser.parse_args()
     wanted = {}

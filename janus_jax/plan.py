@@ -124,7 +124,7 @@ def tables(plan: dict, name: str, s: dict) -> str:
 
 SPEEDS = {
     "ms": "{:.1f}", "mfu": "{:.1%}", "tokens_per_s": "{:,.0f}", "tokens_per_s_and_chip": "{:,.0f}",
-    "images_per_s": "{:,.0f}", "days": "{:.2f}",
+    "images_per_s": "{:,.0f}", "days": "{:.3g}",
 }  # fmt: skip
 LABELS = {
     "trainable": "weights, trainable", "frozen": "weights, frozen", "moments": "moments", "batch": "batch",

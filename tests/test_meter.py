@@ -38,7 +38,8 @@ class Loss:
 
 def test_rates_leave_out_compilation_and_rests_and_no_later_step_is_waited_for(monkeypatch):
     clock, loss, said = Clock(monkeypatch), Loss(), []
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)  # the other's rows are as many
+    monkeypatch.setattr(meter.hosts, "total", lambda counts: {name: 2 * n for name, n in counts.items()})
     monkeypatch.setattr(jax, "device_count", lambda: 4)
     m = meter.Meter("stage2", 100, said.append)
     counts = {"understanding": 1, "text": 2, "generation": 1, "truncated": 1, "positions": 100, "tokens": 80}
