@@ -103,9 +103,14 @@ def plot(args, points: list[dict], path: pathlib.Path):
         axis.xaxis.set_major_locator(FixedLocator(args.sizes))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.set_xticklabels([str(n) for n in args.sizes])
-        axis.set_ylim(0, 1.15 * max(value(p) for p in points))
         axis.grid(alpha=0.3)
-    axes[0].set_title(f"memory of a chip, GB (usable: {points[0]['memory'] / 1e9:.1f})")
+    axes[1].set_ylim(0, 1.15 * max(panels[1][1](p) for p in points))
+    for axis in (axes[0], axes[2]):  # strong scaling is a straight line there
+        axis.set_yscale("log")
+        for which in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            which("{x:g}")
+    axes[0].axhline(points[0]["memory"] / 1e9, color="gray", ls=":", label="usable")
+    axes[0].legend()
     axes[1].legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -125,7 +125,7 @@ def test_each_stage_goes_on_from_the_one_before(name):
 
 
 @functools.cache
-def arrays(model: sizes.JanusConfig, mesh=(1, 128, 2)) -> dict:
+def arrays(model: sizes.JanusConfig, mesh=(4, 32, 2)) -> dict:
     """child -> (shape, spec) of its arrays, by default on the widest mesh of all; nothing is allocated."""
     mesh = AbstractMesh(mesh, sh.AXES, axis_types=(AxisType.Explicit,) * 3)
     with jax.sharding.use_abstract_mesh(mesh):
@@ -242,7 +242,7 @@ def test_packing_fills_the_rows_with_the_batch(name, target, monkeypatch):
     "path, target, mesh",
     [
         ("stage2.py:a100-40gb:128", "", (16, 8, 1)),
-        ("stage2.py", "v5e:16x16", (1, 128, 2)),
+        ("stage2.py", "v5e:16x16", (4, 32, 2)),
         ("stage2.py:h100:64", "v5e:16x16", (8, 8, 1)),  # the path's own target goes first
         ("stage2.py", "cpu:8", (1, -1, 1)),  # not listed: the default
         ("quickstart.py", "v5e:16x16", (1, -1, 1)),  # a config without targets
