@@ -99,7 +99,7 @@ def _model_problems(model: model_config.JanusConfig) -> list[str]:
             f"model.generation_encoder.multipliers is {vq.multipliers}: needs at least one number, each 1 or more"
         )
     problems += _positive("model", model, ("image_head_width",))
-    problems += _name("model.dtype", model.dtype, ("float32", "bfloat16", "float16"))
+    problems += _name("model.dtype", model.dtype, ("float32", "bfloat16"))
     problems += _name("model.remat", model.remat, tuple(REMAT))
     problems += _name("model.attention", model.attention, KINDS)
     if problems:

@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 AGAIN = 75  # exit code "start me again" (EX_TEMPFAIL of sysexits.h); the launchers do
+ABSENT = 69  # not all processes came (EX_UNAVAILABLE)
 CONNECT, LEAVE, SEE = (
     300,
     60,
@@ -31,6 +32,10 @@ CONNECT, LEAVE, SEE = (
 
 class HostsError(ValueError):
     """The processes of a run cannot find each other, or do not fit together."""
+
+
+class Absent(HostsError):
+    """Not all processes came in time: the same command may find them later."""
 
 
 class Preempted(Exception):
@@ -76,7 +81,7 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeou
             f"(TPU, SLURM, Kubernetes, Open MPI) was found that says the rest: set all three or none ({error})"
         ) from error
     except (RuntimeError, KeyError, OSError) as error:
-        raise HostsError(_alone(given, timeout) + f"\nJAX says: {error}") from error
+        raise Absent(_alone(given, timeout) + f"\nJAX says: {error}") from error
     finally:
         watch.cancel()
 
@@ -93,8 +98,8 @@ def _alone(given: dict[str, str], timeout: int) -> str:
 
 def _give_up(given: dict[str, str], timeout: int):
     """Ends the process: where others do not come, JAX's own client does so, with a stack of C++ and no words."""
-    print(f"HostsError: {_alone(given, timeout)}", file=sys.stderr, flush=True)
-    os._exit(2)
+    print(f"Absent: {_alone(given, timeout)}", file=sys.stderr, flush=True)
+    os._exit(ABSENT)
 
 
 def _whole(name: str, text: str) -> int | None:

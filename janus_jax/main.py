@@ -114,14 +114,19 @@ def make_processor(experiment, workdir: pathlib.Path):
 
 
 def same_run(experiment, workdir: pathlib.Path):
-    """Refuses a work directory in which another config has trained; remembers this one. The mesh, the
-    evaluation and what is watched may change."""
+    """Refuses a work directory in which another config has trained; remembers this one. The mesh, the evaluation,
+    what is watched, and what changes a step's memory but not its result may differ."""
     from janus_jax.experiment import ConfigError, differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
     if path.is_file() and (workdir / "checkpoints").is_dir():
         free = {field: values[field] for field in ("mesh", "evaluation", "wandb", "profile")}
-        changed = differences(json.loads(path.read_text()) | free, values)
+        old = json.loads(path.read_text()) | free
+        for field in ("remat", "attention"):
+            old["model"][field] = values["model"][field]
+        for name in old["stages"].keys() & values["stages"].keys():
+            old["stages"][name]["accumulate"] = values["stages"][name]["accumulate"]
+        changed = differences(old, values)
         if changed:
             raise ConfigError(
                 f"{workdir} holds a run of another config; use another --workdir, or undo:\n  "
@@ -166,7 +171,8 @@ def run(config: str, overrides: dict, workdir: str):
 
     directory = pathlib.Path(workdir)
     experiment, sources, processor = prepare(config, overrides, directory)
-    log = Log(directory, hosts.first(), experiment.wandb, dataclasses.asdict(experiment))
+    values = dataclasses.asdict(experiment)
+    log = hosts.together(lambda: Log(directory, hosts.first(), experiment.wandb, values))
     device, processes = jax.devices()[0], jax.process_count()
     where = f"{jax.device_count()} x {device.device_kind}" + f" in {processes} processes" * (processes > 1)
     log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
@@ -182,22 +188,22 @@ def run(config: str, overrides: dict, workdir: str):
             finish(experiment, sources, weights, directory, log)
     log.curves()
     log.close()
-    log.say(
-        f"{time.perf_counter() - START:.0f} s; weights in {weights}, pictures.png, curves.png in {directory}"
-    )
+    drawn = "pictures.png, " * bool(experiment.evaluation.count)
+    log.say(f"{time.perf_counter() - START:.0f} s; weights in {weights}, {drawn}curves.png in {directory}")
     hosts.wait("done")
 
 
 def exit_code(error: Exception) -> int:
-    """75: start me again; 2: the command, config, hosts, or more than the devices' memory; 3: the data; 4: training
-    diverged; 1: anything else."""
+    """75: start me again; 2: the command, config, hosts that differ, or more than the devices' memory; 3: the data;
+    4: training diverged; 69: not all processes came; 1: anything else."""
     from janus_jax import hosts
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import SourceError
     from janus_jax.experiment import ConfigError
 
     codes = {
-        hosts.Preempted: hosts.AGAIN, ConfigError: 2, hosts.HostsError: 2, SourceError: 3, ImageError: 3,
+        hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2,
+        SourceError: 3, ImageError: 3,
         FloatingPointError: 4,
     }  # fmt: skip
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)

@@ -195,7 +195,7 @@ def fitting(spec: P, shape: tuple[int, ...]) -> P:
 
 def parts(x, count: int):
     """Rows [B, ...] as [count, B / count, ...]; every device keeps its rows."""
-    split = lambda x: x.reshape(count, -1, *x.shape[1:])
+    split = lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:])
     return per_device(split, BATCH, CHUNKS)(x)
 
 

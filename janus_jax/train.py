@@ -171,6 +171,7 @@ def run_stage(
     model, llm = experiment.model, experiment.model.transformer
     heads, size = llm.heads, llm.width // llm.heads
     kind = attention.working(model.attention, stage.rows.length, heads, size, model.dtype, log.say)
+    hosts.same({"attention kernel": kind})
     here = dataclasses.replace(experiment, model=dataclasses.replace(model, attention=kind))
     state = init_stage(here, stage, tx, previous, log)
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)

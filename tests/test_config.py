@@ -327,3 +327,14 @@ def test_a_run_may_be_watched_otherwise_when_it_goes_on(tmp_path):
     main.same_run(dataclasses.replace(plain, profile=5, wandb="mine"), tmp_path)
     with pytest.raises(experiment.ConfigError, match="seed: 0 -> 5"):
         main.same_run(dataclasses.replace(plain, seed=5), tmp_path)
+
+
+def test_what_changes_memory_only_may_change_in_a_work_directory(tmp_path):
+    """The flags that a stage which does not fit is told to take, after its first checkpoint was written."""
+    path = str(pathlib.Path(__file__).parent.parent / "configs/quickstart.py")
+    overrides = {"model.remat": "full", "model.attention": "blockwise", "stages.stage2.accumulate": "2"}
+    (tmp_path / "checkpoints").mkdir()
+    main.same_run(experiment.read(path)[0], tmp_path)
+    main.same_run(experiment.read(path, overrides)[0], tmp_path)
+    with pytest.raises(experiment.ConfigError, match=r"stages\.stage2\.steps"):
+        main.same_run(experiment.read(path, {"stages.stage2.steps": "7"})[0], tmp_path)

@@ -50,7 +50,7 @@ def test_processes_that_cannot_meet_say_what_is_wrong():
     assert "'nowhere': must be HOST:PORT" in address
     assert fine == ["fine", "fine"]
     assert (
-        done.returncode == 2
+        done.returncode == hosts.ABSENT == 69
         and "process 1 of 2 found not all" in done.stderr
         and "127.0.0.1:1" in done.stderr
     )
@@ -94,7 +94,8 @@ def test_a_notice_is_heard_once_listening_and_stays():
 
 @pytest.mark.parametrize(
     "error, code",
-    [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (FloatingPointError("x"), 4), (hosts.Preempted("x"), 75),
+    [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (hosts.Absent("x"), 69),
+     (FloatingPointError("x"), 4), (hosts.Preempted("x"), 75),
      (RuntimeError("x"), 1)],
 )  # fmt: skip
 def test_exit_codes(error, code):

@@ -272,6 +272,12 @@ def test_pictures_that_do_not_exist_cost_nothing_and_change_nothing():
     assert seen[2] == pytest.approx(seen[0], rel=1e-5)
 
 
+def test_parts_of_rows_without_pictures():
+    with on_mesh(2, 2, 1):
+        pictures = tiny.put({"pictures": np.zeros((8, 0, 4, 4, 3), np.uint8)})["pictures"]
+        assert sh.parts(pictures, 2).shape == (2, 4, 0, 4, 4, 3)
+
+
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
 def test_an_embedding_sums_its_gradient_in_float32(mesh):
     """One id 4096 times, each with a gradient of 1: in bfloat16 the sum stays at 256."""

@@ -16,7 +16,7 @@ from janus_jax.data import pipeline
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import tiny
 
-MODEL = dataclasses.replace(tiny.CONFIG, remat="none")
+MODEL = dataclasses.replace(tiny.CONFIG, remat="none", attention="blockwise")
 
 
 def get_config() -> ConfigDict:

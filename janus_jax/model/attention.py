@@ -13,6 +13,8 @@ A kernel without segment ids would let the examples of a row see each other with
 Letters: B rows, T tokens, H heads, K head size. Inside one device a row's tiles are counted, not its tokens.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 
@@ -52,7 +54,8 @@ def working(kind: str, length: int, heads: int, head_size: int, dtype, say=print
             verify(candidate, length, heads, head_size, dtype)
             return candidate
         except Exception as error:
-            problem = f"model.attention: {candidate} does not work on {jax.devices()[0].device_kind}: {error}"
+            where, what = jax.devices()[0].device_kind, f"{type(error).__name__}: {error}"
+            problem = f"model.attention: {candidate} does not work on {where}: {what}"
             if follower is None:
                 raise RuntimeError(
                     f"{problem}\nOther kinds: {', '.join(KINDS[1:])}; plain always works, in more memory"
@@ -73,7 +76,7 @@ def verify(kind: str, length: int, heads: int, head_size: int, dtype):
     ids = jnp.searchsorted(borders, jnp.arange(length), side="right").astype(jnp.int32)
     ids = jax.sharding.reshard(jnp.broadcast_to(ids, (rows, length)), sh.BATCH)
 
-    def run(kind, dtype):
+    def run(kind, dtype, draws, ids):  # not closed over: a constant must be whole on each process
         q, k, v, g = draws.astype(dtype)
         out, back = jax.vjp(lambda *qkv: packed(*qkv, ids, kind), q, k, v)
         return [out, *back(g)]
@@ -81,7 +84,9 @@ def verify(kind: str, length: int, heads: int, head_size: int, dtype):
     # Accelerators multiply float32 in fewer bits unless told otherwise.
     allowed = 16 * float(jnp.finfo(dtype if sh.platform() == "cpu" else jnp.bfloat16).eps)
     run = jax.jit(run, static_argnums=(0, 1))
-    for name, want, got in zip(("result", "dq", "dk", "dv"), run("plain", jnp.float32), run(kind, dtype)):
+    for name, want, got in zip(
+        ("result", "dq", "dk", "dv"), run("plain", jnp.float32, draws, ids), run(kind, dtype, draws, ids)
+    ):
         error = float(jnp.abs(want - got).max() / jnp.abs(want).max())
         if not error < allowed:
             raise ValueError(
@@ -100,7 +105,10 @@ def choose(kind: str, length: int, dtype) -> str:
     if length <= SHORT:
         return "plain"
     if platform == "gpu":
-        hopper = float(getattr(jax.devices()[0], "compute_capability", 0)) >= 9.0
+        capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+        if not re.fullmatch(r"\d+\.\d+", capability) and jax.default_backend() == "gpu":
+            return "blockwise"  # not NVIDIA's
+        hopper = capability and float(capability) >= 9.0
         return "cudnn" if hopper and jnp.dtype(dtype).itemsize == 2 else "triton"
     return "splash" if platform == "tpu" else "blockwise"
 
