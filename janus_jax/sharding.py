@@ -40,8 +40,10 @@ def platform() -> str:
 
 
 def per_device(function, in_specs, out_specs):
-    """`function` over each device's own part of its arguments; what crosses devices is written in it."""
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    """`function` over each device's own part of its arguments, split as `in_specs` says, or brought into that split;
+    what crosses devices is written in it."""
+    mapped = jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+    return lambda *args: mapped(*map(jax.sharding.reshard, args, in_specs))
 
 
 def tensor_shards() -> int:
@@ -196,7 +198,7 @@ def fitting(spec: P, shape: tuple[int, ...]) -> P:
 def parts(x, count: int):
     """Rows [B, ...] as [count, B / count, ...]; every device keeps its rows."""
     split = lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:])
-    return per_device(split, BATCH, CHUNKS)(x)
+    return per_device(split, (BATCH,), CHUNKS)(x)
 
 
 # Inside `per_device`.
