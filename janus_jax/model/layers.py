@@ -27,7 +27,7 @@ def weight(rngs: nnx.Rngs, shape: tuple[int, ...], spec, std: float) -> nnx.Para
 
 
 def use(param: nnx.Param, spec, dtype) -> jax.Array:
-    """A weight as a layer needs it: cast first, then gathered over fsdp, so half the bytes travel."""
+    """A bias or scale as a layer needs it, whole along fsdp; kernels go through `sh.gather`."""
     return jax.sharding.reshard(param[...].astype(dtype), sh.gathered(spec))
 
 
