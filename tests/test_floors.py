@@ -15,14 +15,14 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "batch", "checksums", "chips", "collectives", "curves", "guard", "hosts", "optim", "sharding", "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
-        "data.emoji", "data.images", "data.shapes", "data.tokenizer",
+        "data.emoji", "data.images", "data.shapes", "data.sources", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",
     ],
     ["model.kernels"],
     ["model.attention"],
     [
         "aot", "flops", "log", "model.layers",
-        "data.generation", "data.messages", "data.sources", "data.text", "data.understanding",
+        "data.generation", "data.llava", "data.messages", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
     [

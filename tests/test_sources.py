@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax.data.sources import LlavaGeneration, LlavaText, LlavaUnderstanding, SourceError
+from janus_jax.data.llava import LlavaGeneration, LlavaText, LlavaUnderstanding
+from janus_jax.data.sources import SourceError
 
 IMAGE = {"type": "image"}
 

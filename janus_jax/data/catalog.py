@@ -26,7 +26,7 @@ def open_sources(data, side: int, seed: int, needed) -> dict:
             "generation": emoji.EmojiGeneration(side, limit, seed),
         }
     else:
-        from janus_jax.data import sources as files
+        from janus_jax.data import llava as files
 
         sources = {
             "understanding": lambda: files.LlavaUnderstanding(data.understanding, data.images),
