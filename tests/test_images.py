@@ -2,6 +2,7 @@
 
 import io
 import logging
+import pickle
 import warnings
 
 import numpy as np
@@ -28,9 +29,11 @@ def saved(path, image, **options):
     return path
 
 
-def refusal(source, **options):
+def refusal(source, cause=None, **options):
     with pytest.raises(ImageError) as error:
         read_image(source, **options)
+    if cause:
+        assert pickle.loads(pickle.dumps(error.value)).cause == cause  # workers hand errors on pickled
     return str(error.value)
 
 
@@ -118,33 +121,45 @@ def test_exif_orientation_is_applied_first(tmp_path, suffix):
 def test_pixel_cap_acts_before_decoding(tmp_path, monkeypatch):
     path = saved(tmp_path / "big.png", Image.new("L", (300, 200)))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    message = refusal(path, max_pixels=59_999)
+    message = refusal(path, "too large", max_pixels=59_999)
     assert (
         message.startswith(f"{path}: 300x200 is") and "max_pixels" in message and "scale it down" in message
     )
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    assert f"{path}: Image size (60000 pixels) exceeds limit" in refusal(path)
+    assert f"{path}: Image size (60000 pixels) exceeds limit" in refusal(path, "too large")
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 NOT_PICTURES = {
-    "empty.jpg": (b"", "is empty (0 bytes)"),
-    "page.jpg": (b"\n<!DOCTYPE html><title>404</title>", "looks like HTML"),
-    "page2.jpg": (b'<?xml version="1.0"?><html>no</html>', "looks like HTML"),
-    "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
-    "drawing.svg": (b'<?xml version="1.0"?>\n<svg xmlns="x"/>', "unsupported type SVG; supported JPEG, PNG"),
-    "phone.jpg": (HEIC, "unsupported type HEIC; supported JPEG, PNG"),
-    "paper.png": (b"%PDF-1.7\n", "unsupported type PDF; supported JPEG, PNG"),
-    "plot.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported type EPS; supported JPEG, PNG"),
-    "stub.jpg": (b"\xff\xd8\xff\xe0\0", "damaged, or no picture (begins with b'\\xff\\xd8"),
+    "empty.jpg": (b"", "empty file", "is empty (0 bytes)"),
+    "page.jpg": (b"\n<!DOCTYPE html><title>404</title>", "web page", "looks like HTML"),
+    "page2.jpg": (b'<?xml version="1.0"?><html>no</html>', "web page", "looks like HTML"),
+    "lfs.png": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
+        "git-lfs pointer",
+        "git lfs pull",
+    ),
+    "drawing.svg": (
+        b'<?xml version="1.0"?>\n<svg xmlns="x"/>',
+        "unsupported type",
+        "unsupported type SVG; supported JPEG, PNG",
+    ),
+    "phone.jpg": (HEIC, "unsupported type", "unsupported type HEIC; supported JPEG, PNG"),
+    "paper.png": (b"%PDF-1.7\n", "unsupported type", "unsupported type PDF; supported JPEG, PNG"),
+    "plot.png": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        "unsupported type",
+        "unsupported type EPS; supported JPEG, PNG",
+    ),
+    "stub.jpg": (b"\xff\xd8\xff\xe0\0", "damaged", "damaged, or no picture (begins with b'\\xff\\xd8"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_PICTURES)
 def test_files_that_are_no_pictures(tmp_path, name):
-    content, why = NOT_PICTURES[name]
+    content, cause, why = NOT_PICTURES[name]
     (tmp_path / name).write_bytes(content)
-    assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: ")
+    assert refusal(tmp_path / name, cause).startswith(f"{tmp_path / name}: ")
     assert why in refusal(tmp_path / name) and why in refusal(io.BytesIO(content))
 
 
@@ -152,21 +167,24 @@ def test_files_that_are_no_pictures(tmp_path, name):
 def test_truncated_pictures(tmp_path, suffix):
     path = saved(tmp_path / f"cut.{suffix}", Image.fromarray(noise(64, 64)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    message = refusal(path)
+    message = refusal(path, "damaged")
     assert message.startswith(f"{path}: ") and "get" in message and "again" in message
 
 
 def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
-    assert refusal(tmp_path) == f"{tmp_path}: is a directory; give the path of one picture file"
+    assert (
+        refusal(tmp_path, "no regular file")
+        == f"{tmp_path}: is a directory; give the path of one picture file"
+    )
     missing = tmp_path / "no.png"
-    assert refusal(missing) == f"{missing}: no such file; check the path and the image root"
+    assert refusal(missing, "missing file") == f"{missing}: no such file; check the path and the image root"
     path = saved(tmp_path / "mine.png", Image.new("L", (2, 2)))
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(images, "open", denied, raising=False)  # chmod does not stop root
-    assert refusal(path).startswith(f"{path}: no permission to read it; try chmod")
+    assert refusal(path, "no permission").startswith(f"{path}: no permission to read it; try chmod")
 
 
 FITTED = {

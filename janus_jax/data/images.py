@@ -19,7 +19,13 @@ _animations = []  # the first one met, for saying once what happens to them
 
 
 class ImageError(ValueError):
-    """A picture cannot be used. The message names the file, what is wrong and the remedy."""
+    """A picture cannot be used. The message names the file, what is wrong and the remedy; `cause` is the short
+    category under which it is counted: "missing file", "empty file", "web page", "git-lfs pointer", "unsupported
+    type", "damaged", "too large", "no regular file", "no permission" or "odd shape"."""
+
+    def __init__(self, message: str, *, cause: str = "damaged"):
+        super().__init__(message)
+        self.cause = cause
 
 
 def read_image(source, *, max_pixels=64_000_000):
@@ -34,7 +40,8 @@ def read_image(source, *, max_pixels=64_000_000):
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            raise ImageError(f"array {source.dtype} {source.shape}: a picture is uint8 [height, width, 3]")
+            shape = f"array {source.dtype} {source.shape}"
+            raise ImageError(f"{shape}: a picture is uint8 [height, width, 3]", cause="odd shape")
         return Image.fromarray(source)
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or f"PIL image {source.size[0]}x{source.size[1]}"
@@ -46,13 +53,16 @@ def read_image(source, *, max_pixels=64_000_000):
         mode = os.stat(name).st_mode
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            raise ImageError(f"{name}: is {kind}; give the path of one picture file")
+            message = f"{name}: is {kind}; give the path of one picture file"
+            raise ImageError(message, cause="no regular file")
         with open(name, "rb") as file:
             return _open(file, name, max_pixels)
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; check the path and the image root") from None
+        message = f"{name}: no such file; check the path and the image root"
+        raise ImageError(message, cause="missing file") from None
     except PermissionError:
-        raise ImageError(f"{name}: no permission to read it; try chmod a+r, or run as its owner") from None
+        message = f"{name}: no permission to read it; try chmod a+r, or run as its owner"
+        raise ImageError(message, cause="no permission") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be opened ({error}); check the path and the disk") from error
 
@@ -99,7 +109,8 @@ def to_pil(images):
     """
     images = np.asarray(images, np.float32)
     if images.ndim != 4 or images.shape[-1] != 3:
-        raise ImageError(f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]")
+        message = f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]"
+        raise ImageError(message, cause="odd shape")
     bad = np.flatnonzero(np.isnan(images).any(axis=(1, 2, 3)))
     if bad.size:
         raise ImageError(
@@ -150,28 +161,32 @@ def _open(file, name, max_pixels):
         raise
     except UnidentifiedImageError:
         file.seek(0)
-        raise ImageError(f"{name}: {_what_it_is(file.read(1024))}") from None
-    except Exception as error:  # Pillow's own bomb guards, and damaged headers
-        raise ImageError(f"{name}: {error}; if damaged get it again, if too large scale it down") from error
+        cause, what = _what_it_is(file.read(1024))
+        raise ImageError(f"{name}: {what}", cause=cause) from None
+    except Image.DecompressionBombError as error:  # a process may have lowered Pillow's own limit
+        raise ImageError(f"{name}: {error}; scale it down", cause="too large") from error
+    except Exception as error:  # damaged headers
+        raise ImageError(f"{name}: {error}; if it is damaged, get it again") from error
 
 
 def _what_it_is(head):
-    """Why Pillow found no picture in a file that begins with `head`, and the remedy."""
+    """Why Pillow found no picture in a file that begins with `head`: the cause for counts; the words with a remedy."""
     text = head.lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
     if not head:
-        return "is empty (0 bytes); copy or download it again"
+        return "empty file", "is empty (0 bytes); copy or download it again"
     if text.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from"
+        pointer = "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from"
+        return "git-lfs pointer", pointer
     if text.startswith(b"<!doctype html") or b"<html" in text:
-        return "looks like HTML: the server sent a web page, not the picture; download it again"
+        return "web page", "looks like HTML: the server sent a web page, not the picture; download it again"
     kind = {b"%pdf": "PDF", b"%!ps": "EPS"}.get(text[:4])
     kind = "HEIC" if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf") else kind
     kind = "SVG" if text.startswith(b"<") and b"<svg" in text else kind
     if kind:
-        return f"unsupported type {kind}; supported {_SUPPORTED}: convert it to PNG or JPEG"
-    return (
-        f"damaged, or no picture (begins with {head[:8]!r}); supported {_SUPPORTED}: get or convert it again"
-    )
+        remedy = f"supported {_SUPPORTED}: convert it to PNG or JPEG"
+        return "unsupported type", f"unsupported type {kind}; {remedy}"
+    begins = f"damaged, or no picture (begins with {head[:8]!r})"
+    return "damaged", f"{begins}; supported {_SUPPORTED}: get or convert it again"
 
 
 def _decode(image, name, max_pixels=None):
@@ -180,7 +195,8 @@ def _decode(image, name, max_pixels=None):
     if max_pixels and width * height > max_pixels:
         raise ImageError(
             f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels, the limit is "
-            f"{max_pixels / 1e6:.0f} million (max_pixels); scale it down"
+            f"{max_pixels / 1e6:.0f} million (max_pixels); scale it down",
+            cause="too large",
         )
     try:
         if image.format not in (None, "MPO") and getattr(image, "is_animated", False):
@@ -230,11 +246,13 @@ def _rgb(image):
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
             raise ImageError(
-                f"image: {image.dtype} {image.shape}, needs uint8 [H, W, 3]; floats go through to_pil"
+                f"image: {image.dtype} {image.shape}, needs uint8 [H, W, 3]; floats go through to_pil",
+                cause="odd shape",
             )
         return Image.fromarray(image)
     if not min(image.size):
-        raise ImageError(f"image: {image.size[0]}x{image.size[1]} holds no pixels; leave it out")
+        size = f"{image.size[0]}x{image.size[1]}"
+        raise ImageError(f"image: {size} holds no pixels; leave it out", cause="odd shape")
     return _decode(image, getattr(image, "filename", "") or "image")
 
 
