@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax.data import images
+from janus_jax.data import images, resize
 from janus_jax.data.images import (
     ImageError,
     contact_sheet,
@@ -244,6 +244,71 @@ def test_arrays_must_be_uint8_rgb(prepare):
     for array in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ImageError, match=r"needs uint8 \[H, W, 3\]"):
             prepare(array, 16)
+
+
+def photograph(width, height):
+    """Edges, a texture and a gradient: what resizing and compressing find hard, without a file."""
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    rings = np.sin(400 * (x - 0.3) ** 2 + 300 * (y - 0.4) ** 2)
+    pixels = np.stack([127 + 90 * rings, 255 * x, 255 * ((x + y) % 0.25 < 0.12)], -1)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(640, 480), (50, 60), (131, 400), (1, 300), (300, 1), (1000, 700)])
+@pytest.mark.parametrize("prepare", [understanding_image, generation_image])
+def test_fast_resizing_is_two_levels_away_at_most(size, prepare, monkeypatch):
+    pytest.importorskip("cykooz_resizer")
+    image = photograph(*size)
+    fast = prepare(image, 96, fast=True).astype(int)
+
+    def rows_then_columns(image, size, box, fast):
+        left, top, right, bottom = box
+        rows = (left, 0, right, image.size[1])
+        image = image.resize((size[0], image.size[1]), Image.Resampling.BICUBIC, box=rows)
+        return image.resize(size, Image.Resampling.BICUBIC, box=(0, top, size[0], bottom))
+
+    monkeypatch.setattr(images, "bicubic", rows_then_columns)
+    difference = abs(fast - prepare(image, 96))
+    assert difference.max() <= 2 and (difference > 0).mean() < 0.02
+
+
+def test_fast_resizing_falls_back_to_pillow_alone(monkeypatch):
+    monkeypatch.setattr(resize, "_resizer", None)
+    image = photograph(200, 100)
+    np.testing.assert_array_equal(understanding_image(image, 96, fast=True), understanding_image(image, 96))
+
+
+@pytest.mark.parametrize("size, side, read", [
+    ((2000, 1500), {"longest": 384}, (1000, 750)),
+    ((2000, 1500), {"shortest": 384}, (2000, 1500)),  # 750 would be less than twice 384
+    ((1500, 2001), {"longest": 200}, (375, 501)),
+    ((1535, 400), {"longest": 384}, (1535, 400)),
+    ((2000, 1500), {}, (2000, 1500)),
+])  # fmt: skip
+def test_large_jpegs_come_scaled_for_training(tmp_path, size, side, read):
+    path = saved(tmp_path / "large.jpg", photograph(*size), quality=90)
+    assert read_image(path, **side).size == read
+    with Image.open(path) as image:  # not ours: it stays as it is
+        assert read_image(image, **side).size == size
+
+
+def test_scaling_while_decoding_keeps_the_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    path = saved(tmp_path / "large.jpg", photograph(1600, 1200), quality=90, exif=exif)
+    exact, scaled = (understanding_image(read_image(path, longest=n), 384).astype(float) for n in (0, 384))
+    assert read_image(path, longest=384).size == (600, 800)  # upright
+    assert 10 * np.log10(255**2 / np.mean((exact - scaled) ** 2)) > 45
+    (tmp_path / "cut.jpg").write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read_image(tmp_path / "cut.jpg", longest=384)
+
+
+def test_a_picture_that_is_upright_already_is_not_copied(tmp_path):
+    path = saved(tmp_path / "a.jpg", photograph(64, 48))
+    image = read_image(path)
+    assert read_image(image) is image and image.size == (64, 48)
+    np.testing.assert_array_equal(generation_image(image, 32), generation_image(np.asarray(image), 32))
 
 
 def test_to_pil_clips_and_truncates():
