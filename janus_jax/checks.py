@@ -216,17 +216,23 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
 
 def _data_problems(experiment: Experiment) -> list[str]:
     data = experiment.data
-    problems = _finite("data", data, ("workers",)) + _name("data.on_change", data.on_change, ("refuse", "accept"))
+    problems = _finite("data", data, ("workers",)) + _name(
+        "data.on_change", data.on_change, ("refuse", "accept")
+    )
     if not 0 <= data.max_bad_fraction <= 1:
         problems.append(f"data.max_bad_fraction is {data.max_bad_fraction}: a share lies in [0, 1]")
     for name, d in data.datasets.items():
         path = f"data.datasets.{name}"
         problems += _name(f"{path}.kind", d.kind, TASKS) + _name(f"{path}.format", d.format, FORMATS)
         problems += _finite(path, d, ("weight", "min_side"))
-        problems += [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
+        problems += (
+            [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
+        )
         problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, experiment.stages)]
         if d.steps and not (len(d.steps) == 2 and 0 <= d.steps[0] < d.steps[1]):
-            problems.append(f"{path}.steps is {d.steps}: must be (first, end), the first step and the one after the last")
+            problems.append(
+                f"{path}.steps is {d.steps}: must be (first, end), the first step and the one after the last"
+            )
     if problems:
         return problems
     for name, stage in experiment.stages.items():

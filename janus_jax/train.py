@@ -173,7 +173,9 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
     )
 
 
-def open_data(experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log) -> Batches:
+def open_data(
+    experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log
+) -> Batches:
     """The stage's mixture, packed into this process's part of its batches."""
     stage, data = experiment.stages[name], experiment.data
     entries = [
@@ -184,7 +186,12 @@ def open_data(experiment: Experiment, name: str, sources, processor: Processor, 
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
     mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
     encoder = Encoder(
-        processor, experiment.model, stage.rows, stage.supervise, stage.condition_dropout, stage.first_sentence
+        processor,
+        experiment.model,
+        stage.rows,
+        stage.supervise,
+        stage.condition_dropout,
+        stage.first_sentence,
     )
     listing = directory / "rotten.jsonl" if hosts.first() else None
     ledger = Ledger(mixture, log.say, listing, data.max_bad_fraction)
