@@ -27,8 +27,8 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "convert.parts", "convert.pickles",
     ],
     [
-        "data.formats.array_record", "data.formats.folder", "data.formats.json_files", "data.formats.tars",
-        "data.records",
+        "data.formats.array_record", "data.formats.folder", "data.formats.hub", "data.formats.json_files",
+        "data.formats.parquet", "data.formats.tars", "data.formats.text_files", "data.formats.tfds", "data.records",
         "loss", "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
         "model.heads", "data.pipeline", "data.processor", "roofline", "sample.chat",
         "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",

@@ -88,7 +88,7 @@ class Records:
 
     def portable(self, i) -> dict:
         """The raw fields of record `i` with the pictures' files as bytes in "image" (one, or a list, None where a
-        document has text): what conversion to another format stores. Raises RecordError, OSError."""
+        document has text): what conversion to another format stores. Raises RecordError."""
         raw = self._raw(i)
         try:
             files = [None if ref is None else self._bytes(ref) for ref in fields.pictures(raw)]
@@ -181,8 +181,12 @@ class Records:
         source = self._open(ref)
         if isinstance(source, bytes):
             return source
-        with open(source, "rb") as file:
-            return file.read()
+        try:
+            with open(source, "rb") as file:
+                return file.read()
+        except OSError as error:
+            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+            raise RecordError(cause, f"{source}: {error.strerror}; check the path and the folder") from None
 
     def _of_kind(self, pictured: np.ndarray):
         """pictured: int8 [records], 1 with a picture, 0 without, -1 broken: those stay, training counts them."""
