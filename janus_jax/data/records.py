@@ -208,7 +208,8 @@ class Records:
 
     def _filter(self):
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            keep = np.fromiter(pool.map(self._passes, range(len(self))), bool, len(self))
+            found = list(pool.map(self._passes, range(len(self))))
+        keep, errors = np.array([f is not False for f in found]), [f for f in found if isinstance(f, str)]
         d, kept = self.dataset, np.arange(len(self)) if self._kept is None else self._kept
         asked = [f"shorter side >= {d.min_side}"] * bool(d.min_side) + [f"{d.score} >= {d.min_score}"] * bool(
             d.score
@@ -216,12 +217,15 @@ class Records:
         logging.info(
             "%s: asked for %s: kept %d of %d records", d.path, " and ".join(asked), keep.sum(), len(keep)
         )
-        if not keep.any():
-            raise SourceError(f"{d.path}: no record has {' and '.join(asked)}; lower min_side or min_score")
+        if True not in found:
+            unread = f"; {len(errors)} cannot be read, such as {errors[0]}" if errors else ""
+            raise SourceError(
+                f"{d.path}: no record has {' and '.join(asked)}; lower min_side or min_score{unread}"
+            )
         self._kept = kept[keep]
 
-    def _passes(self, i) -> bool:
-        """Whether record `i` stays; one that cannot be read does: training counts it."""
+    def _passes(self, i) -> bool | str:
+        """Whether record `i` stays, or why it cannot be read: then it stays too, training counts it."""
         d = self.dataset
         try:
             raw = self._raw(i)
@@ -230,8 +234,8 @@ class Records:
             return not d.min_side or all(
                 min(self._size(raw, ref)) >= d.min_side for ref in fields.pictures(raw) if ref is not None
             )
-        except (RecordError, OSError, Image.DecompressionBombError):
-            return True
+        except (RecordError, OSError, Image.DecompressionBombError) as error:
+            return str(error)
 
     def _size(self, raw: dict, ref) -> tuple[int, int]:
         size = raw.get("width"), raw.get("height")
