@@ -22,8 +22,8 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["model.attention"],
     [
         "aot", "flops", "log", "model.layers",
-        "data.fields", "data.formats.files", "data.formats.names", "data.generation", "data.llava", "data.messages",
-        "data.text", "data.understanding",
+        "data.fields", "data.formats.files", "data.formats.names", "data.generation",
+        "data.messages", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
     [

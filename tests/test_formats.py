@@ -238,9 +238,12 @@ def refusal(path, kind="generation", **options):
     return str(error.value)
 
 
-def test_damaged_shards_are_refused_by_name(tmp_path):
+def test_damaged_shards_are_refused_by_name(tmp_path, caplog):
     root = tars(tmp_path, 6)
     whole = (root / "0.tar").read_bytes()
+    (root / "0.tar").write_bytes(whole.rstrip(b"\0") + bytes(-len(whole.rstrip(b"\0")) % 512))
+    assert len(open_dataset(Dataset("generation", str(root)), 24, 0)) == 6
+    assert any("0.tar: has no end mark; if it was cut off" in m for m in caplog.messages)
     (root / "0.tar").write_bytes(whole[: len(jpeg("astronaut")) // 2])
     (root / "1.tar").write_bytes(whole[:512] + b"?" * 512 + whole[1024:-40])
     (root / "2.tar").write_bytes(b"\x1f\x8b" + whole)

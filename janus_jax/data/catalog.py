@@ -122,39 +122,6 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
     raise SourceError(f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji: or emoji:<count>")
 
 
-def open_sources(data, side: int, seed: int, needed) -> dict:
-    """Task name -> source for each task in `needed`; "pictures" is what the VQ tokenizer trains on.
-
-    data: experiment.Data; side: pixels of a picture the model draws.
-    """
-    if data.source == "shapes":
-        sources = {
-            "understanding": shapes.ShapesUnderstanding(seed),
-            "text": shapes.ShapesText(seed),
-            "generation": shapes.ShapesGeneration(seed),
-        }
-        return {**sources, "pictures": shapes.ShapesPictures(seed)}
-    if data.source == "emoji":
-        from janus_jax.data import emoji
-
-        limit = data.limit or None
-        sources = {
-            "understanding": emoji.EmojiUnderstanding(side, limit, seed),
-            "text": emoji.EmojiText(limit, seed),
-            "generation": emoji.EmojiGeneration(side, limit, seed),
-        }
-    else:
-        from janus_jax.data import llava as files
-
-        sources = {
-            "understanding": lambda: files.LlavaUnderstanding(data.understanding, data.images),
-            "text": lambda: files.LlavaText(data.text),
-            "generation": lambda: files.LlavaGeneration(data.generation, data.images),
-        }
-        sources = {task: sources[task]() for task in needed}
-    return {**sources, "pictures": sources.get("generation")}
-
-
 def learn_tokenizer(sources, template: Template, vocabulary: int, records: int = 2000) -> tokenizer.Tokenizer:
     """A byte-level BPE of at most `vocabulary` ids from the first records of every source, a list or {name: source}."""
     return tokenizer.train(_texts(sources, template, records), vocabulary)
@@ -162,7 +129,7 @@ def learn_tokenizer(sources, template: Template, vocabulary: int, records: int =
 
 def _texts(sources, template: Template, records: int):
     yield f"{template.system}\n\n{template.user}: \n\n{template.assistant}: "
-    for source in filter(None, sources.values() if isinstance(sources, dict) else sources):
+    for source in sources.values() if isinstance(sources, dict) else sources:
         for i in range(min(records, len(source))):
             try:
                 yield from _strings(source[i])
