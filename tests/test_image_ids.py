@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, weights):
         assert child.wait() == -signal.SIGKILL
     first, *others = (tmp_path / "killed" / name for name in whole.origin.files)
     assert not others[-1].is_file()
-    with pytest.raises(SourceError, match="not finished, [1-4] of 5 shards"):
+    with pytest.raises(SourceError, match=r"not finished, [1-4] of 5 shards"):
         image_ids.Ids(tmp_path / "killed")
     others[0].with_name(others[0].name + ".partial").write_bytes(b"half")
     written = first.stat().st_mtime_ns

@@ -1,7 +1,106 @@
-"""Opens the sources that a config names, and learns a tokenizer from their words when none is given."""
+"""Opens the data sets that a config names, and learns a tokenizer from their words when none is given."""
+
+import os
 
 from janus_jax.data import shapes, tokenizer
+from janus_jax.data.formats.array_record import ArrayRecords
+from janus_jax.data.formats.files import PICTURES
+from janus_jax.data.formats.folder import Folder
+from janus_jax.data.formats.json_files import JsonFiles
+from janus_jax.data.formats.tars import Tars
 from janus_jax.data.processor import Template
+from janus_jax.data.records import Records
+from janus_jax.data.sources import KINDS, Dataset, RecordError, Source, SourceError
+
+_SUFFIXES = {
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".tar": "webdataset", ".array_record": "array_record",
+    ".arrayrecord": "array_record",
+}  # fmt: skip
+_READERS = {
+    "json": lambda d: JsonFiles(d.path, d.images),
+    "folder": lambda d: Folder(d.path, d.names),
+    "webdataset": lambda d: Tars(d.path, d.names),
+    "array_record": lambda d: ArrayRecords(d.path),
+}
+PRESETS = ("shapes", "emoji")
+
+
+def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=None) -> dict[str, Source]:
+    """Name -> source, for the names in `needed` (None: all). Raises SourceError with the problems of all of them.
+
+    side, seed: pixels and order of the presets' drawn pictures.
+    """
+    sources, problems = {}, []
+    for name, dataset in datasets.items():
+        if needed is None or name in needed:
+            try:
+                sources[name] = open_dataset(dataset, side, seed)
+            except (SourceError, ImportError) as error:
+                problems.append(f"data.datasets.{name}: {error}")
+    if problems:
+        raise SourceError("\n".join(problems))
+    return sources
+
+
+def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
+    """The source of one line of a config. Raises SourceError, ImportError for an extra that is not installed."""
+    if dataset.kind not in KINDS:
+        raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
+    preset, _, rest = dataset.path.partition(":")
+    if preset in PRESETS and not os.path.exists(dataset.path):
+        return _preset(preset, rest, dataset.kind, side, seed)
+    if dataset.images and not os.path.isdir(dataset.images):
+        raise SourceError(f"images: no folder {dataset.images}; give the folder of the pictures")
+    return Records(_READERS[dataset.format or detect(dataset.path)](dataset), dataset)
+
+
+def detect(path: str) -> str:
+    """The format of what lies at `path`, by its prefix, suffix or what the folder holds. Raises SourceError."""
+    given = path.rstrip("}*")
+    for suffix, name in _SUFFIXES.items():
+        if given.lower().endswith(suffix):
+            return name
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        with os.scandir(path) as entries:
+            names = sorted(entry.name.lower() for entry in entries if not entry.name.startswith("."))
+            folders = any(entry.is_dir() for entry in os.scandir(path))
+        if any(name.endswith(PICTURES) for name in names):
+            return "folder"
+        found = {format for name in names for suffix, format in _SUFFIXES.items() if name.endswith(suffix)}
+        if len(found) == 1:
+            return found.pop()
+        if found:
+            raise SourceError(
+                f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a pattern"
+            )
+        if folders:
+            return "folder"
+    if not os.path.exists(path) and not any(c in path for c in "*?[{"):
+        raise SourceError(f"{path}: no such file or folder; check the path")
+    known = ", ".join(_READERS)
+    raise SourceError(f"{path}: its name tells no format; set format to one of {known}")
+
+
+def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on) and `emoji:`, `emoji:200` (so many of them)."""
+    if preset == "shapes" and rest in ("", "pictures"):
+        pictures = shapes.ShapesPictures if rest else shapes.ShapesGeneration
+        kinds = {
+            "understanding": shapes.ShapesUnderstanding,
+            "text": shapes.ShapesText,
+            "generation": pictures,
+        }
+        return kinds[kind](seed)
+    if preset == "emoji" and (not rest or rest.isdigit()):
+        from janus_jax.data import emoji
+
+        count = int(rest) if rest else None
+        if kind == "text":
+            return emoji.EmojiText(count, seed)
+        pictures = emoji.EmojiUnderstanding if kind == "understanding" else emoji.EmojiGeneration
+        return pictures(side, count, seed)
+    raise SourceError(f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji: or emoji:<count>")
 
 
 def open_sources(data, side: int, seed: int, needed) -> dict:
@@ -37,24 +136,25 @@ def open_sources(data, side: int, seed: int, needed) -> dict:
     return {**sources, "pictures": sources.get("generation")}
 
 
-def learn_tokenizer(
-    sources: dict, template: Template, vocabulary: int, records: int = 2000
-) -> tokenizer.Tokenizer:
-    """A byte-level BPE of at most `vocabulary` ids from the first records of every source."""
+def learn_tokenizer(sources, template: Template, vocabulary: int, records: int = 2000) -> tokenizer.Tokenizer:
+    """A byte-level BPE of at most `vocabulary` ids from the first records of every source: a list, or {name: source}."""
     return tokenizer.train(_texts(sources, template, records), vocabulary)
 
 
-def _texts(sources: dict, template: Template, records: int):
+def _texts(sources, template: Template, records: int):
     yield f"{template.system}\n\n{template.user}: \n\n{template.assistant}: "
-    for task in ("understanding", "text", "generation"):
-        source = sources.get(task)
-        for i in range(min(records, len(source)) if source is not None else 0):
-            yield from _strings(source[i])
+    for source in filter(None, sources.values() if isinstance(sources, dict) else sources):
+        for i in range(min(records, len(source))):
+            try:
+                yield from _strings(source[i])
+            except RecordError:
+                continue  # training counts and lists it
 
 
 def _strings(record: dict):
     if "text" in record:
         yield record["text"]
+    yield from filter(None, record.get("document", ()))
     for caption in record.get("captions", ()):
         yield f" {caption}\n\n"
     for message in record.get("messages", ()):

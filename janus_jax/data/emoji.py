@@ -7,6 +7,7 @@ trained on them, are published; the licence also asks that changed pictures are 
 """
 
 import functools
+import hashlib
 import importlib
 import io
 import random
@@ -59,6 +60,14 @@ class _Emoji:
     def __len__(self):
         return len(self.names)
 
+    @property
+    def fingerprint(self):
+        """Of the names in their order: both packages' versions change them."""
+        return hashlib.sha256(repr((repr(self), self.names)).encode()).hexdigest()[:16]
+
+    def where(self, i):
+        return f"emoji:{self.names[i][0]}"
+
 
 class _Pictures(_Emoji):
     def __init__(self, size, count=None, seed=0):
@@ -68,7 +77,7 @@ class _Pictures(_Emoji):
             raise ValueError(f"size: {size} pixels a side; give at least 1")
         self.size, self._cache = size, {}
 
-    def image(self, i):
+    def image(self, i, k=0):
         """uint8 [size, size, 3], read-only: it is shared with later callers."""
         stem = self.names[i][0]
         picture = self._cache.get(stem)

@@ -35,8 +35,7 @@ def _coverage(shape: str, fine: int = 8) -> np.ndarray:
 
 def _templates():
     things = [None] + [(colour, shape) for colour in COLOURS for shape in SHAPES]
-    sprites = np.empty((len(things), CELL, CELL, 3), np.uint8)
-    sprites[:] = BACKGROUND
+    sprites = np.full((len(things), CELL, CELL, 3), BACKGROUND, np.uint8)
     for sprite, thing in zip(sprites[1:], things[1:]):
         cover = _coverage(thing[1])[..., None]
         sprite[:] = cover * COLOURS[thing[0]] + (1 - cover) * BACKGROUND
@@ -177,13 +176,9 @@ def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | N
 
 
 ANSWERS = {
-    "color": tuple(COLOURS),
-    "shape": SHAPES,
-    "count": NUMBERS[1:],
-    "row": ROWS,
-    "column": COLUMNS,
+    "color": tuple(COLOURS), "shape": SHAPES, "count": NUMBERS[1:], "row": ROWS, "column": COLUMNS,
     "exists": ("yes", "no"),
-}
+}  # fmt: skip
 
 
 class World:
@@ -191,6 +186,7 @@ class World:
 
     def __init__(self, seed: int = 0, size: int = 1_000_000):
         self.seed, self.size = seed, size
+        self.fingerprint = repr(self)
 
     def __len__(self) -> int:
         return self.size
@@ -198,11 +194,14 @@ class World:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(seed={self.seed}, size={self.size})"
 
+    def where(self, i: int) -> str:
+        return f"shapes:{i}"
+
     def rng(self, i: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, int(i)))
 
-    def image(self, i: int) -> np.ndarray:
-        """uint8 [24, 24, 3], the picture of record `i`."""
+    def image(self, i: int, k: int = 0) -> np.ndarray:
+        """uint8 [24, 24, 3], the picture of record `i`, which has one."""
         return draw(self.scene(self.rng(i)))
 
 
@@ -225,9 +224,7 @@ class ShapesUnderstanding(World):
         scene, first, turn = self.lead(rng)
         others = (ask(rng, scene, kind) for kind in rng.permutation([k for k in QUESTIONS if k != first]))
         turns = [turn, *filter(None, others)][:5]
-        if (
-            rng.random() < 0.5
-        ):  # last, or the questions would be answered from its words, not from the picture
+        if rng.random() < 0.5:  # last, or questions would be answered from its words, not from the picture
             turns = [*turns[:3], ("describe the picture.", describe(scene))]
         messages = []
         for question, answer in turns:
@@ -255,6 +252,9 @@ class ShapesPictures(World):
     def scene(self, rng):
         cells = rng.permutation(9)[: rng.integers(1, 10)]
         return {int(cell): THINGS[1 + rng.integers(len(THINGS) - 1)] for cell in cells}
+
+    def __getitem__(self, i: int) -> dict:
+        return {"captions": [describe(self.scene(self.rng(i)))]}
 
 
 class ShapesText(World):

@@ -1,0 +1,186 @@
+"""Files of a data set: found once in one order, then read by position from any thread of any process."""
+
+import collections
+import glob
+import hashlib
+import logging
+import os
+import re
+
+import numpy as np
+
+from janus_jax.data.sources import RecordError, SourceError
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
+_OPEN = 256  # descriptors a process keeps; more files than that are opened for each read
+_HEAD = 64 * 1024  # bytes at either end that tell large files apart
+_WHOLE = 4 * 1024 * 1024  # files up to this size are hashed whole
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # shards as WebDataset's users write them: {0000..0575}
+
+
+class Files:
+    """paths: the files of `path` in sorted order, each once; names: the same below what they share, for people.
+
+    path: a file, a glob (`**` too), a `{000..123}` range, or a folder, of which every file with a suffix in
+    `suffixes` is taken. Raises SourceError when nothing is there, or a file is empty or not readable.
+    """
+
+    def __init__(self, path: str, suffixes: tuple[str, ...]):
+        found = find(path, suffixes)
+        self.base = os.path.dirname(found[0]) if len(found) == 1 else os.path.commonpath(found)
+        self.paths = _once(found)
+        self.names = [os.path.relpath(p, self.base) for p in self.paths]
+        self.sizes = []
+        problems = []
+        for name, p in zip(self.names, self.paths):
+            try:
+                with open(p, "rb"):
+                    self.sizes.append(os.stat(p).st_size)
+            except OSError as error:
+                problems.append(f"{name}: {error.strerror}; make it a file that this user can read")
+                continue
+            if not self.sizes[-1]:
+                problems.append(f"{name}: is empty (0 bytes); copy or download it again, or remove it")
+        refuse(path, problems)
+        _warn_of_copies(self.paths, self.names, self.sizes)
+        self._descriptors = {}
+
+    def read(self, file: int, start: int, size: int) -> bytes:
+        """`size` bytes of file number `file` from `start`. Raises RecordError when it has become shorter."""
+        descriptor = self._descriptors.get(file)
+        kept = descriptor is not None
+        try:
+            if not kept:
+                descriptor = os.open(self.paths[file], os.O_RDONLY)
+                if len(self._descriptors) < _OPEN:
+                    kept = True
+                    if (
+                        self._descriptors.setdefault(file, descriptor) != descriptor
+                    ):  # another thread was first
+                        os.close(descriptor)
+                        descriptor = self._descriptors[file]
+            data = os.pread(descriptor, size, start)
+            while len(data) < size and (more := os.pread(descriptor, size - len(data), start + len(data))):
+                data += more  # one read of Linux ends at 2 GiB
+        except OSError as error:
+            raise RecordError(
+                "not readable", f"{self.names[file]}: {error.strerror}; check the disk"
+            ) from None
+        finally:
+            if not kept and descriptor is not None:
+                os.close(descriptor)
+        if len(data) < size:
+            raise RecordError(
+                "cut off", f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?"
+            )
+        return data
+
+    def fingerprint(self, *more) -> str:
+        """16 hex digits over names, sizes and contents (of large files both ends), and the repr of `more`."""
+        total = hashlib.sha256(repr(more).encode())
+        for path, name, size in zip(self.paths, self.names, self.sizes):
+            total.update(f"\n{name} {size}\n".encode("utf-8", "surrogateescape"))
+            with open(path, "rb") as file:
+                total.update(file.read(size if size <= _WHOLE else _HEAD))
+                if size > _WHOLE:
+                    file.seek(size - _HEAD)
+                    total.update(file.read(_HEAD))
+        return total.hexdigest()[:16]
+
+    def __repr__(self):
+        return (
+            self.names[0]
+            if len(self.names) == 1
+            else f"{self.names[0]} ... {self.names[-1]}, {len(self.names)} files"
+        )
+
+    def __getstate__(self):
+        return self.__dict__ | {"_descriptors": {}}
+
+    def __del__(self):
+        for descriptor in self.__dict__.pop("_descriptors", {}).values():
+            os.close(descriptor)
+
+
+class Strings:
+    """Many strings in two arrays: a list of a million file names would cost every worker 100 MB."""
+
+    def __init__(self, strings):
+        encoded = [s.encode("utf-8", "surrogateescape") for s in strings]
+        self._ends = np.cumsum([0, *map(len, encoded)])
+        self._bytes = b"".join(encoded)
+
+    def __len__(self):
+        return len(self._ends) - 1
+
+    def __getitem__(self, i):
+        return self._bytes[self._ends[i] : self._ends[i + 1]].decode("utf-8", "surrogateescape")
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(self._ends.tobytes() + self._bytes).digest()
+
+
+def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
+    """The absolute paths of the files that `path` names, sorted; see Files. Raises SourceError."""
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        walked = (os.path.join(d, f) for d, _, files in os.walk(path) for f in files if not f.startswith("."))
+        found = [p for p in walked if p.lower().endswith(suffixes)]
+        if not found:
+            raise SourceError(f"{path}: no {' or '.join(suffixes)} files in this folder; give their path")
+    elif os.path.lexists(path):
+        found = [path]
+    elif wide := _RANGE.search(path):
+        first, last = wide.groups()
+        numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
+        return [p for n in numbers for p in find(path[: wide.start()] + n + path[wide.end() :], suffixes)]
+    else:
+        found = [p for p in glob.glob(path, recursive=True) if os.path.isfile(p)]
+        if not found:
+            raise SourceError(f"{path}: no such file, and as a pattern it matches none; check the path")
+    return sorted(map(os.path.abspath, found))
+
+
+def inside(root: str, name: str, field: str = "image") -> str:
+    """The path of `name` below the real path `root`. Raises RecordError where it, or a link, leads out of it."""
+    path = os.path.realpath(os.path.join(root, name))
+    below = path.startswith(root.rstrip(os.sep) + os.sep)
+    if not below or os.path.isabs(name) or ".." in re.split(r"[/\\]", name) or "\0" in name:
+        raise RecordError(
+            "outside the folder",
+            f'field "{field}" leaves the folder of the pictures: {name[:80]!r}; give a path (or link) that stays below',
+        )
+    return path
+
+
+def refuse(path: str, problems: list[str], shown: int = 20):
+    """Raises SourceError that lists `problems`, if any."""
+    if problems:
+        more = [f"  ... and {len(problems) - shown} more"] if len(problems) > shown else []
+        raise SourceError("\n".join([f"{path}:", *(f"  {p}" for p in problems[:shown]), *more]))
+
+
+def _once(found: list[str]) -> list[str]:
+    """Without the paths that lead to a file already there."""
+    kept, seen = [], {}
+    for path in found:
+        real = os.path.realpath(path)
+        if real in seen:
+            logging.warning("%s is the same file as %s: it is read once", path, seen[real])
+        else:
+            seen[real] = path
+            kept.append(path)
+    return kept
+
+
+def _warn_of_copies(paths, names, sizes):
+    first, alike = {}, collections.Counter(sizes)
+    for path, name, size in zip(paths, names, sizes):
+        if alike[size] > 1:
+            with open(path, "rb") as file:
+                key = size, hashlib.sha256(file.read(_HEAD)).digest()
+            if key in first:
+                logging.warning(
+                    "%s begins like %s and has its size: if it is a copy, remove it", name, first[key]
+                )
+            first.setdefault(key, name)

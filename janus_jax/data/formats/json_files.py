@@ -1,0 +1,168 @@
+"""JSON lists and JSON lines, told by content: records are indexed once by position, then read when asked for."""
+
+import array
+import itertools
+import json
+import mmap
+import os
+import re
+
+import numpy as np
+
+from janus_jax.data.formats.files import Files, inside, refuse
+from janus_jax.data.sources import RecordError, SourceError
+
+_GAPS = b"\0 \t\r\n"  # between records; crashed writers leave NULs
+_BOM = b"\xef\xbb\xbf"
+_BETWEEN = re.compile(rb"[\0\s]*,?[\0\s]*")
+# A key with a value; inside a string the closing quote would have a backslash before it.
+_PICTURED = re.compile(rb'"(?:images?|file_name)"\s*:\s*(?!null|\[\s*\]|"")')
+_WINDOW, _LONGEST = 2**20, 2**26  # bytes of a list that are decoded at a time; of one record of it, at most
+_TRIED = 20  # lines of which one must be JSON
+
+
+class JsonFiles:
+    """Records are JSON objects; pictures are named by path below `images` (default: the folder of the file)."""
+
+    def __init__(self, path: str, images: str = ""):
+        """Indexes every record, without keeping one. Raises SourceError."""
+        self.files = Files(path, (".json", ".jsonl", ".ndjson"))
+        self.root = os.path.realpath(images or self.files.base)
+        columns, problems, self._list = [array.array("q") for _ in range(4)], [], []
+        for f, name in enumerate(self.files.names):
+            before = len(columns[0])
+            try:
+                self._index(f, columns)
+            except SourceError as error:
+                problems.append(f"{name}: {error}")
+            else:
+                if len(columns[0]) == before:
+                    problems.append(f"{name}: is empty; needs a JSON list of records, or one record a line")
+        refuse(path, problems)
+        self._file, self._start, self._size, self._number = (np.array(c, np.int64) for c in columns)
+        self.fingerprint = self.files.fingerprint(len(self))
+
+    def __len__(self):
+        return len(self._start)
+
+    def __getitem__(self, i):
+        """The fields of record `i`. Raises RecordError."""
+        data = self.files.read(int(self._file[i]), int(self._start[i]), int(self._size[i]))
+        try:
+            record = json.loads(data.strip(_GAPS).decode("utf-8"), strict=False)
+        except UnicodeDecodeError as error:
+            offset = self._start[i] + len(data) - len(data.lstrip(_GAPS)) + error.start
+            byte = f"byte {error.object[error.start]:#04x} at offset {offset} of the file"
+            raise RecordError(
+                "not UTF-8", f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise RecordError("not JSON", f"{self.where(i)}: is not JSON ({error}): {data[:40]!r}") from None
+        if not isinstance(record, dict):
+            kind = type(record).__name__
+            raise RecordError("not an object", f"{self.where(i)}: is a {kind}, needs an object with fields")
+        return record
+
+    def open(self, ref: str) -> str:
+        """The path of a picture named by a record. Raises RecordError."""
+        return inside(self.root, ref)
+
+    def where(self, i) -> str:
+        f = int(self._file[i])
+        return f"{self.files.names[f]}{': record ' if self._list[f] else ':'}{self._number[i]}"
+
+    def pictured(self) -> np.ndarray:
+        """int8 [records]: 1 where a record names a picture (told from its bytes), 0 where not, -1 where broken."""
+        return np.fromiter(map(self._pictured, range(len(self))), np.int8, len(self))
+
+    def _pictured(self, i) -> int:
+        if _PICTURED.search(self.files.read(int(self._file[i]), int(self._start[i]), int(self._size[i]))):
+            return 1
+        try:
+            self[i]
+        except RecordError:
+            return -1
+        return 0
+
+    def __repr__(self):
+        return f"JsonFiles({self.files!r}, {len(self)} records, {self.fingerprint})"
+
+    def _index(self, f: int, columns):
+        """Appends file, start, size and number (of the line, or in the list) of each record of file `f`."""
+        with (
+            open(self.files.paths[f], "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+        ):
+            head = view[:1024]
+            if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise SourceError("is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
+            if head[:2] == b"\x1f\x8b":
+                raise SourceError("is compressed; gunzip it first")
+            start = len(_BOM) if head.startswith(_BOM) else 0
+            self._list.append(head[start:].lstrip(_GAPS).startswith(b"["))
+            if self._list[f]:
+                spans = _list(view, view.find(b"[") + 1)
+            else:
+                _require_json(view, start)
+                spans = _lines(view, start)
+            for start, size, number in spans:
+                for column, value in zip(columns, (f, start, size, number)):
+                    column.append(value)
+
+
+def _lines(view, start: int):
+    """(start, size, line number from 1) of every line that is not blank."""
+    number = 0
+    while start < len(view):
+        number += 1
+        end = view.find(b"\n", start)
+        end = len(view) if end < 0 else end
+        if view[start:end].strip(_GAPS):
+            yield start, end - start, number
+        start = end + 1
+
+
+def _require_json(view, start: int):
+    """Raises SourceError unless one of the first lines is JSON: then the others are broken records."""
+    first = None
+    for at, size, _ in itertools.islice(_lines(view, start), _TRIED):
+        try:
+            json.loads(view[at : at + size].strip(_GAPS), strict=False)
+            return
+        except (ValueError, RecursionError) as error:
+            first = first or error
+    if first:
+        remedy = "run `git lfs pull`" if view[:23] == b"version https://git-lfs" else "check the file"
+        raise SourceError(
+            f"is neither a JSON list nor one record a line ({first}; begins with {view[:40]!r}); {remedy}"
+        )
+
+
+def _list(view, at: int):
+    """(start, size, number from 0) of every item of a JSON list whose items begin at `at`. Raises SourceError.
+
+    Latin-1 keeps a character a byte, so the decoder's positions are the file's; JSON's own signs are ASCII.
+    """
+    decode, base, text, number = json.JSONDecoder(strict=False).raw_decode, at, "", 0
+    while True:
+        at = _BETWEEN.match(view, at).end()
+        if view[at : at + 1] == b"]":
+            if view[at + 1 : at + 1 + _WINDOW].strip(_GAPS):
+                raise SourceError(
+                    f"goes on after the list ends at byte {at}; make it one list, or JSON lines"
+                )
+            return
+        window = 0  # bytes decoded from `at` on; at first what is left of the last window
+        while True:
+            try:
+                end, why = base + decode(text, at - base)[1], "the list is not closed"
+                if end < base + len(text):
+                    break
+            except (ValueError, RecursionError) as error:
+                why = error
+            if window and (at + window >= len(view) or window >= _LONGEST):
+                raise SourceError(f"is not JSON: record {number}, at byte {at}: {why}; mend or cut the list")
+            window = 2 * window or _WINDOW
+            base, text = at, view[at : at + window].decode("latin-1")
+        yield at, end - at, number
+        at, number = end, number + 1

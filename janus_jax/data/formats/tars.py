@@ -1,0 +1,198 @@
+"""WebDataset tars: members are indexed once by their headers, then read by position, so that order is free."""
+
+import array
+import concurrent.futures
+import json
+import os
+
+import numpy as np
+
+from janus_jax.data.formats.files import PICTURES, Files, refuse
+from janus_jax.data.formats.names import Names
+from janus_jax.data.sources import RecordError, SourceError
+
+_BLOCK = (
+    512  # bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
+)
+_THREADS = 16  # shards indexed at once: the walk waits for the disk
+_TEXTS = ("txt", "caption")
+
+
+class Tars:
+    """Samples are neighbouring members of one name up to its first dot. Fields: those of the .json member; "caption"
+    of .txt or .caption; "class", "name" and "names" of .cls; "image" of the picture member, a list of several.
+    Members of other types are not read. Links and folders count as absent."""
+
+    def __init__(self, path: str, names: str = ""):
+        """names: what the classes of .cls are called, see Names. Raises SourceError."""
+        self.files, self._names = Files(path, (".tar",)), Names(names)
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            shards = list(pool.map(_try_index, self.files.paths, self.files.sizes))
+        refuse(path, [f"{n}: {s}" for n, s in zip(self.files.names, shards) if isinstance(s, SourceError)])
+        self._suffixes = sorted({suffix for _, suffixes, _, _ in shards for suffix in suffixes})
+        codes = {suffix: k for k, suffix in enumerate(self._suffixes)}
+        self._suffix = np.concatenate([[codes[s] for s in suffixes] for _, suffixes, _, _ in shards]).astype(
+            np.int32
+        )
+        self._start = np.concatenate([np.array(start, np.int64) for _, _, start, _ in shards])
+        self._size = np.concatenate([np.array(size, np.int64) for _, _, _, size in shards])
+        counts = np.concatenate([np.array(members, np.int64) for members, _, _, _ in shards])
+        self._ends = np.concatenate([[0], np.cumsum(counts)])  # sample i: members ends[i] to ends[i + 1]
+        self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(s[0]) for s in shards])
+        self.fingerprint = self.files.fingerprint(len(self), sorted(self._names.table.items()))
+
+    def __len__(self):
+        return len(self._shard)
+
+    def __getitem__(self, i):
+        """The fields of sample `i`; pictures as references for `open`. Raises RecordError."""
+        fields, pictures, seen = {}, [], set()
+        for m in range(self._ends[i], self._ends[i + 1]):
+            suffix, ref = (
+                self._suffixes[self._suffix[m]],
+                (int(self._shard[i]), int(self._start[m]), int(self._size[m])),
+            )
+            if suffix in seen:
+                raise RecordError("member twice", f"{self.where(i)}: has two .{suffix} members; rename one")
+            seen.add(suffix)
+            if ("." + suffix).endswith(PICTURES):
+                pictures.append(ref)
+            elif suffix == "json":
+                fields = self._json(self._text(i, ref, suffix), i) | fields
+            elif suffix in _TEXTS:
+                fields["caption"] = self._text(i, ref, suffix).strip()
+            elif suffix == "cls":
+                fields |= self._names.fields(self._text(i, ref, suffix).strip())
+        if pictures:
+            fields["image"] = pictures if len(pictures) > 1 else pictures[0]
+        return fields
+
+    def open(self, ref) -> bytes:
+        """A picture's file. Raises RecordError."""
+        if isinstance(ref, str):
+            raise RecordError(
+                "no picture", f'field "image" names {ref[:80]!r}, yet the sample has no picture member'
+            )
+        return self.files.read(*ref)
+
+    def where(self, i) -> str:
+        """The shard, the sample's number in it, and its first member's name as its header has it: 100 bytes."""
+        shard, start = int(self._shard[i]), int(self._start[self._ends[i]])
+        number = int(i) - int(np.searchsorted(self._shard, shard))
+        name = self.files.read(shard, start - _BLOCK, 100).split(b"\0")[0].decode("utf-8", "replace")
+        return f"{self.files.names[shard]}: sample {number}, {name}"
+
+    def __repr__(self):
+        return f"Tars({self.files!r}, {len(self)} samples, {self.fingerprint})"
+
+    def _text(self, i, ref, suffix: str) -> str:
+        data = self.files.read(*ref)
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            byte = f"byte {data[error.start]:#04x} at offset {error.start}"
+            raise RecordError("not UTF-8", f"{self.where(i)}: .{suffix}: {byte} is not UTF-8") from None
+
+    def _json(self, text: str, i) -> dict:
+        try:
+            fields = json.loads(text, strict=False)
+        except (ValueError, RecursionError) as error:
+            raise RecordError("not JSON", f"{self.where(i)}: .json is not JSON ({error})") from None
+        if not isinstance(fields, dict):
+            kind = type(fields).__name__
+            raise RecordError("not an object", f"{self.where(i)}: .json is a {kind}, needs an object")
+        return fields
+
+
+def _try_index(path: str, size: int):
+    try:
+        return _index(path, size)
+    except SourceError as error:
+        return error
+
+
+def _index(path: str, size: int):
+    """Members of each sample; and of each member its suffix, first byte and bytes. Raises SourceError."""
+    counts, suffixes, starts, sizes, last = array.array("q"), [], array.array("q"), array.array("q"), None
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        for name, start, length in _members(descriptor, size):
+            folder, _, base = name.rpartition("/")
+            stem, dot, suffix = base.partition(".")
+            if not dot or not stem:  # hidden files, such as macOS writes
+                continue
+            if (folder, stem) != last:
+                counts.append(0)
+                last = (folder, stem)
+            counts[-1] += 1
+            suffixes.append(suffix.lower())
+            starts.append(start)
+            sizes.append(length)
+    finally:
+        os.close(descriptor)
+    if not counts:
+        raise SourceError("holds no samples; needs members such as 0001.jpg and 0001.txt")
+    return counts, suffixes, starts, sizes
+
+
+def _members(descriptor: int, size: int):
+    """(name, first byte, bytes) of every file in a tar of `size` bytes: ustar, GNU's or pax's long names."""
+    at, long = 0, {}
+    while at < size:
+        header = os.pread(descriptor, _BLOCK, at)
+        if not any(header):
+            return
+        name, kind, length = _header(header, at)
+        length = int(long.pop("size", length))
+        start, at = at + _BLOCK, at + _BLOCK + -(-length // _BLOCK) * _BLOCK
+        if start + length > size:
+            raise SourceError(f"is cut off within {name!r} at byte {size}; copy or download it again")
+        if kind == b"L":
+            long["path"] = (
+                os.pread(descriptor, length, start).rstrip(b"\0").decode("utf-8", "surrogateescape")
+            )
+        elif kind == b"x":
+            long |= _pax(os.pread(descriptor, length, start))
+        elif kind == b"S" or "GNU.sparse.major" in long:
+            raise SourceError(f"{name!r} is a sparse file; write the tar without --sparse")
+        elif kind not in (b"g", b"K"):
+            name = long.pop("path", name)
+            long = {}
+            if kind in (b"0", b"\0", b"7"):
+                yield name, start, length
+
+
+def _header(header: bytes, at: int) -> tuple[str, bytes, int]:
+    """Name, type and size. Raises SourceError for a block whose checksum is not its own."""
+    if header[:2] == b"\x1f\x8b" and not at:
+        raise SourceError(
+            "is compressed: records in it cannot be found by position; gunzip it, pictures hardly shrink"
+        )
+    try:
+        total = int(header[148:156].split(b"\0")[0].strip() or b"-1", 8)
+        size = header[124:136]
+        number = (
+            int.from_bytes(size[1:], "big")
+            if size[0] & 0x80
+            else int(size.split(b"\0")[0].strip() or b"0", 8)
+        )
+    except (ValueError, IndexError):
+        total, number = -1, 0
+    if len(header) < _BLOCK or total != sum(header) - sum(header[148:156]) + 8 * 32:
+        why = "is damaged" if at else "is no tar"
+        raise SourceError(f"{why} (at byte {at}: {header[:16]!r}); copy or download it again")
+    name = header[:100].split(b"\0")[0]
+    prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
+    name = prefix + b"/" + name if prefix else name
+    return name.decode("utf-8", "surrogateescape"), header[156:157], number
+
+
+def _pax(data: bytes) -> dict[str, str]:
+    """Records "<length> <key>=<value>\\n" (POSIX.1-2001)."""
+    found = {}
+    while data.strip(b"\0"):
+        length, _, rest = data.partition(b" ")
+        key, _, value = rest[: int(length) - len(length) - 2].partition(b"=")
+        found[key.decode()] = value.decode("utf-8", "surrogateescape")
+        data = data[int(length) :]
+    return found
