@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from janus_jax.data import image_ids
-from janus_jax.data.command import CommandError, bad
+from janus_jax.data.command import CommandError
 from janus_jax.data.images import ImageError, generation_image
 from janus_jax.data.sources import RecordError, SourceError
 
@@ -69,7 +69,7 @@ class Shards:
                     f"all of them; the last: {errors[i]}"
                 )
             if i in errors:
-                self.errors.append(json.dumps(bad(errors[i], self.source, i), ensure_ascii=False) + "\n")
+                self.errors.append(line(errors[i], i, self.source.where(i)))
             else:
                 self.rows[i - records[0]] = ids[j]
         self.bad += len(errors)
@@ -79,6 +79,17 @@ class Shards:
                 write(self.directory / listing(name), "".join(self.errors).encode())
             write(self.directory / name, self.rows)
             self.errors = []
+
+
+def line(error: Exception, record: int, where: str) -> str:
+    """What is written of a record whose picture cannot be used."""
+    values = {
+        "record": record,
+        "where": where,
+        "cause": getattr(error, "cause", "damaged"),
+        "message": str(error),
+    }
+    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def listing(shard: str) -> str:

@@ -31,8 +31,9 @@ from janus_jax.convert import table
 from janus_jax.convert.source import open_source
 from janus_jax.data import command, image_ids
 from janus_jax.data.catalog import open_dataset
-from janus_jax.data.command import UNUSABLE, CommandError, Progress
+from janus_jax.data.command import UNUSABLE, CommandError
 from janus_jax.data.image_ids_writer import Shards, begin, gather_rotten, opened
+from janus_jax.data.workers import Progress
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 
