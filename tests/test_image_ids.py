@@ -1,5 +1,6 @@
 """Ids that were computed once: the same as in the step, the same after a kill, and refused where they are another's."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ from conftest import on_mesh
 from flax import nnx
 
 from janus_jax import batch as bt
-from janus_jax import loss
+from janus_jax import loss, optim, train, train_state
 from janus_jax import sharding as sh
 from janus_jax.checkpoint import export, flatten
 from janus_jax.data import image_ids, shapes, tokenize_images
@@ -28,6 +30,7 @@ from janus_jax.data.images import ImageError, generation_image
 from janus_jax.data.sources import RecordError, SourceError
 
 VQ = tiny.CONFIG.generation_encoder
+TX = optim.make(tiny.OPTIM, 10)
 
 
 class Pictures:
@@ -221,3 +224,51 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, weights):
     assert files == sorted(p.name for p in (tmp_path / "killed").iterdir())
     for name in files:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """What `train.init_stage` reads of an experiment and of a stage that begins with a whole model."""
+    directory = tmp_path_factory.mktemp("whole") / "model"
+    with on_mesh():
+        export(directory, nnx.to_pure_dict(nnx.state(tiny.make_model(seed=0))), tiny.CONFIG)
+    experiment = types.SimpleNamespace(seed=0, model=tiny.CONFIG)
+    return experiment, types.SimpleNamespace(init=("previous",), trainable=("image_head",)), directory
+
+
+def test_a_stage_refuses_the_ids_of_another_tokenizer(tmp_path, weights, stage):
+    experiment, stage, directory = stage
+    source = Pictures(50)
+    own, other = (make(tmp_path / str(seed), weights[seed])[0].origin.tokenizer for seed in (0, 1))
+    sources = [image_ids.attach(source, tmp_path / str(seed)) for seed in (0, 1)]
+    log = types.SimpleNamespace(say=lambda line: None)
+    with on_mesh(1, 2, 1):
+        _, aside = train.init_stage(experiment, stage, TX, directory, log, ("generation_encoder",))
+    params = aside["generation_encoder"]
+    train.require_ids(tiny.CONFIG, stage, directory, params, sources[:1])
+    with pytest.raises(SourceError) as caught:
+        train.require_ids(tiny.CONFIG, stage, directory, params, sources)
+    message = str(caught.value)
+    print(message)
+    assert message.startswith(f"{tmp_path / '1'}: holds the ids of another tokenizer than {directory}")
+    assert f"tokenizer: {own} here, {other} there" in message
+    assert message.endswith(f"python -m janus_jax.data.tokenize_images --weights={directory} --out=ids")
+    wider = dataclasses.replace(tiny.CONFIG, generation_encoder=dataclasses.replace(VQ, image_size=32))
+    with pytest.raises(SourceError, match=r"32 pixels here, .*16 pixels there"):
+        train.require_ids(wider, stage, directory, params, sources[:1])
+
+
+def test_a_step_with_ids_holds_no_tokenizer(stage):
+    experiment, stage, directory = stage
+    log = types.SimpleNamespace(say=lambda line: None)
+    with on_mesh(1, 2, 1):
+        batch = tiny.rows(2)
+        batch["image_ids"] = np.zeros((2, tiny.IMAGES, VQ.tokens), np.int32)
+        del batch["images"]
+        without = ("generation_encoder",)
+        state, aside = train.init_stage(experiment, stage, TX, directory, log, without)
+        whole, nothing = train.init_stage(experiment, stage, TX, directory, log)
+        assert "generation_encoder" not in state.params and not nothing
+        tiny.same_bits(state.params | aside, whole.params)
+        after, _ = jax.eval_shape(functools.partial(train_state.train_step, tx=TX), state, tiny.put(batch))
+        assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -154,7 +154,6 @@ def define(into):
     """The command's own flags; those of the data set are command.define_flags's."""
     from absl import flags
 
-    into.set_default("kind", "generation")
     text, number = (
         functools.partial(f, flag_values=into) for f in (flags.DEFINE_string, flags.DEFINE_integer)
     )
@@ -170,6 +169,8 @@ def define(into):
 
 def chosen(f, overrides: dict[str, str]):
     """(name, line, experiment or None) of the generation data set that the flags name. Raises CommandError."""
+    if not (f.config or f.kind):
+        f["kind"].parse("generation")
     lines, experiment = command.chosen(f, overrides)
     lines = {name: line for name, line in lines.items() if line.kind == "generation"}
     if len(lines) != 1:
@@ -194,6 +195,9 @@ def joined(words: list[str]) -> list[str]:
 
 def run(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
+    from absl import logging
+
+    logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that is not there
     try:
         hosts.connect()
         name, line, experiment = chosen(f, overrides)
