@@ -208,11 +208,6 @@ class WithIds:
         return self.source.where(i)
 
 
-def attached(sources) -> list[WithIds]:
-    """Those of a stage's sources that carry ids, each once."""
-    return list({id(source): source for source in sources if isinstance(source, WithIds)}.values())
-
-
 def attach(source: Source, directory) -> WithIds:
     """`source` with the ids in a directory. Raises SourceError where they are not all there, or another source's."""
     ids = Ids(directory)
