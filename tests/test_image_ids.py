@@ -19,15 +19,17 @@ import pytest
 import tiny
 from conftest import on_mesh
 from flax import nnx
+from PIL import Image
 
 from janus_jax import batch as bt
 from janus_jax import loss, optim, train, train_state
 from janus_jax import sharding as sh
 from janus_jax.checkpoint import export, flatten
 from janus_jax.data import image_ids, shapes, tokenize_images
+from janus_jax.data.catalog import open_dataset
 from janus_jax.data.command import CommandError
 from janus_jax.data.images import ImageError, generation_image
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.sources import Dataset, RecordError, SourceError
 
 VQ = tiny.CONFIG.generation_encoder
 TX = optim.make(tiny.OPTIM, 10)
@@ -140,15 +142,31 @@ def test_another_tokenizer_source_or_shard_is_refused(tmp_path, weights):
     assert prints[0] == ids.origin.tokenizer != prints[1]
     with pytest.raises(CommandError) as caught:
         make(tmp_path / "ids", weights[1])
-    assert f"tokenizer: {prints[1]} here, {prints[0]} there" in str(caught.value)
-    with pytest.raises(CommandError, match="records: 51 here, 50 there"):
+    assert f"tokenizer: {prints[1]} now, {prints[0]} in image_ids.json" in str(caught.value)
+    with pytest.raises(CommandError, match=r"records: 51 now, 50 in image_ids\.json"):
         make(tmp_path / "ids", weights[0], Pictures(51))
-    with pytest.raises(CommandError, match="shard: 10 here, 20 there"):
+    with pytest.raises(CommandError, match=r"shard: 10 now, 20 in image_ids\.json"):
         make(tmp_path / "ids", weights[0], shard=10)
     other = Pictures(50)
     other.fingerprint = "fedcba9876543210"
-    with pytest.raises(SourceError, match="source: fedcba9876543210 here, 0123456789abcdef there"):
+    with pytest.raises(
+        SourceError, match=r"source: fedcba9876543210 now, 0123456789abcdef in image_ids\.json"
+    ):
         image_ids.attach(other, tmp_path / "ids")
+
+
+def test_another_prompt_needs_no_other_ids_but_other_pictures_do(tmp_path):
+    records = [{"image": f"{i}.png", "caption": f"picture {i}"} for i in range(3)]
+    for i in range(3):
+        Image.new("RGB", (40 * (i + 1), 40), (40 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "all.json").write_text(json.dumps(records))
+    line = Dataset("generation", str(tmp_path / "all.json"), images=str(tmp_path))
+    of = lambda **changes: open_dataset(dataclasses.replace(line, **changes), 16, 0)
+    prompted = of(prompt=("a photo of {caption}",))
+    assert prompted.fingerprint != of().fingerprint
+    assert image_ids.pictures_of(prompted) == image_ids.pictures_of(of())
+    assert image_ids.pictures_of(of(min_side=30)) != image_ids.pictures_of(of())
+    assert image_ids.pictures_of(Pictures(3)) == Pictures.fingerprint
 
 
 def test_the_fingerprint_is_of_what_ids_depend_on(weights):
@@ -228,47 +246,45 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, weights):
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory):
-    """What `train.init_stage` reads of an experiment and of a stage that begins with a whole model."""
+    """(stage, weights directory, the state it begins with, what the state is without) of a stage with ids."""
     directory = tmp_path_factory.mktemp("whole") / "model"
+    experiment = types.SimpleNamespace(seed=0, model=tiny.CONFIG)
+    stage = types.SimpleNamespace(init=("previous",), trainable=("image_head",))
+    log = types.SimpleNamespace(say=lambda line: None)
     with on_mesh():
         export(directory, nnx.to_pure_dict(nnx.state(tiny.make_model(seed=0))), tiny.CONFIG)
-    experiment = types.SimpleNamespace(seed=0, model=tiny.CONFIG)
-    return experiment, types.SimpleNamespace(init=("previous",), trainable=("image_head",)), directory
+    with on_mesh(1, 2, 1):
+        return (
+            stage,
+            directory,
+            *train.init_stage(experiment, stage, TX, directory, log, ("generation_encoder",)),
+        )
 
 
 def test_a_stage_refuses_the_ids_of_another_tokenizer(tmp_path, weights, stage):
-    experiment, stage, directory = stage
-    source = Pictures(50)
+    stage, directory, _, aside = stage
     own, other = (make(tmp_path / str(seed), weights[seed])[0].origin.tokenizer for seed in (0, 1))
-    sources = [image_ids.attach(source, tmp_path / str(seed)) for seed in (0, 1)]
-    log = types.SimpleNamespace(say=lambda line: None)
-    with on_mesh(1, 2, 1):
-        _, aside = train.init_stage(experiment, stage, TX, directory, log, ("generation_encoder",))
+    sources = [image_ids.attach(Pictures(50), tmp_path / str(seed)) for seed in (0, 1)]
     params = aside["generation_encoder"]
     train.require_ids(tiny.CONFIG, stage, directory, params, sources[:1])
     with pytest.raises(SourceError) as caught:
         train.require_ids(tiny.CONFIG, stage, directory, params, sources)
     message = str(caught.value)
-    print(message)
     assert message.startswith(f"{tmp_path / '1'}: holds the ids of another tokenizer than {directory}")
-    assert f"tokenizer: {own} here, {other} there" in message
+    assert f"tokenizer: {own} now, {other} in image_ids.json" in message
     assert message.endswith(f"python -m janus_jax.data.tokenize_images --weights={directory} --out=ids")
     wider = dataclasses.replace(tiny.CONFIG, generation_encoder=dataclasses.replace(VQ, image_size=32))
-    with pytest.raises(SourceError, match=r"32 pixels here, .*16 pixels there"):
+    with pytest.raises(SourceError, match=r"32 pixels now, .*16 pixels in image_ids\.json"):
         train.require_ids(wider, stage, directory, params, sources[:1])
 
 
 def test_a_step_with_ids_holds_no_tokenizer(stage):
-    experiment, stage, directory = stage
-    log = types.SimpleNamespace(say=lambda line: None)
+    _, directory, state, aside = stage
+    assert "generation_encoder" not in state.params
     with on_mesh(1, 2, 1):
+        tiny.same_bits(state.params | aside, nnx.to_pure_dict(nnx.state(tiny.make_model(seed=0))))
         batch = tiny.rows(2)
         batch["image_ids"] = np.zeros((2, tiny.IMAGES, VQ.tokens), np.int32)
         del batch["images"]
-        without = ("generation_encoder",)
-        state, aside = train.init_stage(experiment, stage, TX, directory, log, without)
-        whole, nothing = train.init_stage(experiment, stage, TX, directory, log)
-        assert "generation_encoder" not in state.params and not nothing
-        tiny.same_bits(state.params | aside, whole.params)
         after, _ = jax.eval_shape(functools.partial(train_state.train_step, tx=TX), state, tiny.put(batch))
         assert jax.tree.structure(after) == jax.tree.structure(state)

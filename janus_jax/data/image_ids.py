@@ -28,8 +28,8 @@ class Origin:
     """All that ids depend on, the machine's rounding aside.
 
     tokenizer: its `tokenizer_fingerprint`; generation_encoder: its sizes, `dataclasses.asdict` of
-    `model.config.GenerationEncoderConfig`; preprocessing: see `preprocessing`; source, records: the fingerprint and
-    length of the source; shard: records in a file, the last one's fewer.
+    `model.config.GenerationEncoderConfig`; preprocessing: see `preprocessing`; source, records: of its pictures, see
+    `pictures_of`, and its length; shard: records in a file, the last one's fewer.
     """
 
     tokenizer: str
@@ -55,9 +55,9 @@ class Origin:
         return [f"ids-{k:05d}-of-{count:05d}.npy" for k in range(count)]
 
     def differences(self, other: "Origin") -> list[str]:
-        """Lines "field: here, there" of the fields in which they differ."""
+        """What a directory of `other` ids has otherwise, a line a field."""
         a, b = (json.loads(json.dumps(dataclasses.asdict(x))) for x in (self, other))  # tuples as lists
-        return [f"{name}: {a[name]} here, {b[name]} there" for name in a if a[name] != b[name]]
+        return [f"{name}: {a[name]} now, {b[name]} in {FILE}" for name in a if a[name] != b[name]]
 
 
 def tokenizer_fingerprint(arrays: dict) -> str:
@@ -72,6 +72,11 @@ def tokenizer_fingerprint(arrays: dict) -> str:
         total.update(f"{name} {x.shape}\n".encode())
         total.update(x.astype("<f4", copy=False).data)
     return total.hexdigest()
+
+
+def pictures_of(source: Source) -> str:
+    """The fingerprint of a source's pictures and their order: other captions need no other ids."""
+    return getattr(source, "pictures_fingerprint", source.fingerprint)
 
 
 def preprocessing(side: int) -> str:
@@ -147,7 +152,7 @@ class Ids:
 
     def require_source(self, source: Source):
         """Raises SourceError unless these ids are those of the source's pictures, one a record."""
-        now = dataclasses.replace(self.origin, source=source.fingerprint, records=len(source))
+        now = dataclasses.replace(self.origin, source=pictures_of(source), records=len(source))
         if different := now.differences(self.origin):
             raise SourceError(self._stale(f"the ids of another source than {source!r}", different) + command(
                 self.arguments
@@ -156,8 +161,8 @@ class Ids:
     def _stale(self, what: str, different: list[str]) -> str:
         lines = "\n  ".join(different)
         return (
-            f"{self.directory}: holds {what}:\n  {lines}\n(there: {self.directory / FILE}). Remove the directory, or "
-            f"name another one in the data set's image_ids and in --out, and make them anew:\n  "
+            f"{self.directory}: holds {what}:\n  {lines}\nRemove the directory, or name another one in the data set's "
+            f"image_ids and in --out, and make them anew:\n  "
         )
 
     def _shard(self, k: int) -> np.ndarray:

@@ -110,7 +110,7 @@ def tokenize(
     directory, side = pathlib.Path(directory), encoder.config.image_size
     origin = image_ids.Origin(
         encoder.fingerprint, dataclasses.asdict(encoder.config), image_ids.preprocessing(side),
-        source.fingerprint, len(source), shard,
+        image_ids.pictures_of(source), len(source), shard,
     )  # fmt: skip
     hosts.same({"what the ids are made of": json.dumps(dataclasses.asdict(origin))})
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy", "pillow")}
