@@ -16,7 +16,7 @@ def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
         "batch_size": 32,
-        "rows": {"count": 24, "length": 128, "pictures": 1, "images": 1, "bins": 16},
+        "rows": {"count": 24, "length": 128, "pictures": 1, "images": 1},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -42,12 +42,11 @@ def get_config() -> ConfigDict:
         "model": model_config.to_dict(model_config.emoji()),
         "template": {"user": "User", "assistant": "Assistant", "system": ""},
         "tokenizer": "",
-        "data": {"source": "emoji", "limit": 200},
-        "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-        "stage0": {
-            "steps": 800, "batch_size": 16, "commitment": 0.25, "entropy": 0.005,
-            "optim": optim(3e-3, schedule="cosine", warmup_steps=20),
-        },
+        "data": {"datasets": {
+            "questions": {"kind": "understanding", "path": "emoji:200"},
+            "facts": {"kind": "text", "path": "emoji:200"},
+            "names": {"kind": "generation", "path": "emoji:200"},
+        }},
         "stages": {
             "stage1": stage(
                 steps=50, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},

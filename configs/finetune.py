@@ -3,11 +3,12 @@
     python -m janus_jax.convert --source=deepseek-ai/Janus-Pro-1B --target=weights/Janus-Pro-1B --format=janus_jax \\
         --allow_pickle
     python -m janus_jax.main --config=configs/finetune.py:a100-80gb:1 --workdir=runs/finetune \\
-        --config.data.understanding=mine.json --config.data.generation=mine.json --config.data.images=pictures
+        --config.data.datasets.chats.path=mine.json --config.data.datasets.chats.images=pictures \\
+        --config.data.datasets.captions.path=mine.json --config.data.datasets.captions.images=pictures
 
 Everything else is our choice, after stage 3 of the Janus-Pro report (arXiv 2501.17811, Table 2): batches of 32
 examples for 128, so half its learning rate (square root), a warm-up for Adam's fresh moments, and no share of text.
-Text against forgetting: --config.data.text=chats.json --config.stages.finetune.ratio.text=1. Janus-1.3B instead:
+Text against forgetting: --config.data.datasets.text.path=dialogues.json --config.stages.finetune.ratio.text=1. Janus-1.3B:
 --config.stages.finetune.init=weights/Janus-1.3B --config.tokenizer=weights/Janus-1.3B --config.template.user=User
 --config.template.assistant=Assistant. Only to read pictures, or only to draw them: a ratio of 0 for the other.
 """
@@ -42,12 +43,11 @@ def get_config(target: str = "") -> ConfigDict:
         "model": model_config.to_dict(model_config.janus_pro_1b()) | {"remat": t["remat"]},
         "template": {"user": "<|User|>", "assistant": "<|Assistant|>"},
         "tokenizer": "weights/Janus-Pro-1B",
-        "data": {
-            "source": "llava",
-            "understanding": "data/mine.json",
-            "generation": "data/mine.json",
-            "images": "data/images",
-        },
+        "data": {"datasets": {
+            "chats": {"kind": "understanding", "path": "data/mine.json", "images": "data/images"},
+            "captions": {"kind": "generation", "path": "data/mine.json", "images": "data/images"},
+            "text": {"kind": "text", "path": "data/dialogues.json"},
+        }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {
             "finetune": {

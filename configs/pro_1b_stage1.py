@@ -34,12 +34,11 @@ def get_config(target: str = "") -> ConfigDict:
         "template": {"user": "<|User|>", "assistant": "<|Assistant|>"},
         # A tokenizer.json that has the pictures' control tokens: a released Janus's.
         "tokenizer": "weights/Janus-Pro-1B",
-        "data": {
-            "source": "llava",
-            "understanding": "data/sharegpt4v.json",
-            "generation": "data/imagenet_names.json",
-            "images": "data/images",
-        },
+        # Section 3.3: captions of ShareGPT4V, and ImageNet's class names as what to draw.
+        "data": {"workers": 8, "datasets": {
+            "sharegpt4v": {"kind": "understanding", "path": "data/sharegpt4v.json", "images": "data/images"},
+            "imagenet": {"kind": "generation", "path": "data/imagenet/train", "names": "data/imagenet_names.tsv"},
+        }},
         "mesh": dict(zip(("data", "fsdp", "tensor"), t["mesh"])),
         "stages": {
             "stage1": {

@@ -38,13 +38,11 @@ def get_config(target: str = "") -> ConfigDict:
         "model": model_config.to_dict(model_config.janus_pro_1b()) | {"remat": t["remat"]},
         "template": {"user": "<|User|>", "assistant": "<|Assistant|>"},
         "tokenizer": "runs/pro_1b_stage2/stage2",
-        "data": {
-            "source": "llava",
-            "understanding": "data/instructions.json",
-            "text": "data/dialogues.json",
-            "generation": "data/text_to_image.json",
-            "images": "data/images",
-        },
+        "data": {"workers": 8, "datasets": {
+            "instructions": {"kind": "understanding", "path": "data/instructions.json", "images": "data/images"},
+            "dialogues": {"kind": "text", "path": "data/dialogues.json"},
+            "text_to_image": {"kind": "generation", "path": "data/text_to_image/*.tar"},
+        }},
         "mesh": dict(zip(("data", "fsdp", "tensor"), t["mesh"])),
         "stages": {
             "stage3": {
@@ -59,7 +57,7 @@ def get_config(target: str = "") -> ConfigDict:
                 "init": ("runs/pro_1b_stage2/stage2",),
                 "steps": 80_000,  # Table 2: 80,000 for 1B, 40,000 for 7B
                 "batch_size": 128,  # Table 2
-                "rows": {"count": count, "length": length, "pictures": pictures, "images": images, "bins": 32},
+                "rows": {"count": count, "length": length, "pictures": pictures, "images": images},
                 "accumulate": t.get("accumulate", 1),
                 "ratio": {"understanding": 5, "text": 1, "generation": 4},  # Table 2, read as shares of examples
                 "supervise": "answers",  # as in Janus: prompts are masked

@@ -12,7 +12,7 @@ def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
         "batch_size": 60,
-        "rows": {"count": 32, "length": 128, "pictures": 1, "images": 2, "bins": 16},
+        "rows": {"count": 32, "length": 128, "pictures": 1, "images": 2},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -38,12 +38,11 @@ def get_config() -> ConfigDict:
         "model": model_config.to_dict(model_config.quickstart()),
         "template": {"user": "User", "assistant": "Assistant", "system": ""},
         "tokenizer": "",
-        "data": {"source": "shapes"},
-        "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-        "stage0": {
-            "steps": 600, "batch_size": 16, "commitment": 0.25, "entropy": 0.01,
-            "optim": optim(4e-3, schedule="cosine", warmup_steps=20),
-        },
+        "data": {"datasets": {
+            "questions": {"kind": "understanding", "path": "shapes:"},
+            "sentences": {"kind": "text", "path": "shapes:"},
+            "scenes": {"kind": "generation", "path": "shapes:"},
+        }},
         "stages": {
             "stage1": stage(
                 steps=60, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},

@@ -36,13 +36,11 @@ def get_config(target: str = "") -> ConfigDict:
         "model": model_config.to_dict(model_config.janus_1_3b()) | {"remat": t["remat"]},
         "template": {"user": "User", "assistant": "Assistant"},
         "tokenizer": "runs/stage2/stage2",
-        "data": {
-            "source": "llava",
-            "understanding": "data/instructions.json",
-            "text": "data/dialogues.json",
-            "generation": "data/text_to_image.json",
-            "images": "data/images",
-        },
+        "data": {"workers": 8, "datasets": {
+            "instructions": {"kind": "understanding", "path": "data/instructions.json", "images": "data/images"},
+            "dialogues": {"kind": "text", "path": "data/dialogues.json"},
+            "text_to_image": {"kind": "generation", "path": "data/text_to_image/*.tar"},
+        }},
         "mesh": dict(zip(("data", "fsdp", "tensor"), t["mesh"])),
         "stages": {
             "stage3": {
@@ -56,7 +54,7 @@ def get_config(target: str = "") -> ConfigDict:
                 "init": ("runs/stage2/stage2",),
                 "steps": 24_000,  # Table 1
                 "batch_size": 256,  # Table 1
-                "rows": {"count": count, "length": length, "pictures": pictures, "images": images, "bins": 32},
+                "rows": {"count": count, "length": length, "pictures": pictures, "images": images},
                 "accumulate": t.get("accumulate", 1),
                 "ratio": {"understanding": 7, "text": 3, "generation": 10},  # Table 1, read as shares of examples
                 "supervise": "answers",  # the paper: prompts are masked

@@ -8,8 +8,8 @@ Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
     tokens      int32 [n]   text ids; on image slots the placeholder id
     role        int8  [n]   TEXT, PICTURE (a slot of a picture to understand), IMAGE (an image id slot)
     supervised  int8  [n]   1 where the token is to be predicted (IMAGE slots always are)
-    pictures    int64 [m]   which pictures of the understanding source fill the PICTURE slots, in order
-    images      int64 [g]   likewise for the generation source and the IMAGE slots
+    pictures    int64 [m]   which of the record's pictures fill the PICTURE slots, in order
+    images      int64 [g]   likewise for the IMAGE slots
     example     int32 [1]   task code (1 understanding, 2 text, 3 generation), plus TRUNCATED if text was cut
 
 Batch, a dict of arrays:
@@ -34,7 +34,7 @@ TRUNCATED = 8
 IGNORE = -1
 
 
-def sequence(spans, task: str, pictures=(), images=()) -> dict[str, np.ndarray]:
+def sequence(spans, task: str, pictures=(), images=(), truncated: bool = False) -> dict[str, np.ndarray]:
     """A Sequence from spans (ids, role, supervised), each a list of ids with one role and one flag."""
     tokens = np.concatenate([np.asarray(ids, np.int32) for ids, _, _ in spans])
     role, supervised = (
@@ -46,7 +46,7 @@ def sequence(spans, task: str, pictures=(), images=()) -> dict[str, np.ndarray]:
         "supervised": supervised,
         "pictures": np.asarray(pictures, np.int64),
         "images": np.asarray(images, np.int64),
-        "example": np.asarray([1 + TASKS.index(task)], np.int32),
+        "example": np.asarray([1 + TASKS.index(task) + TRUNCATED * truncated], np.int32),
     }
 
 

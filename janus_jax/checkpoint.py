@@ -11,7 +11,6 @@ import dataclasses
 import pathlib
 import shutil
 
-import grain
 import jax
 import ml_dtypes
 import numpy as np
@@ -24,6 +23,7 @@ from janus_jax.convert import source as sources
 from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
+from janus_jax.data import pipeline
 from janus_jax.data.processor import Processor
 from janus_jax.guard import not_finite
 from janus_jax.model import config as model_config
@@ -42,7 +42,7 @@ class Manager(ocp.CheckpointManager):
 
 
 class Checkpointer:
-    """Saves and restores one stage. `data` is a Grain iterator, or None when the data is a function of the step;
+    """Saves and restores one stage. `data` is a pipeline.Batches, or None when the data is a function of the step;
     `guard` has get_state and set_state like it, in values that JSON holds."""
 
     def __init__(self, directory, keep: int = 2, say=print):
@@ -65,7 +65,7 @@ class Checkpointer:
             )
         items = {"state": ocp.args.StandardSave(leaves(state))}
         if data is not None:
-            items["data"] = grain.checkpoint.CheckpointSave(data)
+            items["data"] = ocp.args.JsonSave(pipeline.merge(hosts.gather(data.get_state())))
         if guard is not None:
             items["guard"] = ocp.args.JsonSave(guard.get_state())
         self.manager.wait_until_finished()  # `saving` is still the step before, which may not be summed yet
@@ -89,12 +89,15 @@ class Checkpointer:
         jax.tree.map(lambda x: x.delete(), leaves(state))
         items = {"state": ocp.args.StandardRestore(target)}
         if data is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(data)
+            items["data"] = ocp.args.JsonRestore()
         if guard is not None:
             items["guard"] = ocp.args.JsonRestore()
         restored = self.manager.restore(step, args=ocp.args.Composite(**items))
         if guard is not None:
             guard.set_state(restored["guard"])
+        if data is not None:
+            for line in data.set_state(restored["data"]):
+                self.say(f"data, step {step}: {line}")
         return state.replace(**restored["state"])
 
     def close(self):

@@ -6,6 +6,7 @@ import pathlib
 
 from janus_jax.batch import TASKS
 from janus_jax.convert.source import open_source
+from janus_jax.data.mixture import gaps
 from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
 from janus_jax.model.attention import KINDS
@@ -13,7 +14,7 @@ from janus_jax.model.layers import REMAT
 from janus_jax.optim import MU_DTYPES, SCHEDULES
 from janus_jax.sharding import mesh_shape
 
-SOURCES = ("shapes", "emoji", "llava")
+FORMATS = ("", "json", "folder", "webdataset", "array_record", "tfds", "parquet", "hf", "text")
 
 
 def check(experiment: Experiment, devices: int, files: bool = True, known: list[str] = ()) -> Experiment:
@@ -34,8 +35,7 @@ def check(experiment: Experiment, devices: int, files: bool = True, known: list[
         problems += _finite("stage0", experiment.stage0, ("commitment", "entropy"))
     if not experiment.stages and not experiment.stage0:
         problems.append("stages: there is none; name at least one stage")
-    problems += _name("data.source", experiment.data.source, SOURCES)
-    problems += _finite("data", experiment.data, ("limit", "workers"))
+    problems += _data_problems(experiment)
     problems += _finite("evaluation", experiment.evaluation, vars(experiment.evaluation))
     for field in ("seed", "profile"):
         value = getattr(experiment, field)
@@ -197,7 +197,7 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         fields = ", ".join(f"{path}.ratio.{n}" for n in TASKS)
         problems.append(f"{fields} are all 0: no data would be read; give at least one a share")
     r, counts = stage.rows, experiment.model
-    problems += _positive(f"{path}.rows", r, ("count", "length", "bins"))
+    problems += _positive(f"{path}.rows", r, ("count", "length"))
     problems += _finite(f"{path}.rows", r, ("pictures", "images"))
     sized = counts.understanding_encoder.patch_size > 0 and counts.generation_encoder.multipliers
     for task, slots, box in (
@@ -214,18 +214,30 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
     return problems
 
 
+def _data_problems(experiment: Experiment) -> list[str]:
+    data = experiment.data
+    problems = _finite("data", data, ("workers",)) + _name("data.on_change", data.on_change, ("refuse", "accept"))
+    if not 0 <= data.max_bad_fraction <= 1:
+        problems.append(f"data.max_bad_fraction is {data.max_bad_fraction}: a share lies in [0, 1]")
+    for name, d in data.datasets.items():
+        path = f"data.datasets.{name}"
+        problems += _name(f"{path}.kind", d.kind, TASKS) + _name(f"{path}.format", d.format, FORMATS)
+        problems += _finite(path, d, ("weight", "min_side"))
+        problems += [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
+        problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, experiment.stages)]
+        if d.steps and not (len(d.steps) == 2 and 0 <= d.steps[0] < d.steps[1]):
+            problems.append(f"{path}.steps is {d.steps}: must be (first, end), the first step and the one after the last")
+    if problems:
+        return problems
+    for name, stage in experiment.stages.items():
+        lines = {n: d for n, d in data.datasets.items() if not d.stages or name in d.stages}
+        ratio = {kind: share for kind, share in vars(stage.ratio).items() if share > 0}
+        problems += [f"stages.{name}: {gap}" for gap in gaps(lines, ratio, stage.steps)]
+    return problems
+
+
 def _file_problems(experiment: Experiment, files: bool) -> list[str]:
-    d, problems = experiment.data, []
-    if d.source == "llava":
-        used = {t for s in experiment.stages.values() for t in TASKS if getattr(s.ratio, t) > 0}
-        for task in sorted(used):
-            path = getattr(d, task)
-            if not path:
-                problems.append(f"data.{task} is empty: the ratio asks for {task}; name a JSON or JSONL file")
-            elif files and not pathlib.Path(path).is_file():
-                problems.append(f"data.{task}: no file {path}")
-        if files and not pathlib.Path(d.images or ".").is_dir():
-            problems.append(f"data.images: no folder {d.images}")
+    problems = []
     if (
         files
         and experiment.tokenizer

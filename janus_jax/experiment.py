@@ -17,6 +17,7 @@ import typing
 
 from janus_jax.data.pipeline import Rows
 from janus_jax.data.processor import Template
+from janus_jax.data.sources import Dataset
 from janus_jax.guard import Spikes
 from janus_jax.model import config as model_config
 from janus_jax.optim import Optim
@@ -79,16 +80,14 @@ class TokenizerStage:
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """source: `shapes` (the project's own world), `emoji` (the optional extra) or `llava` (JSON files and an
-    image folder: one file a kind, `images` their root). limit: how many emoji, 0 for all."""
+    """datasets: a line each, by name. workers: processes a host that read, decode and pack, 0 for the training one
+    itself; the batches are the same. max_bad_fraction: of a data set's records, above which training stops.
+    on_change: `refuse` or `accept` a checkpoint whose data was another (see data/position.py)."""
 
-    source: str
-    understanding: str = ""
-    text: str = ""
-    generation: str = ""
-    images: str = ""
-    limit: int = 0
+    datasets: dict[str, Dataset]
     workers: int = 0
+    max_bad_fraction: float = 0.01
+    on_change: str = "refuse"
 
 
 @dataclasses.dataclass(frozen=True)

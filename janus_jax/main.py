@@ -32,11 +32,12 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
         stages = experiment.stages.values()
         needed = {task for s in stages for task, share in vars(s.ratio).items() if share > 0}
         needed |= {"generation"} if experiment.stage0 else set()
+        lines = {name: d for name, d in experiment.data.datasets.items() if d.kind in needed and d.weight > 0}
         side = experiment.model.generation_encoder.image_size
-        return experiment, catalog.open_sources(experiment.data, side, experiment.seed, needed)
+        return experiment, catalog.open_datasets(lines, side, experiment.seed)
 
     experiment, sources = hosts.together(open_all)
-    hosts.same(fingerprints(experiment))
+    hosts.same(fingerprints(experiment) | {f"data.datasets.{n}": s.fingerprint for n, s in sources.items()})
     hosts.require_shared(workdir)
     mesh = experiment.mesh
     jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
@@ -72,10 +73,6 @@ def fingerprints(experiment) -> dict[str, str]:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             facts[package] = "not installed"
-    for name in ("understanding", "text", "generation"):
-        path = pathlib.Path(getattr(experiment.data, name))
-        if path.is_file():
-            facts[f"data.{name}"] = of_files([path])
     if experiment.tokenizer:
         facts["the tokenizer"] = of_files(sorted(pathlib.Path(experiment.tokenizer).glob("tokenizer*.json")))
     for name, stage in experiment.stages.items():
@@ -93,7 +90,7 @@ def first_files(experiment, sources: dict, workdir: pathlib.Path):
     same_run(experiment, workdir)
     if not experiment.tokenizer and not (workdir / "tokenizer.json").is_file():
         vocabulary = experiment.model.transformer.vocabulary
-        tokenizer = catalog.learn_tokenizer(sources, experiment.template, vocabulary)
+        tokenizer = catalog.learn_tokenizer(list(sources.values()), experiment.template, vocabulary)
         tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
 
 
@@ -115,7 +112,8 @@ def make_processor(experiment, workdir: pathlib.Path):
 
 def same_run(experiment, workdir: pathlib.Path):
     """Refuses a work directory in which another config has trained; remembers this one. The mesh, the evaluation,
-    what is watched, and what changes a step's memory but not its result may differ."""
+    what is watched, and what changes a step's memory or the data's workers, but not its result, may differ; the data
+    too where data.on_change accepts that."""
     from janus_jax.experiment import ConfigError, differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
@@ -124,8 +122,12 @@ def same_run(experiment, workdir: pathlib.Path):
         old = json.loads(path.read_text()) | free
         for field in ("remat", "attention"):
             old["model"][field] = values["model"][field]
+        accepts = values["data"]["on_change"] == "accept"
+        for field in ("datasets",) * accepts + ("workers", "max_bad_fraction", "on_change"):
+            old["data"][field] = values["data"][field]
         for name in old["stages"].keys() & values["stages"].keys():
-            old["stages"][name]["accumulate"] = values["stages"][name]["accumulate"]
+            for field in ("ratio", "rows", "batch_size") * accepts + ("accumulate",):
+                old["stages"][name][field] = values["stages"][name][field]
         changed = differences(old, values)
         if changed:
             raise ConfigError(
@@ -147,11 +149,13 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
     e = experiment.evaluation
     model, processor = load(weights)
     log.say("drawing and answering")
-    if experiment.data.source == "shapes":
+    paths = {d.path.partition(":")[0] for d in experiment.data.datasets.values()}
+    if paths == {"shapes"}:
         text, results, pictures = shapes_eval.report(model, processor, e, experiment.seed)
     else:
-        text, results, pictures = samples.report(model, processor, e, experiment.seed, sources)
-    if experiment.data.source == "emoji":
+        kinds = {experiment.data.datasets[name].kind: source for name, source in reversed(sources.items())}
+        text, results, pictures = samples.report(model, processor, e, experiment.seed, kinds)
+    if "emoji" in paths:
         from janus_jax.data.emoji import ATTRIBUTION
 
         text += "\n" + ATTRIBUTION

@@ -15,7 +15,10 @@ from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights
-from janus_jax.data.pipeline import RandomPictures, batches
+from janus_jax.data.lanes import Encoder
+from janus_jax.data.ledger import Ledger
+from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.pipeline import Batches, RandomPictures
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
 from janus_jax.guard import Guard
@@ -40,7 +43,7 @@ def loop(
 ):  # fmt: skip
     """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
 
-    config has steps, log_every, checkpoint_every, spikes. data: a Grain iterator, or None. next_batch(i) gives
+    config has steps, log_every, checkpoint_every, spikes. data: a pipeline.Batches, or None. next_batch(i) gives
     the arrays of the i-th batch (from 0) and its facts (see meter.py).
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
@@ -60,6 +63,10 @@ def loop(
         stops = hosts.NOTICE.reached()
         logs = step % config.log_every == 0 or step in (1, config.steps)
         saves = step % config.checkpoint_every == 0 or step == config.steps or stops
+
+        # Enter what was read, of all processes, and judge it.
+        if (logs or saves) and data is not None:
+            data.settle(hosts.gather)
 
         # Judge the losses; from a spike go back to the last checkpoint, and pass over what led to it.
         spike = None
@@ -82,7 +89,8 @@ def loop(
             if guard.in_a_row:  # the step was left out, and said so
                 values = {key: value for key, value in values.items() if math.isfinite(value)}
             rate = float(schedule(max(step - 1 - guard.left_out, 0)))
-            log.write(step, values | meter.read() | guard.counts() | {"learning_rate": rate})
+            read = data.ledger.metrics(step) if data is not None else {}
+            log.write(step, values | meter.read() | guard.counts() | read | {"learning_rate": rate})
 
         # Save.
         if saves:
@@ -115,9 +123,12 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         donate_argnums=0,
     )
     side = model.generation_encoder.image_size
-    pictures = RandomPictures(
-        sources["pictures"], side, config.batch_size, experiment.seed, *sh.batch_share()
-    )
+    drawn = [
+        getattr(sources[name], "pictures", sources[name])
+        for name, d in experiment.data.datasets.items()
+        if d.kind == "generation" and name in sources
+    ]
+    pictures = RandomPictures(drawn, side, config.batch_size, experiment.seed, *sh.batch_share())
     part = {"images": config.batch_size / jax.process_count()}
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
     schedule = optims.schedule(config.optim, config.steps)
@@ -162,6 +173,26 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
     )
 
 
+def open_data(experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log) -> Batches:
+    """The stage's mixture, packed into this process's part of its batches."""
+    stage, data = experiment.stages[name], experiment.data
+    entries = [
+        Entry(key, d.kind, sources[key], d.weight, d.steps, bool(d.image_ids))
+        for key, d in data.datasets.items()
+        if (not d.stages or name in d.stages) and key in sources
+    ]
+    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
+    mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
+    encoder = Encoder(
+        processor, experiment.model, stage.rows, stage.supervise, stage.condition_dropout, stage.first_sentence
+    )
+    listing = directory / "rotten.jsonl" if hosts.first() else None
+    ledger = Ledger(mixture, log.say, listing, data.max_bad_fraction)
+    share, of = sh.batch_share()
+    accept = data.on_change == "accept"
+    return Batches(mixture, encoder, share=share, of=of, workers=data.workers, ledger=ledger, accept=accept)
+
+
 def run_stage(
     experiment: Experiment, name: str, sources, processor: Processor, previous, directory, log: Log
 ):
@@ -175,14 +206,8 @@ def run_stage(
     here = dataclasses.replace(experiment, model=dataclasses.replace(model, attention=kind))
     state = init_stage(here, stage, tx, previous, log)
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
-    share, of = sh.batch_share()
-    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
-    rows = stage.rows.per_host(of)
-    data = iter(batches(
-        sources, processor, experiment.model, rows, vars(stage.ratio), supervise=stage.supervise,
-        dropout=stage.condition_dropout, first_sentence=stage.first_sentence, seed=seed,
-        workers=experiment.data.workers, host=share, hosts=of,
-    ))  # fmt: skip
+    data = open_data(experiment, name, sources, processor, directory, log)
+    of = sh.batch_share()[1]
 
     def next_batch(_):
         batch = next(data)
@@ -196,8 +221,11 @@ def run_stage(
     with (
         closing(Checkpointer(directory / "checkpoints" / name, say=log.say)) as checkpointer,
         Meter(name, stage.steps, log.say, directory, experiment.profile) as meter,
+        closing(data),
     ):
         state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
+    for line in data.ledger.report():
+        log.say(line)
     export(directory / name, state.params, experiment.model, processor)
 
 

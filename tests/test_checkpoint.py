@@ -22,7 +22,7 @@ from janus_jax import optim
 from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights, leaves
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
-from janus_jax.data.pipeline import Rows, batches, count_examples
+from janus_jax.data.pipeline import Rows, count_examples
 from janus_jax.model.janus import serving
 from janus_jax.model.transformer import Unrolled
 
@@ -37,10 +37,9 @@ def step_fn():
 
 
 def data():
-    return iter(batches(
-        tiny.sources(), tiny.processor(), tiny.CONFIG, Rows(2, 128, 2, 2, bins=4), RATIO, supervise="all",
-        dropout=0.1, first_sentence=0.5, seed=3,
-    ))  # fmt: skip
+    return tiny.batches(
+        tiny.sources(), tiny.processor(), tiny.CONFIG, Rows(2, 128, 2, 2), RATIO, first=0.5, seed=3
+    )
 
 
 def train(state, iterator, steps: int, checkpointer=None):

@@ -15,10 +15,10 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "batch", "checksums", "chips", "collectives", "curves", "guard", "hosts", "optim", "sharding", "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
-        "data.emoji", "data.images", "data.shapes", "data.sources", "data.tokenizer",
+        "data.emoji", "data.resize", "data.shapes", "data.sources", "data.tokenizer",
         "convert.hub", "convert.table", "convert.tensors",
     ],
-    ["model.kernels"],
+    ["model.kernels", "data.images"],
     ["model.attention"],
     [
         "aot", "flops", "log", "model.layers",

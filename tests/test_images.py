@@ -2,13 +2,14 @@
 
 import io
 import logging
+import pickle
 import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax.data import images
+from janus_jax.data import images, resize
 from janus_jax.data.images import (
     ImageError,
     contact_sheet,
@@ -28,9 +29,11 @@ def saved(path, image, **options):
     return path
 
 
-def refusal(source, **options):
+def refusal(source, cause=None, **options):
     with pytest.raises(ImageError) as error:
         read_image(source, **options)
+    if cause:
+        assert pickle.loads(pickle.dumps(error.value)).cause == cause  # workers hand errors on pickled
     return str(error.value)
 
 
@@ -118,33 +121,45 @@ def test_exif_orientation_is_applied_first(tmp_path, suffix):
 def test_pixel_cap_acts_before_decoding(tmp_path, monkeypatch):
     path = saved(tmp_path / "big.png", Image.new("L", (300, 200)))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    message = refusal(path, max_pixels=59_999)
+    message = refusal(path, "too large", max_pixels=59_999)
     assert (
         message.startswith(f"{path}: 300x200 is") and "max_pixels" in message and "scale it down" in message
     )
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    assert f"{path}: Image size (60000 pixels) exceeds limit" in refusal(path)
+    assert f"{path}: Image size (60000 pixels) exceeds limit" in refusal(path, "too large")
 
 
 HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 NOT_PICTURES = {
-    "empty.jpg": (b"", "is empty (0 bytes)"),
-    "page.jpg": (b"\n<!DOCTYPE html><title>404</title>", "looks like HTML"),
-    "page2.jpg": (b'<?xml version="1.0"?><html>no</html>', "looks like HTML"),
-    "lfs.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "git lfs pull"),
-    "drawing.svg": (b'<?xml version="1.0"?>\n<svg xmlns="x"/>', "unsupported type SVG; supported JPEG, PNG"),
-    "phone.jpg": (HEIC, "unsupported type HEIC; supported JPEG, PNG"),
-    "paper.png": (b"%PDF-1.7\n", "unsupported type PDF; supported JPEG, PNG"),
-    "plot.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "unsupported type EPS; supported JPEG, PNG"),
-    "stub.jpg": (b"\xff\xd8\xff\xe0\0", "damaged, or no picture (begins with b'\\xff\\xd8"),
+    "empty.jpg": (b"", "empty file", "is empty (0 bytes)"),
+    "page.jpg": (b"\n<!DOCTYPE html><title>404</title>", "web page", "looks like HTML"),
+    "page2.jpg": (b'<?xml version="1.0"?><html>no</html>', "web page", "looks like HTML"),
+    "lfs.png": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
+        "git-lfs pointer",
+        "git lfs pull",
+    ),
+    "drawing.svg": (
+        b'<?xml version="1.0"?>\n<svg xmlns="x"/>',
+        "unsupported type",
+        "unsupported type SVG; supported JPEG, PNG",
+    ),
+    "phone.jpg": (HEIC, "unsupported type", "unsupported type HEIC; supported JPEG, PNG"),
+    "paper.png": (b"%PDF-1.7\n", "unsupported type", "unsupported type PDF; supported JPEG, PNG"),
+    "plot.png": (
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        "unsupported type",
+        "unsupported type EPS; supported JPEG, PNG",
+    ),
+    "stub.jpg": (b"\xff\xd8\xff\xe0\0", "damaged", "damaged, or no picture (begins with b'\\xff\\xd8"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_PICTURES)
 def test_files_that_are_no_pictures(tmp_path, name):
-    content, why = NOT_PICTURES[name]
+    content, cause, why = NOT_PICTURES[name]
     (tmp_path / name).write_bytes(content)
-    assert refusal(tmp_path / name).startswith(f"{tmp_path / name}: ")
+    assert refusal(tmp_path / name, cause).startswith(f"{tmp_path / name}: ")
     assert why in refusal(tmp_path / name) and why in refusal(io.BytesIO(content))
 
 
@@ -152,21 +167,24 @@ def test_files_that_are_no_pictures(tmp_path, name):
 def test_truncated_pictures(tmp_path, suffix):
     path = saved(tmp_path / f"cut.{suffix}", Image.fromarray(noise(64, 64)))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    message = refusal(path)
+    message = refusal(path, "damaged")
     assert message.startswith(f"{path}: ") and "get" in message and "again" in message
 
 
 def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
-    assert refusal(tmp_path) == f"{tmp_path}: is a directory; give the path of one picture file"
+    assert (
+        refusal(tmp_path, "no regular file")
+        == f"{tmp_path}: is a directory; give the path of one picture file"
+    )
     missing = tmp_path / "no.png"
-    assert refusal(missing) == f"{missing}: no such file; check the path and the image root"
+    assert refusal(missing, "missing file") == f"{missing}: no such file; check the path and the image root"
     path = saved(tmp_path / "mine.png", Image.new("L", (2, 2)))
 
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(images, "open", denied, raising=False)  # chmod does not stop root
-    assert refusal(path).startswith(f"{path}: no permission to read it; try chmod")
+    assert refusal(path, "no permission").startswith(f"{path}: no permission to read it; try chmod")
 
 
 FITTED = {
@@ -226,6 +244,71 @@ def test_arrays_must_be_uint8_rgb(prepare):
     for array in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ImageError, match=r"needs uint8 \[H, W, 3\]"):
             prepare(array, 16)
+
+
+def photograph(width, height):
+    """Edges, a texture and a gradient: what resizing and compressing find hard, without a file."""
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    rings = np.sin(400 * (x - 0.3) ** 2 + 300 * (y - 0.4) ** 2)
+    pixels = np.stack([127 + 90 * rings, 255 * x, 255 * ((x + y) % 0.25 < 0.12)], -1)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(640, 480), (50, 60), (131, 400), (1, 300), (300, 1), (1000, 700)])
+@pytest.mark.parametrize("prepare", [understanding_image, generation_image])
+def test_fast_resizing_is_two_levels_away_at_most(size, prepare, monkeypatch):
+    pytest.importorskip("cykooz_resizer")
+    image = photograph(*size)
+    fast = prepare(image, 96, fast=True).astype(int)
+
+    def rows_then_columns(image, size, box, fast):
+        left, top, right, bottom = box
+        rows = (left, 0, right, image.size[1])
+        image = image.resize((size[0], image.size[1]), Image.Resampling.BICUBIC, box=rows)
+        return image.resize(size, Image.Resampling.BICUBIC, box=(0, top, size[0], bottom))
+
+    monkeypatch.setattr(images, "bicubic", rows_then_columns)
+    difference = abs(fast - prepare(image, 96))
+    assert difference.max() <= 2 and (difference > 0).mean() < 0.02
+
+
+def test_fast_resizing_falls_back_to_pillow_alone(monkeypatch):
+    monkeypatch.setattr(resize, "_resizer", None)
+    image = photograph(200, 100)
+    np.testing.assert_array_equal(understanding_image(image, 96, fast=True), understanding_image(image, 96))
+
+
+@pytest.mark.parametrize("size, side, read", [
+    ((2000, 1500), {"longest": 384}, (1000, 750)),
+    ((2000, 1500), {"shortest": 384}, (2000, 1500)),  # 750 would be less than twice 384
+    ((1500, 2001), {"longest": 200}, (375, 501)),
+    ((1535, 400), {"longest": 384}, (1535, 400)),
+    ((2000, 1500), {}, (2000, 1500)),
+])  # fmt: skip
+def test_large_jpegs_come_scaled_for_training(tmp_path, size, side, read):
+    path = saved(tmp_path / "large.jpg", photograph(*size), quality=90)
+    assert read_image(path, **side).size == read
+    with Image.open(path) as image:  # not ours: it stays as it is
+        assert read_image(image, **side).size == size
+
+
+def test_scaling_while_decoding_keeps_the_picture(tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    path = saved(tmp_path / "large.jpg", photograph(1600, 1200), quality=90, exif=exif)
+    exact, scaled = (understanding_image(read_image(path, longest=n), 384).astype(float) for n in (0, 384))
+    assert read_image(path, longest=384).size == (600, 800)  # upright
+    assert 10 * np.log10(255**2 / np.mean((exact - scaled) ** 2)) > 45
+    (tmp_path / "cut.jpg").write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        read_image(tmp_path / "cut.jpg", longest=384)
+
+
+def test_a_picture_that_is_upright_already_is_not_copied(tmp_path):
+    path = saved(tmp_path / "a.jpg", photograph(64, 48))
+    image = read_image(path)
+    assert read_image(image) is image and image.size == (64, 48)
+    np.testing.assert_array_equal(generation_image(image, 32), generation_image(np.asarray(image), 32))
 
 
 def test_to_pil_clips_and_truncates():

@@ -1,18 +1,22 @@
 """Records to batches: what is predicted where, packing that never mixes examples, exact ratios, exact resume."""
 
 import collections
+import json
+import re
 
 import numpy as np
 import pytest
+import tiny
 
 from janus_jax import batch as bt
-from janus_jax.data import catalog, generation, pipeline, shapes, text, understanding
+from janus_jax.data import catalog, generation, packing, pipeline, shapes, text, understanding
 from janus_jax.data.processor import Processor, Template
+from janus_jax.data.sources import SourceError
 from janus_jax.model import config as model_config
 
 MODEL = model_config.quickstart()
 N, G = MODEL.understanding_encoder.tokens, MODEL.generation_encoder.tokens
-ROWS = pipeline.Rows(count=4, length=200, pictures=3, images=3, bins=6)
+ROWS = pipeline.Rows(count=4, length=200, pictures=3, images=3)
 RATIO = {"understanding": 2, "text": 3, "generation": 5}
 SOURCES = {
     "understanding": shapes.ShapesUnderstanding(0, 101),
@@ -34,23 +38,28 @@ class Listed:
     def __getitem__(self, i):
         return self.records[i]
 
-    def image(self, i):
+    def image(self, i, k=0):
         return np.full((24, 24, 3), 40 + i, np.uint8)
+
+    def where(self, i):
+        return f"record {i}"
+
+    @property
+    def fingerprint(self):
+        return f"{len(self)} records"
 
 
 @pytest.fixture(scope="module")
 def processor():
-    tokenizer = catalog.learn_tokenizer(SOURCES, Template(), 384, records=50)
+    tokenizer = catalog.learn_tokenizer(list(SOURCES.values()), Template(), 384, records=50)
     return Processor(tokenizer, Template(system=""), N, G)
 
 
 def batches(processor, sources=SOURCES, ratio=RATIO, rows=ROWS, model=MODEL, **changes):
-    options = dict(supervise="all", dropout=0.1, first_sentence=0.0, seed=3) | changes
-    return pipeline.batches(sources, processor, model, rows, ratio, **options)
+    return tiny.batches(sources, processor, model, rows, ratio, **changes)
 
 
-def taken(dataset, count):
-    iterator = iter(dataset)
+def taken(iterator, count):
     return [next(iterator) for _ in range(count)]
 
 
@@ -87,14 +96,14 @@ EOS = "<｜end▁of▁sentence｜>"
 )
 def test_understanding(processor, supervise, expected):
     record = {"messages": dialogue(asked("what color?"), "red", "how many?", "two")}
-    example = understanding.encode(record, 7, processor, supervise)
+    example = understanding.encode(record, processor, supervise, 200, 1)
     assert learned(processor, example) == expected
     slots = np.flatnonzero(example["role"] == bt.PICTURE)
     t, ids = processor.tokenizer, example["tokens"]
     assert len(slots) == N and slots[-1] - slots[0] == N - 1
     assert (ids[slots] == t.placeholder).all() and not example["supervised"][slots].any()
     assert (ids[slots[0] - 1], ids[slots[-1] + 1]) == (t.begin_of_image, t.end_of_image)
-    assert example["pictures"].tolist() == [7] and len(example["images"]) == 0
+    assert example["pictures"].tolist() == [0] and len(example["images"]) == 0
     assert ids[0] == t.bos and ids[-1] == t.eos and example["example"].tolist() == [1]
 
 
@@ -108,7 +117,7 @@ def test_understanding(processor, supervise, expected):
     ],
 )
 def test_text(processor, record, supervise, expected):
-    example = text.encode(record, 0, processor, supervise)
+    example = text.encode(record, processor, supervise)
     assert learned(processor, example) == expected
     assert example["tokens"][0] == processor.tokenizer.bos and (example["role"] == bt.TEXT).all()
     assert not len(example["pictures"]) and not len(example["images"]) and example["example"].tolist() == [2]
@@ -116,12 +125,12 @@ def test_text(processor, record, supervise, expected):
 
 def test_generation(processor):
     t, rng = processor.tokenizer, np.random.default_rng(0)
-    example = generation.encode({"captions": ["a circle"]}, 9, processor, rng, 0.0, 0.0)
+    example = generation.encode({"captions": ["a circle"]}, processor, rng, 0.0, 0.0)
     prompt = [i for span in processor.drawing("a circle") for i in span[0]]
     assert example["tokens"].tolist() == [*prompt, *[t.placeholder] * G, t.end_of_image, t.eos]
     assert (example["role"] == bt.IMAGE).tolist() == [False] * len(prompt) + [True] * G + [False] * 2
     assert (example["supervised"] == (example["role"] == bt.IMAGE)).all()
-    assert example["images"].tolist() == [9] and len(example["pictures"]) == 0
+    assert example["images"].tolist() == [0] and len(example["pictures"]) == 0
     row = packed(processor, {"generation": Listed({"captions": ["a circle"]})})
     (first,) = np.flatnonzero(row["image_targets"][0] == 1)[:1]
     assert row["tokens"][0, first] == t.begin_of_image and row["image_slots"][0, first + 1] == 1
@@ -134,20 +143,20 @@ def test_captions_of_a_record_are_all_used(processor):
     record = {"captions": ["a circle", "a cross", "a square"]}
     rng, seen = np.random.default_rng(0), collections.Counter()
     for _ in range(300):
-        seen[bytes(generation.encode(record, 0, processor, rng, 0.0, 0.0)["tokens"])] += 1
+        seen[bytes(generation.encode(record, processor, rng, 0.0, 0.0)["tokens"])] += 1
     assert len(seen) == 3 and min(seen.values()) > 60
 
 
 def test_condition_dropout_in_frequency_and_form(processor):
     t, rng, record = processor.tokenizer, np.random.default_rng(0), {"captions": ["a red circle."]}
-    full = generation.encode(record, 0, processor, rng, 0.0, 0.0)
-    empty = generation.encode(record, 0, processor, rng, 1.0, 0.0)
+    full = generation.encode(record, processor, rng, 0.0, 0.0)
+    empty = generation.encode(record, processor, rng, 1.0, 0.0)
     boi = full["tokens"].tolist().index(t.begin_of_image)
     expected = full["tokens"].copy()
     expected[1:boi] = t.pad
     assert (empty["tokens"] == expected).all()
     assert all((empty[name] == full[name]).all() for name in ("role", "supervised", "images", "example"))
-    drawn = [generation.encode(record, 0, processor, rng, 0.1, 0.0)["tokens"] for _ in range(2000)]
+    drawn = [generation.encode(record, processor, rng, 0.1, 0.0)["tokens"] for _ in range(2000)]
     dropped = [bool((ids == expected).all()) for ids in drawn]
     assert all((ids == full["tokens"]).all() for ids, d in zip(drawn, dropped) if not d)
     assert np.mean(dropped) == pytest.approx(0.1, abs=0.027)  # four standard errors
@@ -156,11 +165,11 @@ def test_condition_dropout_in_frequency_and_form(processor):
 def test_first_sentence_in_frequency_and_form(processor):
     caption, rng = "A 3.5 m cat. It sleeps! Yes", np.random.default_rng(1)
     whole, cut = (
-        generation.encode({"captions": [c]}, 0, processor, rng, 0.0, 0.0)["tokens"].tolist()
+        generation.encode({"captions": [c]}, processor, rng, 0.0, 0.0)["tokens"].tolist()
         for c in (caption, "A 3.5 m cat.")
     )
     drawn = [
-        generation.encode({"captions": [caption]}, 0, processor, rng, 0.0, 0.25)["tokens"].tolist()
+        generation.encode({"captions": [caption]}, processor, rng, 0.0, 0.25)["tokens"].tolist()
         for _ in range(2000)
     ]
     assert all(ids in (whole, cut) for ids in drawn)
@@ -180,7 +189,7 @@ def test_first_sentence_in_frequency_and_form(processor):
 def packed(processor, sources, rows=None, **changes):
     """The first batch of sources that are read alone, one row wide."""
     ratio = {task: int(task in sources) for task in bt.TASKS}
-    rows = rows or pipeline.Rows(count=1, length=120, pictures=1, images=1, bins=1)
+    rows = rows or pipeline.Rows(count=1, length=120, pictures=1, images=1)
     return taken(batches(processor, sources, ratio, rows, dropout=0.0, **changes), 1)[0]
 
 
@@ -207,7 +216,6 @@ def check_row(row, t):
         (at,) = np.nonzero(segments == segment)
         assert (positions[at] == np.arange(len(at))).all() and row["tokens"][at[0]] == t.bos
         (task,) = set(row["tasks"][at])
-        assert task == row["examples"][segment - 1]
         # The last token of an example predicts nothing; every other target is the next token or the next id.
         assert row["text_targets"][at[-1]] == bt.IGNORE and row["image_targets"][at[-1]] == 0
         targets, following = row["text_targets"][at[:-1]], row["tokens"][at[1:]]
@@ -216,7 +224,6 @@ def check_row(row, t):
         assert bt.TASKS[task - 1] == "generation" or not row["image_slots"][at].any()
         assert bt.TASKS[task - 1] == "understanding" or not row["picture_slots"][at].any()
         assert (targets != bt.IGNORE).any() == (bt.TASKS[task - 1] != "generation")
-    assert not row["examples"][segments.max() :].any()
 
 
 def test_packing_never_mixes_examples(processor):
@@ -227,14 +234,19 @@ def test_packing_never_mixes_examples(processor):
         captions.setdefault(tuple(prompt), []).append(SOURCES["generation"].image(i))
     talks = {}
     for i in range(len(SOURCES["understanding"])):
-        example = understanding.encode(SOURCES["understanding"][i], i, processor, "all")
+        example = understanding.encode(SOURCES["understanding"][i], processor, "all", 200, 1)
         talks.setdefault(tuple(example["tokens"]), []).append(SOURCES["understanding"].image(i))
     for batch in taken(batches(processor, dropout=0.0), 40):
         expected = bt.shapes(ROWS.count, ROWS.length, ROWS.pictures, ROWS.images, MODEL)
         assert {k: (v.shape, v.dtype) for k, v in batch.items() if k != "examples"} == expected
         for b in range(ROWS.count):
-            row = {name: value[b] for name, value in batch.items()}
+            row = {name: value[b] for name, value in batch.items() if name != "examples"}
             check_row(row, t)
+            _, _, _, _, codes, sizes = batch["examples"][batch["examples"][:, 0] == b].T
+            segments = range(1, len(codes) + 1)
+            assert row["segment_ids"].max() == len(codes)
+            assert [int((row["segment_ids"] == s).sum()) for s in segments] == sizes.tolist()
+            assert [int(row["tasks"][row["segment_ids"] == s][0]) for s in segments] == codes.tolist()
             for name, n, pictures, known in (
                 ("picture_slots", N, row["pictures"], talks), ("image_slots", G, row["images"], captions),
             ):  # fmt: skip
@@ -255,11 +267,11 @@ def test_the_kth_picture_is_that_of_the_kth_slots(processor):
     words = [f"{a}{b}" for a in "abcdef" for b in "uvwxyz"]
     drawn = Listed(*({"captions": [w]} for w in words))
     read = Listed(*({"messages": dialogue(asked("?"), w)} for w in words))
-    rows = pipeline.Rows(count=2, length=300, pictures=3, images=3, bins=4)
+    rows = pipeline.Rows(count=2, length=300, pictures=3, images=3)
     sources, ratio = {"understanding": read, "generation": drawn}, dict(understanding=1, text=0, generation=1)
     for batch in taken(batches(processor, sources, ratio, rows, dropout=0.0), 30):
         for b in range(rows.count):
-            row = {name: value[b] for name, value in batch.items()}
+            row = {name: value[b] for name, value in batch.items() if name != "examples"}
             for name, n, pictures in (("picture_slots", N, "pictures"), ("image_slots", G, "images")):
                 found = []
                 for start in spans_of(row, name, n):
@@ -273,12 +285,9 @@ def test_the_kth_picture_is_that_of_the_kth_slots(processor):
 
 
 def test_targets_stop_at_the_end_of_an_example_even_where_the_next_begins_with_one():
-    row = pipeline.to_row({
-        "tokens": np.array([5, 6, 7, 8, 0], np.int32), "supervised": np.array([1, 1, 1, 0, 0], np.int8),
-        "role": np.array([bt.TEXT, bt.TEXT, bt.TEXT, bt.IMAGE, 0], np.int8),
-        "tokens_segment_ids": np.array([1, 1, 2, 2, 0]), "tokens_positions": np.array([0, 1, 0, 1, 0]),
-        "example": np.array([2, 3, 0], np.int32),
-    })  # fmt: skip
+    one = bt.sequence([([5], bt.TEXT, 1), ([6], bt.TEXT, 1)], "text")
+    two = bt.sequence([([7], bt.TEXT, 1), ([8], bt.IMAGE, 1)], "generation", images=[0])
+    row = packing.assemble([one, two], 5)
     assert row["text_targets"].tolist() == [6, *[bt.IGNORE] * 4]
     assert row["image_targets"].tolist() == [0, 0, 1, 0, 0]
     assert row["image_slots"].tolist() == [0, 0, 0, 1, 0] and row["tasks"].tolist() == [2, 2, 3, 3, 0]
@@ -293,7 +302,7 @@ def test_answers_only_reaches_the_batch(processor):
 
 
 def test_long_text_is_cut_and_counted_and_pictures_are_not(processor):
-    rows = pipeline.Rows(count=1, length=100, pictures=1, images=1, bins=1)
+    rows = pipeline.Rows(count=1, length=100, pictures=1, images=1)
     t = processor.tokenizer
     long = " ".join(["red circle"] * 200)
     for sources, slots, n in (
@@ -310,7 +319,7 @@ def test_long_text_is_cut_and_counted_and_pictures_are_not(processor):
         if slots == "picture_slots":
             assert batch["text_targets"][0][-3:-1].tolist() == [*t.encode(" red")[0], t.eos]
         if slots:
-            assert len(spans_of({k: v[0] for k, v in batch.items()}, slots, n)) == 1
+            assert len(spans_of({k: v[0] for k, v in batch.items() if k != "examples"}, slots, n)) == 1
         if slots == "image_slots":  # the prompt still ends where the first id is predicted
             assert batch["tokens"][0][batch["image_targets"][0] == 1].tolist() == [t.begin_of_image]
     short = packed(processor, {"text": Listed({"text": "red"})}, rows)
@@ -320,33 +329,63 @@ def test_long_text_is_cut_and_counted_and_pictures_are_not(processor):
 
 def test_shortened_examples_fit_exactly_and_short_ones_are_left_alone(processor):
     record = {"messages": dialogue(asked("a " * 40), "red", "b " * 90, "blue")}
-    example = understanding.encode(record, 0, processor, "answers")
+    example = understanding.encode(record, processor, "answers", 500, 1)
     size = len(example["tokens"])
-    assert pipeline.shorten(example, size) is example
+    assert packing.shorten(example, size) is example
     for length in range(size - 30, size):
-        cut = pipeline.shorten(example, length)
-        assert all(len(cut[name]) == length for name in pipeline.PER_TOKEN)
+        cut = packing.shorten(example, length)
+        assert all(len(cut[name]) == length for name in packing.PER_TOKEN)
         assert (cut["role"] == bt.PICTURE).sum() == N and cut["example"].tolist() == [1 + bt.TRUNCATED]
         assert learned(processor, cut).count(EOS) == 2
 
 
-def test_a_picture_that_does_not_fit_is_an_error(processor):
-    rows = pipeline.Rows(count=1, length=G + 2, pictures=1, images=1, bins=1)
-    with pytest.raises(ValueError, match=r"does not fit rows of 38.*raise.*rows\.length"):
-        packed(processor, {"generation": Listed({"captions": ["red"]})}, rows)
+def refused(processor, sources, rows=None, **changes) -> str:
+    """Why no record of the sources can be used."""
+    with pytest.raises(SourceError, match="100 records in a row cannot be used") as error:
+        packed(processor, sources, rows, **changes)
+    return str(error.value)
+
+
+def test_a_picture_that_does_not_fit_is_no_example(processor):
+    rows = pipeline.Rows(count=1, length=G + 2, pictures=1, images=1)
+    message = refused(processor, {"generation": Listed({"captions": ["red"]})}, rows)
+    assert re.search(r"does not fit rows of 38.*raise.*rows\.length", message)
 
 
 @pytest.mark.parametrize(
-    "task, messages",
+    "task, messages, why",
     [
-        ("understanding", dialogue("what color?", "red")),
-        ("understanding", dialogue([IMAGE, *asked("same?")], "yes")),
-        ("text", dialogue(asked("what color?"), "red")),
+        ("understanding", dialogue("what color?", "red"), "has no image part"),
+        ("understanding", dialogue([IMAGE, *asked("same?")], "yes"), "has 2 pictures, a row takes 1"),
+        ("text", dialogue(asked("what color?"), "red"), "has 1 image parts"),
+        ("text", dialogue("what color?"), "nothing in it is to be predicted"),
     ],
 )
-def test_a_record_with_a_wrong_number_of_pictures_is_an_error(processor, task, messages):
-    with pytest.raises(ValueError, match=f"{task} record 0 has [012] image parts"):
-        packed(processor, {task: Listed({"messages": messages})})
+def test_a_record_that_is_no_example(processor, task, messages, why):
+    assert why in refused(processor, {task: Listed({"messages": messages})}, supervise="answers")
+
+
+def test_an_interleaved_document(processor):
+    t = processor.tokenizer
+    parts = ["red one", None, "then blue", None, None, "end"]
+
+    def encoded(length, pictures):
+        example = understanding.encode({"document": parts}, processor, "answers", length, pictures)
+        text_ = [int(i) for i, r in zip(example["tokens"], example["role"]) if r == bt.TEXT]
+        return example, t.decode(text_), text_
+
+    whole, said, ids = encoded(500, 3)
+    assert said == "red onethen blueend" and whole["pictures"].tolist() == [0, 1, 2] and ids[-1] == t.eos
+    assert learned(processor, whole) == f"red one|then blue|end{EOS}" and whole["example"].tolist() == [1]
+    size = len(whole["tokens"])
+    for length, pictures, shown, text_ in (
+        (size, 2, 2, "red onethen blue"), (size - 1, 3, 3, "red onethen blueend"), (size - 3, 3, 3, "red onethen blue"),
+        (N + 10, 3, 1, "red onethen blue"), (5, 3, 0, "red"),
+    ):  # fmt: skip
+        cut, said, ids = encoded(length, pictures)
+        assert len(cut["pictures"]) == shown and text_.startswith(said) and said, (length, said)
+        assert len(cut["tokens"]) <= length and ids[-1] != t.eos
+        assert (cut["role"] == bt.PICTURE).sum() == N * shown and cut["example"].tolist() == [1 + bt.TRUNCATED]
 
 
 # ---- Mix, hosts, resume
@@ -365,38 +404,10 @@ def test_the_ratio_counts_examples(processor, ratio):
         counts.update(pipeline.count_examples(batch))
     total, examples = sum(ratio.values()), sum(counts[task] for task in bt.TASKS)
     assert examples > 200
-    # Exact but for the examples that wait in open rows, and one turn of the mix.
+    # Exact but for the examples that wait for a row of their lane.
     for task in bt.TASKS:
-        assert abs(counts[task] - examples * ratio[task] / total) <= (
-            4 * ROWS.bins if 0 < ratio[task] < total else 0
-        )
-
-
-def test_hosts_read_disjoint_shares_and_chance_goes_by_the_example(processor):
-    words = [f"{a}{b}" for a in "abcdefgh" for b in "stuvwxyz"]
-    source = {
-        "text": Listed(*({"text": w} for w in words)),
-        "generation": Listed(*({"captions": [w]} for w in words)),
-    }
-    rows = pipeline.Rows(count=1, length=60, pictures=0, images=1, bins=1)
-
-    def drawn(task, count, dropout=0.0, **host):
-        """The tokens of the first examples of a task, in order; one fits a row of generation."""
-        ratio = {t: int(t == task) for t in bt.TASKS}
-        out = []
-        for batch in taken(batches(processor, source, ratio, rows, dropout=dropout, **host), count):
-            ids, segments = batch["tokens"][0], batch["segment_ids"][0]
-            out += [tuple(ids[segments == s]) for s in range(1, segments.max() + 1)]
-        return out
-
-    per_host = [set(drawn("generation", 32, host=h, hosts=2)) for h in (0, 1)]
-    assert len(per_host[0]) == len(per_host[1]) == 32 and not per_host[0] & per_host[1]
-    alone = drawn("generation", 64, dropout=0.5)
-    together = [drawn("generation", 32, dropout=0.5, host=h, hosts=2) for h in (0, 1)]
-    assert [x for pair in zip(*together) for x in pair] == alone
-    assert ROWS.per_host(2).count == 2
-    with pytest.raises(ValueError, match=r"rows\.count is 4: 3 hosts"):
-        ROWS.per_host(3)
+        waiting = 3 * ROWS.count if 0 < ratio[task] < total else 0
+        assert abs(counts[task] - examples * ratio[task] / total) <= waiting
 
 
 def same(a, b):
@@ -406,12 +417,12 @@ def same(a, b):
 
 
 def test_resume_is_bit_identical(processor):
-    iterator = iter(batches(processor))
+    iterator = batches(processor)
     for _ in range(5):
         next(iterator)
-    state = iterator.get_state()
+    state = json.loads(json.dumps(iterator.get_state()))
     expected = [next(iterator) for _ in range(6)]
-    again = iter(batches(processor))
+    again = batches(processor)
     again.set_state(state)
     for batch in expected:
         same(next(again), batch)
@@ -423,7 +434,7 @@ def test_seeds_and_epochs_differ_and_the_same_seed_does_not(processor):
         same(a, b)
     assert any((a["tokens"] != b["tokens"]).any() for a, b in zip(one, other))
     words = [f"{a}{b}" for a in "ab" for b in "stuvwxyz"]
-    rows = pipeline.Rows(count=len(words), length=60, pictures=0, images=1, bins=1)
+    rows = pipeline.Rows(count=len(words), length=60, pictures=0, images=1)
     source = {"generation": Listed(*({"captions": [w]} for w in words))}
     first, second = taken(
         batches(processor, source, dict(understanding=0, text=0, generation=1), rows, dropout=0.0), 2
@@ -443,8 +454,8 @@ def with_ids(*ids):
 
 def test_precomputed_ids_take_the_place_of_pixels(processor):
     codes = [np.full(G, k) + np.arange(G) for k in range(3)]
-    rows = pipeline.Rows(count=2, length=150, pictures=1, images=2, bins=2)
-    batch = packed(processor, with_ids(*codes), rows)
+    rows = pipeline.Rows(count=2, length=150, pictures=1, images=2)
+    batch = packed(processor, with_ids(*codes), rows, ids=True)
     expected = bt.shapes(2, 150, 1, 2, MODEL, precomputed=True)
     assert {k: (v.shape, v.dtype) for k, v in batch.items() if k != "examples"} == expected
     assert all(any((row == c).all() for c in codes) for row in batch["image_ids"].reshape(-1, G))
@@ -457,14 +468,12 @@ def test_precomputed_ids_take_the_place_of_pixels(processor):
     ids=["high", "low", "few", "none"],
 )
 def test_precomputed_ids_out_of_range_are_named(processor, ids):
-    with pytest.raises(
-        ValueError, match=r"generation record 0: image_ids must be 36 numbers in \[0, 128\); got"
-    ):
-        packed(processor, with_ids(ids))
+    message = refused(processor, with_ids(ids), ids=True)
+    assert "record 0: image_ids must be 36 numbers in [0, 128); got" in message
 
 
 def test_tokenizer_training_pictures_are_a_function_of_seed_and_step():
-    source = shapes.ShapesPictures(0, 50)
+    source = [shapes.ShapesPictures(0, 50)]
     one, two = (pipeline.RandomPictures(source, 24, 8, seed=1) for _ in range(2))
     assert one[5].shape == (8, 24, 24, 3) and (one[5] == two[5]).all()
     assert (one[5] != one[6]).any() and (one[5] != pipeline.RandomPictures(source, 24, 8, 2)[5]).any()

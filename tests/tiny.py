@@ -10,7 +10,10 @@ from flax import nnx
 from janus_jax import optim, train_state
 from janus_jax import sharding as sh
 from janus_jax.data import catalog, shapes
-from janus_jax.data.pipeline import Encoder, OpenPictures
+from janus_jax.data.lanes import Encoder
+from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.packing import assemble
+from janus_jax.data.pipeline import Batches, Rows
 from janus_jax.data.processor import Processor, Template
 from janus_jax.model import config as sizes
 from janus_jax.model.janus import Janus, abstract
@@ -50,33 +53,31 @@ def sources() -> dict:
 @functools.cache
 def processor() -> Processor:
     template = Template(system="")
-    tokenizer = catalog.learn_tokenizer(sources(), template, CONFIG.transformer.vocabulary, 200)
+    tokenizer = catalog.learn_tokenizer(list(sources().values()), template, CONFIG.transformer.vocabulary, 200)
     counts = CONFIG.understanding_encoder.tokens, CONFIG.generation_encoder.tokens
     return Processor(tokenizer, template, *counts)
 
 
+def encoder(rows: Rows, dropout: float = 0.0) -> Encoder:
+    return Encoder(processor(), CONFIG, rows, "all", dropout)
+
+
 def example(task: str, index: int, length: int = 90, dropout: float = 0.0) -> dict:
-    """A Sequence (see batch.py) of record `index`."""
-    encode = Encoder(task, sources()[task], processor(), length, "all", dropout, 0.0)
-    return encode(index, np.random.default_rng(index))
+    """A Sequence (see batch.py) of record `index`, and where it is "from"."""
+    encode = encoder(Rows(1, length, PICTURES, IMAGES), dropout)
+    return encode(task, sources()[task][index], np.random.default_rng(index)) | {"from": (task, index)}
 
 
 def row(examples: list[dict], length: int = LENGTH) -> dict:
     """One packed row of a batch, packed by hand."""
-    sizes_ = [len(e["tokens"]) for e in examples]
-    rest = length - sum(sizes_)
-    assert rest >= 0, f"{sum(sizes_)} tokens for {length}"
-    join = lambda parts: np.concatenate([*parts, np.zeros(rest, np.int32)])
-    packed = {name: join([e[name] for e in examples]) for name in ("tokens", "role", "supervised")}
-    packed["tokens_segment_ids"] = join([np.full(n, i + 1) for i, n in enumerate(sizes_)]).astype(np.int32)
-    packed["tokens_positions"] = join([np.arange(n) for n in sizes_])
-    packed["example"] = np.concatenate([e["example"] for e in examples])
-    for name, slots in (("pictures", PICTURES), ("images", IMAGES)):
-        found = np.concatenate([e[name] for e in examples])
-        packed[name] = np.resize(np.append(found, np.zeros(slots - len(found), int)), slots)
-        packed[name + "_segment_ids"] = (np.arange(slots) < len(found)).astype(np.int32)
-    out = OpenPictures(sources(), CONFIG, precomputed=False)(packed)
-    del out["examples"]
+    encode = encoder(Rows(1, length, PICTURES, IMAGES))
+    out = assemble(examples, length)
+    out["pictures"] = np.zeros((PICTURES, *[CONFIG.understanding_encoder.image_size] * 2, 3), np.uint8)
+    out["images"] = np.zeros((IMAGES, *[CONFIG.generation_encoder.image_size] * 2, 3), np.uint8)
+    for name, kind in (("pictures", "understanding"), ("images", "generation")):
+        for k, e in enumerate(e for e in examples if e["from"][0] == kind):
+            source, i = sources()[kind], e["from"][1]
+            (out[name][k],) = encode.pixels(kind, source, i, source[i], e)
     return out
 
 
@@ -89,6 +90,20 @@ def rows(count: int = 8) -> dict:
 
 def stacked(all_rows: list[dict]) -> dict:
     return {name: np.stack([r[name] for r in all_rows]) for name in all_rows[0]}
+
+
+def batches(
+    sources_: dict, processor_, model, rows: Rows, ratio: dict, *, supervise: str = "all", dropout: float = 0.1,
+    first: float = 0.0, seed: int = 3, weights: dict | None = None, steps: dict | None = None, ids: bool = False, **how,
+) -> Batches:  # fmt: skip
+    """An iterator over batches of one source a kind, or of sources by name -> (kind, source)."""
+    pairs = {n: x if isinstance(x, tuple) else (n, x) for n, x in sources_.items()}
+    entries = [
+        Entry(n, kind, source, (weights or {}).get(n, 1.0), (steps or {}).get(n, ()), ids and kind == "generation")
+        for n, (kind, source) in pairs.items()
+    ]
+    mixture = Mixture(entries, ratio, seed, rows.count)
+    return Batches(mixture, Encoder(processor_, model, rows, supervise, dropout, first), **how)
 
 
 def make_state(tx, flames=ALL, config=CONFIG, seed: int = 0) -> train_state.TrainState:

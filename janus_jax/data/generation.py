@@ -7,7 +7,7 @@ import numpy as np
 from janus_jax import batch as bt
 
 
-def encode(record: dict, index: int, processor, rng, dropout: float, first_sentence: float) -> dict:
+def encode(record: dict, processor, rng, dropout: float, first_sentence: float) -> dict:
     """record: {"captions": [one or more alternatives]}, and perhaps {"image_ids": int [N]}.
 
     BOS, the prompt, begin_of_image, N image ids, end_of_image, EOS; only the ids are targets. With
@@ -26,7 +26,7 @@ def encode(record: dict, index: int, processor, rng, dropout: float, first_sente
         ([t.placeholder] * processor.generation_tokens, bt.IMAGE, 1),
         ([t.end_of_image, t.eos], bt.TEXT, 0),
     ]
-    return bt.sequence(spans, "generation", images=[index])
+    return bt.sequence(spans, "generation", images=[0])
 
 
 def first(caption: str) -> str:

@@ -7,7 +7,9 @@ import textwrap
 import warnings
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+
+from janus_jax.data.resize import bicubic
 
 # A fixed list: other Pillow readers start programs (EPS runs Ghostscript) or differ between builds.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
@@ -15,14 +17,21 @@ _SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF"
 _MIN_SIDE = 14  # of the original's understanding preprocessing
 _TINY = 128  # pixels: below this a contact sheet shows pixels as they are, above it interpolates
 _CAPTION_LINES = 6
+_ROOM = 2  # a JPEG scaled while decoding keeps this many times the side that is asked for
 _animations = []  # the first one met, for saying once what happens to them
 
 
 class ImageError(ValueError):
-    """A picture cannot be used. The message names the file, what is wrong and the remedy."""
+    """A picture cannot be used. The message names the file, what is wrong and the remedy; `cause` is the short
+    category under which it is counted: "missing file", "empty file", "web page", "git-lfs pointer", "unsupported
+    type", "damaged", "too large", "no regular file", "no permission" or "odd shape"."""
+
+    def __init__(self, message: str, *, cause: str = "damaged"):
+        super().__init__(message)
+        self.cause = cause
 
 
-def read_image(source, *, max_pixels=64_000_000):
+def read_image(source, *, max_pixels=64_000_000, longest=0, shortest=0):
     """Opens a picture, upright, as an 8-bit RGB `PIL.Image`.
 
     `source` is a path, a binary file object, a `PIL.Image` or a uint8 [H, W, 3] array. The content decides
@@ -31,54 +40,62 @@ def read_image(source, *, max_pixels=64_000_000):
     the high byte; float: from [0, 1] or
     [0, 255]). Of an animation the first frame is used. Raises ImageError; more than `max_pixels` in the
     header is refused before anything is decoded.
+
+    longest or shortest: the pixels that this side will be resized to, for training. A JPEG file may then come at a
+    half, a quarter or an eighth, as its decoder scales, while that side keeps twice as many.
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            raise ImageError(f"array {source.dtype} {source.shape}: a picture is uint8 [height, width, 3]")
+            shape = f"array {source.dtype} {source.shape}"
+            raise ImageError(f"{shape}: a picture is uint8 [height, width, 3]", cause="odd shape")
         return Image.fromarray(source)
     if isinstance(source, Image.Image):
         name = getattr(source, "filename", "") or f"PIL image {source.size[0]}x{source.size[1]}"
         return _decode(source, name, max_pixels)
     if hasattr(source, "read"):
-        return _open(source, str(getattr(source, "name", "image file object")), max_pixels)
+        name = str(getattr(source, "name", "image file object"))
+        return _open(source, name, max_pixels, longest, shortest)
     name = os.fspath(source)
     try:
         mode = os.stat(name).st_mode
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-            raise ImageError(f"{name}: is {kind}; give the path of one picture file")
+            message = f"{name}: is {kind}; give the path of one picture file"
+            raise ImageError(message, cause="no regular file")
         with open(name, "rb") as file:
-            return _open(file, name, max_pixels)
+            return _open(file, name, max_pixels, longest, shortest)
     except FileNotFoundError:
-        raise ImageError(f"{name}: no such file; check the path and the image root") from None
+        message = f"{name}: no such file; check the path and the image root"
+        raise ImageError(message, cause="missing file") from None
     except PermissionError:
-        raise ImageError(f"{name}: no permission to read it; try chmod a+r, or run as its owner") from None
+        message = f"{name}: no permission to read it; try chmod a+r, or run as its owner"
+        raise ImageError(message, cause="no permission") from None
     except OSError as error:
         raise ImageError(f"{name}: cannot be opened ({error}); check the path and the disk") from error
 
 
-def understanding_image(image, size, background=127):
+def understanding_image(image, size, background=127, fast=False):
     """A picture (PIL, or uint8 [H, W, 3]) -> uint8 [size, size, 3] for the understanding encoder.
 
     The longest side becomes `size`, the other is truncated as in the original but at least 14 pixels (very
     long pictures change their aspect); bicubic; centred, with an odd row or column of padding at the bottom
-    or right. Raises ImageError.
+    or right. fast: see `resize.bicubic`. Raises ImageError.
     """
     image = _rgb(image)
     longest = max(image.size)
     width, height = (max(side * size // longest, min(_MIN_SIDE, size)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    image = bicubic(image, (width, height), (0, 0, *image.size), fast)
     square = np.full((size, size, 3), background, np.uint8)
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = np.asarray(image)
     return square
 
 
-def generation_image(image, size):
+def generation_image(image, size, fast=False):
     """A picture (PIL, or uint8 [H, W, 3]) -> uint8 [size, size, 3]: short side resized, centre crop.
 
     Resize and crop are one bicubic pass over the kept part, so a 1x5000 picture costs no more than another.
-    Raises ImageError.
+    fast: see `resize.bicubic`. Raises ImageError.
     """
     image = _rgb(image)
     shortest = min(image.size)
@@ -89,7 +106,7 @@ def generation_image(image, size):
         spans.append((start * side / resized, (start + size) * side / resized))
     (left, right), (top, bottom) = spans
     box = (left, top, min(right, image.size[0]), min(bottom, image.size[1]))
-    return np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    return np.array(bicubic(image, (size, size), box, fast))
 
 
 def to_pil(images):
@@ -99,7 +116,8 @@ def to_pil(images):
     """
     images = np.asarray(images, np.float32)
     if images.ndim != 4 or images.shape[-1] != 3:
-        raise ImageError(f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]")
+        message = f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]"
+        raise ImageError(message, cause="odd shape")
     bad = np.flatnonzero(np.isnan(images).any(axis=(1, 2, 3)))
     if bad.size:
         raise ImageError(
@@ -139,57 +157,67 @@ def contact_sheet(pictures, captions, columns, scale):
     return sheet
 
 
-def _open(file, name, max_pixels):
+def _open(file, name, max_pixels, longest, shortest):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `max_pixels` is our guard
             image = Image.open(file, formats=_FORMATS)
         with image:
-            return _decode(image, name, max_pixels)
+            return _decode(image, name, max_pixels, longest, shortest)
     except ImageError:
         raise
     except UnidentifiedImageError:
         file.seek(0)
-        raise ImageError(f"{name}: {_what_it_is(file.read(1024))}") from None
-    except Exception as error:  # Pillow's own bomb guards, and damaged headers
-        raise ImageError(f"{name}: {error}; if damaged get it again, if too large scale it down") from error
+        cause, what = _what_it_is(file.read(1024))
+        raise ImageError(f"{name}: {what}", cause=cause) from None
+    except Image.DecompressionBombError as error:  # a process may have lowered Pillow's own limit
+        raise ImageError(f"{name}: {error}; scale it down", cause="too large") from error
+    except Exception as error:  # damaged headers
+        raise ImageError(f"{name}: {error}; if it is damaged, get it again") from error
 
 
 def _what_it_is(head):
-    """Why Pillow found no picture in a file that begins with `head`, and the remedy."""
+    """Why Pillow found no picture in a file that begins with `head`: the cause for counts; the words with a remedy."""
     text = head.lstrip(b"\xef\xbb\xbf\r\n\t ").lower()
     if not head:
-        return "is empty (0 bytes); copy or download it again"
+        return "empty file", "is empty (0 bytes); copy or download it again"
     if text.startswith(b"version https://git-lfs"):
-        return "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from"
+        pointer = "is a git-lfs pointer, not the picture; run `git lfs pull` where it came from"
+        return "git-lfs pointer", pointer
     if text.startswith(b"<!doctype html") or b"<html" in text:
-        return "looks like HTML: the server sent a web page, not the picture; download it again"
+        return "web page", "looks like HTML: the server sent a web page, not the picture; download it again"
     kind = {b"%pdf": "PDF", b"%!ps": "EPS"}.get(text[:4])
     kind = "HEIC" if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf") else kind
     kind = "SVG" if text.startswith(b"<") and b"<svg" in text else kind
     if kind:
-        return f"unsupported type {kind}; supported {_SUPPORTED}: convert it to PNG or JPEG"
-    return (
-        f"damaged, or no picture (begins with {head[:8]!r}); supported {_SUPPORTED}: get or convert it again"
-    )
+        remedy = f"supported {_SUPPORTED}: convert it to PNG or JPEG"
+        return "unsupported type", f"unsupported type {kind}; {remedy}"
+    begins = f"damaged, or no picture (begins with {head[:8]!r})"
+    return "damaged", f"{begins}; supported {_SUPPORTED}: get or convert it again"
 
 
-def _decode(image, name, max_pixels=None):
-    """An opened `PIL.Image` -> upright 8-bit RGB. Raises ImageError."""
+def _decode(image, name, max_pixels=None, longest=0, shortest=0):
+    """An opened `PIL.Image` -> upright 8-bit RGB; itself where it is that already. Raises ImageError."""
     width, height = image.size
     if max_pixels and width * height > max_pixels:
         raise ImageError(
             f"{name}: {width}x{height} is {width * height / 1e6:.0f} million pixels, the limit is "
-            f"{max_pixels / 1e6:.0f} million (max_pixels); scale it down"
+            f"{max_pixels / 1e6:.0f} million (max_pixels); scale it down",
+            cause="too large",
         )
     try:
+        if image.format == "JPEG" and (longest or shortest):
+            _scale_while_decoding(image, longest, shortest)
         if image.format not in (None, "MPO") and getattr(image, "is_animated", False):
             _note_animation(name)
         image.load()
         if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
             image = image.copy()
             del image.info["transparency"]  # dropped below anyway, and Pillow would warn about it
-        return _eight_bit(_upright(image)).convert("RGB")
+        image = _eight_bit(_upright(image))
+        # Other formats' readers may go back to their file, which will be closed.
+        still = image.mode == "RGB" and image.format in (None, "JPEG", "PNG")
+        return image if still else image.convert("RGB")
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
         raise ImageError(
             f"{name}: cannot be decoded ({error}); if it is truncated or damaged, get it again"
@@ -202,9 +230,18 @@ def _note_animation(name):
         logging.info("%s is animated: its first frame is used, as of every animation (said once)", name)
 
 
+def _scale_while_decoding(image, longest, shortest):
+    """Has an unread JPEG decoded at 1/2, 1/4 or 1/8, which libjpeg does in its inverse DCT, where room is left."""
+    scale = max(image.size) // (_ROOM * longest) if longest else min(image.size) // (_ROOM * shortest)
+    if scale > 1:
+        image.draft(None, tuple(max(side // scale, 1) for side in image.size))
+
+
 def _upright(image):
     try:
-        return ImageOps.exif_transpose(image)
+        # Without orientation the picture itself: exif_transpose would copy it.
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
     except Exception:  # the EXIF block is damaged, not the pixels: no orientation is known
         return image
 
@@ -230,11 +267,13 @@ def _rgb(image):
         image = np.asarray(image)
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
             raise ImageError(
-                f"image: {image.dtype} {image.shape}, needs uint8 [H, W, 3]; floats go through to_pil"
+                f"image: {image.dtype} {image.shape}, needs uint8 [H, W, 3]; floats go through to_pil",
+                cause="odd shape",
             )
         return Image.fromarray(image)
     if not min(image.size):
-        raise ImageError(f"image: {image.size[0]}x{image.size[1]} holds no pixels; leave it out")
+        size = f"{image.size[0]}x{image.size[1]}"
+        raise ImageError(f"image: {size} holds no pixels; leave it out", cause="odd shape")
     return _decode(image, getattr(image, "filename", "") or "image")
 
 

@@ -157,7 +157,7 @@ def open_picture(source, where: str):
     try:
         return read_image(source)
     except ImageError as error:
-        raise ImageError(f"{where}: {error}") from None
+        raise ImageError(f"{where}: {error}", cause=error.cause) from None
     except TypeError:
         raise ImageError(
             f"{where}: a picture is a path, a data URI, a PIL image or a uint8 array, not a "

@@ -1,220 +1,228 @@
-"""Sources to batches: shuffle, encode, mix by ratio, pack, decode pictures, batch (paper section 3.3).
+"""Data sets to batches: lanes (see lanes.py) on this process or on worker processes, and where they stand.
 
-Each source is shuffled, repeated and split over hosts before the mix, so the ratio holds on every host.
-Packing carries record indices only; pictures are opened after it.
+The rows of a batch depend on the config and the step alone: not on how many hosts and workers make them. A position is
+saved for all lanes, so any number of hosts and workers goes on from it.
 """
 
 import dataclasses
-import itertools
+import hashlib
+import importlib.metadata
+import json
 
 import grain
 import numpy as np
 from absl import flags
-from grain.experimental import FirstFitPackIterDataset, ThreadPrefetchIterDataset
+from grain.experimental import ThreadPrefetchIterDataset
 
 from janus_jax import batch as bt
-from janus_jax.data import generation, text, understanding
-from janus_jax.data.images import generation_image, understanding_image
+from janus_jax.data.images import generation_image
+from janus_jax.data.lanes import BAD, Encoder, Lane
+from janus_jax.data.ledger import Ledger
+from janus_jax.data.mixture import Mixture
+from janus_jax.data.position import moved
 
-PER_TOKEN = ("tokens", "role", "supervised")
+FORMAT = 1  # of positions; other numbers would be other rows
+DRAWN = ("row", "dataset", "position", "record", "code", "tokens")  # columns of a batch's "examples"
 
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """The shape of a step and how examples fill it: `count` rows of `length` tokens with at most `pictures`
-    pictures to understand and `images` to generate in each; `bins` rows are open at once while packing."""
+    pictures to understand and `images` to generate in each."""
 
     count: int
     length: int
     pictures: int
     images: int
-    bins: int = 16
-
-    def per_host(self, hosts: int) -> "Rows":
-        """The rows that one of `hosts` processes feeds. Raises ValueError when they do not divide."""
-        if self.count % hosts:
-            raise ValueError(f"rows.count is {self.count}: {hosts} hosts must divide it")
-        return dataclasses.replace(self, count=self.count // hosts)
 
 
-class Encoder:
-    """record -> Sequence for one task; text that does not fit `length` is cut, images never."""
+class Lanes(grain.IterDataset):
+    """Some lanes of a mixture, step by step: {"rows": arrays, "examples": int64 [n, 6], "states", "news"}."""
+
+    def __init__(self, mixture: Mixture, encoder: Encoder, numbers: list[int], step: int, states: list):
+        super().__init__()
+        self.mixture, self.encoder, self.numbers = mixture, encoder, numbers
+        self.step, self.states = step, states
+
+    def __iter__(self):
+        return _LanesIterator(self)
+
+
+class _LanesIterator(grain.DatasetIterator):
+    def __init__(self, parent: Lanes):
+        super().__init__()
+        self._step, self._numbers = parent.step, parent.numbers
+        pairs = zip(parent.numbers, parent.states)
+        self._lanes = [Lane(parent.mixture, parent.encoder, n, state) for n, state in pairs]
+
+    def __next__(self) -> dict:
+        rows = [lane.row(self._step) for lane in self._lanes]
+        self._step += 1
+        examples = [(n, *x) for n, row in zip(self._numbers, rows) for x in row.pop("drawn")]
+        return {
+            "rows": {name: np.stack([row[name] for row in rows]) for name in rows[0]},
+            "examples": np.array(examples, np.int64).reshape(-1, len(DRAWN)),
+            "states": [lane.state() for lane in self._lanes],
+            "news": [lane.news() for lane in self._lanes],
+        }
+
+    def get_state(self) -> dict:  # Grain asks its workers; positions are kept by Batches
+        return {}
+
+    def set_state(self, state: dict):
+        raise NotImplementedError("positions belong to Batches")
+
+
+class Batches:
+    """An endless iterator over batches (numpy, see batch.py), with "examples" int64 [n, 6]: the columns DRAWN of all
+    examples in them, rows counted over all hosts.
+
+    share, of: which part of each batch's rows is made here, in how many. workers: processes that make them, 0 for this
+    one. ledger: what was read, by data set. accept: goes on from a position of other data too.
+    """
 
     def __init__(
-        self, task: str, source, processor, length: int, supervise: str, dropout: float, first: float
-    ):
-        self.task, self.source, self.processor, self.length = task, source, processor, length
-        self.supervise, self.dropout, self.first = supervise, dropout, first
+        self, mixture: Mixture, encoder: Encoder, *, share: int = 0, of: int = 1, workers: int = 0,
+        ledger: Ledger | None = None, accept: bool = False,
+    ):  # fmt: skip
+        if mixture.lanes % of:
+            raise ValueError(f"rows.count is {mixture.lanes}: {of} hosts must divide it")
+        each = mixture.lanes // of
+        self.mixture, self.encoder = mixture, encoder
+        self.numbers = list(range(share * each, (share + 1) * each))
+        self.workers, self.ledger = min(workers, each), ledger or Ledger(mixture)
+        self.fingerprint, self.accept = fingerprint(mixture, encoder), accept
+        self._sources = None
+        self._begin(0, {})
 
-    def __call__(self, index, rng) -> dict:
-        record, index = self.source[index], int(index)
-        if self.task == "understanding":
-            example = understanding.encode(record, index, self.processor, self.supervise)
-        elif self.task == "text":
-            example = text.encode(record, index, self.processor, self.supervise)
-        else:
-            example = generation.encode(record, index, self.processor, rng, self.dropout, self.first)
-        slots, n = int((example["role"] == bt.PICTURE).sum()), self.processor.understanding_tokens
-        if slots != n * len(example["pictures"]):
-            raise ValueError(
-                f"{self.task} record {index} has {slots // n} image parts: a record of understanding needs one, "
-                f"others none"
+    def _begin(self, step: int, states: dict):
+        self.step, self._states, self._news = step, states, []
+
+    def __iter__(self):
+        return self
+
+    def __next__(self) -> dict:
+        if self._sources is None:
+            self._sources = self._start()
+        parts = [next(source) for source in self._sources]
+        order = np.argsort([n for numbers in self._dealt for n in numbers])
+        self._states = {}
+        for part, numbers in zip(parts, self._dealt):
+            self._states |= dict(zip(numbers, part["states"]))
+            self._news += part["news"]
+        names = parts[0]["rows"]
+        batch = {name: np.concatenate([part["rows"][name] for part in parts])[order] for name in names}
+        examples = np.concatenate([part["examples"] for part in parts])
+        batch["examples"] = examples[np.argsort(examples[:, 0], kind="stable")]
+        self.ledger.count(self.step, batch["examples"])
+        self.step += 1
+        return batch
+
+    def _start(self) -> list:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl flags; in a notebook nobody parsed them
+        self._dealt = [self.numbers[w :: self.workers or 1] for w in range(self.workers or 1)]
+        out = []
+        for numbers in self._dealt:
+            ds = Lanes(
+                self.mixture, self.encoder, numbers, self.step, [self._states.get(n) for n in numbers]
             )
-        return shorten(example, self.length)
-
-
-def shorten(example: dict, length: int) -> dict:
-    """Cuts the longest stretch of text, prompt or target, until the example fits, and marks it so.
-
-    A prompt keeps its last 8 tokens (the template's "Assistant:", begin_of_image); a target that is cut at the
-    example's end loses its end of sentence too, so that nobody learns to stop there. Raises ValueError when
-    no stretch is long enough.
-    """
-    over = len(example["tokens"]) - length
-    if over <= 0:
-        return example
-    kind = np.where(example["role"] == bt.TEXT, example["supervised"], -1)
-    edges = np.r_[0, np.flatnonzero(np.diff(kind)) + 1, len(kind)]
-    runs = [(b - a, a, b) for a, b in itertools.pairwise(edges) if kind[a] >= 0]
-    size, _, end = max(runs)
-    tail = 8 if kind[end - 1] == 0 else int(end < len(kind))
-    if size < over + tail + 1:
-        raise ValueError(
-            f"an example of {len(kind)} tokens does not fit rows of {length}: its longest text has {size}, the "
-            f"rest are pictures and template; raise the stage's rows.length"
-        )
-    keep = np.r_[0 : end - over - tail, end - tail : len(kind)]
-    cut = {name: example[name][keep] for name in PER_TOKEN}
-    return {**example, **cut, "example": example["example"] + bt.TRUNCATED}
-
-
-class Indices:
-    """0..n-1 as a Grain source: the record itself is read by the encoder, which knows its index."""
-
-    def __init__(self, source):
-        self.source = source
-
-    def __len__(self):
-        return len(self.source)
-
-    def __repr__(self):
-        return f"Indices({self.source!r})"
-
-    def __getitem__(self, i):
-        return i
-
-
-def to_row(packed: dict) -> dict:
-    """Targets and slots of a packed row; every array of the batch except the pictures."""
-    role, segment = packed["role"], packed["tokens_segment_ids"]
-    following = np.zeros_like(segment, bool)
-    following[:-1] = (segment[1:] == segment[:-1]) & (segment[1:] > 0)
-    after = lambda x: np.append(x[1:], x[:1])
-    slots = {r: np.where(role == r, np.cumsum(role == r), 0).astype(np.int32) for r in (bt.PICTURE, bt.IMAGE)}
-    text_next = following & (after(role) == bt.TEXT) & (after(packed["supervised"]) == 1)
-    tasks = np.append([0], packed["example"] % bt.TRUNCATED)[segment]
-    return {
-        "tokens": packed["tokens"],
-        "text_targets": np.where(text_next, after(packed["tokens"]), bt.IGNORE).astype(np.int32),
-        "image_targets": np.where(following, after(slots[bt.IMAGE]), 0).astype(np.int32),
-        "picture_slots": slots[bt.PICTURE],
-        "image_slots": slots[bt.IMAGE],
-        "positions": packed["tokens_positions"].astype(np.int32),
-        "segment_ids": segment.astype(np.int32),
-        "tasks": tasks.astype(np.int32),
-        "examples": packed["example"],
-    }
-
-
-class OpenPictures:
-    """Fills a row's picture slots; `image_ids` come from the records when the generation source has them."""
-
-    def __init__(self, sources: dict, model, precomputed: bool):
-        self.sources, self.precomputed = sources, precomputed
-        self.side, self.vq = model.understanding_encoder.image_size, model.generation_encoder
-
-    def __call__(self, packed: dict) -> dict:
-        row = to_row(packed)
-        row["pictures"] = self.fill("understanding", packed, "pictures", self.side, understanding_image)
-        if self.precomputed:
-            row["image_ids"] = np.zeros((len(packed["images"]), self.vq.tokens), np.int32)
-            for i in np.flatnonzero(packed["images_segment_ids"]):
-                row["image_ids"][i] = self.ids(int(packed["images"][i]))
-        else:
-            row["images"] = self.fill("generation", packed, "images", self.vq.image_size, generation_image)
-        return row
-
-    def fill(self, task: str, packed: dict, name: str, side: int, prepare) -> np.ndarray:
-        out = np.zeros((len(packed[name]), side, side, 3), np.uint8)
-        for i in np.flatnonzero(packed[name + "_segment_ids"]):
-            out[i] = prepare(self.sources[task].image(int(packed[name][i])), side)
+            if self.workers:
+                options = grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=2)
+                out.append(iter(ds.mp_prefetch(options)))
+            else:
+                out.append(iter(ThreadPrefetchIterDataset(ds, prefetch_buffer_size=2)))
+        for source in out:
+            source.start_prefetch()
         return out
 
-    def ids(self, index: int) -> np.ndarray:
-        ids = np.asarray(self.sources["generation"][index].get("image_ids", ())).reshape(-1)
-        if len(ids) != self.vq.tokens or ids.min() < 0 or ids.max() >= self.vq.codebook_size:
-            got = f"{len(ids)} from {ids.min()} to {ids.max()}" if len(ids) else "none"
-            raise ValueError(
-                f"generation record {index}: image_ids must be {self.vq.tokens} numbers in "
-                f"[0, {self.vq.codebook_size}); got {got}"
-            )
-        return ids
+    def close(self):
+        """Ends the worker processes."""
+        for source in self._sources or ():
+            source.close()
+        self._sources = None
+
+    def settle(self, gather=lambda value: [value]):
+        """Enters what was read since the last time in the ledger, the same on every process. gather: a value ->
+        those of all processes, in one order on all of them. Raises SourceError where too much is bad."""
+        mine = {"lanes": self.numbers[0], "news": self._news, "counts": self.ledger.take()}
+        self._news = []
+        shares = {one["lanes"]: one for one in gather(json.loads(json.dumps(mine)))}  # several may feed one share
+        self.ledger.settle([shares[k] for k in sorted(shares)])
+
+    def get_state(self) -> dict:
+        """Where this process's lanes stand, after the last batch that was taken; JSON holds it. See `merge`."""
+        states = {n: self._states.get(n) or Lane(self.mixture, self.encoder, n).state() for n in self.numbers}
+        return {
+            "format": FORMAT, "step": self.step, "fingerprint": self.fingerprint, "ledger": self.ledger.state(),
+            "lanes": {str(n): state for n, state in states.items()},
+        }  # fmt: skip
+
+    def set_state(self, state: dict) -> list[str]:
+        """Goes on from a position of all lanes. Returns what changed since, in words. Raises SourceError naming every
+        difference unless they are accepted."""
+        self.close()
+        lanes, said = moved(state, self.fingerprint, self.mixture, FORMAT, self.accept)
+        self._begin(state["step"], lanes)
+        self.ledger.set_state(state["ledger"])
+        return said
 
 
-def batches(
-    sources: dict, processor, model, rows: Rows, ratio: dict, *, supervise: str, dropout: float,
-    first_sentence: float, seed: int, workers: int = 0, host: int = 0, hosts: int = 1,
-) -> grain.IterDataset:  # fmt: skip
-    """An endless Grain dataset of batches (numpy, see batch.py; plus "examples" int32 [B, E], the task codes
-    of the examples in each row, 0 where there is none). Its iterator can be checkpointed.
+def merge(states: list[dict]) -> dict:
+    """One position from those of all processes."""
+    return states[0] | {"lanes": {n: lane for state in states for n, lane in state["lanes"].items()}}
 
-    ratio: examples drawn of each task, by name; a task of ratio 0 is not read. rows.count is this host's.
-    """
-    streams, weights = [], []
-    for k, task in enumerate(bt.TASKS):
-        if ratio[task] == 0:
-            continue
-        ds = grain.MapDataset.source(Indices(sources[task])).seed(seed * 8 + k).shuffle().repeat(None)
-        encode = Encoder(task, sources[task], processor, rows.length, supervise, dropout, first_sentence)
-        # Split after encoding: chance goes by the example, whatever the number of hosts.
-        streams.append(
-            ds.random_map(encode)[host::hosts].to_iter_dataset(
-                grain.ReadOptions(num_threads=1, prefetch_buffer_size=16)
-            )
-        )
-        weights.append(ratio[task])
-    lengths = dict.fromkeys(PER_TOKEN, rows.length)
-    lengths |= {"pictures": rows.pictures, "images": rows.images, "example": rows.length // 4}
-    ds = grain.IterDataset.mix(streams, weights)
-    ds = FirstFitPackIterDataset(
-        ds, length_struct=lengths, num_packing_bins=rows.bins, seed=seed, shuffle_bins=True,
-        meta_features=("role", "supervised"),
-    )  # fmt: skip
-    precomputed = ratio["generation"] > 0 and "image_ids" in sources["generation"][0]
-    ds = ds.map(OpenPictures(sources, model, precomputed)).batch(rows.count, drop_remainder=True)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain reads absl flags; in a notebook nobody parsed them
-    if workers:
-        return ds.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return ThreadPrefetchIterDataset(ds, prefetch_buffer_size=2)
+
+def fingerprint(mixture: Mixture, encoder: Encoder) -> dict:
+    """What a position means something for: name -> value, comparable and readable."""
+    datasets = {
+        e.name: {
+            "kind": e.kind, "records": len(e.source), "content": e.source.fingerprint, "weight": e.weight,
+            "steps": list(e.steps),
+        }
+        for e in mixture.entries
+    }  # fmt: skip
+    tokenizer = hashlib.sha256(encoder.processor.tokenizer.backend.to_str().encode()).hexdigest()[:16]
+    return {
+        "datasets": datasets,
+        "ratio": mixture.ratio,
+        "seed": mixture.seed,
+        "rows": dataclasses.asdict(encoder.rows),
+        "examples": {"supervise": encoder.supervise, "dropout": encoder.dropout, "first": encoder.first},
+        "template": dataclasses.asdict(encoder.processor.template),
+        "tokenizer": tokenizer,
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("numpy", "pillow", "tokenizers", "grain")
+        },
+    }
 
 
 class RandomPictures:
     """Batches of pictures for the tokenizer's own training, a function of (seed, step) only; host h of `hosts`
-    makes the h-th part of each."""
+    makes the h-th part of each. sources: of generation; what is rotten gives its place to the next pick."""
 
-    def __init__(self, source, side: int, batch: int, seed: int, host: int = 0, hosts: int = 1):
-        self.source, self.side, self.batch, self.seed = source, side, batch, seed
-        self.own = slice(host * batch // hosts, (host + 1) * batch // hosts)
+    def __init__(self, sources: list, side: int, batch: int, seed: int, host: int = 0, hosts: int = 1):
+        self.sources, self.side, self.batch, self.seed = sources, side, batch, seed
+        self.own = range(host * batch // hosts, (host + 1) * batch // hosts)
+        self.ends = np.cumsum([len(source) for source in sources])
 
     def __getitem__(self, step: int) -> np.ndarray:  # uint8 [batch / hosts, side, side, 3]
-        rng = np.random.default_rng((self.seed, int(step)))
-        picks = rng.integers(len(self.source), size=self.batch)[self.own]
-        return np.stack([generation_image(self.source.image(int(i)), self.side) for i in picks])
+        return np.stack([self.pick(np.random.default_rng((self.seed, int(step), i))) for i in self.own])
+
+    def pick(self, rng: np.random.Generator, tries: int = 100) -> np.ndarray:
+        for left in reversed(range(tries)):
+            k = int(rng.integers(self.ends[-1]))
+            s = int(np.searchsorted(self.ends, k, side="right"))
+            try:
+                i = k - int(self.ends[s] - len(self.sources[s]))
+                return generation_image(self.sources[s].image(i), self.side)
+            except BAD:
+                if not left:
+                    raise
 
 
 def count_examples(batch: dict) -> dict:
     """Takes "examples" out of a batch: how many of each task it holds, and how many were truncated."""
-    codes = batch.pop("examples")
+    codes = batch.pop("examples")[:, DRAWN.index("code")]
     counts = {task: int((codes % bt.TRUNCATED == i + 1).sum()) for i, task in enumerate(bt.TASKS)}
     return counts | {"truncated": int((codes >= bt.TRUNCATED).sum())}

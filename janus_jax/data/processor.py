@@ -165,11 +165,7 @@ class Processor:
             spans += self._text_spans(text, marks)
             text, marks = "", []
             if piece == t.placeholder:
-                spans += [
-                    ([t.begin_of_image], bt.TEXT, 0),
-                    ([t.placeholder] * self.understanding_tokens, bt.PICTURE, 0),
-                    ([t.end_of_image], bt.TEXT, 0),
-                ]
+                spans += self.picture()
             elif piece is not None:
                 spans.append(([piece], bt.TEXT, supervised))
         return spans
@@ -219,6 +215,15 @@ class Processor:
         flags = [marks[i][1] for i in owner]
         cuts = [0, *(i for i in range(1, len(ids)) if flags[i] != flags[i - 1]), len(ids)]
         return [(ids[a:b], bt.TEXT, flags[a]) for a, b in itertools.pairwise(cuts) if b > a]
+
+    def picture(self) -> list[tuple]:
+        """Spans of one picture to understand."""
+        t = self.tokenizer
+        return [
+            ([t.begin_of_image], bt.TEXT, 0),
+            ([t.placeholder] * self.understanding_tokens, bt.PICTURE, 0),
+            ([t.end_of_image], bt.TEXT, 0),
+        ]
 
     def drawing(self, prompt: str) -> list[tuple]:
         """Spans up to and including begin_of_image of "draw this", BOS first, no system text."""

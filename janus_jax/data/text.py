@@ -3,7 +3,7 @@
 from janus_jax import batch as bt
 
 
-def encode(record: dict, index: int, processor, supervise: str) -> dict:
+def encode(record: dict, processor, supervise: str) -> dict:
     """record: {"text"}: BOS, text, EOS, all to be predicted; or {"messages"}: the chat template, of which
     `supervise` "answers" predicts the answers only, "all" everything but BOS."""
     t = processor.tokenizer

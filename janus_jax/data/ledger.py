@@ -1,0 +1,151 @@
+"""What was read of each data set: the shares seen beside those asked for, and every record that could not be used."""
+
+import json
+import math
+import pathlib
+
+import numpy as np
+
+from janus_jax.batch import TRUNCATED
+from janus_jax.data.mixture import Mixture
+from janus_jax.data.sources import SourceError
+
+SHOWN = 20  # bad records that are logged one by one; the rest are counted
+JUDGED = 1000  # records read before a share of bad ones says anything
+_CERTAIN = 4  # standard deviations: over a whole epoch, chance goes beyond about once in ten thousand runs
+
+
+class Ledger:
+    """Of one stage; the same on every process once settled.
+
+    say: takes a line of the log. listing: the file that lists all bad records, or None. most: the share of bad ones
+    above which a data set is refused.
+    """
+
+    def __init__(self, mixture: Mixture, say=print, listing=None, most: float = 0.01):
+        self.mixture, self.say, self.most = mixture, say, most
+        self.listing = pathlib.Path(listing) if listing else None
+        names = [e.name for e in mixture.entries]
+        self.reads = dict.fromkeys(names, 0)
+        self.bad = {name: {} for name in names}  # record -> cause
+        self.seen = {}  # phase -> int64 [entries, 3]: examples, tokens, truncated
+        self._mine = {}
+
+    def count(self, step: int, examples: np.ndarray):
+        """Adds a batch's examples (see pipeline.DRAWN) to what this process has seen."""
+        mine = self._mine.setdefault(self.mixture.phase(step), np.zeros((len(self.reads), 3), np.int64))
+        _, entry, _, _, code, tokens = examples.T
+        for k, weight in enumerate((np.ones_like(entry), tokens, code >= TRUNCATED)):
+            mine[:, k] += np.bincount(entry, weight, len(mine)).astype(np.int64)
+
+    def take(self) -> dict:
+        """What this process has seen since it was last asked; JSON holds it."""
+        mine, self._mine = {str(phase): counts.tolist() for phase, counts in self._mine.items()}, {}
+        return mine
+
+    def settle(self, everyone: list[dict]):
+        """Enters {"news": [(reads, bad), ...], "counts"} of all processes. Raises SourceError where too much is bad."""
+        found = []
+        for one in everyone:
+            for phase, counts in one["counts"].items():
+                self.seen[int(phase)] = self.seen.get(int(phase), 0) + np.array(counts, np.int64)
+            for reads, bad in one["news"]:
+                for entry, n in reads.items():
+                    self.reads[self.mixture.entries[int(entry)].name] += n
+                found += bad
+        self._enter(found)
+        for e in self.mixture.entries:
+            self._judge(e)
+
+    def _enter(self, found: list):
+        lines = []
+        for entry, index, cause, message in found:
+            e = self.mixture.entries[entry]
+            if index in self.bad[e.name]:
+                continue
+            self.bad[e.name][index] = cause
+            where, total = e.source.where(index), sum(map(len, self.bad.values()))
+            if total <= SHOWN:
+                self.say(f"skipped {e.name} {where}: {cause}: {message}")
+            if total == SHOWN:
+                self.say(f"(more bad records are only counted, and listed in {self.listing})")
+            line = {"dataset": e.name, "record": index, "where": where, "cause": cause, "message": message}
+            lines.append(json.dumps(line) + "\n")
+        if self.listing and lines:
+            old = set(self.listing.read_text("utf-8").splitlines(True)) if self.listing.is_file() else set()
+            with self.listing.open("a", encoding="utf-8") as file:  # a run that went on finds some again
+                file.writelines(line for line in lines if line not in old)
+
+    def _judge(self, e):
+        """A share is judged by the distinct records read: above `most` beyond chance, or `most` of the whole set."""
+        bad, records, reads = self.bad[e.name], len(e.source), self.reads[e.name]
+        read = min(reads, records)
+        expected = self.most * read
+        surely = len(bad) > expected + _CERTAIN * math.sqrt(expected) or len(bad) > self.most * max(records, JUDGED)
+        if reads < JUDGED or not surely:
+            return
+        causes = ", ".join(f"{n} {cause}" for cause, n in self.causes(e.name).items())
+        raise SourceError(
+            f"data.datasets.{e.name}: {len(bad)} of {read:,} records read (of {records:,}) cannot be used, more than "
+            f"data.max_bad_fraction {self.most:g} allows: {causes}. The list is in {self.listing or 'the log'}; mend or "
+            f"remove them (python -m janus_jax.data.check finds the rest), or allow more"
+        )
+
+    def causes(self, name: str) -> dict[str, int]:
+        """cause -> bad records of a data set, the most frequent first."""
+        causes = list(self.bad[name].values())
+        return {c: causes.count(c) for c in sorted(set(causes), key=lambda c: (-causes.count(c), c))}
+
+    def shares(self, phase: int) -> list[tuple]:
+        """(data set, kind, share asked, share of the examples seen, of the tokens, examples, truncated) in a phase."""
+        asked = self.mixture.asked(self.mixture.changes[phase])
+        seen = self.seen.get(phase, np.zeros((len(self.reads), 3), np.int64))
+        parts = seen / np.maximum(seen.sum(0), 1)
+        return [
+            (e.name, e.kind, asked.get(e.name, 0.0), parts[i, 0], parts[i, 1], int(seen[i, 0]), int(seen[i, 2]))
+            for i, e in enumerate(self.mixture.entries)
+        ]
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What to log: the bad records so far; and, where a kind has several data sets, each one's share of the
+        examples of this phase."""
+        out = {"bad_records": float(sum(map(len, self.bad.values())))}
+        shares = self.shares(self.mixture.phase(step - 1))
+        if len({kind for _, kind, asked, *_ in shares if asked}) < sum(asked > 0 for _, _, asked, *_ in shares):
+            out |= {f"share_{name}": float(seen) for name, _, asked, seen, *_ in shares if asked}
+        return out
+
+    def report(self) -> list[str]:
+        """Lines: of each phase, what was asked of each data set and what was seen; what was bad."""
+        out = []
+        for phase in sorted(self.seen):
+            first, *later = [*self.mixture.changes[phase:], None][:2]
+            until = f" to {later[0]}" if later and later[0] is not None else ""
+            out.append(f"  data from step {first}{until}:" + " " * 18 + "asked    seen  tokens  examples  truncated")
+            out += [
+                f"    {name:<28} {kind:<14} {asked:7.3%} {seen:7.3%} {tokens:7.3%} {n:9,} {cut:9,}"
+                for name, kind, asked, seen, tokens, n, cut in self.shares(phase)
+                if asked or n
+            ]
+        for name, found in self.bad.items():
+            if found:
+                causes = ", ".join(f"{n} {cause}" for cause, n in self.causes(name).items())
+                out.append(f"  {name}: {len(found)} records could not be used: {causes}; listed in {self.listing}")
+        return out
+
+    def state(self) -> dict:
+        """JSON holds it, by name: another mixture finds its own."""
+        bad = {name: [[i, cause] for i, cause in found.items()] for name, found in self.bad.items()}
+        names = [e.name for e in self.mixture.entries]
+        seen = {str(p): dict(zip(names, counts.tolist())) for p, counts in self.seen.items()}
+        return {"reads": self.reads, "bad": bad, "seen": seen}
+
+    def set_state(self, state: dict):
+        names = [e.name for e in self.mixture.entries]
+        self.reads = {name: state["reads"].get(name, 0) for name in names}
+        self.bad = {name: {i: cause for i, cause in state["bad"].get(name, ())} for name in names}
+        self.seen = {
+            int(p): np.array([counts.get(name, [0] * 3) for name in names], np.int64)
+            for p, counts in state["seen"].items()
+        }
+        self._mine = {}
