@@ -13,6 +13,7 @@ import types
 
 from janus_jax.data import catalog, command, forecast, report, workers
 from janus_jax.data.lanes import Encoder
+from janus_jax.data.pipeline import Rows
 from janus_jax.data.processor import Processor, Template
 from janus_jax.data.sheet import sheet
 from janus_jax.data.sources import SourceError
@@ -21,11 +22,8 @@ from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.model.config import janus_1_3b
 
 VOCABULARY = 16384  # of a tokenizer learned from the data where none is named
-# Without a config: the released models' context, as many pictures as fit.
-PLAIN = types.SimpleNamespace(
-    supervise="all", condition_dropout=0.0, first_sentence=0.0,
-    rows=types.SimpleNamespace(count=1, length=4096, pictures=7, images=7),
-)  # fmt: skip
+# Without a config: rows of the released models' context, and as many pictures as fit.
+PLAIN = types.SimpleNamespace(supervise="all", rows=Rows(count=1, length=4096, pictures=7, images=6))
 
 
 def check(lines: dict, experiment, stages: list[str], options, say=print) -> dict:
@@ -70,7 +68,7 @@ def unusable(out: dict) -> int:
 
 def _draws(line, stage, name: str) -> bool:
     """Whether stage `name` draws from a data set."""
-    return vars(stage.ratio)[line.kind] > 0 and (not line.stages or name in line.stages)
+    return vars(stage.ratio)[line.kind] > 0 and line.weight > 0 and (not line.stages or name in line.stages)
 
 
 def _stage_of(line, experiment, stages: list[str]):
@@ -79,21 +77,29 @@ def _stage_of(line, experiment, stages: list[str]):
 
 
 def _processor(experiment, opened: dict, directory: str) -> tuple[Processor, str]:
-    directory = directory or (experiment.tokenizer if experiment else "")
     template = experiment.template if experiment else Template()
     model = experiment.model if experiment else janus_1_3b()
     counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
-    if directory:
-        tokenizer, note = Tokenizer.load(directory), f"lengths in tokens of {directory}"
-    else:
-        vocabulary = experiment.model.transformer.vocabulary if experiment else VOCABULARY
+    named = directory or (experiment.tokenizer if experiment else "")
+    if named and (directory or (pathlib.Path(named) / "tokenizer.json").is_file()):
+        tokenizer, note = Tokenizer.load(named), f"lengths in tokens of {named}"
+    else:  # a later stage's tokenizer is often not there yet when its data is looked at
+        vocabulary = model.transformer.vocabulary if experiment else VOCABULARY
         tokenizer = catalog.learn_tokenizer(list(opened.values()), template, vocabulary)
-        note = f"lengths in tokens of a byte-level BPE of {len(tokenizer):,} ids, learned from these data (--tokenizer)"
+        why = f"there is no {named}/tokenizer.json, so " if named else ""
+        note = (
+            f"{why}lengths are in tokens of a byte-level BPE of {len(tokenizer):,} ids learned from these data; "
+            "--tokenizer=DIR names another"
+        )
     return Processor(tokenizer, template, *counts), note
 
 
 def _forecast(lines: dict, found: dict, name: str, experiment, say) -> list:
     stage = experiment.stages[name]
+    others = [n for n, d in experiment.data.datasets.items() if _draws(d, stage, name) and n not in lines]
+    if others:
+        say(f"\n{name}: no forecast, since it draws from {', '.join(others)} as well: leave out --dataset")
+        return []
     drawn = {n: line for n, line in lines.items() if _draws(line, stage, name) and found[n].good}
     left = [n for n, line in lines.items() if _draws(line, stage, name) and not found[n].good]
     if left:
@@ -113,7 +119,8 @@ def _save(directory: pathlib.Path, out: dict, found: dict, parts: list, say):
     bad = [{"dataset": name} | line for name, s in found.items() for line in s.bad]
     (directory / "rotten.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bad))
     names = ["report.json", "rotten.jsonl"]
-    if any(s.good for s in found.values()):
+    parts = [part for part in parts if part[1].good]
+    if parts:
         sheet(parts).save(directory / "samples.png")
         names.append("samples.png")
     say(f"\n{', '.join(names)} in {directory}")

@@ -5,6 +5,7 @@ Reading a config imports its schema and with it JAX (no device is touched); data
 
 import dataclasses
 import sys
+from logging import Formatter
 
 from janus_jax.data import catalog
 from janus_jax.data.sources import KINDS, Dataset, SourceError
@@ -75,7 +76,7 @@ def opened(line: Dataset, experiment):
 def start(main, define):
     """Runs a command: `define(flags)` defines its own flags, `main(flags, overrides)` gives the exit code. 2: the
     flags or the config; 3: the data; 1: anything else that a user can mend, as one message and no trace."""
-    from absl import app, flags
+    from absl import app, flags, logging
 
     define_flags(flags.FLAGS)
     define(flags.FLAGS)
@@ -86,11 +87,14 @@ def start(main, define):
         argv, overrides = split_flags(argv)
 
     def run(rest):
+        logging.set_verbosity(logging.INFO)  # what data sets leave out, and which files are copies
+        logging.get_absl_handler().setFormatter(Formatter("%(message)s"))
         try:
             if rest[1:]:
                 raise CommandError(f"unknown arguments {rest[1:]}; --help lists the flags")
             sys.exit(main(flags.FLAGS, overrides))
         except (ValueError, OSError, ImportError) as error:
+            # ConfigError by name: its module needs JAX, and is not there where no config is read.
             usage = isinstance(error, CommandError) or type(error).__name__ == "ConfigError"
             _end(2 if usage else UNUSABLE if isinstance(error, SourceError) else 1, error)
         except KeyboardInterrupt:

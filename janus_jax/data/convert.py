@@ -17,12 +17,13 @@ import os
 import pathlib
 
 from janus_jax.data import command, workers
+from janus_jax.data.formats.array_record import MANIFEST
 from janus_jax.data.shards import Job, write_file, write_shard
-from janus_jax.data.sources import SourceError
+from janus_jax.data.sources import Dataset, SourceError
 
 RECORDS = 5000  # of a shard, where their number is not given
 JUDGED = 1000  # records: before so many are read, no share of bad ones stops the command
-MANIFEST, ROTTEN = "convert.json", "rotten.jsonl"
+ROTTEN = "rotten.jsonl"
 
 
 def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
@@ -73,7 +74,7 @@ def _found(job: Job) -> dict[int, dict]:
     """The complete shards of an earlier command, after checking that it was this one's; else writes who we are."""
     path, identity = job.out / MANIFEST, job.identity()
     if not path.is_file():
-        strange = sorted(p.name for p in job.out.iterdir())
+        strange = sorted(p.name for p in job.out.iterdir() if p.suffix != ".partial")
         if strange:
             raise SourceError(
                 f"{job.out}: holds {strange[0]}{' and more' * (len(strange) > 1)}, but no {MANIFEST}; choose an empty "
@@ -146,6 +147,14 @@ def define(into):
     flags.DEFINE_float("max_bad", 0.01, "Share of records that may be unusable.", 0, 1, flag_values=into)
 
 
+def opened(line: Dataset, experiment):
+    """The source of a data set that has files. Raises SourceError, CommandError."""
+    source = command.opened(line, experiment)
+    if not hasattr(source, "portable"):
+        raise command.CommandError(f"{line.path}: is drawn as it is read; there are no files to convert")
+    return source
+
+
 def main(f, overrides: dict[str, str]) -> int:
     lines, experiment = command.chosen(f, overrides)
     if len(lines) > 1:
@@ -153,11 +162,7 @@ def main(f, overrides: dict[str, str]) -> int:
             f"--dataset: name one of {', '.join(lines)}; a directory holds one data set"
         )
     ((name, line),) = lines.items()
-    source = command.opened(line, experiment)
-    if not hasattr(source, "portable"):
-        raise command.CommandError(
-            f"{line.path}: its pictures are drawn as they are read; there is no file to convert"
-        )
+    source = opened(line, experiment)
     shards = f.shards or -(-len(source) // RECORDS)
     job = Job(source, line.kind, pathlib.Path(f.out), f.name or name, shards, f.max_side)
     manifest = convert(job, f.processes, f.max_bad)

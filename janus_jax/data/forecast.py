@@ -7,8 +7,11 @@ from janus_jax.data.lanes import AHEAD
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.packing import choose
 
-STEPS = 40  # that are simulated of each phase of a stage
-LANES = 16  # rows of a simulated step: each row is packed by itself
+LANES = 8  # rows of a simulated step: each row is packed by itself
+WARM, STEPS = (
+    20,
+    120,
+)  # simulated steps of a phase, those before what waits has its lasting make-up not counted
 
 
 def forecast(lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
@@ -18,7 +21,11 @@ def forecast(lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
     SourceError as `Mixture` does.
     """
     sizes = {name: _sizes(surveys[name], stage.rows) for name in lines}
-    entries = [Entry(name, line.kind, sizes[name], line.weight, line.steps) for name, line in lines.items()]
+    entries = [
+        Entry(name, line.kind, sizes[name], line.weight, line.steps)
+        for name, line in lines.items()
+        if sizes[name]
+    ]
     mixture = Mixture(entries, vars(stage.ratio), seed, LANES, stage.steps)
     ends = [*mixture.changes[1:], stage.steps]
     return [
@@ -34,43 +41,48 @@ def _sizes(survey, rows) -> list[tuple]:
 
 
 def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: dict) -> dict:
-    rows, drawn, used = stage.rows, {entry.name: [] for entry in mixture.entries}, 0
+    entries, count, simulated = mixture.entries, stage.rows.count, LANES * STEPS
+    drawn = [[] for _ in entries]
     for lane in range(LANES):
-        kinds, since, waiting = [0] * 3, [0] * len(mixture.entries), []
-        for _ in range(STEPS):
-            while sum(size[0] for _, size in waiting) < AHEAD * rows.length:
-                entry = mixture.choose(lane, phase, kinds, since)
-                source = mixture.entries[entry].source
-                position = lane + LANES * since[entry]
-                waiting.append((entry, source[mixture.index(entry, position)]))
-                kinds[TASKS.index(mixture.entries[entry].kind)] += 1
-                since[entry] += 1
-            picks = choose([size[:3] for _, size in waiting], rows.length, rows.pictures, rows.images)
-            for i in reversed(picks):
-                entry, size = waiting.pop(i)
-                drawn[mixture.entries[entry].name].append(size)
-                used += size[0]
-    per_step = {name: len(of) / (LANES * STEPS) * rows.count for name, of in drawn.items()}
-    sums = {name: np.array(of).reshape(-1, 5).sum(axis=0) for name, of in drawn.items()}
-    total, asked = sum(sums.values()), mixture.asked(first)
-    shares = {
-        name: {
-            "kind": mixture.entries[i].kind, "examples_asked": asked[name],
-            "examples": len(drawn[name]) / max(sum(map(len, drawn.values())), 1), "tokens": float(s[0] / total[0]),
-            "text": float(s[3] / max(total[3], 1)), "predicted": float(s[4] / max(total[4], 1)),
-            "examples_a_step": per_step[name], **_epoch(surveys[name], per_step[name], end - first, rows.count),
-        }
-        for i, (name, s) in enumerate(sums.items())
-        if name in asked
-    }  # fmt: skip
+        for entry, size in _lane(mixture, phase, lane, stage.rows):
+            drawn[entry].append(size)
+    sums = [np.array(sizes).reshape(-1, 5).sum(axis=0) for sizes in drawn]
+    tokens, _, _, text, predicted = total = np.maximum(sum(sums), 1)
+    examples, asked, datasets = sum(map(len, drawn)), mixture.asked(first), {}
+    for e, of, s in zip(entries, drawn, sums):
+        if e.name not in asked:
+            continue
+        a_step = len(of) / simulated * count
+        datasets[e.name] = {
+            "kind": e.kind, "examples_asked": asked[e.name], "examples": len(of) / examples,
+            "tokens": float(s[0] / tokens), "text": float(s[3] / text), "predicted": float(s[4] / predicted),
+            "examples_a_step": a_step, **_epoch(surveys[e.name], a_step, end - first, count),
+        }  # fmt: skip
     return {
-        "steps": [first, end], "full": used / (LANES * STEPS * rows.length), "examples_a_step": sum(per_step.values()),
-        "asked_a_step": stage.batch_size, "datasets": shares,
+        "steps": [first, end], "full": float(total[0] / (simulated * stage.rows.length)),
+        "examples_a_step": examples / simulated * count, "asked_a_step": stage.batch_size, "datasets": datasets,
     }  # fmt: skip
+
+
+def _lane(mixture: Mixture, phase: int, lane: int, rows):
+    """(number of the entry, its size) of all that STEPS rows of one lane hold, as `lanes.Lane` fills them."""
+    rng, kinds, since, waiting = np.random.default_rng(lane), [0] * 3, [0] * len(mixture.entries), []
+    for step in range(WARM + STEPS):
+        while sum(size[0] for _, size in waiting) < AHEAD * rows.length:
+            entry = mixture.choose(lane, phase, kinds, since)
+            source = mixture.entries[entry].source
+            waiting.append((entry, source[rng.integers(len(source))]))
+            kinds[TASKS.index(mixture.entries[entry].kind)] += 1
+            since[entry] += 1
+        picks = choose([size[:3] for _, size in waiting], rows.length, rows.pictures, rows.images)
+        taken = [waiting.pop(i) for i in reversed(picks)]
+        if step >= WARM:
+            yield from taken
 
 
 def _epoch(survey, a_step: float, steps: int, count: int) -> dict:
-    """How far the usable records of a whole data set go."""
+    """How far the usable records of a whole data set go. rows_an_epoch: rows, of all data sets together, until this
+    one has been drawn once."""
     usable = survey.total * len(survey.good) / max(survey.looked, 1)
     steps_an_epoch = usable / a_step if a_step else None
     return {

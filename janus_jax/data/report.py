@@ -110,7 +110,7 @@ def _repeats(d: dict) -> list[str]:
     ):
         groups = d[name]["groups"]
         if groups:
-            out.append(f"{title}, {d[name]['count']:,} in {len(groups):,} groups")
+            out.append(f"{title}, {d[name]['count']:,} in {d[name]['total']:,} groups")
             out += _indent(_cut([" = ".join(_few(group)) for group in groups], d[name]["total"]))
     if d["crowded"]:
         out.append(f"{d['crowded']:,} pictures on plain backgrounds were not compared with all others")
