@@ -72,6 +72,8 @@ def detect(path: str) -> str:
         found = {format for name in names for suffix, format in _SUFFIXES.items() if name.endswith(suffix)}
         if len(found) == 1:
             return found.pop()
+        if "array_record" in found:
+            return "array_record"  # beside the shards lie the lists that the conversion wrote
         if found:
             raise SourceError(
                 f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a pattern"
