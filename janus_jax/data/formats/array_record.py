@@ -2,11 +2,15 @@
 
 import bisect
 import itertools
+import json
+import os
 
 import msgpack
 
 from janus_jax.data.formats.files import Files, inside, refuse
 from janus_jax.data.sources import RecordError
+
+MANIFEST = "convert.json"  # says whether a conversion came to its end
 
 
 class ArrayRecords:
@@ -18,7 +22,7 @@ class ArrayRecords:
         from grain.sources import ArrayRecordDataSource
 
         self.files = Files(path, (".array_record", ".arrayrecord"))
-        counts, problems = [], []
+        counts, problems = [], _unfinished(self.files.paths)
         for name, file in zip(self.files.names, self.files.paths):
             try:
                 reader = ArrayRecordReader(file)
@@ -58,6 +62,25 @@ class ArrayRecords:
 
     def __repr__(self):
         return f"ArrayRecords({self.files!r}, {len(self)} records, {self.fingerprint})"
+
+
+def _unfinished(paths: list[str]) -> list[str]:
+    """The directories among those of `paths` in which a conversion was stopped before its end."""
+    out = []
+    for directory in sorted({os.path.dirname(path) for path in paths}):
+        try:
+            with open(os.path.join(directory, MANIFEST), encoding="utf-8") as file:
+                complete = json.load(file)["complete"]
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            out.append(f"{directory}/{MANIFEST}: cannot be read ({error!r}); convert again")
+            continue
+        if not complete:
+            out.append(
+                f"{directory}: its conversion was stopped; start the same janus_jax.data.convert again"
+            )
+    return out
 
 
 def _no_map(data: bytes) -> str:
