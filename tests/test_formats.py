@@ -277,7 +277,9 @@ def test_damaged_shards_are_refused_by_name(tmp_path, caplog):
         assert why in message
     (root / "5.tar").write_bytes(b"")
     assert "5.tar: is empty (0 bytes)" in refusal(root)
-    (tmp_path / "a.array_record").write_bytes(b"no")
+    (tmp_path / "a.array_record").write_bytes(
+        (array_record(tmp_path, 12) / "x-00000-of-00002.array_record").read_bytes()[:-9999]
+    )
     assert "a.array_record: cannot be read as ArrayRecord" in refusal(tmp_path / "a.array_record")
 
 

@@ -20,13 +20,13 @@ class Folder:
     def __init__(self, path: str, names: str = ""):
         """names: what the classes are called, see Names. Raises SourceError."""
         self.root, self._names = os.path.realpath(os.path.expanduser(path)), Names(names)
-        entries = _scan(self.root, path)
+        entries = _scan(self.root)
         folders = [e.name for e in entries if e.is_dir()]
         loose = [e for e in entries if _is_picture(e.name) and e.is_file()]
         self._classes = [] if loose else folders
         files, classes, beside = [], [], []
         for c, folder in enumerate(self._classes or [""]):
-            inner = _scan(os.path.join(self.root, folder), path) if folder else entries
+            inner = _scan(os.path.join(self.root, folder)) if folder else entries
             present = {e.name for e in inner}
             for name in filter(_is_picture, (e.name for e in inner)):
                 stem = name[: name.rindex(".")]
@@ -58,9 +58,7 @@ class Folder:
             )
         if not loose:
             return
-        mixed = [
-            f for f in folders if any(_is_picture(e.name) for e in _scan(os.path.join(self.root, f), path))
-        ]
+        mixed = [f for f in folders if any(_is_picture(e.name) for e in _scan(os.path.join(self.root, f)))]
         if mixed:
             raise SourceError(
                 f"{path}: has pictures ({loose[0]}, ...) and folders of pictures ({mixed[0]}, ...): captions beside "
@@ -119,9 +117,9 @@ def _is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURES)
 
 
-def _scan(folder: str, path: str) -> list:
+def _scan(folder: str) -> list:
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        raise SourceError(f"{path}: {folder}: {error.strerror}; give a folder that can be read") from None
+        raise SourceError(f"{folder}: {error.strerror}; give a folder that can be read") from None
