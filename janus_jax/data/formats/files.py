@@ -12,7 +12,8 @@ import numpy as np
 from janus_jax.data.sources import RecordError, SourceError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-_OPEN = 256  # descriptors a process keeps; more files than that are opened for each read
+# Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each read.
+_OPEN = 64
 _THREADS = 16  # that look at files: network disks answer slowly
 _EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
 _HEAD = 64 * 1024  # bytes at either end that tell large files apart
