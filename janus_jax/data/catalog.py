@@ -2,7 +2,7 @@
 
 import os
 
-from janus_jax.data import shapes, tokenizer
+from janus_jax.data import image_ids, shapes, tokenizer
 from janus_jax.data.formats.array_record import ArrayRecords
 from janus_jax.data.formats.files import PICTURES
 from janus_jax.data.formats.folder import Folder
@@ -43,7 +43,8 @@ def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=Non
     for name, dataset in datasets.items():
         if needed is None or name in needed:
             try:
-                sources[name] = open_dataset(dataset, side, seed)
+                source = open_dataset(dataset, side, seed)
+                sources[name] = image_ids.attach(source, dataset.image_ids) if dataset.image_ids else source
             except (SourceError, ImportError) as error:
                 problems.append(f"data.datasets.{name}: {error}")
     if problems:
@@ -52,7 +53,8 @@ def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=Non
 
 
 def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
-    """The source of one line of a config. Raises SourceError, ImportError for an extra that is not installed."""
+    """The source of one line of a config, without its image_ids. Raises SourceError, ImportError for an extra that is
+    not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     preset, _, rest = dataset.path.partition(":")

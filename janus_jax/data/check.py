@@ -36,7 +36,7 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
     for name, line in lines.items():
         try:
             opened[name] = command.opened(line, experiment)
-        except SourceError as error:
+        except (SourceError, ImportError) as error:  # ImportError: a format's package is not installed
             closed[name] = Survey(name, line.kind, line.path, closed=str(error))
     processor, note = _processor(experiment, opened, options.tokenizer)
     say(note)

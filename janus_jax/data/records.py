@@ -53,9 +53,13 @@ class Records:
             self._of_kind(reader.pictured())
         if dataset.min_side or dataset.score:
             self._filter()
-        d = dataset
+        d, of = dataset, lambda *facts: hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         options = d.kind, d.prompt, d.caption, d.min_side, d.score, d.min_score, len(self)
-        self.fingerprint = hashlib.sha256(repr((reader.fingerprint, options)).encode()).hexdigest()[:16]
+        self.fingerprint = of(reader.fingerprint, options)
+        # Of pictures and their order alone: stored image_ids outlive another prompt.
+        self.pictures_fingerprint = of(
+            reader.fingerprint, d.kind, d.min_side, d.score, d.min_score, len(self)
+        )
 
     def __len__(self):
         return len(self.reader) if self._kept is None else len(self._kept)

@@ -25,11 +25,13 @@ def summary(survey: Survey, source, length: int) -> dict:
     sizes = np.array([size for record in good for size in record.sizes]).reshape(-1, 2)
     if len(sizes):
         files = collections.Counter(file for record in good for file in record.files)
+        unusual = _unusual(good, source)
         longest = np.histogram(sizes.max(axis=1), [*EDGES, np.inf])[0]
         out["pictures"] = {
             "count": len(sizes), "width": _spread(sizes[:, 0]), "height": _spread(sizes[:, 1]),
             "aspect": _spread(sizes[:, 0] / sizes[:, 1]), "longest_side": dict(zip(map(str, EDGES), longest.tolist())),
-            "files": dict(files.most_common()), "unusual": _unusual(good, source),
+            "files": dict(files.most_common()), "unusual": unusual[:KEPT],
+            "unusual_count": len(unusual),
         }  # fmt: skip
     if good:
         tokens = np.array([record.tokens for record in good])
@@ -84,7 +86,10 @@ def _pictures(p: dict) -> list[str]:
         span = f"{names[k]} to {int(names[k + 1]) - 1}" if names[k + 1] else f"{names[k]} and more"
         out.append(f"  longest side {span:>14} {n:>9,} {'#' * -(-BAR * n // most)}".rstrip())
     if p["unusual"]:
-        out += [f"unusual, and used: {len(p['unusual']):,} pictures", *_indent(_cut(p["unusual"]))]
+        out += [
+            f"unusual, and used: {p['unusual_count']:,} pictures",
+            *_indent(_cut(p["unusual"], p["unusual_count"])),
+        ]
     return out
 
 
@@ -126,7 +131,7 @@ def _unusual(good: list, source) -> list[str]:
             why += [f"only {width}x{height}"] * (max(width, height) < SMALL)
             why += [file] * (file.split()[-1] not in USUAL)
             out += [f"{source.where(record.index)}: {', '.join(why)}"] if why else []
-    return out[:KEPT]
+    return out
 
 
 def _duplicates(good: list, source) -> dict:
