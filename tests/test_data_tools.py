@@ -164,10 +164,9 @@ def stage(**changes):
 
 
 def looked(kind: str, total: int, text: int, pictures: int = 0, images: int = 0) -> survey.Survey:
-    tokens = text, 100 * pictures, 100 * images
-    record = survey.Record(
-        0, [], [], [], [], b"", tokens, text // 2 + 100 * images, (pictures, images), False
-    )
+    tokens = text + 100 * (pictures + images)
+    example = survey.Example(tokens, pictures, images, text, text // 2 + 100 * images, False)
+    record = survey.Record(0, [], [], [], [], b"", {"second": example})
     return survey.Survey("", kind, "", total=total, looked=10, good=[record] * 10)
 
 
@@ -180,7 +179,7 @@ def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
         "see": looked("understanding", 1000, 50, pictures=1), "read": looked("text", 500, 100),
         "draw": looked("generation", 4000, 20, images=1), "late": looked("generation", 4000, 20, images=1),
     }  # fmt: skip
-    first, second = forecast.forecast(lines, surveys, stage(), 0)
+    first, second = forecast.forecast("second", lines, surveys, stage(), 0)
     assert (first["steps"], second["steps"]) == ([0, 60], [60, 100]) and "late" not in first["datasets"]
     for phase in (first, second):
         assert 0.2 < phase["full"] <= 1
@@ -202,7 +201,7 @@ def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
 
 def test_forecast_says_what_a_stage_lacks():
     with pytest.raises(SourceError, match="understanding"):
-        forecast.forecast({"read": Dataset("text", "")}, {"read": looked("text", 9, 9)}, stage(), 0)
+        forecast.forecast("second", {"read": Dataset("text", "")}, {"read": looked("text", 9, 9)}, stage(), 0)
 
 
 def test_shards_hold_the_fields_and_the_files_as_they_are_and_read_back(plain, tmp_path):

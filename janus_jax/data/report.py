@@ -16,7 +16,8 @@ USUAL = ("RGB", "L", "P", "RGBA", "drawn")  # modes of files; others are scaled 
 
 
 def summary(survey: Survey, source, length: int) -> dict:
-    """A survey as plain data. source: names records by `where`; length: a row's tokens."""
+    """A survey as plain data. source: names records by `where`; length: a row's tokens in the first
+    stage that draws them, whose examples' lengths are told."""
     good = survey.good
     out = {
         "kind": survey.kind, "path": survey.path, "records": survey.total, "looked_at": survey.looked,
@@ -34,10 +35,10 @@ def summary(survey: Survey, source, length: int) -> dict:
             "unusual_count": len(unusual),
         }  # fmt: skip
     if good:
-        tokens = np.array([record.tokens for record in good])
+        of = [next(iter(record.examples.values())) for record in good]
         out["tokens"] = {
-            "text": _spread(tokens[:, 0]), "all": _spread(tokens.sum(axis=1)), "cut": sum(r.cut for r in good),
-            "predicted": float(np.mean([record.predicted for record in good])), "row": length,
+            "text": _spread(np.array([e.text for e in of])), "all": _spread(np.array([e.tokens for e in of])),
+            "cut": sum(e.cut for e in of), "predicted": float(np.mean([e.predicted for e in of])), "row": length,
         }  # fmt: skip
         out["duplicates"] = _duplicates(good, source)
     return out
