@@ -97,7 +97,10 @@ class Records:
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         rest = {name: value for name, value in raw.items() if name not in ("image", "images", "file_name")}
-        return {"image": files[0] if len(files) == 1 else files, **rest} if files else rest
+        listed = any(
+            isinstance(raw.get(name), list) for name in ("image", "images")
+        )  # a list of one tells a document
+        return {"image": files if listed else files[0], **rest} if files else rest
 
     def where(self, i) -> str:
         return self.reader.where(self._index(i))
