@@ -1,4 +1,4 @@
-"""Thousands of pictures, some of them rotten: counted exactly, listed, replaced alike everywhere, refused beyond 1 %."""
+"""Thousands of pictures, some rotten: counted exactly, listed, replaced alike everywhere, refused beyond 1 %."""
 
 import io
 import json
@@ -145,7 +145,7 @@ def test_a_source_that_has_gone_ends_the_run(one_percent, tmp_path):
     (tmp_path / "records.jsonl").write_bytes((one_percent[0] / "records.jsonl").read_bytes())
     iterator = batches(tmp_path)
     with pytest.raises(
-        SourceError, match="mine: 100 records in a row cannot be used, the last of them: .*no such file"
+        SourceError, match=r"mine: 100 records in a row cannot be used, the last of them: .*no such file"
     ):
         next(iterator)
     iterator.close()
