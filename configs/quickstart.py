@@ -41,7 +41,8 @@ def get_config() -> ConfigDict:
         "data": {"datasets": {
             "questions": {"kind": "understanding", "path": "shapes:"},
             "sentences": {"kind": "text", "path": "shapes:"},
-            "scenes": {"kind": "generation", "path": "shapes:"},
+            "scenes": {"kind": "generation", "path": "shapes:", "stages": ("stage1", "stage2", "stage3")},
+            "pictures": {"kind": "generation", "path": "shapes:pictures", "stages": ("stage0",)},
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stage0": {

@@ -220,6 +220,7 @@ def _data_problems(experiment: Experiment) -> list[str]:
     )
     if not 0 <= data.max_bad_fraction <= 1:
         problems.append(f"data.max_bad_fraction is {data.max_bad_fraction}: a share lies in [0, 1]")
+    stages = ["stage0"] * bool(experiment.stage0) + list(experiment.stages)
     for name, d in data.datasets.items():
         path = f"data.datasets.{name}"
         problems += _name(f"{path}.kind", d.kind, TASKS) + _name(f"{path}.format", d.format, ("", *FORMATS))
@@ -229,7 +230,7 @@ def _data_problems(experiment: Experiment) -> list[str]:
         problems += (
             [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
         )
-        problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, experiment.stages)]
+        problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, stages)]
         if d.image_ids and d.kind != "generation":
             problems.append(
                 f"{path}.image_ids is {d.image_ids!r}: only pictures to draw have ids, its kind is {d.kind}"
@@ -240,8 +241,12 @@ def _data_problems(experiment: Experiment) -> list[str]:
             )
     if problems:
         return problems
+    if experiment.stage0 and not any(d.kind == "generation" for d in data.of("stage0").values()):
+        problems.append(
+            "stage0: draws no data.datasets of kind 'generation', and its tokenizer learns from pictures"
+        )
     for name, stage in experiment.stages.items():
-        lines = {n: d for n, d in data.datasets.items() if not d.stages or name in d.stages}
+        lines = data.of(name)
         if "generation_encoder" in stage.trainable and any(d.image_ids for d in lines.values()):
             problems.append(
                 f"stages.{name}.trainable has generation_encoder: training it would change the ids that are stored; "

@@ -58,6 +58,10 @@ def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
     not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
+    if not dataset.path:
+        raise SourceError(
+            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji: and a name"
+        )
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
         return _preset(preset, rest, dataset.kind, side, seed)

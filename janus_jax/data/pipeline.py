@@ -191,10 +191,19 @@ def fingerprint(mixture: Mixture, encoder: Encoder) -> dict:
         "examples": {"supervise": encoder.supervise, "dropout": encoder.dropout, "first": encoder.first},
         "template": dataclasses.asdict(encoder.processor.template),
         "tokenizer": tokenizer,
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("numpy", "pillow", "tokenizers", "grain")
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that make a row's numbers."""
+    out = {}
+    for name in ("numpy", "pillow", "tokenizers", "grain", "cykooz.resizer"):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = "not installed"
+    return out
 
 
 class RandomPictures:
