@@ -11,9 +11,9 @@ from janus_jax.model import config as model_config
 # Rows: the batch size is read as examples, and the rows hold about as many, of a length that packing fills. Taken for
 # that: 686 tokens an example of understanding (576 of the picture, 110 of text), 616 of generation (576 + 40),
 # log-normal spread of the text. 256 examples are 162 k tokens. By simulated packing a step has 253 of
-# them in 64 rows of 2560 (97.8 % full): four in a row, whatever their text. A row for each of 128 devices would
-# be two in a row, 89.0 % full with 253 examples at 1408: on GPUs 64 rows and tensor = 2 do better (figures in stage1.py).
-# TPUs keep 128 rows: a 4x4x8 slice has no axis of 2 chips, and tensor = 4 was not compared.
+# them in 64 rows of 2560 (97.8 % full): four in a row, whatever their text. A row for each of 128 devices
+# would be two in a row, 89.0 % full with 253 examples at 1408: on GPUs 64 rows and tensor = 2 do better (figures in
+# stage1.py). TPUs keep 128 rows: a 4x4x8 slice has no axis of 2 chips, and tensor = 4 was not compared.
 # Mesh: fsdp inside a node or over a slice; `data` copies the weights over nodes. The frozen model is 8 GB, the
 # trained part's weights, moments and gradients 0.8 GB; divided by fsdp either is small.
 # mesh: data, fsdp, tensor. rows: count, length, pictures to understand and to generate in each.
