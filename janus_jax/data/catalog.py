@@ -25,16 +25,18 @@ _READERS = {
 PRESETS = ("shapes", "emoji")
 
 
-def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=None) -> dict[str, Source]:
+def open_datasets(
+    datasets: dict[str, Dataset], side: int, seed: int, needed=None, resized: int = 0
+) -> dict[str, Source]:
     """Name -> source, for the names in `needed` (None: all). Raises SourceError with the problems of all of them.
 
-    side, seed: pixels and order of the presets' drawn pictures.
+    side, seed: pixels and order of the presets' drawn pictures. resized: see Records.
     """
     sources, problems = {}, []
     for name, dataset in datasets.items():
         if needed is None or name in needed:
             try:
-                sources[name] = open_dataset(dataset, side, seed)
+                sources[name] = open_dataset(dataset, side, seed, resized)
             except (SourceError, ImportError) as error:
                 problems.append(f"data.datasets.{name}: {error}")
     if problems:
@@ -42,8 +44,10 @@ def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=Non
     return sources
 
 
-def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
-    """The source of one line of a config. Raises SourceError, ImportError for an extra that is not installed."""
+def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> Source:
+    """The source of one line of a config; resized: see Records.
+
+    Raises SourceError, ImportError for an extra that is not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     preset, _, rest = dataset.path.partition(":")
@@ -51,7 +55,7 @@ def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
         return _preset(preset, rest, dataset.kind, side, seed)
     if dataset.images and not os.path.isdir(dataset.images):
         raise SourceError(f"images: no folder {dataset.images}; give the folder of the pictures")
-    return Records(_READERS[dataset.format or detect(dataset.path)](dataset), dataset)
+    return Records(_READERS[dataset.format or detect(dataset.path)](dataset), dataset, resized)
 
 
 def detect(path: str) -> str:

@@ -215,7 +215,7 @@ class RandomPictures:
             s = int(np.searchsorted(self.ends, k, side="right"))
             try:
                 i = k - int(self.ends[s] - len(self.sources[s]))
-                return generation_image(self.sources[s].image(i), self.side)
+                return generation_image(self.sources[s].image(i), self.side, fast=True)
             except BAD:
                 if not left:
                     raise
