@@ -92,7 +92,7 @@ class Records:
 
     def portable(self, i) -> dict:
         """The raw fields of record `i` with the pictures' files as bytes in "image" (one, or a list, None where a
-        document has text): what conversion to another format stores. Raises RecordError, OSError."""
+        document has text): what conversion to another format stores. Raises RecordError."""
         raw = self._raw(i)
         try:
             files = [None if ref is None else self._bytes(ref) for ref in fields.pictures(raw)]
@@ -185,8 +185,12 @@ class Records:
         source = self._open(ref)
         if isinstance(source, bytes):
             return source
-        with open(source, "rb") as file:
-            return file.read()
+        try:
+            with open(source, "rb") as file:
+                return file.read()
+        except OSError as error:
+            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+            raise RecordError(cause, f"{source}: {error.strerror}; check the path and the folder") from None
 
     def _of_kind(self, pictured: np.ndarray):
         """pictured: int8 [records], 1 with a picture, 0 without, -1 broken: those stay, training counts them."""
@@ -208,7 +212,8 @@ class Records:
 
     def _filter(self):
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            keep = np.fromiter(pool.map(self._passes, range(len(self))), bool, len(self))
+            found = list(pool.map(self._passes, range(len(self))))
+        keep, errors = np.array([f is not False for f in found]), [f for f in found if isinstance(f, str)]
         d, kept = self.dataset, np.arange(len(self)) if self._kept is None else self._kept
         asked = [f"shorter side >= {d.min_side}"] * bool(d.min_side) + [f"{d.score} >= {d.min_score}"] * bool(
             d.score
@@ -216,12 +221,15 @@ class Records:
         logging.info(
             "%s: asked for %s: kept %d of %d records", d.path, " and ".join(asked), keep.sum(), len(keep)
         )
-        if not keep.any():
-            raise SourceError(f"{d.path}: no record has {' and '.join(asked)}; lower min_side or min_score")
+        if True not in found:
+            unread = f"; {len(errors)} cannot be read, such as {errors[0]}" if errors else ""
+            raise SourceError(
+                f"{d.path}: no record has {' and '.join(asked)}; lower min_side or min_score{unread}"
+            )
         self._kept = kept[keep]
 
-    def _passes(self, i) -> bool:
-        """Whether record `i` stays; one that cannot be read does: training counts it."""
+    def _passes(self, i) -> bool | str:
+        """Whether record `i` stays, or why it cannot be read: then it stays too, training counts it."""
         d = self.dataset
         try:
             raw = self._raw(i)
@@ -230,8 +238,8 @@ class Records:
             return not d.min_side or all(
                 min(self._size(raw, ref)) >= d.min_side for ref in fields.pictures(raw) if ref is not None
             )
-        except (RecordError, OSError, Image.DecompressionBombError):
-            return True
+        except (RecordError, OSError, Image.DecompressionBombError) as error:
+            return str(error)
 
     def _size(self, raw: dict, ref) -> tuple[int, int]:
         size = raw.get("width"), raw.get("height")

@@ -27,7 +27,8 @@ class Dataset:
     """One line of a config's `data.datasets`.
 
     kind: understanding, text or generation. path: a file, a glob, a folder, or `tfds:`, `hf:`, `shapes:`, `emoji:` and
-    a name. format: json, folder, webdataset, array_record, tfds, parquet, hf or text; empty: told from the path.
+    a name. format: json, folder, webdataset, array_record, tfds, parquet, hf, text (documents
+    between blank lines) or text_files (each file a document); empty: told from the path.
     images: the folder that records name pictures in. weight: share of the examples of its kind. steps: (first, end)
     of the stage's steps in which it is drawn, empty for all. stages: those that draw it, empty for all. prompt: for
     understanding, alternative questions to ask about a caption; for generation, templates around it, such as

@@ -3,6 +3,7 @@
 import array
 import concurrent.futures
 import json
+import logging
 import os
 
 import numpy as np
@@ -116,7 +117,7 @@ def _index(path: str, size: int):
     counts, suffixes, starts, sizes, last = array.array("q"), [], array.array("q"), array.array("q"), None
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        for name, start, length in _members(descriptor, size):
+        for name, start, length in _members(descriptor, path, size):
             folder, _, base = name.rpartition("/")
             stem, dot, suffix = base.partition(".")
             if not dot or not stem:  # hidden files, such as macOS writes
@@ -135,7 +136,7 @@ def _index(path: str, size: int):
     return counts, suffixes, starts, sizes
 
 
-def _members(descriptor: int, size: int):
+def _members(descriptor: int, path: str, size: int):
     """(name, first byte, bytes) of every file in a tar of `size` bytes: ustar, GNU's or pax's long names."""
     at, long = 0, {}
     while at < size:
@@ -160,6 +161,7 @@ def _members(descriptor: int, size: int):
             long = {}
             if kind in (b"0", b"\0", b"7"):
                 yield name, start, length
+    logging.warning("%s: has no end mark; if it was cut off, samples are missing: copy it again", path)
 
 
 def _header(header: bytes, at: int) -> tuple[str, bytes, int]:
