@@ -62,16 +62,28 @@ class Knob:
     price: str
 
 
+def precomputed(experiment: Experiment, stage: Stage) -> bool:
+    """Do the pictures that a stage draws come as ids? Then its step holds no VQ tokenizer."""
+    name = next(name for name, one in experiment.stages.items() if one is stage)
+    lines = [d for d in experiment.data.datasets.values() if d.kind == "generation" and d.weight > 0]
+    ids = [bool(d.image_ids) for d in lines if not d.stages or name in d.stages]
+    return stage.ratio.generation > 0 and bool(ids) and all(ids)
+
+
 def lower_inputs(experiment: Experiment, stage: Stage):
     """(the jitted step, its abstract state, its abstract batch) of a stage on the current mesh."""
     tx, model, rows = optim.make(stage.optim, stage.steps), experiment.model, stage.rows
-    init = functools.partial(train_state.init_state, config=model, tx=tx, flames=stage.trainable)
+    ids = precomputed(experiment, stage)
+    without = ("generation_encoder",) if ids else ()
+    init = functools.partial(
+        train_state.init_state, config=model, tx=tx, flames=stage.trainable, without=without
+    )
     state = sh.concrete(jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0))))
     split = jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH)
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=split)
         for name, (shape, dtype) in bt.shapes(
-            rows.count, rows.length, rows.pictures, rows.images, model
+            rows.count, rows.length, rows.pictures, rows.images, model, ids
         ).items()
     }
     step = functools.partial(train_state.train_step, tx=tx, accumulate=stage.accumulate)

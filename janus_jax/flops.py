@@ -73,8 +73,9 @@ def examples(stage, model: JanusConfig) -> dict[str, float]:
     return {task: share * draws for task, share in shares.items()}
 
 
-def expected(stage, model: JanusConfig) -> Work:
-    """The work of a step of a `Stage` whose rows are full, every example of its task's mean length."""
+def expected(stage, model: JanusConfig, precomputed: bool = False) -> Work:
+    """The work of a step of a `Stage` whose rows are full, every example of its task's mean length. precomputed: its
+    pictures to generate come as ids."""
     count, mean = examples(stage, model), lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
     text = count["understanding"] * max(mean["understanding"] - model.understanding_encoder.tokens, 0)
@@ -84,7 +85,7 @@ def expected(stage, model: JanusConfig) -> Work:
         text=share * (text + count["text"] * mean["text"]),
         image=count["generation"] * model.generation_encoder.tokens,
         pictures=count["understanding"],
-        images=count["generation"],
+        images=0.0 if precomputed else count["generation"],
     )
 
 

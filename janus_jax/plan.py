@@ -32,7 +32,8 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     if compiled.temporaries is not None:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)
     fits = not compiled.error and now.total + compiled.program <= chip.memory
-    work, parameters = flops.expected(stage, model), budget.parameters(state)
+    ids = budget.precomputed(experiment, stage)
+    work, parameters = flops.expected(stage, model, ids), budget.parameters(state)
     parts = flops.count(model, stage.trainable, work)
     weights = sum(map(sum, parameters.values())) / mesh.shape["tensor"]
     sent, remarks = compiled.sent, compiled.remarks

@@ -36,9 +36,8 @@ def executed(stage, model: JanusConfig, work: flops.Work) -> float:
     """FLOPs of a step, recomputation and empty picture slots included: the transformer's layers (and the tower's,
     where it learns) run forwards again under remat `full`, their attention alone under `dots`."""
     rows = stage.rows
-    slots = dataclasses.replace(
-        work, pictures=float(rows.count * rows.pictures), images=float(rows.count * rows.images)
-    )
+    images = float(rows.count * rows.images) if work.images else 0.0  # none where they come as ids
+    slots = dataclasses.replace(work, pictures=float(rows.count * rows.pictures), images=images)
     forward = flops.count(model, (), slots)
     again = {
         "full": forward["transformer"] + forward["attention"],

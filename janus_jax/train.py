@@ -9,12 +9,14 @@ from contextlib import closing
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from janus_jax import hosts
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights
+from janus_jax.checkpoint import FILE, VQ, Checkpointer, export, flatten, import_weights
+from janus_jax.convert.source import open_source
 from janus_jax.data.lanes import Encoder
 from janus_jax.data.ledger import Ledger
 from janus_jax.data.mixture import Entry, Mixture
@@ -123,11 +125,7 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         donate_argnums=0,
     )
     side = model.generation_encoder.image_size
-    drawn = [
-        getattr(sources[name], "pictures", sources[name])
-        for name, d in experiment.data.datasets.items()
-        if d.kind == "generation" and name in sources
-    ]
+    drawn = [sources[name] for name, d in experiment.data.of("stage0").items() if d.kind == "generation"]
     pictures = RandomPictures(drawn, side, config.batch_size, experiment.seed, *sh.batch_share())
     part = {"images": config.batch_size / jax.process_count()}
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
@@ -140,15 +138,16 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     export(directory / "stage0", state.params)
 
 
-def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> ts.TrainState:
-    """The weights of each directory in `stage.init`, by child; what none of them holds is drawn at random."""
+def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log, without=()):
+    """(the train state, host arrays of the children that it is `without`): the weights of each directory in
+    `stage.init`, by child; what none of them holds is drawn at random."""
     key, model = jax.random.key(experiment.seed + 1), experiment.model
-    state = sh.concrete(
-        jax.eval_shape(functools.partial(ts.init_state, config=model, tx=tx, flames=stage.trainable), key)
+    init = functools.partial(ts.init_state, config=model, tx=tx, flames=stage.trainable)
+    state, whole = (
+        sh.concrete(jax.eval_shape(functools.partial(init, without=names), key)) for names in (without, ())
     )
-    params, fresh = state.params, set(state.params)
-    for directory in stage.init:
-        directory = previous if directory == "previous" else directory
+    params, fresh = whole.params, set(whole.params)
+    for directory in directories(stage, previous):
         params, children = import_weights(directory, params, partly=True, config=model)
         fresh -= set(children)
         log.say(f"  {', '.join(children)} <- {directory}")
@@ -161,31 +160,51 @@ def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log) -> 
     if fresh:
         params |= jax.jit(ts.draw, static_argnums=(1, 2))(key, model, tuple(sorted(fresh)))
         log.say(f"  {', '.join(sorted(fresh))} <- random")
+    aside = {name: jax.tree.map(np.asarray, params[name]) for name in without}
     trainable = {name: params[name] for name in state.trainable}
     frozen = {name: params[name] for name in state.frozen}
     step, left_out = (sh.put(np.int32(0), x.sharding) for x in (state.step, state.left_out))
-    return state.replace(
+    state = state.replace(
         step=step,
         left_out=left_out,
         trainable=trainable,
         frozen=frozen,
         opt_state=jax.jit(tx.init)(trainable),
     )
+    return state, aside
 
 
-def open_data(experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log) -> Batches:
+def directories(stage: Stage, previous) -> list:
+    """The weights directories of `stage.init`, in order."""
+    return [previous if directory == "previous" else directory for directory in stage.init]
+
+
+def require_ids(model, stage: Stage, previous, params: dict, sources: list):
+    """Raises SourceError unless stored ids are those of the tokenizer with which the stage begins.
+
+    params: of generation_encoder; sources: `image_ids.WithIds`.
+    """
+    holds = lambda directory: any(name.startswith(VQ) for name in open_source(directory).leaves)
+    weights = next(filter(holds, reversed(directories(stage, previous))), "drawn at random")
+    arrays, sizes = flatten(params), dataclasses.asdict(model.generation_encoder)
+    for source in sources:
+        source.ids.require(arrays, sizes, str(weights))
+
+
+def open_data(
+    experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log
+) -> Batches:
     """The stage's mixture, packed into this process's part of its batches."""
     stage, data = experiment.stages[name], experiment.data
     entries = [
         Entry(key, d.kind, sources[key], d.weight, d.steps, bool(d.image_ids))
-        for key, d in data.datasets.items()
-        if (not d.stages or name in d.stages) and key in sources
+        for key, d in data.of(name).items()
+        if key in sources
     ]
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
     mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
-    encoder = Encoder(
-        processor, experiment.model, stage.rows, stage.supervise, stage.condition_dropout, stage.first_sentence
-    )
+    chances = stage.condition_dropout, stage.first_sentence
+    encoder = Encoder(processor, experiment.model, stage.rows, stage.supervise, *chances)
     listing = directory / "rotten.jsonl" if hosts.first() else None
     ledger = Ledger(mixture, log.say, listing, data.max_bad_fraction)
     share, of = sh.batch_share()
@@ -204,9 +223,14 @@ def run_stage(
     kind = attention.working(model.attention, stage.rows.length, heads, size, model.dtype, log.say)
     hosts.same({"attention kernel": kind})
     here = dataclasses.replace(experiment, model=dataclasses.replace(model, attention=kind))
-    state = init_stage(here, stage, tx, previous, log)
-    step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     data = open_data(experiment, name, sources, processor, directory, log)
+    with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
+    # Where pictures to draw come as ids, the VQ tokenizer takes no part in the step: it waits on the host.
+    without = ("generation_encoder",) if with_ids else ()
+    state, aside = init_stage(here, stage, tx, previous, log, without)
+    if with_ids:
+        hosts.together(lambda: require_ids(model, stage, previous, aside["generation_encoder"], with_ids))
+    step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     of = sh.batch_share()[1]
 
     def next_batch(_):
@@ -226,7 +250,8 @@ def run_stage(
         state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
     for line in data.ledger.report():
         log.say(line)
-    export(directory / name, state.params, experiment.model, processor)
+    back = jax.tree.map(lambda x: sh.put(x, NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)), aside)
+    export(directory / name, state.params | back, experiment.model, processor)
 
 
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:

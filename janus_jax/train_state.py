@@ -37,9 +37,15 @@ def split(module, flames) -> tuple[nnx.GraphDef, dict, dict]:
     return graphdef, *map(nnx.to_pure_dict, parts)
 
 
-def init_state(key, config: JanusConfig, tx, flames) -> TrainState:
-    """Random weights, split as the mesh says. Jit it: `jax.jit(init_state, static_argnums=(1, 2, 3))`."""
-    return start(*split(Janus(config, nnx.Rngs(key)), flames), tx)
+def init_state(key, config: JanusConfig, tx, flames, without=()) -> TrainState:
+    """Random weights, split as the mesh says. Jit it: `jax.jit(init_state, static_argnums=(1, 2, 3))`.
+
+    without: children that the stage's step never asks for.
+    """
+    model = Janus(config, nnx.Rngs(key))
+    for name in without:
+        delattr(model, name)
+    return start(*split(model, flames), tx)
 
 
 def draw(key, config: JanusConfig, names: tuple[str, ...]) -> dict:

@@ -96,5 +96,6 @@ def test_the_expected_work_fills_the_rows_at_the_ratio():
     assert w.tokens == 104 * 4096 and n["text"] == pytest.approx(1.5 * n["understanding"])
     assert w.tokens == pytest.approx(n["understanding"] * 686 + n["text"] * 1000 + n["generation"] * 616)
     assert w.image == pytest.approx(n["generation"] * 576) and w.images == n["generation"]
+    assert flops.expected(stage, FULL, precomputed=True) == dataclasses.replace(w, images=0.0)
     answers = flops.expected(dataclasses.replace(stage, supervise="answers"), FULL)
     assert answers.text == w.text * flops.ANSWER_SHARE and answers.image == w.image

@@ -193,11 +193,27 @@ def test_class_folders_and_their_names(tmp_path, names, caplog):
     ]
     assert [source.where(i) for i in range(3)] == ["n01/a.png", "n01/b.JPEG", "n02/a.png"]
     assert [m for m in caplog.messages if "sea_lion" in m] == [
-        f"{table}: does not name class 'sea_lion': it is called 'sea lion'"
+        f"{table}: does not name class 'sea_lion', perhaps others: it is called 'sea lion'"
     ]
     both = Dataset("generation", root, names=str(table), caption="names")
     if "Tinca" in names:
         assert open_dataset(both, 24, 0)[0]["captions"] == ["tench", "Tinca tinca"]
+
+
+def test_folders_that_are_neither_layout_are_refused(tmp_path):
+    write_classes(tmp_path / "up" / "train")
+    assert "no picture in its folder 'train', and folders are classes here" in refusal(tmp_path / "up")
+    for k in range(2):
+        (tmp_path / "flat").mkdir(exist_ok=True)
+        (tmp_path / "flat" / f"{k}.png").write_bytes(jpeg("coffee"))
+    assert "no .txt or .json with its caption beside any of 2 pictures" in refusal(tmp_path / "flat")
+    (tmp_path / "flat" / "1.json").write_text('{"caption": "coffee", "image": "ignored.png"}')
+    source = open_dataset(Dataset("generation", str(tmp_path / "flat")), 24, 0)
+    assert source[1] == {"captions": ["coffee"]} and source.image(1).width == 96
+    with pytest.raises(RecordError, match=r"0\.png: no \.txt or \.json"):
+        source[0]
+    (tmp_path / "none").mkdir()
+    assert "no pictures and no folders in it" in refusal(tmp_path / "none", format="folder")
 
 
 def test_names_that_are_none_are_refused(tmp_path):
@@ -245,7 +261,9 @@ def test_damaged_shards_are_refused_by_name(tmp_path, caplog):
     assert len(open_dataset(Dataset("generation", str(root)), 24, 0)) == 6
     assert any("0.tar: has no end mark; if it was cut off" in m for m in caplog.messages)
     (root / "0.tar").write_bytes(whole[: len(jpeg("astronaut")) // 2])
-    (root / "1.tar").write_bytes(whole[:512] + b"?" * 512 + whole[1024:-40])
+    with tarfile.open(root / "1.tar") as tar:
+        second = tar.getmembers()[1].offset
+    (root / "1.tar").write_bytes(whole[:second] + b"?" * 512 + whole[second + 512 :])
     (root / "2.tar").write_bytes(b"\x1f\x8b" + whole)
     (root / "3.tar").write_bytes(bytes(10240))
     (root / "4.tar").write_bytes(b"<html>" * 200)
@@ -259,7 +277,9 @@ def test_damaged_shards_are_refused_by_name(tmp_path, caplog):
         assert why in message
     (root / "5.tar").write_bytes(b"")
     assert "5.tar: is empty (0 bytes)" in refusal(root)
-    (tmp_path / "a.array_record").write_bytes(b"no")
+    (tmp_path / "a.array_record").write_bytes(
+        (array_record(tmp_path, 12) / "x-00000-of-00002.array_record").read_bytes()[:-9999]
+    )
     assert "a.array_record: cannot be read as ArrayRecord" in refusal(tmp_path / "a.array_record")
 
 

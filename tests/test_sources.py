@@ -153,9 +153,9 @@ def test_templates_take_any_field_and_nothing_else(source):
     assert source("generation", [record], prompt=("{style}",), caption="no")[0]["captions"] == ["flat"]
     error = refused(lambda: source("generation", [record], prompt=("{caption} {artist}",))[0])
     assert error.cause == "missing field" and 'data.json: record 0: no field "artist"' in str(error)
-    assert "prompt: a template" in str(
-        refused(lambda: source("generation", [record], prompt=("x",)), SourceError)
-    )
+    for wrong in ("x", "{caption} {a-b}", "{caption"):
+        error = refused(lambda t=wrong: source("generation", [record], prompt=(t,)), SourceError)
+        assert f"prompt is {wrong!r}: a template of generation names fields in braces" in str(error)
 
 
 def test_text_forms(source):

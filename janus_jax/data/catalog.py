@@ -2,7 +2,7 @@
 
 import os
 
-from janus_jax.data import shapes, tokenizer
+from janus_jax.data import image_ids, shapes, tokenizer
 from janus_jax.data.formats.array_record import ArrayRecords
 from janus_jax.data.formats.files import PICTURES
 from janus_jax.data.formats.folder import Folder
@@ -45,7 +45,8 @@ def open_datasets(
     for name, dataset in datasets.items():
         if needed is None or name in needed:
             try:
-                sources[name] = open_dataset(dataset, side, seed, resized)
+                source = open_dataset(dataset, side, seed, resized)
+                sources[name] = image_ids.attach(source, dataset.image_ids) if dataset.image_ids else source
             except (SourceError, ImportError) as error:
                 problems.append(f"data.datasets.{name}: {error}")
     if problems:
@@ -54,11 +55,14 @@ def open_datasets(
 
 
 def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> Source:
-    """The source of one line of a config; resized: see Records.
-
-    Raises SourceError, ImportError for an extra that is not installed."""
+    """The source of one line of a config, without its image_ids; resized: see Records. Raises SourceError, ImportError
+    for an extra that is not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
+    if not dataset.path:
+        raise SourceError(
+            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji: and a name"
+        )
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
         return _preset(preset, rest, dataset.kind, side, seed)
@@ -93,6 +97,8 @@ def detect(path: str) -> str:
         found = {format for name in names for suffix, format in _SUFFIXES.items() if name.endswith(suffix)}
         if len(found) == 1:
             return found.pop()
+        if "array_record" in found:
+            return "array_record"  # beside the shards lie the lists that the conversion wrote
         if found:
             raise SourceError(
                 f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a pattern"

@@ -46,19 +46,21 @@ class Records:
         """resized: the pixels that pictures will be resized to (understanding: their longest side, generation: their
         shortest), when large JPEGs may come scaled down, see read_image; 0: they come whole. Raises SourceError when no
         record is left."""
-        if dataset.kind == "generation" and any("{" not in template for template in dataset.prompt):
-            raise SourceError(
-                f"{dataset.path}: prompt: a template of generation names a field, as in 'a {{caption}}'"
-            )
+        if dataset.kind == "generation":
+            fields.check_templates(dataset.prompt, dataset.path)
         self.reader, self.dataset, self._kept = reader, dataset, None
         self._scale = {"longest" if dataset.kind == "understanding" else "shortest": resized}
         if hasattr(reader, "pictured"):
             self._of_kind(reader.pictured())
         if dataset.min_side or dataset.score:
             self._filter()
-        d = dataset
+        d, of = dataset, lambda *facts: hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         options = d.kind, d.prompt, d.caption, d.min_side, d.score, d.min_score, len(self)
-        self.fingerprint = hashlib.sha256(repr((reader.fingerprint, options)).encode()).hexdigest()[:16]
+        self.fingerprint = of(reader.fingerprint, options)
+        # Of pictures and their order alone: stored image_ids outlive another prompt.
+        self.pictures_fingerprint = of(
+            reader.fingerprint, d.kind, d.min_side, d.score, d.min_score, len(self)
+        )
 
     def __len__(self):
         return len(self.reader) if self._kept is None else len(self._kept)
@@ -99,7 +101,10 @@ class Records:
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         rest = {name: value for name, value in raw.items() if name not in ("image", "images", "file_name")}
-        return {"image": files[0] if len(files) == 1 else files, **rest} if files else rest
+        listed = any(
+            isinstance(raw.get(name), list) for name in ("image", "images")
+        )  # a list of one tells a document
+        return {"image": files if listed else files[0], **rest} if files else rest
 
     def where(self, i) -> str:
         return self.reader.where(self._index(i))
@@ -112,8 +117,11 @@ class Records:
 
     def _raw(self, i) -> dict:
         raw = self.reader[self._index(i)]
-        if self.dataset.score:
-            _score(raw, self.dataset.score, self.where(i))
+        value = raw.get(self.dataset.score) if self.dataset.score else 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            cause = "missing field" if value is None else "wrong type"
+            field = f'field "{self.dataset.score}" (score)'
+            raise RecordError(cause, f"{self.where(i)}: {field} is {value!r}, needs a number")
         return raw
 
     def _understanding(self, raw: dict, i: int) -> dict:
@@ -128,8 +136,8 @@ class Records:
             return {"document": fields.document(raw, images)}
         if None in images:
             raise RecordError("wrong type", 'a picture of the list is null; only beside "texts" may it be')
-        if not _chat(raw):
-            d = self.dataset
+        d = self.dataset
+        if not _chat(raw) or d.caption:
             answer = fields.captions(raw, d.caption)[0]
             prompts = d.prompt or _REQUEST
             question = prompts[i % len(prompts)]
@@ -256,13 +264,6 @@ class _Named(io.BytesIO):
     def __init__(self, data: bytes, name: str):
         super().__init__(data)
         self.name = name
-
-
-def _score(raw: dict, field: str, where: str):
-    value = raw.get(field)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        cause = "missing field" if value is None else "wrong type"
-        raise RecordError(cause, f'{where}: field "{field}" (score) is {value!r}, needs a number')
 
 
 def _chat(raw: dict) -> bool:

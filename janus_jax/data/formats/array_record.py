@@ -2,11 +2,15 @@
 
 import bisect
 import itertools
+import json
+import os
 
 import msgpack
 
 from janus_jax.data.formats.files import Files, inside, refuse
 from janus_jax.data.sources import RecordError
+
+MANIFEST = "convert.json"  # says whether a conversion came to its end
 
 
 class ArrayRecords:
@@ -18,16 +22,15 @@ class ArrayRecords:
         from grain.sources import ArrayRecordDataSource
 
         self.files = Files(path, (".array_record", ".arrayrecord"))
-        counts, problems = [], []
+        counts, problems = [], _unfinished(self.files.paths)
         for name, file in zip(self.files.names, self.files.paths):
             try:
                 reader = ArrayRecordReader(file)
                 counts.append(reader.num_records())
-                if not counts[-1]:
-                    problems.append(f"{name}: holds no records; remove it, or convert again")
-                elif problem := _no_map(reader.read([0])[0]):
-                    problems.append(f"{name}: {problem}")
-                reader.close()
+                first = reader.read([0])[0] if counts[-1] else None
+                reader.close()  # raises if the file is damaged
+                problem = _no_map(first) if counts[-1] else "holds no records; remove it, or convert again"
+                problems += [f"{name}: {problem}"] if problem else []
             except Exception as error:  # the reader raises several kinds for damaged files
                 problems.append(f"{name}: cannot be read as ArrayRecord ({error}); copy or convert it again")
         refuse(path, problems)
@@ -58,6 +61,25 @@ class ArrayRecords:
 
     def __repr__(self):
         return f"ArrayRecords({self.files!r}, {len(self)} records, {self.fingerprint})"
+
+
+def _unfinished(paths: list[str]) -> list[str]:
+    """The directories among those of `paths` in which a conversion was stopped before its end."""
+    out = []
+    for directory in sorted({os.path.dirname(path) for path in paths}):
+        try:
+            with open(os.path.join(directory, MANIFEST), encoding="utf-8") as file:
+                complete = json.load(file)["complete"]
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            out.append(f"{directory}/{MANIFEST}: cannot be read ({error!r}); convert again")
+            continue
+        if not complete:
+            out.append(
+                f"{directory}: its conversion was stopped; start the same janus_jax.data.convert again"
+            )
+    return out
 
 
 def _no_map(data: bytes) -> str:

@@ -1,0 +1,180 @@
+"""Any data set as ArrayRecord shards: `python -m janus_jax.data.convert --kind=understanding --path=a.json
+--images=pictures --out=converted`, or `--config=configs/stage1.py --dataset=name`.
+
+A shard `NAME-00003-of-00008.array_record` holds the raw fields of its records, a msgpack map each, the pictures'
+files as they are under "image" (--max_side: larger ones as smaller JPEGs). Every picture is decoded once; records
+that cannot be used are left out and listed in rotten.jsonl. convert.json says what was made of what. A command that
+was stopped goes on with the shards that are not there yet, and leaves the same files, byte for byte.
+
+Read them by a data set line of the same kind with the directory as its path.
+"""
+
+import collections
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+
+from janus_jax.data import command, workers
+from janus_jax.data.formats.array_record import MANIFEST
+from janus_jax.data.shards import Job, write_file, write_shard
+from janus_jax.data.sources import Dataset, SourceError
+
+RECORDS = 5000  # of a shard, where their number is not given
+JUDGED = 1000  # records: before so many are read, no share of bad ones stops the command
+ROTTEN = "rotten.jsonl"
+
+
+def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
+    """Writes the shards that are missing; the manifest. Raises SourceError when more than the share `max_bad` of
+    the records is bad or the directory is another conversion's, OSError when the disk fails."""
+    with _claimed(job) as done:
+        progress = progress or workers.Progress(job.name, len(job.source))
+        progress.skip(sum(len(job.span(k)) for k in done))
+        todo = [k for k in range(job.shards) if k not in done]
+        try:
+            for k, facts in workers.run(write_shard, job, todo, processes, progress):
+                done[k] = facts
+                _judge(job, done, max_bad, JUDGED)
+        finally:
+            progress.close()
+            write_file(
+                job.out / ROTTEN,
+                "".join(json.dumps(line) + "\n" for k in sorted(done) for line in done[k]["bad"]),
+            )
+        manifest = job.identity() | _totals(job, done) | {"complete": True}
+        write_file(job.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        for k in range(job.shards):
+            job.facts(k).unlink(missing_ok=True)
+        _judge(job, done, max_bad, 1)
+        return manifest
+
+
+@contextlib.contextmanager
+def _claimed(job: Job):
+    """What an earlier command made of the directory, {shard: facts}; nobody else writes to it meanwhile."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    directory = os.open(job.out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SourceError(
+                f"{job.out}: another convert writes there; wait for it, or choose another --out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield _found(job)
+    finally:
+        os.close(directory)
+
+
+def _found(job: Job) -> dict[int, dict]:
+    """The complete shards of an earlier command, after checking that it was this one's; else writes who we are."""
+    path, identity = job.out / MANIFEST, job.identity()
+    if not path.is_file():
+        strange = sorted(p.name for p in job.out.iterdir() if p.suffix != ".partial")
+        if strange:
+            raise SourceError(
+                f"{job.out}: holds {strange[0]}{' and more' * (len(strange) > 1)}, but no {MANIFEST}; choose an empty "
+                "--out"
+            )
+        write_file(path, json.dumps(identity | {"complete": False}, indent=1) + "\n")
+        return {}
+    old = json.loads(path.read_text())
+    changed = [
+        f"{key} was {old.get(key)!r}, is {value!r}"
+        for key, value in identity.items()
+        if old.get(key) != value
+    ]
+    if changed:
+        raise SourceError(
+            f"{job.out}: was made of something else: {'; '.join(changed)}; choose another --out"
+        )
+    listed = (
+        [json.loads(line) for line in (job.out / ROTTEN).read_text().splitlines()] if old["complete"] else []
+    )
+    done = {}
+    for k in range(job.shards):
+        if old["complete"]:
+            facts = old["files"][k] | {"bad": [line for line in listed if line["record"] in job.span(k)]}
+        else:
+            facts = json.loads(job.facts(k).read_text()) if job.facts(k).is_file() else None
+        size = job.path(k).stat().st_size if job.path(k).is_file() else None
+        if facts and (size == facts["bytes"] or not facts["written"]):
+            done[k] = facts
+    return done
+
+
+def _totals(job: Job, done: dict[int, dict]) -> dict:
+    files = [{key: done[k][key] for key in ("written", "bytes", "reencoded")} for k in range(job.shards)]
+    causes = collections.Counter(line["cause"] for k in range(job.shards) for line in done[k]["bad"])
+    return {key: sum(f[key] for f in files) for key in files[0]} | {
+        "bad": dict(causes.most_common()),
+        "files": files,
+    }
+
+
+def _judge(job: Job, done: dict[int, dict], max_bad: float, least: int):
+    """Raises SourceError when the share of bad records among at least `least` is above `max_bad`."""
+    read, bad = (
+        sum(len(job.span(k)) for k in done),
+        [line for facts in done.values() for line in facts["bad"]],
+    )
+    if read >= least and len(bad) > max_bad * read:
+        shown = [f"  [{line['cause']}] {line['message']}" for line in bad[:20]]
+        raise SourceError(
+            f"{len(bad):,} of {read:,} records cannot be used, more than --max_bad={max_bad:g}; the first:\n"
+            + "\n".join([*shown, f"all of them: {job.out / ROTTEN}. Mend the data, or raise --max_bad"])
+        )
+
+
+def define(into):
+    from absl import flags
+
+    flags.DEFINE_string("out", None, "The directory to write.", flag_values=into, required=True)
+    flags.DEFINE_string("name", "", "Of the shards; else the data set's name.", flag_values=into)
+    flags.DEFINE_integer("shards", 0, f"0: one for {RECORDS:,} records.", 0, flag_values=into)
+    flags.DEFINE_integer("processes", os.cpu_count() or 1, "That read and write.", 1, flag_values=into)
+    flags.DEFINE_integer(
+        "max_side",
+        0,
+        "Pictures with a longer side become JPEGs of this one, quality 95; 0: none.",
+        0,
+        flag_values=into,
+    )
+    flags.DEFINE_float("max_bad", 0.01, "Share of records that may be unusable.", 0, 1, flag_values=into)
+
+
+def opened(line: Dataset, experiment):
+    """The source of a data set that has files. Raises SourceError, CommandError."""
+    source = command.opened(line, experiment)
+    if not hasattr(source, "portable"):
+        raise command.CommandError(f"{line.path}: is drawn as it is read; there are no files to convert")
+    return source
+
+
+def main(f, overrides: dict[str, str]) -> int:
+    lines, experiment = command.chosen(f, overrides)
+    if len(lines) > 1:
+        raise command.CommandError(
+            f"--dataset: name one of {', '.join(lines)}; a directory holds one data set"
+        )
+    ((name, line),) = lines.items()
+    source = opened(line, experiment)
+    shards = f.shards or -(-len(source) // RECORDS)
+    job = Job(source, line.kind, pathlib.Path(f.out), f.name or name, shards, f.max_side)
+    manifest = convert(job, f.processes, f.max_bad)
+    bad = sum(manifest["bad"].values())
+    print(
+        f"{f.out}: {manifest['written']:,} records in {shards:,} shards, {manifest['bytes'] / 1e9:.3f} GB; "
+        f"{bad:,} left out"
+        + f" ({ROTTEN})" * bool(bad)
+        + f"; {manifest['reencoded']:,} pictures made smaller" * bool(f.max_side)
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    command.start(main, define)
