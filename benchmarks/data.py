@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import importlib.metadata
 import io
-import json
 import os
 import pathlib
 import shlex
@@ -86,7 +85,7 @@ def duel(group: dict[str, tuple], repeats: int) -> dict[str, dict]:
     for name in children:
         turns = found[name]["turns"]
         quiet = [t for t in turns if not machine.disturbs(t["others"])] or turns
-        middle = lambda of: statistics.median(map(of, quiet))  # noqa: B023: used at once
+        middle = lambda of, quiet=quiet: statistics.median(map(of, quiet))
         found[name] |= {
             "records/s": middle(lambda t: t["records"] / t["seconds"]),
             "cpu ms": middle(lambda t: 1e3 * t["cpu"] / t["records"]),
@@ -208,7 +207,7 @@ def main():
     parser.add_argument(
         "--corpus", default="runs/data-corpus", type=pathlib.Path, help="Made where it is not."
     )
-    parser.add_argument("--pictures", default=1000, type=int, help="Of the corpus.")
+    parser.add_argument("--pictures", default=2000, type=int, help="Of the corpus.")
     parser.add_argument("--records", default=300, type=int, help="Of a turn.")
     parser.add_argument("--repeats", default=7, type=int, help="Turns of each side.")
     parser.add_argument("--workers", default=1, type=int, help="Worker processes of each side; 0: none.")

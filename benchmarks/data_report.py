@@ -73,8 +73,8 @@ def _formats(found: dict) -> list[str]:
     lines = [
         "## By format",
         "",
-        "Ours packs, masks and keeps its position besides. Memory: MB of the largest worker after the first, the middle "
-        "and the last turn. Ours over theirs, above 1 ours is better.",
+        "Ours packs, masks and keeps its position besides; the others only batch, to their advantage. Memory: MB of "
+        "the largest worker after the first, the middle and the last turn. Ours over theirs: above 1 ours is better.",
         "",
         "| | records/s | CPU ms a record | rows/s | over theirs, wall | over theirs, CPU | memory | disturbed |",
         "|---|---|---|---|---|---|---|---|",
@@ -118,11 +118,12 @@ def _stages(found: dict) -> list[str]:
     lines = [
         "## By stage: what a core makes, and what the full-size model takes",
         "",
-        "Ours on each stage's mixture (JSON and a JPEG folder, rows of 4096), examples/s of a core by CPU time; then what "
-        "Janus-1.3B's steps take at the chips' typical MFU (janus_jax/chips.py), and at their peak, which nothing reaches. "
-        "Cores: of each host (8 A100s; 4 v5e chips), for these pictures.",
+        "Ours on each stage's mixture (JSON and a JPEG folder, rows of 4096), a core by CPU time; then what the steps "
+        "of Janus-1.3B take at the chips' typical MFU (janus_jax/chips.py), in the target's rows. Cores: what each host "
+        "(8 A100s; 4 v5e chips) needs for these pictures, at that speed and at the chips' peak, which nothing reaches. "
+        "The plan takes documents of 1000 tokens, those here have about 300: tokenizing longer ones costs more.",
         "",
-        "| | examples/s of a core | rows/s | full | on | rows/s | pictures/s | examples/s | cores of a host | at the peak |",
+        "| | examples/s | rows/s | full | on | rows/s | pictures/s | examples/s | cores of a host | at the peak |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, x in found.items():
@@ -132,9 +133,9 @@ def _stages(found: dict) -> list[str]:
             need = {how: d[how]["examples/s"] / made / d["hosts"] for how in ("typical", "at most")}
             t = d["typical"]
             lines.append(
-                f"| {name} | {made:.0f} | {1e3 / s['cpu ms a row']:.1f} | {s['full']:.0%} | {target}, {d['hosts']} hosts, "
-                f"MFU {d['mfu']:.0%} | {t['rows/s']:.0f} | {t['pictures/s']:.0f} | {t['examples/s']:.0f} | "
-                f"{need['typical']:.2f} | {need['at most']:.2f} |"
+                f"| {name} | {made:.0f} | {1e3 / s['cpu ms a row']:.1f} | {s['full']:.0%} | {target}, "
+                f"{d['hosts']} hosts, MFU {d['mfu']:.0%} | {t['rows/s']:.0f} | {t['pictures/s']:.0f} | "
+                f"{t['examples/s']:.0f} | {need['typical']:.2f} | {need['at most']:.2f} |"
             )
     return lines
 
