@@ -279,7 +279,7 @@ def test_a_stage_refuses_the_ids_of_another_tokenizer(tmp_path, weights, stage):
 
 
 def test_a_step_with_ids_holds_no_tokenizer(stage):
-    _, directory, state, aside = stage
+    _, _, state, aside = stage
     assert "generation_encoder" not in state.params
     with on_mesh(1, 2, 1):
         tiny.same_bits(state.params | aside, nnx.to_pure_dict(nnx.state(tiny.make_model(seed=0))))
