@@ -47,6 +47,11 @@ def get_config() -> ConfigDict:
             "facts": {"kind": "text", "path": "emoji:200"},
             "names": {"kind": "generation", "path": "emoji:200"},
         }},
+        "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+        "stage0": {
+            "steps": 800, "batch_size": 16, "commitment": 0.25, "entropy": 0.005,
+            "optim": optim(3e-3, schedule="cosine", warmup_steps=20),
+        },
         "stages": {
             "stage1": stage(
                 steps=50, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},

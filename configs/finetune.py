@@ -8,9 +8,10 @@
 
 Everything else is our choice, after stage 3 of the Janus-Pro report (arXiv 2501.17811, Table 2): batches of 32
 examples for 128, so half its learning rate (square root), a warm-up for Adam's fresh moments, and no share of text.
-Text against forgetting: --config.data.datasets.text.path=dialogues.json --config.stages.finetune.ratio.text=1. Janus-1.3B:
---config.stages.finetune.init=weights/Janus-1.3B --config.tokenizer=weights/Janus-1.3B --config.template.user=User
---config.template.assistant=Assistant. Only to read pictures, or only to draw them: a ratio of 0 for the other.
+Text against forgetting: --config.data.datasets.text.path=dialogues.json --config.stages.finetune.ratio.text=1.
+Janus-1.3B: --config.stages.finetune.init=weights/Janus-1.3B --config.tokenizer=weights/Janus-1.3B
+--config.template.user=User --config.template.assistant=Assistant. Only to read pictures, or only to draw them: a
+ratio of 0 for the other.
 """
 
 from ml_collections import ConfigDict

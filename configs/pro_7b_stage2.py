@@ -28,7 +28,11 @@ TARGETS = {
 }  # fmt: skip
 
 # Captions are trained as answers (section 3.3); the paper gives one such question as an example, these are ours.
-ASK = ("Describe the picture in detail.", "What does this picture show?", "Give a full description of the picture.")
+ASK = (
+    "Describe the picture in detail.",
+    "What does this picture show?",
+    "Give a full description of the picture.",
+)
 
 
 def get_config(target: str = "") -> ConfigDict:

@@ -41,8 +41,14 @@ def get_config() -> ConfigDict:
         "data": {"datasets": {
             "questions": {"kind": "understanding", "path": "shapes:"},
             "sentences": {"kind": "text", "path": "shapes:"},
-            "scenes": {"kind": "generation", "path": "shapes:"},
+            "scenes": {"kind": "generation", "path": "shapes:", "stages": ("stage1", "stage2", "stage3")},
+            "pictures": {"kind": "generation", "path": "shapes:pictures", "stages": ("stage0",)},
         }},
+        "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
+        "stage0": {
+            "steps": 600, "batch_size": 16, "commitment": 0.25, "entropy": 0.01,
+            "optim": optim(4e-3, schedule="cosine", warmup_steps=20),
+        },
         "stages": {
             "stage1": stage(
                 steps=60, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},

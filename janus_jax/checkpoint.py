@@ -88,16 +88,14 @@ class Checkpointer:
         )
         jax.tree.map(lambda x: x.delete(), leaves(state))
         items = {"state": ocp.args.StandardRestore(target)}
-        if data is not None:
-            items["data"] = ocp.args.JsonRestore()
-        if guard is not None:
-            items["guard"] = ocp.args.JsonRestore()
+        items |= {
+            name: ocp.args.JsonRestore() for name, x in (("data", data), ("guard", guard)) if x is not None
+        }
         restored = self.manager.restore(step, args=ocp.args.Composite(**items))
         if guard is not None:
             guard.set_state(restored["guard"])
-        if data is not None:
-            for line in data.set_state(restored["data"]):
-                self.say(f"data, step {step}: {line}")
+        for line in data.set_state(restored["data"]) if data is not None else ():
+            self.say(f"data, step {step}: {line}")
         return state.replace(**restored["state"])
 
     def close(self):

@@ -14,7 +14,7 @@ from janus_jax.model.layers import REMAT
 from janus_jax.optim import MU_DTYPES, SCHEDULES
 from janus_jax.sharding import mesh_shape
 
-FORMATS = ("", "json", "folder", "webdataset", "array_record", "tfds", "parquet", "hf", "text")
+FORMATS = ("", "json", "folder", "webdataset", "array_record", "tfds", "parquet", "hf", "text", "text_files")
 
 
 def check(experiment: Experiment, devices: int, files: bool = True, known: list[str] = ()) -> Experiment:
@@ -216,23 +216,36 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
 
 def _data_problems(experiment: Experiment) -> list[str]:
     data = experiment.data
-    problems = _finite("data", data, ("workers",)) + _name("data.on_change", data.on_change, ("refuse", "accept"))
+    problems = _finite("data", data, ("workers",)) + _name(
+        "data.on_change", data.on_change, ("refuse", "accept")
+    )
     if not 0 <= data.max_bad_fraction <= 1:
         problems.append(f"data.max_bad_fraction is {data.max_bad_fraction}: a share lies in [0, 1]")
+    stages = ["stage0"] * bool(experiment.stage0) + list(experiment.stages)
     for name, d in data.datasets.items():
         path = f"data.datasets.{name}"
         problems += _name(f"{path}.kind", d.kind, TASKS) + _name(f"{path}.format", d.format, FORMATS)
         problems += _finite(path, d, ("weight", "min_side"))
-        problems += [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
-        problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, experiment.stages)]
+        problems += (
+            [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
+        )
+        problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, stages)]
         if d.image_ids and d.kind != "generation":
-            problems.append(f"{path}.image_ids is {d.image_ids!r}: only pictures to draw have ids, its kind is {d.kind}")
+            problems.append(
+                f"{path}.image_ids is {d.image_ids!r}: only pictures to draw have ids, its kind is {d.kind}"
+            )
         if d.steps and not (len(d.steps) == 2 and 0 <= d.steps[0] < d.steps[1]):
-            problems.append(f"{path}.steps is {d.steps}: must be (first, end), the first step and the one after the last")
+            problems.append(
+                f"{path}.steps is {d.steps}: must be (first, end), the first step and the one after the last"
+            )
     if problems:
         return problems
+    if experiment.stage0 and not any(d.kind == "generation" for d in data.of("stage0").values()):
+        problems.append(
+            "stage0: draws no data.datasets of kind 'generation', and its tokenizer learns from pictures"
+        )
     for name, stage in experiment.stages.items():
-        lines = {n: d for n, d in data.datasets.items() if not d.stages or name in d.stages}
+        lines = data.of(name)
         if "generation_encoder" in stage.trainable and any(d.image_ids for d in lines.values()):
             problems.append(
                 f"stages.{name}.trainable has generation_encoder: training it would change the ids that are stored; "

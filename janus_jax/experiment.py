@@ -89,6 +89,10 @@ class Data:
     max_bad_fraction: float = 0.01
     on_change: str = "refuse"
 
+    def of(self, stage: str) -> dict[str, Dataset]:
+        """The lines that a stage draws, perhaps with weight 0."""
+        return {name: d for name, d in self.datasets.items() if not d.stages or stage in d.stages}
+
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:

@@ -125,11 +125,7 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         donate_argnums=0,
     )
     side = model.generation_encoder.image_size
-    drawn = [
-        getattr(sources[name], "pictures", sources[name])
-        for name, d in experiment.data.datasets.items()
-        if d.kind == "generation" and name in sources
-    ]
+    drawn = [sources[name] for name, d in experiment.data.of("stage0").items() if d.kind == "generation"]
     pictures = RandomPictures(drawn, side, config.batch_size, experiment.seed, *sh.batch_share())
     part = {"images": config.batch_size / jax.process_count()}
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
@@ -202,19 +198,13 @@ def open_data(
     stage, data = experiment.stages[name], experiment.data
     entries = [
         Entry(key, d.kind, sources[key], d.weight, d.steps, bool(d.image_ids))
-        for key, d in data.datasets.items()
-        if (not d.stages or name in d.stages) and key in sources
+        for key, d in data.of(name).items()
+        if key in sources
     ]
     seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
     mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
-    encoder = Encoder(
-        processor,
-        experiment.model,
-        stage.rows,
-        stage.supervise,
-        stage.condition_dropout,
-        stage.first_sentence,
-    )
+    chances = stage.condition_dropout, stage.first_sentence
+    encoder = Encoder(processor, experiment.model, stage.rows, stage.supervise, *chances)
     listing = directory / "rotten.jsonl" if hosts.first() else None
     ledger = Ledger(mixture, log.say, listing, data.max_bad_fraction)
     share, of = sh.batch_share()

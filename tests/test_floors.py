@@ -22,13 +22,13 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["model.attention"],
     [
         "aot", "flops", "log", "model.layers",
-        "data.image_ids",
-        "data.fields", "data.formats.files", "data.formats.names", "data.generation", "data.llava", "data.messages",
-        "data.mixture", "data.packing", "data.survey", "data.text", "data.understanding",
+        "data.fields", "data.formats.files", "data.formats.names", "data.generation", "data.image_ids",
+        "data.messages", "data.mixture", "data.packing", "data.survey", "data.text", "data.understanding",
         "convert.parts", "convert.pickles",
     ],
     [
-        "data.formats.array_record", "data.formats.folder", "data.formats.json_files", "data.formats.tars",
+        "data.formats.array_record", "data.formats.folder", "data.formats.hub", "data.formats.json_files",
+        "data.formats.parquet", "data.formats.tars", "data.formats.text_files", "data.formats.tfds",
         "data.lanes", "data.ledger", "data.position", "data.records", "data.report", "data.shards", "data.sheet",
         "loss", "model.understanding_encoder", "model.generation_encoder", "model.adaptors", "model.transformer",
         "model.heads", "data.processor", "roofline", "sample.chat",

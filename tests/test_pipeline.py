@@ -380,12 +380,14 @@ def test_an_interleaved_document(processor):
     size = len(whole["tokens"])
     for length, pictures, shown, text_ in (
         (size, 2, 2, "red onethen blue"), (size - 1, 3, 3, "red onethen blueend"), (size - 3, 3, 3, "red onethen blue"),
-        (N + 10, 3, 1, "red onethen blue"), (5, 3, 0, "red"),
+        (N + 10, 3, 1, "red onethen blue"), (5, 3, 0, "red one"),
     ):  # fmt: skip
         cut, said, ids = encoded(length, pictures)
         assert len(cut["pictures"]) == shown and text_.startswith(said) and said, (length, said)
         assert len(cut["tokens"]) <= length and ids[-1] != t.eos
-        assert (cut["role"] == bt.PICTURE).sum() == N * shown and cut["example"].tolist() == [1 + bt.TRUNCATED]
+        assert (cut["role"] == bt.PICTURE).sum() == N * shown and cut["example"].tolist() == [
+            1 + bt.TRUNCATED
+        ]
 
 
 # ---- Mix, hosts, resume

@@ -1,17 +1,23 @@
-"""LLaVA files to records: what each accepted form becomes, and bad files refused with all their faults."""
+"""Users' records: what each accepted form becomes for each kind, and what is said of each bad record."""
 
+import base64
+import io
 import json
-import os
 import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from janus_jax.data.llava import LlavaGeneration, LlavaText, LlavaUnderstanding
-from janus_jax.data.sources import SourceError
+from janus_jax.data.catalog import learn_tokenizer, open_dataset
+from janus_jax.data.images import ImageError
+from janus_jax.data.processor import Template
+from janus_jax.data.sources import Dataset, RecordError, SourceError
 
 IMAGE = {"type": "image"}
+PNG = io.BytesIO()
+Image.new("RGB", (3, 4), (9, 8, 7)).save(PNG, "PNG")
+PNG = PNG.getvalue()
 
 
 def said(*values, image="a/1.png"):
@@ -24,6 +30,10 @@ def text_part(text):
     return {"type": "text", "text": text}
 
 
+def asked(content, answer):
+    return [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+
+
 @pytest.fixture
 def root(tmp_path):
     folder = tmp_path / "pictures"
@@ -34,110 +44,243 @@ def root(tmp_path):
 
 
 @pytest.fixture
-def write(tmp_path):
-    def write(records, name="data.json"):
+def source(tmp_path, root):
+    """Records -> the Source over the file that holds them."""
+
+    def make(kind, records, name="data.json", **options):
         path = tmp_path / name
-        path.write_text(records if isinstance(records, str) else json.dumps(records), encoding="utf-8")
-        return path
+        if isinstance(records, bytes):
+            path.write_bytes(records)
+        else:
+            path.write_text(json.dumps(records))
+        return open_dataset(Dataset(kind, str(path), images=str(root), **options), 24, 0)
 
-    return write
-
-
-def refusal(make, *arguments):
-    with pytest.raises(SourceError) as error:
-        make(*arguments)
-    return str(error.value)
+    return make
 
 
-def test_understanding_forms(write, root):
-    records = [
+def refused(make, error=RecordError):
+    with pytest.raises(error) as caught:
+        make()
+    return caught.value
+
+
+UNDERSTANDING = [
+    (
         said("<image>\nWhat is it?", "A cat.", "Sure?", "Yes."),
-        said("Before <image> after", "ok", image="a/2.png"),
-        said("No mark", "ok"),
-        {"image": "a/1.png", "caption": "a <image> of a cat"},
-        {"image": "a/2.png", "text": "a dog"},
-        said("only text", "ok", image=None),
-    ]
-    records[2]["conversations"].insert(0, {"from": "system", "value": "Be brief."})
-    source = LlavaUnderstanding(write(records), root)
-    turns = [[(m["role"], m["content"]) for m in source[i]["messages"]] for i in range(len(source))]
-    assert turns == [
-        [
-            ("user", [IMAGE, text_part("What is it?")]),
-            ("assistant", "A cat."),
-            ("user", "Sure?"),
-            ("assistant", "Yes."),
-        ],
-        [("user", [text_part("Before "), IMAGE, text_part("after")]), ("assistant", "ok")],
-        [("system", "Be brief."), ("user", [IMAGE, text_part("No mark")]), ("assistant", "ok")],
-        [("user", [IMAGE, text_part("Describe the picture.")]), ("assistant", "a <image> of a cat")],
-        [("user", [IMAGE, text_part("Describe the picture.")]), ("assistant", "a dog")],
-    ]
-    assert [source.image(i).size for i in range(5)] == [(4, 5), (8, 5), (4, 5), (4, 5), (8, 5)]
-    assert np.asarray(source.image(1)).tolist()[0][0] == [2, 0, 0]
+        asked([IMAGE, text_part("What is it?")], "A cat.") + asked("Sure?", "Yes."),
+    ),
+    (said("Before <image> after", "ok"), asked([text_part("Before "), IMAGE, text_part("after")], "ok")),
+    (said("No mark", "ok"), asked([IMAGE, text_part("No mark")], "ok")),
+    (
+        said("<image> or <image>?", "both", image=["a/1.png", "a/2.png"]),
+        asked([IMAGE, text_part("or"), IMAGE, text_part("?")], "both"),
+    ),
+    (said("Same?", "no", image=["a/1.png", "a/2.png"]), asked([IMAGE, IMAGE, text_part("Same?")], "no")),
+    (
+        said("A: <image>", "1", "B: <image>", "2", image=["a/1.png", "a/2.png"]),
+        asked([text_part("A: "), IMAGE], "1") + asked([text_part("B: "), IMAGE], "2"),
+    ),
+    (
+        {"image": "a/1.png", "messages": [{"role": "system", "content": "Be brief."}, *asked("Hm?", "Hm.")]},
+        [{"role": "system", "content": "Be brief."}, *asked([IMAGE, text_part("Hm?")], "Hm.")],
+    ),
+    ({"image": "a/1.png", "question": "Who?", "answer": "me"}, asked([IMAGE, text_part("Who?")], "me")),
+    (
+        {"image": "a/1.png", "caption": "an <image> tag"},
+        asked([IMAGE, text_part("Describe the picture.")], "an <image> tag"),
+    ),
+    ({"file_name": "a/1.png", "text": "a dog"}, asked([IMAGE, text_part("Describe the picture.")], "a dog")),
+]
 
 
-def test_generation_forms(write, root):
+def test_understanding_forms(source):
+    records = [record for record, _ in UNDERSTANDING]
+    made = source(
+        "understanding", [*records, said("only text", "ok", image=None), {"image": None, "text": "x"}]
+    )
+    assert [made[i]["messages"] for i in range(len(made))] == [messages for _, messages in UNDERSTANDING]
+    assert [made.image(3, k).size for k in (0, 1)] == [(4, 5), (8, 5)]
+    assert np.asarray(made.image(3, 1)).tolist()[0][0] == [2, 0, 0]
+    assert [len(s) for s in (made, pickle.loads(pickle.dumps(made)))] == [10, 10]
+
+
+def test_a_caption_is_asked_for_in_alternating_words(source):
+    records = [{"image": "a/1.png", "caption": "same", "dense": f"long {k}"} for k in range(4)]
+    made = source("understanding", records, prompt=("What?", "Describe."), caption="dense")
+    content = [made[i]["messages"][0]["content"][1]["text"] for i in range(4)]
+    assert content == ["What?", "Describe."] * 2 and made[3]["messages"][1]["content"] == "long 3"
+
+
+def test_documents(source):
+    two = ["a/1.png", "a/2.png"]
+    records = [
+        {"texts": ["One", None, "two", None], "images": [None, "a/1.png", None, "a/2.png"]},
+        {"text": "See <image> and <image> there", "image": two},
+        {"text": "below", "image": two},
+        {"text": "<image>one", "image": ["a/2.png"]},
+    ]
+    documents = [
+        ["One", None, "two", None],
+        ["See ", None, " and ", None, " there"],
+        [None, None, "below"],
+        [None, "one"],
+    ]
+    made = source("understanding", records)
+    assert [made[i] for i in range(4)] == [{"document": document} for document in documents]
+    assert made.image(0, 1).size == made.image(1, 1).size == made.image(3).size == (8, 5)
+    assert made.portable(0)["image"][0] is None and made.portable(0)["image"][1].startswith(b"\x89PNG")
+    assert source("text", records[:1])[0] == {"text": "One\n\ntwo"}
+
+
+def test_generation_forms(source):
     records = [
         said("<image>\nWhat?", "A cat.", "Sure?", "Yes."),
         {"image": "a/2.png", "caption": ["a dog", "a good dog"]},
         said("Draw", "Answer", image="a/2.png") | {"caption": "the caption wins"},
         {"text": "no picture"},
+        {"image": "a/1.png", "captions": ["one", "two"], "caption": "three"},
     ]
-    source = LlavaGeneration(write(records), root)
-    assert [source[i]["captions"] for i in range(len(source))] == [
-        ["A cat."],
-        ["a dog", "a good dog"],
-        ["the caption wins"],
-    ]
-    assert source.image(2).size == (8, 5)
+    made = source("generation", records)
+    captions = [["A cat."], ["a dog", "a good dog"], ["the caption wins"], ["one", "two"]]
+    assert [made[i]["captions"] for i in range(len(made))] == captions
+    assert made.image(2).size == (8, 5) and made.where(3) == "data.json: record 4"
 
 
-def test_text_forms(write):
+def test_templates_take_any_field_and_nothing_else(source):
+    record = {"image": "a/1.png", "caption": ["a {style} dog", "b"], "style": "flat", "year": 1999}
+    made = source("generation", [record], prompt=("{caption}, {style}", "from {year}"))
+    assert made[0]["captions"] == ["a {style} dog, flat", "from 1999", "b, flat", "from 1999"]
+    assert source("generation", [record], prompt=("{style}",), caption="no")[0]["captions"] == ["flat"]
+    error = refused(lambda: source("generation", [record], prompt=("{caption} {artist}",))[0])
+    assert error.cause == "missing field" and 'data.json: record 0: no field "artist"' in str(error)
+    for wrong in ("x", "{caption} {a-b}", "{caption"):
+        error = refused(lambda t=wrong: source("generation", [record], prompt=(t,)), SourceError)
+        assert f"prompt is {wrong!r}: a template of generation names fields in braces" in str(error)
+
+
+def test_text_forms(source):
     pictures = [{"image": "x.png", "caption": "a dog"}, said("<image>Who?", "A cat.", "And?", "A hat.")]
-    source = LlavaText(write([*pictures, {"text": "plain"}, said("Hi", "Ho", image=None)]))
-    assert [source[i] for i in range(len(source))] == [
-        {"text": "plain"},
-        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
-    ]
-    fallback = LlavaText(write(pictures))
+    made = source("text", [*pictures, {"text": "plain"}, said("Hi", "Ho", image=None)])
+    assert [made[i] for i in range(len(made))] == [{"text": "plain"}, {"messages": asked("Hi", "Ho")}]
+    fallback = source("text", pictures)
     assert [fallback[i] for i in range(len(fallback))] == [{"text": "a dog"}, {"text": "A cat.\nA hat."}]
+    assert source("text", [{"text": "t", "body": "b"}], caption="body")[0] == {"text": "b"}
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
-def test_json_lines_with_bom_crlf_and_nul_by_content(tmp_path, name):
-    path = tmp_path / name
+def test_json_lines_with_bom_crlf_and_nul_by_content(source, name):
     lines = ['{"text": "one\\u2028line \U0001f427"}', "", '{"text": "nul\0 inside"}', "\0\0\0"]
-    path.write_bytes("﻿".encode() + "\r\n".join(lines).encode())
-    source = LlavaText(path)
-    assert [source[i]["text"] for i in range(len(source))] == ["one\u2028line \U0001f427", "nul inside"]
-    raw = tmp_path / "raw.jsonl"
-    raw.write_text(
-        '{"text": "a\u2028b\x85c"}', encoding="utf-8"
-    )  # line breaks to str.splitlines, not to JSON
-    assert LlavaText(raw)[0]["text"] == "a\u2028b\x85c"
+    made = source("text", "\ufeff".encode() + "\r\n".join(lines).encode(), name)
+    assert [made[i]["text"] for i in range(len(made))] == ["one\u2028line \U0001f427", "nul inside"]
+    assert [made.where(i) for i in range(2)] == [f"{name}:1", f"{name}:3"]
+    raw = source(
+        "text", '{"text": "a\u2028b\x85c"}'.encode(), "raw.jsonl"
+    )  # line breaks to str.splitlines only
+    assert raw[0]["text"] == "a\u2028b\x85c"
 
 
-def test_sources_pickle_and_repr_is_stable(write, root):
-    path = write([said("<image>", "ok"), {"text": "plain"}])
-    sources = [LlavaUnderstanding(path, root), LlavaGeneration(path, root), LlavaText(path)]
-    for source in sources:
-        copy = pickle.loads(pickle.dumps(source))
-        assert repr(copy) == repr(source) and [copy[i] for i in range(len(copy))] == [source[0]]
-    assert repr(sources[0]) == f"LlavaUnderstanding({str(path)!r}, {str(root)!r}, records=1)"
-    assert repr(sources[2]) == f"LlavaText({str(path)!r}, records=1)"
+def test_a_list_larger_than_what_is_decoded_at_a_time(source):
+    """Records that straddle the edges of the windows, one longer than a window, characters of one to four bytes."""
+    texts = [f'{i} é \U0001f427 \\ " ],' * (1 + 997 * (i % 7) + 200_000 * (i == 11)) for i in range(200)]
+    listed = json.dumps([{"text": text} for text in texts], ensure_ascii=False, indent=1).encode()
+    made = source("text", listed)
+    assert len(made) == 200 and all(made[i]["text"] == texts[i] for i in (0, 7, 11, 12, 150, 199))
+    for end in (len(listed) - 2, listed.rindex(b"}") + 1, len(listed) // 2):
+        error = refused(lambda end=end: source("text", listed[:end]), SourceError)
+        assert "is not JSON: record" in str(error) and "mend or cut the list" in str(error)
+    assert "goes on after the list" in str(refused(lambda: source("text", listed + b"[{}]"), SourceError))
 
 
-def test_missing_files_are_counted_and_the_first_twenty_listed(write, root):
-    records = [said("<image>", "ok", image=f"gone/{i}.png") for i in range(25)] + [said("<image>", "ok")]
-    message = refusal(LlavaUnderstanding, path := write(records), root)
-    assert f"{path}: 26 records read" in message and "25 missing image files; check image_root" in message
-    assert "record 0: gone/0.png" in message and "record 19: gone/19.png" in message
-    assert "gone/20.png" not in message and message.endswith("... and 5 more")
+def turns(*pairs):
+    return {"image": "a/1.png", "conversations": [{"from": role, "value": value} for role, value in pairs]}
 
 
-def test_pictures_outside_the_root_are_refused(write, root, tmp_path):
-    (tmp_path / "secret.png").write_bytes(b"x")
+BAD = [
+    ("unknown role", turns(("human", "<image>"), ("robot", "hi")), "[1].from\" is 'robot'; known are human"),
+    (
+        "turn out of order",
+        turns(("human", "<image>"), ("gpt", "a"), ("gpt", "b")),
+        "two assistant turns in a row",
+    ),
+    (
+        "turn out of order",
+        turns(("human", "<image>"), ("human", "b"), ("gpt", "b")),
+        "two user turns in a row",
+    ),
+    ("turn out of order", turns(("gpt", "a"), ("human", "b"), ("gpt", "b")), "assistant turn out of order"),
+    ("turn out of order", turns(("human", "a"), ("gpt", "b"), ("system", "c")), "system turn out of order"),
+    ("no answer", turns(("human", "<image>\nwhat?")), "ends without an answer"),
+    ("no answer", turns(), "ends without an answer"),
+    ("no answer", {"image": "a/1.png", "question": "Who?"}, "ends without an answer"),
+    ("placeholders", turns(("human", "<image><image>"), ("gpt", "a")), "2 <image> placeholders for 1 images"),
+    (
+        "placeholders",
+        said("<image>", "a", image=["a/1.png", "a/2.png"]),
+        "1 <image> placeholders for 2 images; write one for each, or none",
+    ),
+    (
+        "placeholders",
+        {"text": "<image>", "image": ["a/1.png", "a/2.png"]},
+        "1 <image> placeholders for 2 images",
+    ),
+    ("placeholders", turns(("human", "a"), ("gpt", "<image>")), "<image> in role assistant"),
+    ("blank text", turns(("human", "<image>"), ("gpt", " \n\u200b\x07")), 'value" is empty or blank'),
+    ("blank text", {"texts": [None], "images": ["a/1.png"]}, "a document without words"),
+    ("wrong type", turns(("human", "<image>"), ("gpt", 7)), "[1].value\" is '7' (int), needs a string"),
+    (
+        "wrong type",
+        {"texts": ["a"], "images": ["a/1.png"]},
+        '"texts[0]" and "images[0]": one of them must be null',
+    ),
+    (
+        "wrong type",
+        {"texts": ["a", None], "images": ["a/1.png"]},
+        "2 texts for 1 images; needs lists of one length",
+    ),
+    ("wrong type", {"image": 7, "caption": "x"}, "\"image\" is '7' (int), needs a path"),
+    ("missing field", {"image": "a/1.png", "conversations": [{"from": "human"}]}, 'needs "from" and "value"'),
+    ("missing field", {"image": "a/1.png", "conversations": "hi"}, 'needs "from" and "value"'),
+    ("blank caption", {"image": "a/1.png", "caption": ""}, '"caption" is empty or blank'),
+    ("blank caption", {"image": "a/1.png", "caption": ["ok", " "]}, '"caption" is empty or blank'),
+    ("missing field", {"image": "a/1.png", "caption": None}, "no caption in captions, caption, text"),
+    ("lone surrogate", {"image": "a/1.png", "caption": "é\ud800"}, "at character 1 (byte 2)"),
+    ("missing field", {"image": "a/1.png", "id": 3}, "(fields: image, id); name it as caption"),
+    ("blank text", {"image": " ", "caption": "x"}, '"image" is empty'),
+    ("not an object", ["a/1.png"], "is a list, needs an object"),
+    (
+        "web address",
+        {"image": "http://x.org/a.png", "caption": "x"},
+        "is a URL: 'http://x.org/a.png'; download",
+    ),
+    ("web address", {"image": "s3://x/a.png", "caption": "x"}, "is a URL"),
+]
+
+
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_each_bad_record_says_what_is_wrong_with_it_when_it_is_read(source, form):
+    records = [{"image": "a/1.png", "caption": "good"}, *(record for _, record, _ in BAD)]
+    if form == "lines":
+        lines = "\n\n".join(map(json.dumps, records)) + '\n{"broken\n{"text": "caf'
+        made = source("understanding", lines.encode() + b'\xe9"}', "bad.jsonl")
+        assert made[0]["messages"] and len(made) == len(records) + 2
+        broken = [refused(lambda i=i: made[len(records) + i]) for i in (0, 1)]
+        assert [error.cause for error in broken] == ["not JSON", "not UTF-8"]
+        line = 2 * len(records)
+        assert f"bad.jsonl:{line}: is not JSON" in str(broken[0]) and "b'{\"broken'" in str(broken[0])
+        offset = len(lines.encode())
+        assert f"bad.jsonl:{line + 1}: byte 0xe9 at offset {offset} of the file is not UTF-8" in str(
+            broken[1]
+        )
+    else:
+        made = source("understanding", records)
+    for i, (cause, _, why) in enumerate(BAD, 1):
+        error = refused(lambda i=i: made[i])
+        where = f"bad.jsonl:{2 * i + 1}: " if form == "lines" else f"data.json: record {i}: "
+        assert error.cause == cause and why in str(error) and str(error).startswith(where), (str(error), why)
+
+
+def test_pictures_outside_the_folder_are_refused(source, root, tmp_path):
+    (tmp_path / "secret.png").write_bytes(PNG)
     (root / "a" / "link.png").symlink_to(tmp_path / "secret.png")
     (root / "a" / "inner.png").symlink_to(root / "a" / "1.png")
     names = [
@@ -147,86 +290,69 @@ def test_pictures_outside_the_root_are_refused(write, root, tmp_path):
         "a/link.png",
         "a\\..\\x.png",
     ]
-    message = refusal(LlavaGeneration, write([said("<image>", "ok", image=name) for name in names]), root)
-    assert "5 bad records" in message
+    made = source("generation", [{"image": name, "caption": "x"} for name in [*names, "a/inner.png"]])
     for i, name in enumerate(names):
-        assert f'record {i}: field "image" leaves the image root: {name!r}' in message
-    assert len(LlavaGeneration(write([said("<image>", "ok", image="a/inner.png")]), root)) == 1
+        error = refused(lambda i=i: made.image(i))
+        assert error.cause == "outside the folder"
+        assert f'data.json: record {i}: field "image" leaves the folder of the pictures: {name!r}' in str(
+            error
+        )
+    assert made.image(5).size == (4, 5)
 
 
-def test_urls_and_directories_are_refused(write, root):
-    names = ["http://x.org/a.png", "https://x.org/a.png", "data:image/png;base64,xx", "a"]
-    message = refusal(LlavaUnderstanding, write([said("<image>", "ok", image=name) for name in names]), root)
-    for i, name in enumerate(names[:3]):
-        assert f'record {i}: field "image" is a URL: {name!r}; download it' in message
-    assert "record 3: field \"image\" is a directory, or not readable: 'a'" in message
-    assert "give the folder of the pictures" in refusal(LlavaUnderstanding, write([]), root / "no")
+def test_pictures_inside_the_record(source):
+    data = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    records = [
+        {"image": i, "caption": "x"} for i in (data, data[:-3] + "%", data[: len(data) // 2 // 4 * 4 + 2])
+    ]
+    made = source("generation", records)
+    assert made.image(0).size == (3, 4) and made.portable(0) == {"image": PNG, "caption": "x"}
+    for i in (1, 2):
+        error = refused(lambda i=i: made.image(i), (RecordError, ImageError))
+        assert f"data.json: record {i}" in str(error)
+    assert refused(lambda: made.image(1)).cause == "bad base64"
+    assert refused(lambda: made.image(0, 1)).cause == "no picture"
 
 
-def turns(*pairs):
-    return {"image": "a/1.png", "conversations": [{"from": role, "value": value} for role, value in pairs]}
+def test_rotten_pictures_name_their_file(source, root):
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    photo.save(root / "cut.jpg")
+    (root / "cut.jpg").write_bytes((root / "cut.jpg").read_bytes()[:2000])
+    (root / "zero.png").write_bytes(b"")
+    (root / "page.jpg").write_text("<!DOCTYPE html><html></html>")
+    names = ["cut.jpg", "zero.png", "page.jpg", "a", "gone.png"]
+    made = source("generation", [{"image": name, "caption": "x"} for name in names])
+    for i, (name, why) in enumerate(
+        zip(names, ["truncated", "is empty", "HTML", "is a directory", "no such file"])
+    ):
+        assert made[i] == {"captions": ["x"]}
+        error = str(refused(lambda i=i: made.image(i), ImageError))
+        assert name in error and why in error
+    assert refused(lambda: made.portable(4)).cause == "missing file"
 
 
-BAD = [
-    (turns(("human", "<image>"), ("robot", "hi")), """"conversations[1].from" is 'robot'; known are human"""),
-    (turns(("human", "<image>"), ("gpt", "a"), ("gpt", "b")), "two assistant turns in a row"),
-    (turns(("human", "<image>"), ("human", "b"), ("gpt", "b")), "two user turns in a row"),
-    (turns(("gpt", "a"), ("human", "b"), ("gpt", "b")), "assistant turn out of order"),
-    (turns(("human", "a"), ("gpt", "b"), ("system", "c")), "system turn out of order"),
-    (turns(("human", "<image>\nwhat?")), "ends without an answer"),
-    (turns(), "ends without an answer"),
-    (turns(("human", "<image><image>"), ("gpt", "a")), "2 <image> placeholders for 1 images"),
-    (turns(("human", "a"), ("gpt", "<image>")), "<image> in role assistant"),
-    (said("<image>", "a", image=None), "1 <image> placeholders for 0 images"),
-    (turns(("human", "<image>"), ("gpt", " \n\u200b\x07")), '"conversations[1].value" is empty or blank'),
-    (turns(("human", "<image>"), ("gpt", 7)), '"conversations[1].value" is a int, needs a string'),
-    (
-        {"image": "a/1.png", "conversations": [{"from": "human"}]},
-        '"conversations[0]" needs "from" and "value"',
-    ),
-    ({"image": "a/1.png", "conversations": "hi"}, '"conversations[0]" needs "from" and "value"'),
-    ({"image": "a/1.png", "caption": ""}, '"caption" is empty or blank'),
-    ({"image": "a/1.png", "caption": ["ok", " "]}, '"caption" is empty or blank'),
-    ({"image": "a/1.png", "caption": None}, '"caption" is a NoneType'),
-    ({"image": "a/1.png", "caption": "x\ud800"}, '"caption" has a lone surrogate at 1'),
-    ({"image": "a/1.png", "id": 3}, 'no "conversations", "caption" or "text" (fields: image, id)'),
-    ({"img": "a/1.png"}, 'no "conversations", "caption" or "text" (fields: img)'),
-    ({"image": ["a/1.png", "a/2.png"], "caption": "x"}, '"image" is a list of 2'),
-    ({"image": "", "caption": "x"}, '"image" is empty'),
-    (["a/1.png"], "is a list, needs an object"),
-]
+@pytest.mark.parametrize("content", [b"", b" \n\r\n", b"[]", b"\0\0", b"\xef\xbb\xbf"])
+def test_empty_files_are_refused(source, content):
+    assert "data.json: is empty" in str(refused(lambda: source("text", content), SourceError))
 
 
-def test_every_bad_record_is_reported_at_once(write, root):
-    for start in (0, len(BAD) - 12):
-        records = [record for record, _ in BAD[start : start + 12]]
-        lines = "\n".join(["", *(json.dumps(record) for record in records), '{"broken'])
-        message = refusal(LlavaUnderstanding, path := write(lines, "bad.jsonl"), root)
-        assert message.startswith(f"{path}: 12 records read\n13 bad records; mend or remove them:")
-        for i, (_, why) in enumerate(BAD[start : start + 12]):
-            assert any(
-                f"record {i}, line {i + 2}: " in line and why in line for line in message.split("\n")
-            ), why
-        assert "record 12, line 14: is not JSON" in message and "'{\"broken'" in message
+def test_files_that_are_no_json_are_refused(source, tmp_path):
+    for content, why in (
+        (b"<html>\n<body>", "begins with b'<html>"), (b'{"images":\n[\n]\n}\n', "neither a JSON list"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"), (b"\x1f\x8b\x08x", "gunzip"),
+        ('{"text": "x"}'.encode("utf-16"), "UTF-16"), (b'[{"text": "a"} x]', "is not JSON: record 1, at byte 15"),
+    ):  # fmt: skip
+        assert why in str(refused(lambda content=content: source("text", content), SourceError))
+    error = refused(lambda: source("generation", [{"text": "a"}]), SourceError)
+    assert 'no record has the field "image"; as text, use kind text' in str(error)
+    line = Dataset("text", str(tmp_path / "data.json"), images=str(tmp_path / "no"))
+    assert "images: no folder" in str(refused(lambda: open_dataset(line, 24, 0), SourceError))
 
 
-@pytest.mark.parametrize("content", ["", " \n\r\n", "[]", "\0\0"])
-def test_empty_files_are_refused(write, root, content):
-    path = write(content)
-    for make in (lambda: LlavaText(path), lambda: LlavaUnderstanding(path, root)):
-        assert refusal(make).startswith(f"{path}: is empty; needs a JSON list")
-
-
-def test_unreadable_files_are_refused(write, root, tmp_path):
-    assert "No such file" in (message := refusal(LlavaText, tmp_path / "no.json")) and "no.json" in message
-    assert "Is a directory" in refusal(LlavaText, tmp_path)
-    (tmp_path / "latin.jsonl").write_bytes(b'{"text": "caf\xe9"}')
-    assert "latin.jsonl: byte 0xe9 at offset 13 is not UTF-8" in refusal(LlavaText, tmp_path / "latin.jsonl")
-    assert "is not JSON (Expecting" in refusal(LlavaText, write('[{"text": "a"},]'))
-    no_image = refusal(LlavaGeneration, path := write([{"text": "a"}]), root)
-    assert no_image == f'{path}: no record has the field "image"; for text use LlavaText'
-
-
-def test_no_permission_is_refused(write, root, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda *_: False)  # chmod does not stop root
-    assert "or not readable: 'a/1.png'" in refusal(LlavaUnderstanding, write([said("<image>", "ok")]), root)
+def test_a_tokenizer_learns_from_every_good_record(source):
+    lines = b'{"text": "zebra zebra zebra"}\n{"broken\n{"text": "' + b"quagga " * 9 + b'"}'
+    made = source("text", lines, "words.jsonl")
+    document = source("understanding", [{"texts": [None, "okapi " * 9], "images": ["a/1.png", None]}])
+    tokenizer = learn_tokenizer({"a": made, "b": document}, Template(), 400)
+    for word in (" zebra", "quagga ", "okapi "):
+        assert len(tokenizer.encode(word)[0]) < len(word) / 2

@@ -53,7 +53,9 @@ def sources() -> dict:
 @functools.cache
 def processor() -> Processor:
     template = Template(system="")
-    tokenizer = catalog.learn_tokenizer(list(sources().values()), template, CONFIG.transformer.vocabulary, 200)
+    tokenizer = catalog.learn_tokenizer(
+        list(sources().values()), template, CONFIG.transformer.vocabulary, 200
+    )
     counts = CONFIG.understanding_encoder.tokens, CONFIG.generation_encoder.tokens
     return Processor(tokenizer, template, *counts)
 
@@ -99,7 +101,14 @@ def batches(
     """An iterator over batches of one source a kind, or of sources by name -> (kind, source)."""
     pairs = {n: x if isinstance(x, tuple) else (n, x) for n, x in sources_.items()}
     entries = [
-        Entry(n, kind, source, (weights or {}).get(n, 1.0), (steps or {}).get(n, ()), ids and kind == "generation")
+        Entry(
+            n,
+            kind,
+            source,
+            (weights or {}).get(n, 1.0),
+            (steps or {}).get(n, ()),
+            ids and kind == "generation",
+        )
         for n, (kind, source) in pairs.items()
     ]
     mixture = Mixture(entries, ratio, seed, rows.count)

@@ -6,21 +6,30 @@ from janus_jax.data import image_ids, shapes, tokenizer
 from janus_jax.data.formats.array_record import ArrayRecords
 from janus_jax.data.formats.files import PICTURES
 from janus_jax.data.formats.folder import Folder
+from janus_jax.data.formats.hub import HubDataset
 from janus_jax.data.formats.json_files import JsonFiles
+from janus_jax.data.formats.parquet import Parquet
 from janus_jax.data.formats.tars import Tars
+from janus_jax.data.formats.text_files import TextFiles
+from janus_jax.data.formats.tfds import Tfds
 from janus_jax.data.processor import Template
 from janus_jax.data.records import Records
 from janus_jax.data.sources import KINDS, Dataset, RecordError, Source, SourceError
 
 _SUFFIXES = {
     ".json": "json", ".jsonl": "json", ".ndjson": "json", ".tar": "webdataset", ".array_record": "array_record",
-    ".arrayrecord": "array_record",
+    ".arrayrecord": "array_record", ".parquet": "parquet", ".txt": "text",
 }  # fmt: skip
 _READERS = {
     "json": lambda d: JsonFiles(d.path, d.images),
     "folder": lambda d: Folder(d.path, d.names),
     "webdataset": lambda d: Tars(d.path, d.names),
     "array_record": lambda d: ArrayRecords(d.path),
+    "parquet": lambda d: Parquet(d.path),
+    "text": lambda d: TextFiles(d.path),
+    "text_files": lambda d: TextFiles(d.path, whole=True),
+    "tfds": lambda d: Tfds(d.path.removeprefix("tfds:")),
+    "hf": lambda d: HubDataset(d.path.removeprefix("hf:")),
 }
 PRESETS = ("shapes", "emoji")
 
@@ -48,17 +57,29 @@ def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
     not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
+    if not dataset.path:
+        raise SourceError(
+            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji: and a name"
+        )
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
         return _preset(preset, rest, dataset.kind, side, seed)
     if dataset.images and not os.path.isdir(dataset.images):
         raise SourceError(f"images: no folder {dataset.images}; give the folder of the pictures")
-    return Records(_READERS[dataset.format or detect(dataset.path)](dataset), dataset)
+    format = dataset.format or detect(dataset.path)
+    if format not in _READERS:
+        raise SourceError(
+            f"format is {format!r}; give {', '.join(_READERS)}, or none to tell it from the path"
+        )
+    return Records(_READERS[format](dataset), dataset)
 
 
 def detect(path: str) -> str:
     """The format of what lies at `path`, by its prefix, suffix or what the folder holds. Raises SourceError."""
-    given = path.rstrip("}*")
+    prefix = path.partition(":")[0]
+    if prefix in ("tfds", "hf"):
+        return prefix
+    given = path.rstrip("*")
     for suffix, name in _SUFFIXES.items():
         if given.lower().endswith(suffix):
             return name
@@ -69,6 +90,8 @@ def detect(path: str) -> str:
             folders = any(entry.is_dir() for entry in os.scandir(path))
         if any(name.endswith(PICTURES) for name in names):
             return "folder"
+        if {"dataset_info.json", "state.json"} <= set(names) or "dataset_dict.json" in names:
+            return "hf"  # of save_to_disk
         found = {format for name in names for suffix, format in _SUFFIXES.items() if name.endswith(suffix)}
         if len(found) == 1:
             return found.pop()
@@ -107,47 +130,14 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
     raise SourceError(f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji: or emoji:<count>")
 
 
-def open_sources(data, side: int, seed: int, needed) -> dict:
-    """Task name -> source for each task in `needed`; "pictures" is what the VQ tokenizer trains on.
-
-    data: experiment.Data; side: pixels of a picture the model draws.
-    """
-    if data.source == "shapes":
-        sources = {
-            "understanding": shapes.ShapesUnderstanding(seed),
-            "text": shapes.ShapesText(seed),
-            "generation": shapes.ShapesGeneration(seed),
-        }
-        return {**sources, "pictures": shapes.ShapesPictures(seed)}
-    if data.source == "emoji":
-        from janus_jax.data import emoji
-
-        limit = data.limit or None
-        sources = {
-            "understanding": emoji.EmojiUnderstanding(side, limit, seed),
-            "text": emoji.EmojiText(limit, seed),
-            "generation": emoji.EmojiGeneration(side, limit, seed),
-        }
-    else:
-        from janus_jax.data import llava as files
-
-        sources = {
-            "understanding": lambda: files.LlavaUnderstanding(data.understanding, data.images),
-            "text": lambda: files.LlavaText(data.text),
-            "generation": lambda: files.LlavaGeneration(data.generation, data.images),
-        }
-        sources = {task: sources[task]() for task in needed}
-    return {**sources, "pictures": sources.get("generation")}
-
-
 def learn_tokenizer(sources, template: Template, vocabulary: int, records: int = 2000) -> tokenizer.Tokenizer:
-    """A byte-level BPE of at most `vocabulary` ids from the first records of every source: a list, or {name: source}."""
+    """A byte-level BPE of at most `vocabulary` ids from the first records of every source, a list or {name: source}."""
     return tokenizer.train(_texts(sources, template, records), vocabulary)
 
 
 def _texts(sources, template: Template, records: int):
     yield f"{template.system}\n\n{template.user}: \n\n{template.assistant}: "
-    for source in filter(None, sources.values() if isinstance(sources, dict) else sources):
+    for source in sources.values() if isinstance(sources, dict) else sources:
         for i in range(min(records, len(source))):
             try:
                 yield from _strings(source[i])

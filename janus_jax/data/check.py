@@ -23,7 +23,9 @@ from janus_jax.model.config import janus_1_3b
 
 VOCABULARY = 16384  # of a tokenizer learned from the data where none is named
 # Without a config: rows of the released models' context, and as many pictures as fit.
-PLAIN = types.SimpleNamespace(supervise="all", rows=Rows(count=1, length=4096, pictures=7, images=6))
+PLAIN = types.SimpleNamespace(
+    supervise="all", first_sentence=0.0, rows=Rows(count=1, length=4096, pictures=7, images=6)
+)
 
 
 def check(lines: dict, experiment, stages: list[str], options, say=print) -> dict:
@@ -36,22 +38,31 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
     for name, line in lines.items():
         try:
             opened[name] = command.opened(line, experiment)
-        except SourceError as error:
+        except (SourceError, ImportError) as error:  # ImportError: a format's package is not installed
             closed[name] = Survey(name, line.kind, line.path, closed=str(error))
     processor, note = _processor(experiment, opened, options.tokenizer)
     say(note)
     found, parts, out = dict(closed), [], {"tokenizer": note, "datasets": {}, "stages": {}}
     for name, source in opened.items():
-        stage = _stage_of(lines[name], experiment, stages)
         model = experiment.model if experiment else janus_1_3b()
-        encoder = Encoder(processor, model, stage.rows, stage.supervise)
+        encoders = {
+            key: Encoder(processor, model, stage.rows, stage.supervise, 0.0, stage.first_sentence)
+            for key, stage in _stages_of(lines[name], experiment, stages).items()
+        }
         total = min(options.records or len(source), len(source))
         progress = workers.Progress(name, total)
-        found[name] = survey(name, lines[name], source, encoder, options.records, options.threads, progress)
+        found[name] = survey(name, lines[name], source, encoders, options.records, options.threads, progress)
         progress.close()
-        parts.append((f"{name}: {lines[name].kind}, {lines[name].path}", found[name], source, encoder))
+        parts.append(
+            (
+                f"{name}: {lines[name].kind}, {lines[name].path}",
+                found[name],
+                source,
+                next(iter(encoders.values())),
+            )
+        )
     for name in lines:
-        length = _stage_of(lines[name], experiment, stages).rows.length
+        length = next(iter(_stages_of(lines[name], experiment, stages).values())).rows.length
         out["datasets"][name] = report.summary(found[name], opened.get(name), length)
         say("\n" + "\n".join(report.lines(name, out["datasets"][name], found[name].bad)))
     for name in stages:
@@ -71,9 +82,9 @@ def _draws(line, stage, name: str) -> bool:
     return vars(stage.ratio)[line.kind] > 0 and line.weight > 0 and (not line.stages or name in line.stages)
 
 
-def _stage_of(line, experiment, stages: list[str]):
-    """The first of `stages` that draws from a data set, or else what stands for one."""
-    return next((experiment.stages[s] for s in stages if _draws(line, experiment.stages[s], s)), PLAIN)
+def _stages_of(line, experiment, stages: list[str]) -> dict:
+    """Those of `stages` that draw from a data set, by name, or what stands for one."""
+    return {s: experiment.stages[s] for s in stages if _draws(line, experiment.stages[s], s)} or {"": PLAIN}
 
 
 def _processor(experiment, opened: dict, directory: str) -> tuple[Processor, str]:
@@ -105,7 +116,7 @@ def _forecast(lines: dict, found: dict, name: str, experiment, say) -> list:
     if left:
         say(f"\n{name}: without {', '.join(left)}, of which nothing can be used")
     try:
-        phases = forecast.forecast(drawn, found, stage, experiment.seed)
+        phases = forecast.forecast(name, drawn, found, stage, experiment.seed)
     except SourceError as error:
         say(f"\n{name}: no forecast: {error}")
         return []

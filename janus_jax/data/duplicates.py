@@ -57,6 +57,8 @@ def near(hashes: list[int], thumbnails: list[bytes]) -> tuple[list[list[int]], i
         for bucket in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
             crowded.update(bucket[CROWD:].tolist())
             _join(bucket[:CROWD], codes, thumbs, first)
+    while (first[first] != first).any():  # who leads a group and then joins another brings the group along
+        first = first[first]
     return same(first.tolist()), len(crowded)
 
 
@@ -70,5 +72,4 @@ def _join(bucket: np.ndarray, codes: np.ndarray, thumbs: np.ndarray, first: np.n
         close = rest[(np.bitwise_count(codes[rest] ^ codes[i]) <= FAR) & (first[rest] == rest)]
         differ = np.abs(thumbs[close] - thumbs[i])
         alike = close[(differ.mean(axis=1) <= MEAN) & (differ.max(axis=1, initial=0) <= MOST)]
-        for j in alike:
-            first[first == j] = i
+        first[alike] = i

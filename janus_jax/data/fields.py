@@ -7,7 +7,7 @@ import functools
 import re
 import unicodedata
 
-from janus_jax.data.sources import RecordError
+from janus_jax.data.sources import RecordError, SourceError
 
 CAPTIONS = ("captions", "caption", "text", "name", "class")  # where a caption is looked for, in this order
 _PICTURES = ("image", "images", "file_name")
@@ -71,6 +71,17 @@ def fill(templates: tuple[str, ...], raw: dict, field: str = "") -> list[str]:
         return text(raw[name] if isinstance(raw[name], str) else str(raw[name]), name)
 
     return [_BRACES.sub(functools.partial(value, caption=c), t) for c in found for t in templates]
+
+
+def check_templates(templates: tuple[str, ...], path: str):
+    """Raises SourceError unless each names a field, and has no other braces."""
+    for template in templates:
+        rest = _BRACES.sub("", template)
+        if rest == template or "{" in rest or "}" in rest:
+            raise SourceError(
+                f"{path}: prompt is {template!r}: a template of generation names fields in braces, as in "
+                "'a photo of {caption}', and has no others"
+            )
 
 
 def pictures(raw: dict) -> list:

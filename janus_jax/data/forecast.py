@@ -14,17 +14,15 @@ WARM, STEPS = (
 )  # simulated steps of a phase, those before what waits has its lasting make-up not counted
 
 
-def forecast(lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
+def forecast(name: str, lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
     """For each phase of a stage, what its steps hold by simulated packing of the surveyed lengths.
 
-    lines: name -> Dataset of those that the stage draws; surveys: name -> Survey; stage: an experiment.Stage. Raises
-    SourceError as `Mixture` does.
+    name: the stage's; lines: Dataset by name, of those that it draws; surveys: Survey by name; stage: an
+    experiment.Stage. Raises SourceError as `Mixture` does.
     """
-    sizes = {name: _sizes(surveys[name], stage.rows) for name in lines}
     entries = [
-        Entry(name, line.kind, sizes[name], line.weight, line.steps)
-        for name, line in lines.items()
-        if sizes[name]
+        Entry(key, line.kind, [r.examples[name] for r in surveys[key].good], line.weight, line.steps)
+        for key, line in lines.items()
     ]
     mixture = Mixture(entries, vars(stage.ratio), seed, LANES, stage.steps)
     ends = [*mixture.changes[1:], stage.steps]
@@ -34,20 +32,14 @@ def forecast(lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
     ]
 
 
-def _sizes(survey, rows) -> list[tuple]:
-    """(tokens, pictures, images, tokens of text, to be predicted) of each usable record in this stage's rows."""
-    out = [(min(sum(r.tokens), rows.length), *r.slots, r.tokens[0], r.predicted) for r in survey.good]
-    return [x for x in out if x[1] <= rows.pictures and x[2] <= rows.images]
-
-
 def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: dict) -> dict:
     entries, count, simulated = mixture.entries, stage.rows.count, LANES * STEPS
     drawn = [[] for _ in entries]
     for lane in range(LANES):
-        for entry, size in _lane(mixture, phase, lane, stage.rows):
-            drawn[entry].append(size)
-    sums = [np.array(sizes).reshape(-1, 5).sum(axis=0) for sizes in drawn]
-    tokens, _, _, text, predicted = total = np.maximum(sum(sums), 1)
+        for entry, example in _lane(mixture, phase, lane, stage.rows):
+            drawn[entry].append((example.tokens, example.text, example.predicted))
+    sums = [np.array(sizes).reshape(-1, 3).sum(axis=0) for sizes in drawn]
+    tokens, text, predicted = np.maximum(sum(sums), 1)
     examples, asked, datasets = sum(map(len, drawn)), mixture.asked(first), {}
     for e, of, s in zip(entries, drawn, sums):
         if e.name not in asked:
@@ -55,26 +47,26 @@ def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: d
         a_step = len(of) / simulated * count
         datasets[e.name] = {
             "kind": e.kind, "examples_asked": asked[e.name], "examples": len(of) / examples,
-            "tokens": float(s[0] / tokens), "text": float(s[3] / text), "predicted": float(s[4] / predicted),
+            "tokens": float(s[0] / tokens), "text": float(s[1] / text), "predicted": float(s[2] / predicted),
             "examples_a_step": a_step, **_epoch(surveys[e.name], a_step, end - first, count),
         }  # fmt: skip
     return {
-        "steps": [first, end], "full": float(total[0] / (simulated * stage.rows.length)),
+        "steps": [first, end], "full": float(tokens / (simulated * stage.rows.length)),
         "examples_a_step": examples / simulated * count, "asked_a_step": stage.batch_size, "datasets": datasets,
     }  # fmt: skip
 
 
 def _lane(mixture: Mixture, phase: int, lane: int, rows):
-    """(number of the entry, its size) of all that STEPS rows of one lane hold, as `lanes.Lane` fills them."""
+    """(number of the entry, Example) of all that STEPS rows of one lane hold, as `lanes.Lane` fills them."""
     rng, kinds, since, waiting = np.random.default_rng(lane), [0] * 3, [0] * len(mixture.entries), []
     for step in range(WARM + STEPS):
-        while sum(size[0] for _, size in waiting) < AHEAD * rows.length:
+        while sum(example.tokens for _, example in waiting) < AHEAD * rows.length:
             entry = mixture.choose(lane, phase, kinds, since)
             source = mixture.entries[entry].source
             waiting.append((entry, source[rng.integers(len(source))]))
             kinds[TASKS.index(mixture.entries[entry].kind)] += 1
             since[entry] += 1
-        picks = choose([size[:3] for _, size in waiting], rows.length, rows.pictures, rows.images)
+        picks = choose([example[:3] for _, example in waiting], rows.length, rows.pictures, rows.images)
         taken = [waiting.pop(i) for i in reversed(picks)]
         if step >= WARM:
             yield from taken

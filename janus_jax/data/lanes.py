@@ -19,7 +19,9 @@ from janus_jax.data.mixture import Mixture
 from janus_jax.data.packing import assemble, choose, shorten
 from janus_jax.data.sources import RecordError, SourceError
 
-AHEAD = 3  # rows' worth of examples that wait: more fill rows no better (98-99 % of stage 2's), fewer do worse
+AHEAD = (
+    3  # rows' worth of examples that wait: more fill rows no better (98-99 % of stage 2's), fewer do worse
+)
 IN_A_ROW = 100  # bad records, one after the other: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
 
@@ -49,15 +51,21 @@ class Encoder:
             example = understanding.encode(
                 record, self.processor, self.supervise, self.rows.length, self.rows.pictures
             )
-        count, most = len(example["pictures"]), self.rows.pictures
+        slots = int((example["role"] == bt.PICTURE).sum())
+        count, most = slots // self.processor.understanding_tokens, self.rows.pictures
         if count > most:
             raise RecordError(
-                "too many pictures", f"has {count} pictures, a row takes {most}; raise the stage's rows.pictures"
+                "too many pictures",
+                f"has {count} pictures, a row takes {most}; raise the stage's rows.pictures",
             )
         if not count and kind == "understanding" and "document" not in record:
-            raise RecordError("no picture", "has no image part, and a conversation of understanding needs one")
+            raise RecordError(
+                "no picture", "has no image part, and a conversation of understanding needs one"
+            )
         if count and kind == "text":
-            raise RecordError("a picture too many", f"has {count} image parts, and a record of text needs none")
+            raise RecordError(
+                "a picture too many", f"has {count} image parts, and a record of text needs none"
+            )
         example = shorten(example, self.rows.length)
         if not example["supervised"].any():
             raise RecordError("no answer", "nothing in it is to be predicted; give it an answer")
@@ -115,7 +123,9 @@ class Lane:
         self.phase, self.since = state.get("phase", 0), list(state.get("since", [0] * n))
         self.drawn = list(state.get("drawn", [0] * n))  # of each entry, beyond `start`
         self.start = list(state.get("start", [0] * n))  # the position at which its lanes began
-        self.left = [list(x) for x in state.get("left", [[]] * n)]  # positions before `start`, yet to be drawn
+        self.left = [
+            list(x) for x in state.get("left", [[]] * n)
+        ]  # positions before `start`, yet to be drawn
         self.waiting = [self._read(*x) for x in state.get("waiting", ())]
         self.reads = {}  # those were counted when they were drawn
 
@@ -172,7 +182,7 @@ class Lane:
     def _read(self, entry: int, position: int, attempt: int) -> _Waiting:
         """The example at a position, or the first of its substitutes that is none the worse."""
         e = self.mixture.entries[entry]
-        for tried in range(attempt, attempt + IN_A_ROW):
+        for tried in range(attempt, IN_A_ROW):
             index = self.mixture.index(entry, position)
             rng = self.mixture.rng(entry, position, tried)
             if tried:
@@ -184,7 +194,7 @@ class Lane:
             except BAD as error:
                 self._note(entry, index, error)
         raise SourceError(
-            f"data.datasets.{e.name}: {IN_A_ROW} records in a row cannot be used, the last {e.source.where(index)}: "
+            f"data.datasets.{e.name}: {IN_A_ROW} records in a row cannot be used, the last of them: "
             f"{self.bad[-1][3]}; is the path right, and the disk there?"
         )
 
@@ -202,7 +212,9 @@ class Lane:
         return True
 
     def _note(self, entry: int, index: int, error: Exception):
-        self.bad.append((entry, index, error.cause, str(error)))
+        where, message = self.mixture.entries[entry].source.where(index), str(error)
+        message = message if where in message else f"{where}: {message}"
+        self.bad.append((entry, index, error.cause, message))
 
     def _finish(self, chosen: list[_Waiting]) -> dict:
         rows, model = self.encoder.rows, self.encoder.model

@@ -66,7 +66,7 @@ class Ledger:
             self.bad[e.name][index] = cause
             where, total = e.source.where(index), sum(map(len, self.bad.values()))
             if total <= SHOWN:
-                self.say(f"skipped {e.name} {where}: {cause}: {message}")
+                self.say(f"skipped a record of {e.name} ({cause}): {message}")
             if total == SHOWN:
                 self.say(f"(more bad records are only counted, and listed in {self.listing})")
             line = {"dataset": e.name, "record": index, "where": where, "cause": cause, "message": message}
@@ -81,14 +81,16 @@ class Ledger:
         bad, records, reads = self.bad[e.name], len(e.source), self.reads[e.name]
         read = min(reads, records)
         expected = self.most * read
-        surely = len(bad) > expected + _CERTAIN * math.sqrt(expected) or len(bad) > self.most * max(records, JUDGED)
+        surely = len(bad) > expected + _CERTAIN * math.sqrt(expected) or len(bad) > self.most * max(
+            records, JUDGED
+        )
         if reads < JUDGED or not surely:
             return
         causes = ", ".join(f"{n} {cause}" for cause, n in self.causes(e.name).items())
         raise SourceError(
             f"data.datasets.{e.name}: {len(bad)} of {read:,} records read (of {records:,}) cannot be used, more than "
-            f"data.max_bad_fraction {self.most:g} allows: {causes}. The list is in {self.listing or 'the log'}; mend or "
-            f"remove them (python -m janus_jax.data.check finds the rest), or allow more"
+            f"data.max_bad_fraction {self.most:g} allows: {causes}. The list is in {self.listing or 'the log'}; mend "
+            f"or remove them (python -m janus_jax.data.check finds the rest), or allow more"
         )
 
     def causes(self, name: str) -> dict[str, int]:
@@ -102,7 +104,15 @@ class Ledger:
         seen = self.seen.get(phase, np.zeros((len(self.reads), 3), np.int64))
         parts = seen / np.maximum(seen.sum(0), 1)
         return [
-            (e.name, e.kind, asked.get(e.name, 0.0), parts[i, 0], parts[i, 1], int(seen[i, 0]), int(seen[i, 2]))
+            (
+                e.name,
+                e.kind,
+                asked.get(e.name, 0.0),
+                parts[i, 0],
+                parts[i, 1],
+                int(seen[i, 0]),
+                int(seen[i, 2]),
+            )
             for i, e in enumerate(self.mixture.entries)
         ]
 
@@ -111,7 +121,9 @@ class Ledger:
         examples of this phase."""
         out = {"bad_records": float(sum(map(len, self.bad.values())))}
         shares = self.shares(self.mixture.phase(step - 1))
-        if len({kind for _, kind, asked, *_ in shares if asked}) < sum(asked > 0 for _, _, asked, *_ in shares):
+        if len({kind for _, kind, asked, *_ in shares if asked}) < sum(
+            asked > 0 for _, _, asked, *_ in shares
+        ):
             out |= {f"share_{name}": float(seen) for name, _, asked, seen, *_ in shares if asked}
         return out
 
@@ -121,7 +133,9 @@ class Ledger:
         for phase in sorted(self.seen):
             first, *later = [*self.mixture.changes[phase:], None][:2]
             until = f" to {later[0]}" if later and later[0] is not None else ""
-            out.append(f"  data from step {first}{until}:" + " " * 18 + "asked    seen  tokens  examples  truncated")
+            out.append(
+                f"  data from step {first}{until}:" + " " * 18 + "asked    seen  tokens  examples  truncated"
+            )
             out += [
                 f"    {name:<28} {kind:<14} {asked:7.3%} {seen:7.3%} {tokens:7.3%} {n:9,} {cut:9,}"
                 for name, kind, asked, seen, tokens, n, cut in self.shares(phase)
@@ -130,7 +144,9 @@ class Ledger:
         for name, found in self.bad.items():
             if found:
                 causes = ", ".join(f"{n} {cause}" for cause, n in self.causes(name).items())
-                out.append(f"  {name}: {len(found)} records could not be used: {causes}; listed in {self.listing}")
+                out.append(
+                    f"  {name}: {len(found)} records could not be used: {causes}; listed in {self.listing}"
+                )
         return out
 
     def state(self) -> dict:

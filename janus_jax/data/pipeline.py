@@ -124,9 +124,7 @@ class Batches:
         self._dealt = [self.numbers[w :: self.workers or 1] for w in range(self.workers or 1)]
         out = []
         for numbers in self._dealt:
-            ds = Lanes(
-                self.mixture, self.encoder, numbers, self.step, [self._states.get(n) for n in numbers]
-            )
+            ds = Lanes(self.mixture, self.encoder, numbers, self.step, [self._states.get(n) for n in numbers])
             if self.workers:
                 options = grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=2)
                 out.append(iter(ds.mp_prefetch(options)))
@@ -147,7 +145,9 @@ class Batches:
         those of all processes, in one order on all of them. Raises SourceError where too much is bad."""
         mine = {"lanes": self.numbers[0], "news": self._news, "counts": self.ledger.take()}
         self._news = []
-        shares = {one["lanes"]: one for one in gather(json.loads(json.dumps(mine)))}  # several may feed one share
+        shares = {
+            one["lanes"]: one for one in gather(json.loads(json.dumps(mine)))
+        }  # several may feed one share
         self.ledger.settle([shares[k] for k in sorted(shares)])
 
     def get_state(self) -> dict:
@@ -191,10 +191,19 @@ def fingerprint(mixture: Mixture, encoder: Encoder) -> dict:
         "examples": {"supervise": encoder.supervise, "dropout": encoder.dropout, "first": encoder.first},
         "template": dataclasses.asdict(encoder.processor.template),
         "tokenizer": tokenizer,
-        "versions": {
-            name: importlib.metadata.version(name) for name in ("numpy", "pillow", "tokenizers", "grain")
-        },
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that make a row's numbers."""
+    out = {}
+    for name in ("numpy", "pillow", "tokenizers", "grain", "cykooz.resizer"):
+        try:
+            out[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            out[name] = "not installed"
+    return out
 
 
 class RandomPictures:

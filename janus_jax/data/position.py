@@ -5,7 +5,9 @@ import numpy as np
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.sources import SourceError
 
-_VERSIONS = "versions"  # told apart by nobody: other libraries may change bits of pictures, never what is drawn
+_VERSIONS = (
+    "versions"  # told apart by nobody: other libraries may change bits of pictures, never what is drawn
+)
 
 
 def moved(
@@ -25,12 +27,16 @@ def moved(
     lanes = {int(n): lane for n, lane in state["lanes"].items()}
     old = state["fingerprint"]
     changed = differences({**old, _VERSIONS: 0}, {**fingerprint, _VERSIONS: 0})
-    versions = [f"{line} (rows may differ in bits)" for line in differences(old[_VERSIONS], fingerprint[_VERSIONS])]
+    versions = [
+        f"{line} (rows may differ in bits)" for line in differences(old[_VERSIONS], fingerprint[_VERSIONS])
+    ]
     if not changed:
         return lanes, versions
     if not accept:
         raise SourceError(
-            "the data is not what this run was trained on so far:\n  " + "\n  ".join(changed) + "\nundo that, or "
+            "the data is not what this run was trained on so far:\n  "
+            + "\n  ".join(changed)
+            + "\nundo that, or "
             "accept it with --config.data.on_change=accept: what was drawn stays drawn, and a data set whose content "
             "changed begins anew"
         )
@@ -53,15 +59,27 @@ def differences(old: dict, new: dict, path: str = "") -> list[str]:
 
 def _dealt(old: dict, lanes: dict, new: dict, mixture: Mixture, step: int):
     n, names = len(mixture.entries), list(old["datasets"])
-    blank = {"kinds": [0] * 3, "phase": mixture.phase(step), "since": [0] * n, "drawn": [0] * n, "waiting": []}
+    blank = {
+        "kinds": [0] * 3,
+        "phase": mixture.phase(step),
+        "since": [0] * n,
+        "drawn": [0] * n,
+        "waiting": [],
+    }
     starts, lefts, said = [0] * n, [[]] * n, []
     for i, e in enumerate(mixture.entries):
         before, after = old["datasets"].get(e.name), new["datasets"][e.name]
-        same = before and all(before[k] == after[k] for k in ("records", "content")) and old["seed"] == new["seed"]
+        same = (
+            before
+            and all(before[k] == after[k] for k in ("records", "content"))
+            and old["seed"] == new["seed"]
+        )
         if same:
             starts[i], left = undrawn(lanes, names.index(e.name))
             lefts[i] = left.tolist()
-            said.append(f"data.datasets.{e.name} goes on from {starts[i]} drawn, {len(left)} of them once more to come")
+            said.append(
+                f"data.datasets.{e.name} goes on from {starts[i]} drawn, {len(left)} of them once more to come"
+            )
         else:
             said.append(f"data.datasets.{e.name} begins anew" if before else f"data.datasets.{e.name} is new")
     said += [f"data.datasets.{name} is drawn no more" for name in names if name not in new["datasets"]]

@@ -44,10 +44,8 @@ class Records:
 
     def __init__(self, reader, dataset: Dataset):
         """Raises SourceError when no record is left."""
-        if dataset.kind == "generation" and any("{" not in template for template in dataset.prompt):
-            raise SourceError(
-                f"{dataset.path}: prompt: a template of generation names a field, as in 'a {{caption}}'"
-            )
+        if dataset.kind == "generation":
+            fields.check_templates(dataset.prompt, dataset.path)
         self.reader, self.dataset, self._kept = reader, dataset, None
         if hasattr(reader, "pictured"):
             self._of_kind(reader.pictured())
@@ -57,7 +55,9 @@ class Records:
         options = d.kind, d.prompt, d.caption, d.min_side, d.score, d.min_score, len(self)
         self.fingerprint = of(reader.fingerprint, options)
         # Of pictures and their order alone: stored image_ids outlive another prompt.
-        self.pictures_fingerprint = of(reader.fingerprint, d.kind, d.min_side, d.score, d.min_score, len(self))
+        self.pictures_fingerprint = of(
+            reader.fingerprint, d.kind, d.min_side, d.score, d.min_score, len(self)
+        )
 
     def __len__(self):
         return len(self.reader) if self._kept is None else len(self._kept)
@@ -90,14 +90,17 @@ class Records:
 
     def portable(self, i) -> dict:
         """The raw fields of record `i` with the pictures' files as bytes in "image" (one, or a list, None where a
-        document has text): what conversion to another format stores. Raises RecordError, OSError."""
+        document has text): what conversion to another format stores. Raises RecordError."""
         raw = self._raw(i)
         try:
             files = [None if ref is None else self._bytes(ref) for ref in fields.pictures(raw)]
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         rest = {name: value for name, value in raw.items() if name not in ("image", "images", "file_name")}
-        return {"image": files[0] if len(files) == 1 else files, **rest} if files else rest
+        listed = any(
+            isinstance(raw.get(name), list) for name in ("image", "images")
+        )  # a list of one tells a document
+        return {"image": files if listed else files[0], **rest} if files else rest
 
     def where(self, i) -> str:
         return self.reader.where(self._index(i))
@@ -110,8 +113,11 @@ class Records:
 
     def _raw(self, i) -> dict:
         raw = self.reader[self._index(i)]
-        if self.dataset.score:
-            _score(raw, self.dataset.score, self.where(i))
+        value = raw.get(self.dataset.score) if self.dataset.score else 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            cause = "missing field" if value is None else "wrong type"
+            field = f'field "{self.dataset.score}" (score)'
+            raise RecordError(cause, f"{self.where(i)}: {field} is {value!r}, needs a number")
         return raw
 
     def _understanding(self, raw: dict, i: int) -> dict:
@@ -126,8 +132,8 @@ class Records:
             return {"document": fields.document(raw, images)}
         if None in images:
             raise RecordError("wrong type", 'a picture of the list is null; only beside "texts" may it be')
-        if not _chat(raw):
-            d = self.dataset
+        d = self.dataset
+        if not _chat(raw) or d.caption:
             answer = fields.captions(raw, d.caption)[0]
             prompts = d.prompt or _REQUEST
             question = prompts[i % len(prompts)]
@@ -183,8 +189,12 @@ class Records:
         source = self._open(ref)
         if isinstance(source, bytes):
             return source
-        with open(source, "rb") as file:
-            return file.read()
+        try:
+            with open(source, "rb") as file:
+                return file.read()
+        except OSError as error:
+            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+            raise RecordError(cause, f"{source}: {error.strerror}; check the path and the folder") from None
 
     def _of_kind(self, pictured: np.ndarray):
         """pictured: int8 [records], 1 with a picture, 0 without, -1 broken: those stay, training counts them."""
@@ -206,7 +216,8 @@ class Records:
 
     def _filter(self):
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            keep = np.fromiter(pool.map(self._passes, range(len(self))), bool, len(self))
+            found = list(pool.map(self._passes, range(len(self))))
+        keep, errors = np.array([f is not False for f in found]), [f for f in found if isinstance(f, str)]
         d, kept = self.dataset, np.arange(len(self)) if self._kept is None else self._kept
         asked = [f"shorter side >= {d.min_side}"] * bool(d.min_side) + [f"{d.score} >= {d.min_score}"] * bool(
             d.score
@@ -214,12 +225,15 @@ class Records:
         logging.info(
             "%s: asked for %s: kept %d of %d records", d.path, " and ".join(asked), keep.sum(), len(keep)
         )
-        if not keep.any():
-            raise SourceError(f"{d.path}: no record has {' and '.join(asked)}; lower min_side or min_score")
+        if True not in found:
+            unread = f"; {len(errors)} cannot be read, such as {errors[0]}" if errors else ""
+            raise SourceError(
+                f"{d.path}: no record has {' and '.join(asked)}; lower min_side or min_score{unread}"
+            )
         self._kept = kept[keep]
 
-    def _passes(self, i) -> bool:
-        """Whether record `i` stays; one that cannot be read does: training counts it."""
+    def _passes(self, i) -> bool | str:
+        """Whether record `i` stays, or why it cannot be read: then it stays too, training counts it."""
         d = self.dataset
         try:
             raw = self._raw(i)
@@ -228,8 +242,8 @@ class Records:
             return not d.min_side or all(
                 min(self._size(raw, ref)) >= d.min_side for ref in fields.pictures(raw) if ref is not None
             )
-        except (RecordError, OSError, Image.DecompressionBombError):
-            return True
+        except (RecordError, OSError, Image.DecompressionBombError) as error:
+            return str(error)
 
     def _size(self, raw: dict, ref) -> tuple[int, int]:
         size = raw.get("width"), raw.get("height")
@@ -246,13 +260,6 @@ class _Named(io.BytesIO):
     def __init__(self, data: bytes, name: str):
         super().__init__(data)
         self.name = name
-
-
-def _score(raw: dict, field: str, where: str):
-    value = raw.get(field)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        cause = "missing field" if value is None else "wrong type"
-        raise RecordError(cause, f'{where}: field "{field}" (score) is {value!r}, needs a number')
 
 
 def _chat(raw: dict) -> bool:

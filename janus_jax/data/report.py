@@ -16,7 +16,8 @@ USUAL = ("RGB", "L", "P", "RGBA", "drawn")  # modes of files; others are scaled 
 
 
 def summary(survey: Survey, source, length: int) -> dict:
-    """A survey as plain data. source: names records by `where`; length: a row's tokens."""
+    """A survey as plain data. source: names records by `where`; length: a row's tokens in the first
+    stage that draws them, whose examples' lengths are told."""
     good = survey.good
     out = {
         "kind": survey.kind, "path": survey.path, "records": survey.total, "looked_at": survey.looked,
@@ -25,17 +26,19 @@ def summary(survey: Survey, source, length: int) -> dict:
     sizes = np.array([size for record in good for size in record.sizes]).reshape(-1, 2)
     if len(sizes):
         files = collections.Counter(file for record in good for file in record.files)
+        unusual = _unusual(good, source)
         longest = np.histogram(sizes.max(axis=1), [*EDGES, np.inf])[0]
         out["pictures"] = {
             "count": len(sizes), "width": _spread(sizes[:, 0]), "height": _spread(sizes[:, 1]),
             "aspect": _spread(sizes[:, 0] / sizes[:, 1]), "longest_side": dict(zip(map(str, EDGES), longest.tolist())),
-            "files": dict(files.most_common()), "unusual": _unusual(good, source),
+            "files": dict(files.most_common()), "unusual": unusual[:KEPT],
+            "unusual_count": len(unusual),
         }  # fmt: skip
     if good:
-        tokens = np.array([record.tokens for record in good])
+        of = [next(iter(record.examples.values())) for record in good]
         out["tokens"] = {
-            "text": _spread(tokens[:, 0]), "all": _spread(tokens.sum(axis=1)), "cut": sum(r.cut for r in good),
-            "predicted": float(np.mean([record.predicted for record in good])), "row": length,
+            "text": _spread(np.array([e.text for e in of])), "all": _spread(np.array([e.tokens for e in of])),
+            "cut": sum(e.cut for e in of), "predicted": float(np.mean([e.predicted for e in of])), "row": length,
         }  # fmt: skip
         out["duplicates"] = _duplicates(good, source)
     return out
@@ -84,7 +87,10 @@ def _pictures(p: dict) -> list[str]:
         span = f"{names[k]} to {int(names[k + 1]) - 1}" if names[k + 1] else f"{names[k]} and more"
         out.append(f"  longest side {span:>14} {n:>9,} {'#' * -(-BAR * n // most)}".rstrip())
     if p["unusual"]:
-        out += [f"unusual, and used: {len(p['unusual']):,} pictures", *_indent(_cut(p["unusual"]))]
+        out += [
+            f"unusual, and used: {p['unusual_count']:,} pictures",
+            *_indent(_cut(p["unusual"], p["unusual_count"])),
+        ]
     return out
 
 
@@ -126,7 +132,7 @@ def _unusual(good: list, source) -> list[str]:
             why += [f"only {width}x{height}"] * (max(width, height) < SMALL)
             why += [file] * (file.split()[-1] not in USUAL)
             out += [f"{source.where(record.index)}: {', '.join(why)}"] if why else []
-    return out[:KEPT]
+    return out
 
 
 def _duplicates(good: list, source) -> dict:

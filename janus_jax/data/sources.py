@@ -26,13 +26,15 @@ class RecordError(ValueError):
 class Dataset:
     """One line of a config's `data.datasets`.
 
-    kind: understanding, text or generation. path: a file, a glob, a folder, or `tfds:`, `hf:`, `shapes:`, `emoji:` and
-    a name. format: json, folder, webdataset, array_record, tfds, parquet, hf or text; empty: told from the path.
-    images: the folder that records name pictures in. weight: share of the examples of its kind. steps: (first, end)
-    of the stage's steps in which it is drawn, empty for all. stages: those that draw it, empty for all. prompt: for
-    understanding, alternative questions to ask about a caption; for generation, templates around it, such as
-    "a photo of {caption}" (any field of the record may stand in braces). caption: the field that holds it; empty: the
-    usual ones. names: a JSON or TSV file of class folders' names. image_ids: a directory that
+    kind: understanding, text or generation. path: a file, a glob, a range {0000..0575}, a folder,
+    `tfds:<name>/<config>:<version>@<split>` (`?<data_dir>` at its end), `hf:<owner>/<name>[/<config>]:<split>`,
+    `shapes:` or `emoji:`. format: json, folder, webdataset, array_record, tfds, parquet, hf, text (documents between
+    blank lines) or text_files (each file a document); empty: told from the path. images: the folder that records
+    name pictures in. weight: share of the examples of its kind. steps: (first, end) of the stage's steps in which it
+    is drawn, empty for all. stages: those that draw it, empty for all. prompt: for understanding, alternative
+    questions to ask about a caption; for generation, templates around it, such as "a photo of {caption}" (any field
+    of the record may stand in braces). caption: the field that holds it ("names": all synonyms of a class); empty:
+    the usual ones. names: a JSON or TSV file of classes' names. image_ids: a directory that
     `janus_jax.data.tokenize_images` made. min_side: smaller pictures are left out. score, min_score: records whose
     field `score` is below `min_score` are left out.
     """

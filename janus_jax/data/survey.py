@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import io
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -12,12 +13,22 @@ from janus_jax import batch as bt
 from janus_jax.data import duplicates
 
 
+class Example(NamedTuple):
+    """What a stage makes of a record. tokens: in all; pictures, images: to understand, to generate; text: tokens of
+    text; predicted: tokens to be predicted; cut: whether its text was too long for a row."""
+
+    tokens: int
+    pictures: int
+    images: int
+    text: int
+    predicted: int
+    cut: bool
+
+
 @dataclasses.dataclass(slots=True)
 class Record:
     """One usable record. Of each picture, sizes: (width, height); files: the file's type and mode, "JPEG RGB";
-    pixels, looks: what `duplicates` makes of it. words: a hash of its text. Of the example made of it, tokens: of
-    text, of pictures to understand, of pictures to generate; predicted: how many are to be predicted; slots:
-    pictures to understand, to generate; cut: whether its text was too long for a row."""
+    pixels, looks: what `duplicates` makes of it. words: a hash of its text. examples: by stage."""
 
     index: int
     sizes: list
@@ -25,10 +36,7 @@ class Record:
     pixels: list
     looks: list
     words: bytes
-    tokens: tuple[int, int, int]
-    predicted: int
-    slots: tuple[int, int]
-    cut: bool
+    examples: dict[str, Example]
 
 
 @dataclasses.dataclass
@@ -57,13 +65,13 @@ def sample(total: int, records: int, seed: int = 0) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(total, records, replace=False, shuffle=False))
 
 
-def survey(name: str, line, source, encoder, records: int, threads: int, progress) -> Survey:
-    """Reads `records` (0: all) of a source of `line.kind` in threads. encoder: lanes.Encoder; progress: as
-    `workers.Progress`."""
+def survey(name: str, line, source, encoders: dict, records: int, threads: int, progress) -> Survey:
+    """Reads `records` (0: all) of a source of `line.kind` in threads; one that a stage cannot use is bad. encoders:
+    lanes.Encoder by stage; progress: as `workers.Progress`."""
     out = Survey(name, line.kind, line.path, total=len(source))
     indices = sample(out.total, records)
     out.looked = len(indices)
-    read = lambda i: _read(source, int(i), line.kind, encoder)
+    read = lambda i: _read(source, int(i), line.kind, encoders)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         for begin in range(0, len(indices), 64 * threads):  # a bounded number of results waits
             for found in pool.map(read, indices[begin : begin + 64 * threads]):
@@ -104,11 +112,14 @@ def words(record: dict) -> str:
     return "\n".join(said)
 
 
-def _read(source, i: int, kind: str, encoder):
+def _read(source, i: int, kind: str, encoders: dict):
     """A Record, or a dict as of `bad`."""
     try:
         record = source[i]
-        example = encoder(kind, record, np.random.default_rng(i))
+        examples = {
+            stage: _example(encoder(kind, record, np.random.default_rng(i)))
+            for stage, encoder in encoders.items()
+        }
         sizes, files, pixels, looks = [], [], [], []
         for k in range(count_pictures(kind, record)):
             image = duplicates.picture(source.image(i, k))
@@ -118,12 +129,13 @@ def _read(source, i: int, kind: str, encoder):
             looks.append(duplicates.look(image))
     except ValueError as error:
         return bad(error, source, i)
-    role = example["role"]
-    tokens = tuple(int((role == r).sum()) for r in (bt.TEXT, bt.PICTURE, bt.IMAGE))
-    slots = len(example["pictures"]), len(example["images"])
-    cut = bool(example["example"][0] >= bt.TRUNCATED)
-    said = duplicates.digest(words(record))
-    return Record(i, sizes, files, pixels, looks, said, tokens, int(example["supervised"].sum()), slots, cut)
+    return Record(i, sizes, files, pixels, looks, duplicates.digest(words(record)), examples)
+
+
+def _example(e: dict) -> Example:
+    text, predicted = int((e["role"] == bt.TEXT).sum()), int(e["supervised"].sum())
+    cut = bool(e["example"][0] >= bt.TRUNCATED)
+    return Example(len(e["tokens"]), len(e["pictures"]), len(e["images"]), text, predicted, cut)
 
 
 def _file(source, i: int, k: int) -> str:

@@ -33,7 +33,11 @@ def document(parts, processor, length: int, pictures: int) -> dict:
     t = processor.tokenizer
     spans, room = [([t.bos], bt.TEXT, 0)], length - 1
     for part in [*parts, [t.eos]]:
-        new = processor.picture() if part is None else [(part if part == [t.eos] else t.encode(part)[0], bt.TEXT, 1)]
+        new = (
+            processor.picture()
+            if part is None
+            else [(part if part == [t.eos] else t.encode(part)[0], bt.TEXT, 1)]
+        )
         size = sum(len(ids) for ids, _, _ in new)
         if size > room or (part is None and images(spans) == pictures):
             if part is not None and room:

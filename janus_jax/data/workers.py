@@ -4,11 +4,12 @@ import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import threading
 import time
 
-_shared = {}  # in a worker: its job and the count that all workers add to
+_shared = {}  # in a worker: its job, the count that all workers add to, and whether to stop
 POLL = 0.5  # seconds
 
 
@@ -22,8 +23,9 @@ def run(work, job, parts: list[int], processes: int, progress):
             yield part, work(job, part, progress)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads hold
-    count, told = context.Value("q", 0), 0
-    pool = concurrent.futures.ProcessPoolExecutor(min(processes, len(parts)), context, _begin, (job, count))
+    count, told, stop = context.Value("q", 0), 0, context.Event()
+    begin = job, count, stop
+    pool = concurrent.futures.ProcessPoolExecutor(min(processes, len(parts)), context, _begin, begin)
     try:
         waiting = {pool.submit(_work, work, part): part for part in parts}
         while waiting:
@@ -38,11 +40,13 @@ def run(work, job, parts: list[int], processes: int, progress):
             "a process was killed, perhaps for want of memory; start the same command again, with fewer --processes"
         ) from None
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(job, count):
-    _shared["job"], _shared["count"] = job, count
+def _begin(job, count, stop):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C the parent alone tells
+    _shared.update(job=job, count=count, stop=stop)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
@@ -57,6 +61,8 @@ def _work(work, part: int):
 
 
 def _tick(n: int):
+    if _shared["stop"].is_set():
+        raise InterruptedError("stopped")  # nobody waits for this part any more
     with _shared["count"].get_lock():
         _shared["count"].value += n
 

@@ -7,7 +7,8 @@ run has memorised, and says so.
 import numpy as np
 
 from janus_jax import batch as bt
-from janus_jax.data.images import contact_sheet, generation_image, to_pil
+from janus_jax.data.images import ImageError, contact_sheet, generation_image, to_pil
+from janus_jax.data.sources import RecordError
 from janus_jax.log import table
 from janus_jax.sample.generate import decode_ids, generate
 from janus_jax.sample.understand import understand_batch
@@ -20,7 +21,7 @@ def report(model, processor, evaluation, seed: int, sources):
     rng, side = np.random.default_rng(seed + 1000), model.config.generation_encoder.image_size
     results, rows, shown, captions = {}, [], [], []
     if "generation" in sources:
-        picks = rng.permutation(len(sources["generation"]))[: evaluation.count]
+        picks = readable(sources["generation"], rng, evaluation.count)
         prompts = [sources["generation"][int(i)]["captions"][0] for i in picks]
         true = np.stack([generation_image(sources["generation"].image(int(i)), side) for i in picks])
         drawn = draw(model, processor, prompts, evaluation)
@@ -37,7 +38,7 @@ def report(model, processor, evaluation, seed: int, sources):
             shown += pair
             captions += [f"{prompt} (true)", f"{prompt} (drawn)"]
     if "understanding" in sources:
-        picks = rng.permutation(len(sources["understanding"]))[: evaluation.count]
+        picks = readable(sources["understanding"], rng, evaluation.count)
         right, chance = ask(model, processor, sources["understanding"], picks)
         results["answering"] = {"exact": [right, chance, len(picks)]}
         rows.append(["answer word for word", right, chance, len(picks)])
@@ -45,6 +46,20 @@ def report(model, processor, evaluation, seed: int, sources):
         ("task", "score", "chance", "records"), rows
     )
     return text, results, contact_sheet(shown, captions, columns=8, scale=max(1, 96 // side))
+
+
+def readable(source, rng, count: int) -> list[int]:
+    """At most `count` records at random, those left out whose text or picture cannot be used."""
+    picks = []
+    for i in map(int, rng.permutation(len(source))):
+        try:
+            record, _ = source[i], source.image(i)
+        except (RecordError, ImageError):
+            continue
+        picks += [i] if "document" not in record else []
+        if len(picks) == count:
+            break
+    return picks
 
 
 def draw(model, processor, prompts, evaluation) -> np.ndarray:

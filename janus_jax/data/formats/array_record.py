@@ -27,11 +27,10 @@ class ArrayRecords:
             try:
                 reader = ArrayRecordReader(file)
                 counts.append(reader.num_records())
-                if not counts[-1]:
-                    problems.append(f"{name}: holds no records; remove it, or convert again")
-                elif problem := _no_map(reader.read([0])[0]):
-                    problems.append(f"{name}: {problem}")
-                reader.close()
+                first = reader.read([0])[0] if counts[-1] else None
+                reader.close()  # raises if the file is damaged
+                problem = _no_map(first) if counts[-1] else "holds no records; remove it, or convert again"
+                problems += [f"{name}: {problem}"] if problem else []
             except Exception as error:  # the reader raises several kinds for damaged files
                 problems.append(f"{name}: cannot be read as ArrayRecord ({error}); copy or convert it again")
         refuse(path, problems)

@@ -1,6 +1,6 @@
 """Files of a data set: found once in one order, then read by position from any thread of any process."""
 
-import collections
+import concurrent.futures
 import glob
 import hashlib
 import logging
@@ -12,7 +12,10 @@ import numpy as np
 from janus_jax.data.sources import RecordError, SourceError
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-_OPEN = 256  # descriptors a process keeps; more files than that are opened for each read
+# Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each read.
+_OPEN = 64
+_THREADS = 16  # that look at files: network disks answer slowly
+_EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
 _HEAD = 64 * 1024  # bytes at either end that tell large files apart
 _WHOLE = 4 * 1024 * 1024  # files up to this size are hashed whole
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # shards as WebDataset's users write them: {0000..0575}
@@ -30,19 +33,14 @@ class Files:
         self.base = os.path.dirname(found[0]) if len(found) == 1 else os.path.commonpath(found)
         self.paths = _once(found)
         self.names = [os.path.relpath(p, self.base) for p in self.paths]
-        self.sizes = []
-        problems = []
-        for name, p in zip(self.names, self.paths):
-            try:
-                with open(p, "rb"):
-                    self.sizes.append(os.stat(p).st_size)
-            except OSError as error:
-                problems.append(f"{name}: {error.strerror}; make it a file that this user can read")
-                continue
-            if not self.sizes[-1]:
-                problems.append(f"{name}: is empty (0 bytes); copy or download it again, or remove it")
-        refuse(path, problems)
-        _warn_of_copies(self.paths, self.names, self.sizes)
+        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+            probed = list(pool.map(_probe, self.paths))
+        refuse(
+            path, [f"{name}: {found}" for name, found in zip(self.names, probed) if isinstance(found, str)]
+        )
+        self.sizes = [size for size, _, _ in probed]
+        self._hashes = [whole for _, _, whole in probed]
+        _warn_of_copies(self.names, [(size, head) for size, head, _ in probed])
         self._descriptors = {}
 
     def read(self, file: int, start: int, size: int) -> bytes:
@@ -77,15 +75,8 @@ class Files:
 
     def fingerprint(self, *more) -> str:
         """16 hex digits over names, sizes and contents (of large files both ends), and the repr of `more`."""
-        total = hashlib.sha256(repr(more).encode())
-        for path, name, size in zip(self.paths, self.names, self.sizes):
-            total.update(f"\n{name} {size}\n".encode("utf-8", "surrogateescape"))
-            with open(path, "rb") as file:
-                total.update(file.read(size if size <= _WHOLE else _HEAD))
-                if size > _WHOLE:
-                    file.seek(size - _HEAD)
-                    total.update(file.read(_HEAD))
-        return total.hexdigest()[:16]
+        facts = list(zip(self.names, self.sizes, self._hashes)), more
+        return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def __repr__(self):
         return (
@@ -124,8 +115,7 @@ def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
     """The absolute paths of the files that `path` names, sorted; see Files. Raises SourceError."""
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        walked = (os.path.join(d, f) for d, _, files in os.walk(path) for f in files if not f.startswith("."))
-        found = [p for p in walked if p.lower().endswith(suffixes)]
+        found = [p for p in _below(path) if p.lower().endswith(suffixes)]
         if not found:
             raise SourceError(f"{path}: no {' or '.join(suffixes)} files in this folder; give their path")
     elif os.path.lexists(path):
@@ -139,6 +129,17 @@ def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
         if not found:
             raise SourceError(f"{path}: no such file, and as a pattern it matches none; check the path")
     return sorted(map(os.path.abspath, found))
+
+
+def _below(folder: str):
+    """The files of a folder and its folders, hidden ones left out."""
+
+    def refuse(error):
+        raise SourceError(f"{error.filename}: {error.strerror}; make the folder readable")
+
+    for place, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        yield from (os.path.join(place, f) for f in files if not f.startswith("."))
 
 
 def inside(root: str, name: str, field: str = "image") -> str:
@@ -173,14 +174,27 @@ def _once(found: list[str]) -> list[str]:
     return kept
 
 
-def _warn_of_copies(paths, names, sizes):
-    first, alike = {}, collections.Counter(sizes)
-    for path, name, size in zip(paths, names, sizes):
-        if alike[size] > 1:
-            with open(path, "rb") as file:
-                key = size, hashlib.sha256(file.read(_HEAD)).digest()
-            if key in first:
-                logging.warning(
-                    "%s begins like %s and has its size: if it is a copy, remove it", name, first[key]
-                )
-            first.setdefault(key, name)
+def _probe(path: str):
+    """Size, hash of the beginning, and hash of the content (of large files: of both ends); or what is wrong."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(_HEAD)
+            total = hashlib.sha256(head)
+            beginning = total.digest()
+            if size > _WHOLE:
+                file.seek(size - _HEAD)
+            total.update(file.read(_WHOLE))
+    except OSError as error:
+        return f"{error.strerror}; make it a file that this user can read"
+    return (size, beginning, total.hexdigest()) if size else _EMPTY
+
+
+def _warn_of_copies(names: list[str], facts: list[tuple]):
+    first = {}
+    for name, fact in zip(names, facts):
+        if fact in first:
+            logging.warning(
+                "%s begins like %s and has its size: if it is a copy, remove it", name, first[fact]
+            )
+        first.setdefault(fact, name)

@@ -20,44 +20,55 @@ class Folder:
     def __init__(self, path: str, names: str = ""):
         """names: what the classes are called, see Names. Raises SourceError."""
         self.root, self._names = os.path.realpath(os.path.expanduser(path)), Names(names)
-        entries = _scan(self.root, path)
-        loose = [e.name for e in entries if e.is_file() and e.name.lower().endswith(PICTURES)]
+        entries = _scan(self.root)
         folders = [e.name for e in entries if e.is_dir()]
-        self._classes, files, beside, classes = [] if loose else folders, [], [], []
+        loose = [e for e in entries if _is_picture(e.name) and e.is_file()]
+        self._classes = [] if loose else folders
+        files, classes, beside = [], [], []
         for c, folder in enumerate(self._classes or [""]):
-            inner = [e.name for e in (_scan(os.path.join(self.root, folder), path) if folder else entries)]
-            present = set(inner)
-            for name in inner:
-                if name.lower().endswith(PICTURES):
-                    stem = name[: name.rindex(".")]
-                    files.append(name)
-                    classes.append(c)
-                    beside.append(2 if stem + ".json" in present else 1 if stem + ".txt" in present else 0)
-        if not files:
+            inner = _scan(os.path.join(self.root, folder)) if folder else entries
+            present = {e.name for e in inner}
+            for name in filter(_is_picture, (e.name for e in inner)):
+                stem = name[: name.rindex(".")]
+                files.append(name)
+                classes.append(c)
+                beside.append(2 if stem + ".json" in present else 1 if stem + ".txt" in present else 0)
+            if folder and (not classes or classes[-1] != c):
+                raise SourceError(
+                    f"{path}: no picture in its folder {folder!r}, and folders are classes here; remove it, or give "
+                    f"the folder right above the classes' (pictures end in {', '.join(PICTURES)})"
+                )
+        self._refuse(path, folders, files if loose else None, beside)
+        for folder in self._classes:
+            self._names.fields(folder)  # says now, not in every worker, if one has no name
+        self._files, self._class = Strings(files), np.array(classes, np.int32)
+        self._beside = np.array(beside, np.int8)
+        sizes = [e.stat().st_size for e in entries if loose and e.is_file()]  # too slow for ImageNet
+        listed = repr((self._classes, sorted(self._names.table.items()), sizes)).encode(
+            "utf-8", "surrogateescape"
+        )
+        arrays = self._files.digest() + self._class.tobytes() + self._beside.tobytes()
+        self.fingerprint = hashlib.sha256(listed + arrays).hexdigest()[:16]
+
+    def _refuse(self, path: str, folders: list[str], loose: list[str] | None, beside: list[int]):
+        """Raises SourceError for a folder that holds no pictures, two layouts, or pictures and no captions."""
+        if not folders and not loose:
             raise SourceError(
-                f"{path}: no pictures in it or in its folders; they end in {', '.join(PICTURES)}"
+                f"{path}: no pictures and no folders in it; pictures end in {', '.join(PICTURES)}"
             )
-        mixed = [
-            f
-            for f in folders
-            if any(e.name.lower().endswith(PICTURES) for e in _scan(f"{self.root}/{f}", path))
-        ]
-        if loose and mixed:
+        if not loose:
+            return
+        mixed = [f for f in folders if any(_is_picture(e.name) for e in _scan(os.path.join(self.root, f)))]
+        if mixed:
             raise SourceError(
                 f"{path}: has pictures ({loose[0]}, ...) and folders of pictures ({mixed[0]}, ...): captions beside "
                 "pictures, or folders named by class? Move one of them elsewhere"
             )
-        empty = sorted(set(range(len(self._classes))) - set(classes))
-        if empty:
+        if not any(beside):
             raise SourceError(
-                f"{path}: no picture in {self._classes[empty[0]]!r} ({len(empty)} such folders); remove them"
+                f"{path}: no .txt or .json with its caption beside any of {len(loose)} pictures; if one file holds "
+                "them all, give its path, and this folder as images"
             )
-        self._files, self._class = Strings(files), np.array(classes, np.int32)
-        self._beside = np.array(beside, np.int8)
-        listed = repr((self._classes, sorted(self._names.table.items()))).encode("utf-8", "surrogateescape")
-        self.fingerprint = hashlib.sha256(
-            listed + self._files.digest() + self._class.tobytes() + self._beside.tobytes()
-        ).hexdigest()[:16]
 
     def __len__(self):
         return len(self._files)
@@ -102,9 +113,13 @@ class Folder:
         return {k: v for k, v in fields.items() if k != "image"}
 
 
-def _scan(folder: str, path: str) -> list:
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURES)
+
+
+def _scan(folder: str) -> list:
     try:
         with os.scandir(folder) as entries:
             return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
     except OSError as error:
-        raise SourceError(f"{path}: {folder}: {error.strerror}; give a folder that can be read") from None
+        raise SourceError(f"{folder}: {error.strerror}; give a folder that can be read") from None

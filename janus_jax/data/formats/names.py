@@ -15,7 +15,7 @@ class Names:
     """
 
     def __init__(self, path: str = ""):
-        self.path, self.table, self._said = path, {}, set()
+        self.path, self.table, self._said = path, {}, False
         if path:
             try:
                 with open(path, encoding="utf-8-sig") as file:
@@ -29,14 +29,25 @@ class Names:
                 raise SourceError(f"{path}: names no class; needs JSON or lines of a class and its name")
 
     def fields(self, label) -> dict:
-        """label: a folder's name or a class number -> {"class", "name": its first name, "names": all of them}."""
+        """label: a folder's name or a class number -> {"class", "name": its first name, "names": all of them}. One
+        that the file does not name goes by its label, underscores as spaces."""
         known = self.table.get(str(label))
         if known is None:
             known = [" ".join(str(label).replace("_", " ").split())]
-            if self.path and label not in self._said and len(self._said) < 20:
-                self._said.add(label)
-                logging.warning("%s: does not name class %r: it is called %r", self.path, label, known[0])
+            if self.path and not self._said:
+                self._said = True
+                logging.warning(
+                    "%s: does not name class %r, perhaps others: it is called %r", self.path, label, known[0]
+                )
         return {"class": label, "name": known[0], "names": list(known)}
+
+
+def label(names: list[str], value) -> dict:
+    """The fields of a class label that a data set itself names: {} where it is missing (-1 in unlabelled splits)."""
+    if not isinstance(value, int) or not 0 <= value < len(names):
+        return {}
+    known = _synonyms(names[value].replace("_", " "))
+    return {"class": value, "name": known[0], "names": known}
 
 
 def _entries(text: str):

@@ -3,6 +3,7 @@
 import array
 import concurrent.futures
 import json
+import logging
 import os
 
 import numpy as np
@@ -116,7 +117,7 @@ def _index(path: str, size: int):
     counts, suffixes, starts, sizes, last = array.array("q"), [], array.array("q"), array.array("q"), None
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        for name, start, length in _members(descriptor, size):
+        for name, start, length in _members(descriptor, path, size):
             folder, _, base = name.rpartition("/")
             stem, dot, suffix = base.partition(".")
             if not dot or not stem:  # hidden files, such as macOS writes
@@ -135,7 +136,7 @@ def _index(path: str, size: int):
     return counts, suffixes, starts, sizes
 
 
-def _members(descriptor: int, size: int):
+def _members(descriptor: int, path: str, size: int):
     """(name, first byte, bytes) of every file in a tar of `size` bytes: ustar, GNU's or pax's long names."""
     at, long = 0, {}
     while at < size:
@@ -160,25 +161,24 @@ def _members(descriptor: int, size: int):
             long = {}
             if kind in (b"0", b"\0", b"7"):
                 yield name, start, length
+    logging.warning("%s: has no end mark; if it was cut off, samples are missing: copy it again", path)
 
 
 def _header(header: bytes, at: int) -> tuple[str, bytes, int]:
-    """Name, type and size. Raises SourceError for a block whose checksum is not its own."""
+    """Name, type and size. Raises SourceError for a block that is none."""
     if header[:2] == b"\x1f\x8b" and not at:
         raise SourceError(
             "is compressed: records in it cannot be found by position; gunzip it, pictures hardly shrink"
         )
     try:
-        total = int(header[148:156].split(b"\0")[0].strip() or b"-1", 8)
-        size = header[124:136]
-        number = (
-            int.from_bytes(size[1:], "big")
-            if size[0] & 0x80
-            else int(size.split(b"\0")[0].strip() or b"0", 8)
-        )
+        size, total = header[124:136], int(header[148:156].split(b"\0")[0], 8)
+        large = size[0] & 0x80  # GNU's way to write 8 GiB and more
+        number = int.from_bytes(size[1:], "big") if large else int(size.split(b"\0")[0] or b"0", 8)
+        # Beyond the first header the magic will do: the sum would take as long as all the rest.
+        good = (at and header[257:262] == b"ustar") or total == sum(header) - sum(header[148:156]) + 8 * 32
     except (ValueError, IndexError):
-        total, number = -1, 0
-    if len(header) < _BLOCK or total != sum(header) - sum(header[148:156]) + 8 * 32:
+        good = False
+    if not good or len(header) < _BLOCK:
         why = "is damaged" if at else "is no tar"
         raise SourceError(f"{why} (at byte {at}: {header[:16]!r}); copy or download it again")
     name = header[:100].split(b"\0")[0]

@@ -1,0 +1,87 @@
+"""Data sets of the Hugging Face hub, or folders that `save_to_disk` wrote, through `datasets`."""
+
+import hashlib
+import os
+
+from janus_jax.data.formats.names import label
+from janus_jax.data.sources import RecordError, SourceError
+
+
+class HubDataset:
+    """name: `owner/name:split`, `owner/name/config:split` or `<folder>:split`; no split is "train". Rows as fields,
+    pictures as they are stored; the only column of pictures is "image", and class labels become words."""
+
+    def __init__(self, name: str):
+        """Raises SourceError, or ImportError without the package."""
+        self.name, _, split = name.partition(":")
+        self.split = split or "train"
+        try:
+            import datasets
+        except ImportError as error:
+            raise ImportError(
+                f'datasets: not installed ({error}); run: pip install "janus_jax[hf]"'
+            ) from error
+        folder = os.path.expanduser(self.name)
+        self._roots = [folder, os.path.dirname(str(datasets.config.HF_DATASETS_CACHE))]
+        try:
+            self._data = self._load(datasets, folder)
+        except Exception as error:  # of the network, the hub, the file system and Arrow
+            raise SourceError(f"hf:{name}: cannot be opened ({type(error).__name__}: {error})") from error
+        if not len(self._data):
+            raise SourceError(f"hf:{name}: holds no rows; choose another split")
+        self.name = os.path.basename(folder.rstrip(os.sep)) if os.path.isdir(folder) else self.name
+        features, pictures, self._labels = self._data.features, [], {}
+        for column, feature in features.items():
+            inner = getattr(feature, "feature", None)
+            if isinstance(feature, datasets.Image):
+                self._data = self._data.cast_column(column, datasets.Image(decode=False))
+                pictures.append(column)
+            elif isinstance(inner, datasets.Image):
+                self._data = self._data.cast_column(column, type(feature)(datasets.Image(decode=False)))
+            elif isinstance(feature, datasets.ClassLabel):
+                self._labels[column] = feature.names
+        self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
+        words = self._data.remove_columns(pictures)  # their paths are of this machine
+        ends = [words[0], words[len(self) // 2], words[len(self) - 1]]
+        described = repr((self.name, self.split, len(self), sorted(map(str, features.items())), ends))
+        self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def __len__(self):
+        return len(self._data)
+
+    def __getitem__(self, i):
+        """The fields of row `i`. Raises RecordError."""
+        try:
+            record = dict(self._data[int(i)])
+        except Exception as error:  # of Arrow
+            raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
+        for column, names in self._labels.items():
+            record |= label(names, record[column])
+        if self._image in record:
+            record["image"] = record.pop(self._image)
+        return record
+
+    def open(self, ref: str) -> str:
+        """A picture's path as `datasets` gives it: below its cache or the folder. Raises RecordError."""
+        path = os.path.realpath(ref if os.path.isabs(ref) else os.path.join(self._roots[0], ref))
+        if not any(path.startswith(os.path.realpath(root) + os.sep) for root in self._roots):
+            raise RecordError(
+                "outside the folder",
+                f'field "image" leaves the folder of the data set and the cache: {ref[:80]!r}',
+            )
+        return path
+
+    def where(self, i) -> str:
+        return f"hf:{self.name}:{self.split}: row {int(i)}"
+
+    def __repr__(self):
+        return f"HubDataset({self.name}:{self.split}, {len(self)} rows, {self.fingerprint})"
+
+    def _load(self, datasets, folder: str):
+        if os.path.isdir(folder):
+            found = datasets.load_from_disk(folder)
+            return found if isinstance(found, datasets.Dataset) else found[self.split]
+        if self.name.startswith(("/", ".", "~")):
+            raise FileNotFoundError(f"no folder {self.name}")
+        owner, name, *config = self.name.split("/") if "/" in self.name else ("", self.name)
+        return datasets.load_dataset("/".join(filter(None, (owner, name))), *config, split=self.split)

@@ -1,0 +1,71 @@
+"""Plain text: documents separated by blank lines, or a document each file."""
+
+import array
+import mmap
+import re
+
+import numpy as np
+
+from janus_jax.data.formats.files import Files, refuse
+from janus_jax.data.sources import RecordError
+
+_BLANK_LINES = re.compile(rb"[\s\0]*\n[ \t\r\0]*\n[\s\0]*")
+_BOM = b"\xef\xbb\xbf"
+
+
+class TextFiles:
+    """Records {"text"} of .txt files in UTF-8: between blank lines, or with `whole` all of a file."""
+
+    def __init__(self, path: str, whole: bool = False):
+        """Indexes every document, without keeping one. Raises SourceError."""
+        self.files = Files(path, (".txt",))
+        columns, problems = [array.array("q") for _ in range(3)], []
+        for f, name in enumerate(self.files.names):
+            before = len(columns[0])
+            with (
+                open(self.files.paths[f], "rb") as file,
+                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
+            ):
+                for span in [(0, len(view))] if whole else _documents(view):
+                    if view[span[0] : span[1]].strip(b"\0 \t\r\n" + _BOM):
+                        for column, value in zip(columns, (f, *span)):
+                            column.append(value)
+            if len(columns[0]) == before:
+                problems.append(f"{name}: holds blank lines only; remove it")
+        refuse(path, problems)
+        self._file, self._start, self._end = (np.array(c, np.int64) for c in columns)
+        self.fingerprint = self.files.fingerprint(len(self))
+
+    def __len__(self):
+        return len(self._start)
+
+    def __getitem__(self, i):
+        """The text of record `i`. Raises RecordError."""
+        start = int(self._start[i])
+        data = self.files.read(int(self._file[i]), start, int(self._end[i]) - start)
+        try:
+            return {"text": data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").strip("\n")}
+        except UnicodeDecodeError as error:
+            byte = f"byte {data[error.start]:#04x} at offset {start + error.start} of the file"
+            raise RecordError(
+                "not UTF-8", f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`"
+            ) from None
+
+    def open(self, ref):
+        raise RecordError("no picture", "a text file holds no pictures")
+
+    def where(self, i) -> str:
+        f = int(self._file[i])
+        return f"{self.files.names[f]}: document {int(i) - int(np.searchsorted(self._file, f))}"
+
+    def __repr__(self):
+        return f"TextFiles({self.files!r}, {len(self)} documents, {self.fingerprint})"
+
+
+def _documents(view):
+    """(first byte, end) of what stands between blank lines."""
+    start = 0
+    for gap in _BLANK_LINES.finditer(view):
+        yield start, gap.start()
+        start = gap.end()
+    yield start, len(view)
