@@ -53,6 +53,29 @@ def _used(pid: int) -> float:
     return sum(int(x) for x in fields[11:15]) / TICK
 
 
+def family(pid: int) -> list[int]:
+    """A process and all below it (Linux; elsewhere itself alone)."""
+    found = [pid]
+    for each in found:
+        for path in pathlib.Path(f"/proc/{each}/task").glob("*/children"):
+            try:
+                found += map(int, path.read_text().split())
+            except OSError:  # it has ended meanwhile
+                continue
+    return found
+
+
+def used_by_family(pid: int) -> float:
+    """Seconds of CPU, user and system, of a process and all below it."""
+    return sum(map(_used, family(pid)))
+
+
+def resident(pid: int) -> float:
+    """Bytes of a process's memory, what it shares with others divided by their number (Linux)."""
+    lines = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return 1024.0 * int(next(x for x in lines if x.startswith("Pss:")).split()[1])
+
+
 class Others:
     """How many cores processes other than `pids` and this one use from `Others(pids)` to `cores()`."""
 

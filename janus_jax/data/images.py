@@ -14,6 +14,7 @@ from janus_jax.data.resize import bicubic
 # A fixed list: other Pillow readers start programs (EPS runs Ghostscript) or differ between builds.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF"
+_BUFFER = 64 * 1024  # bytes: Pillow reads headers in small pieces
 _MIN_SIDE = 14  # of the original's understanding preprocessing
 _TINY = 128  # pixels: below this a contact sheet shows pixels as they are, above it interpolates
 _CAPTION_LINES = 6
@@ -65,7 +66,7 @@ def read_image(source, *, max_pixels=64_000_000, longest=0, shortest=0):
             kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
             message = f"{name}: is {kind}; give the path of one picture file"
             raise ImageError(message, cause="no regular file")
-        with open(name, "rb") as file:
+        with open(name, "rb", _BUFFER) as file:
             return _open(file, name, max_pixels, longest, shortest)
     except FileNotFoundError:
         message = f"{name}: no such file; check the path and the image root"

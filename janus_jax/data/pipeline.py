@@ -105,13 +105,15 @@ class Batches:
         if self._sources is None:
             self._sources = self._start()
         parts = [next(source) for source in self._sources]
-        order = np.argsort([n for numbers in self._dealt for n in numbers])
         self._states = {}
         for part, numbers in zip(parts, self._dealt):
             self._states |= dict(zip(numbers, part["states"]))
             self._news += part["news"]
-        names = parts[0]["rows"]
-        batch = {name: np.concatenate([part["rows"][name] for part in parts])[order] for name in names}
+        batch = {}
+        for name, rows in parts[0]["rows"].items():
+            batch[name] = np.empty((len(self.numbers), *rows.shape[1:]), rows.dtype)
+            for w, part in enumerate(parts):  # as dealt in `_start`; the one copy out of the workers' memory
+                batch[name][w :: len(parts)] = part["rows"][name]
         examples = np.concatenate([part["examples"] for part in parts])
         batch["examples"] = examples[np.argsort(examples[:, 0], kind="stable")]
         self.ledger.count(self.step, batch["examples"])
@@ -224,7 +226,7 @@ class RandomPictures:
             s = int(np.searchsorted(self.ends, k, side="right"))
             try:
                 i = k - int(self.ends[s] - len(self.sources[s]))
-                return generation_image(self.sources[s].image(i), self.side)
+                return generation_image(self.sources[s].image(i), self.side, fast=True)
             except BAD:
                 if not left:
                     raise

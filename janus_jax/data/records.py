@@ -42,11 +42,14 @@ class Records:
     where every record has a picture, the captions or answers. Smaller or lower-scored records are left out when opened.
     """
 
-    def __init__(self, reader, dataset: Dataset):
-        """Raises SourceError when no record is left."""
+    def __init__(self, reader, dataset: Dataset, resized: int = 0):
+        """resized: the pixels that pictures will be resized to (understanding: their longest side, generation: their
+        shortest), when large JPEGs may come scaled down, see read_image; 0: they come whole. Raises SourceError when no
+        record is left."""
         if dataset.kind == "generation":
             fields.check_templates(dataset.prompt, dataset.path)
         self.reader, self.dataset, self._kept = reader, dataset, None
+        self._scale = {"longest" if dataset.kind == "understanding" else "shortest": resized}
         if hasattr(reader, "pictured"):
             self._of_kind(reader.pictured())
         if dataset.min_side or dataset.score:
@@ -75,7 +78,8 @@ class Records:
     def image(self, i, k: int = 0):
         """Picture `k` of record `i`, an RGB `PIL.Image`. Raises RecordError or ImageError."""
         source = self.picture_file(i, k)
-        return read_image(_Named(source, self.where(i)) if isinstance(source, bytes) else source)
+        file = _Named(source, self.where(i)) if isinstance(source, bytes) else source
+        return read_image(file, **self._scale)
 
     def picture_file(self, i, k: int = 0) -> str | bytes:
         """The path, or the bytes as they are, of picture `k` of record `i`. Raises RecordError."""
