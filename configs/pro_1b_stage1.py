@@ -13,7 +13,7 @@ from janus_jax.model import config as model_config
 # log-normal spread of the text. 256 examples are 162 k tokens. By simulated packing a step has 253 of
 # them in 64 rows of 2560 (97.8 % full): four in a row, whatever their text. A row for each of 128 devices
 # would be two in a row, 89.0 % full with 253 examples at 1408: on GPUs 64 rows and tensor = 2 do better (figures in
-# stage1.py), which TPUs, without an axis of 2 chips, do not gain from.
+# stage1.py). TPUs keep 128 rows.
 # Mesh: fsdp inside a node or over a slice; `data` copies the weights over nodes. The frozen model is 8 GB, the
 # trained part's weights, moments and gradients 0.8 GB; divided by fsdp either is small.
 # mesh: data, fsdp, tensor. rows: count, length, pictures to understand and to generate in each.

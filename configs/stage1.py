@@ -13,8 +13,8 @@ from janus_jax.model import config as model_config
 # log-normal spread of the text. 256 examples are 167 k tokens. By simulated packing a step has 255 of
 # them in 64 rows of 2688 (96.5 % full): four in a row, whatever their text. A row for each of 128 devices
 # would be two in a row, 90.9 % full with 252 examples at 1408: on GPUs 64 rows and tensor = 2 do better, by
-# janus_jax.plan 5.5 % more useful tokens a second at most (2 % where nothing overlaps). TPUs keep 128 rows: on
-# v5p:4x4x8, which has no axis of 2 chips, 64 rows and tensor = 4 are 5 % more at most, 14 % less where nothing overlaps.
+# janus_jax.plan 5.5 % more useful tokens a second at most (2 % where nothing overlaps). TPUs keep 128 rows: 64
+# and tensor = 4 (v5p:4x4x8 has no axis of 2 chips) are 5 % more at most, and 14 % less where nothing overlaps.
 # Mesh: fsdp inside a node or over a slice; `data` copies the weights over nodes. The frozen model is 8 GB, the
 # trained part's weights, moments and gradients 0.8 GB; divided by fsdp either is small.
 # mesh: data, fsdp, tensor. rows: count, length, pictures to understand and to generate in each.
