@@ -55,7 +55,7 @@ def compiled(tmp_path_factory):
         "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_disable_most_optimizations": True,
     }
-    before = {name: getattr(jax.config, name) for name in options}
+    before = {name: getattr(jax.config, name, False) for name in options}
     for name, value in options.items():
         jax.config.update(name, value)
     yield

@@ -161,8 +161,8 @@ def test_what_is_written_is_read_back(write, tmp_path):
 
     for i, k in enumerate(numbers):
         record, pixels, where = row(i)
-        photo = np.asarray(read_image(io.BytesIO(photo(k))))
-        assert record == {"captions": [caption(k)]} and pixels == photo.tobytes()
+        written = np.asarray(read_image(io.BytesIO(photo(k))))
+        assert record == {"captions": [caption(k)]} and pixels == written.tobytes()
         assert source.portable(i)["image"] == photo(k) and str(tmp_path) not in where
     copy, again = pickle.loads(pickle.dumps(source)), open_dataset(line, 24, 0)
     assert repr(copy) == repr(again) == repr(source) and str(tmp_path) not in repr(source)
