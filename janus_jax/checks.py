@@ -6,6 +6,7 @@ import pathlib
 
 from janus_jax.batch import TASKS
 from janus_jax.convert.source import open_source
+from janus_jax.data.catalog import FORMATS
 from janus_jax.data.mixture import gaps
 from janus_jax.experiment import ConfigError, Experiment, Stage, listed, near
 from janus_jax.model import config as model_config
@@ -13,8 +14,6 @@ from janus_jax.model.attention import KINDS
 from janus_jax.model.layers import REMAT
 from janus_jax.optim import MU_DTYPES, SCHEDULES
 from janus_jax.sharding import mesh_shape
-
-FORMATS = ("", "json", "folder", "webdataset", "array_record", "tfds", "parquet", "hf", "text", "text_files")
 
 
 def check(experiment: Experiment, devices: int, files: bool = True, known: list[str] = ()) -> Experiment:
@@ -224,8 +223,10 @@ def _data_problems(experiment: Experiment) -> list[str]:
     stages = ["stage0"] * bool(experiment.stage0) + list(experiment.stages)
     for name, d in data.datasets.items():
         path = f"data.datasets.{name}"
-        problems += _name(f"{path}.kind", d.kind, TASKS) + _name(f"{path}.format", d.format, FORMATS)
+        problems += _name(f"{path}.kind", d.kind, TASKS) + _name(f"{path}.format", d.format, ("", *FORMATS))
         problems += _finite(path, d, ("weight", "min_side"))
+        if not math.isfinite(d.min_score):
+            problems.append(f"{path}.min_score is {d.min_score}: must be a finite number")
         problems += (
             [] if d.path else [f"{path}.path is empty: name a file, a glob, a folder, or shapes: or emoji:"]
         )

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 import janus_jax
 from janus_jax import checks, experiment, main
+from janus_jax.data import catalog
 
 ROOT = pathlib.Path(janus_jax.__file__).parent
 CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))
@@ -70,10 +71,10 @@ def test_overrides_reach_their_field_with_its_type():
 
 
 def test_command_line_is_split():
-    argv = ["main", "--config=a.py", "--config.seed=3", "--workdir", "w", "--config.data.source", "emoji"]
+    argv = ["main", "--config=a.py", "--config.seed=3", "--workdir", "w", "--config.data.on_change", "accept"]
     rest, overrides = experiment.split_flags(argv)
     assert rest == ["main", "--config=a.py", "--workdir", "w"]
-    assert overrides == {"seed": "3", "data.source": "emoji"}
+    assert overrides == {"seed": "3", "data.on_change": "accept"}
 
 
 ONE = [  # an override, and what its message says besides: the field, the value, the remedy
@@ -118,7 +119,7 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("stages.stage2.rows.count", "12", ["12", "8 must divide it", "nearest: 8 or 16"]),
     ("stages.stage2.rows.length", "40", ["40", "at least 44"]),
     ("stages.stage2.rows.pictures", "0", ["0", "at least 1"]),
-    ("stages.stage2.rows.bins", "0", ["0", "at least 1"]),
+    ("stages.stage2.rows.bins", "16", ["there is no 'bins' here", "known: count, length, pictures, images"]),
     ("model.transformer.heads", "3", ["128", "2 * heads = 6", "nearest: 126 or 132"]),
     ("model.transformer.layers", "0", ["is 0", "at least 1"]),
     ("model.understanding_encoder.patch_size", "5", ["24", "patch_size 5", "nearest: 20 or 25"]),
@@ -127,8 +128,31 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("model.generation_encoder.multipliers", "()", ["()", "at least one"]),
     ("model.dtype", "float8", ["'float8'", "did you mean 'float"]),
     ("model.remat", "some", ["'some'", "did you mean 'none'"]),
-    ("data.source", "shape", ["'shape'", "did you mean 'shapes'"]),
     ("data.workers", "-1", ["-1", "0 or more"]),
+    ("data.max_bad_fraction", "1.5", ["1.5", "a share lies in [0, 1]"]),
+    ("data.max_bad_fraction", "nan", ["nan", "a share lies in [0, 1]"]),
+    ("data.on_change", "accpet", ["'accpet'", "did you mean 'accept'"]),
+    ("data.source", "shapes", ["there is no 'source' here", "known: datasets, workers"]),
+    ("data.datasets", "shapes:", ["section", "questions, scenes, sentences"]),
+    ("data.datasets.question.path", "a.json", ["'question'", "did you mean 'questions'"]),
+    ("data.datasets.questions.pth", "a.json", ["'pth'", "did you mean 'path'"]),
+    ("data.datasets.questions.path", "", ["is empty", "name a file, a glob, a folder"]),
+    ("data.datasets.questions.kind", "txt", ["'txt'", "did you mean 'text'"]),
+    ("data.datasets.questions.kind", "vqa", ["'vqa'", "known: understanding, text, generation"]),
+    ("data.datasets.questions.format", "jsn", ["'jsn'", "did you mean 'json'"]),
+    ("data.datasets.questions.weight", "-1", ["-1", "0 or more"]),
+    ("data.datasets.questions.weight", "nan", ["nan", "finite"]),
+    ("data.datasets.questions.weight", "inf", ["inf", "finite"]),
+    ("data.datasets.questions.weight", "much", ["'much'", "must be a number"]),
+    ("data.datasets.questions.min_side", "-1", ["-1", "0 or more"]),
+    ("data.datasets.questions.min_score", "nan", ["nan", "finite"]),
+    ("data.datasets.questions.steps", "(9, 3)", ["(9, 3)", "the first step and the one after the last"]),
+    ("data.datasets.questions.steps", "(9, 9)", ["(9, 9)", "(first, end)"]),
+    ("data.datasets.questions.steps", "(9,)", ["(9,)", "(first, end)"]),
+    ("data.datasets.questions.steps", "(-1, 9)", ["(-1, 9)", "(first, end)"]),
+    ("data.datasets.questions.steps", "(0.5, 9)", ["0.5", "whole number"]),
+    ("data.datasets.questions.stages", "stage4", ["'stage4'", "did you mean 'stage"]),
+    ("data.datasets.questions.image_ids", "ids", ["'ids'", "only pictures to draw have ids"]),
     ("evaluation.count", "-1", ["-1", "0 or more"]),
     ("seed", "-1", ["-1", "0 or more"]),
     ("profile", "-1", ["-1", "0 or more"]),
@@ -142,6 +166,44 @@ def test_one_fault_is_one_message_with_field_value_and_remedy(key, value, said):
     found = [line for line in lines if about in line]
     assert found, lines
     assert any(all(word in line for word in said) for line in found), found
+
+
+@pytest.mark.parametrize(
+    "changes, step",
+    [
+        ({"weight": "0"}, 0),  # all weights of the kind
+        ({"steps": "(0, 100)"}, 100),
+        ({"steps": "(100, 900)"}, 0),
+        ({"stages": "stage1,stage3"}, 0),
+    ],
+)
+def test_a_kind_that_is_asked_for_has_data_in_every_step(changes, step):
+    lines = refusal({f"data.datasets.sentences.{field}": value for field, value in changes.items()})
+    expected = (
+        f"stages.stage2: from step {step} on no data.datasets is of kind 'text', of which the ratio asks 3"
+    )
+    assert lines[0].startswith(expected) and "widen the `steps`" in lines[0]
+    # Stage 1 asks for none, and stage 3 may end before the change or be the one that is served.
+    assert not any(line.startswith("stages.stage1") for line in lines)
+
+
+def test_two_data_sets_of_a_kind_may_take_turns(values):
+    text = values["data"]["datasets"].pop("sentences")
+    first, second = text | {"steps": (0, 100)}, text | {"steps": (100, 900)}
+    values["data"]["datasets"] |= {"first": first, "second": second, "idle": text | {"weight": 0.0}}
+    built, wrong = experiment.resolve(values, {})
+    assert checks.check(built, 8, files=False, known=wrong) is built
+    values["data"]["datasets"]["second"]["steps"] = (101, 900)
+    built, _ = experiment.resolve(values, {})
+    with pytest.raises(
+        experiment.ConfigError, match=r"stage2: from step 100 on no data\.datasets is of kind 'text'"
+    ):
+        checks.check(built, 8, files=False)
+
+
+def test_every_format_that_can_be_read_may_be_named():
+    for name in catalog.FORMATS:
+        assert checked({"data.datasets.questions.format": name}).data.datasets["questions"].format == name
 
 
 def test_nan_is_refused_wherever_a_number_is_wanted(values):
@@ -215,11 +277,12 @@ def test_many_faults_are_named_at_once():
     lines = refusal({
         "stages.stage1.stepz": "3", "stages.stage1.steps": "none", "stages.stage2.ratio.text": "-3",
         "stages.stage2.optim.learning_rate": "-1", "stages.stage3.trainable": "lmm", "mesh.data": "3",
-        "stages.stage3.rows.count": "0", "data.source": "disk", "model.dtype": "int8",
+        "stages.stage3.rows.count": "0", "data.datasets.scenes.format": "disk", "model.dtype": "int8",
     })  # fmt: skip
     for field in (
         "stages.stage1.stepz", "stages.stage1.steps", "stages.stage2.ratio.text", "stages.stage3.trainable",
-        "stages.stage2.optim.learning_rate", "mesh", "stages.stage3.rows.count", "data.source", "model.dtype",
+        "stages.stage2.optim.learning_rate", "mesh", "stages.stage3.rows.count", "data.datasets.scenes.format",
+        "model.dtype",
     ):  # fmt: skip
         assert sum(field in line for line in lines) == 1, (field, lines)
     assert len(lines) == 9
@@ -231,11 +294,11 @@ def test_faults_of_form_in_the_file_are_named_at_once(values):
     values["stages"]["stage2"]["trainable"] = "transformer"
     values["stages"]["stage3"]["optim"] = 3e-4
     values["mesh"]["fsdp"] = 2.5
-    del values["data"]["source"]
+    del values["data"]["datasets"]["questions"]["path"]
     with pytest.raises(experiment.ConfigError) as error:
         experiment.resolve(values, {"sed": "1"})
     for said in (
-        "modle: unknown field; did you mean 'model'?", "model: missing", "data.source: missing",
+        "modle: unknown field; did you mean 'model'?", "model: missing", "data.datasets.questions.path: missing",
         "stages.stage1.steps is '60': must be a whole number", "--config.sed",
         "stages.stage2.trainable is 'transformer': must be a tuple", "mesh.fsdp is 2.5",
         "stages.stage3.optim is 0.0003: must be a section with learning_rate",
@@ -263,21 +326,10 @@ def test_previous_needs_a_stage_before_it(values):
 
 
 def test_missing_files_are_named(tmp_path):
-    missing = {
-        "stages.stage1.init": "no/weights", "tokenizer": "no/tokenizer", "data.source": "llava",
-        "data.understanding": "no/chats.json", "data.generation": "no/captions.json", "data.images": "no/images",
-    }  # fmt: skip
-    lines = refusal(missing, files=True)
-    for field, said in (
-        ("stages.stage1.init", "no/weights: no such path here"),
-        ("tokenizer", "no tokenizer.json in no/tokenizer"),
-        ("data.understanding", "no file no/chats.json"),
-        ("data.generation", "no file no/captions.json"),
-        ("data.images", "no folder no/images"),
-        ("data.text", "empty: the ratio asks for text; name a JSON or JSONL file"),
-    ):
-        assert any(line.startswith(field) and said in line for line in lines), (field, lines)
-    assert len(lines) == 6
+    lines = refusal({"stages.stage1.init": "no/weights", "tokenizer": "no/tokenizer"}, files=True)
+    assert len(lines) == 2  # the data's are looked for as they are opened, see test_formats.py
+    assert "no tokenizer.json in no/tokenizer" in lines[0]
+    assert lines[1].startswith("stages.stage1.init: ") and "no/weights: no such path here" in lines[1]
     save_file({"generation_embedding.table": np.zeros((64, 8), np.float32)}, tmp_path / "model.safetensors")
     checked({"stages.stage1.init": str(tmp_path)}, files=True)
     save_file({"lm_head.weight": np.zeros((64, 8), np.float32)}, tmp_path / "model.safetensors")
@@ -312,8 +364,8 @@ def test_every_field_of_the_schema_is_read_somewhere():
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     read.add(node.attr)
-    kinds = set(schema())
-    assert len(kinds) >= 14
+    kinds = set(schema()) - {experiment.Ratio}  # by its kinds' names, as a dict
+    assert len(kinds) >= 13
     dead = {
         f"{kind.__name__}.{f.name}" for kind in kinds for f in dataclasses.fields(kind) if f.name not in read
     }

@@ -75,8 +75,8 @@ def test_rows_that_lie_across_hosts_are_refused():
 
 
 def test_the_parts_of_a_batch_of_pictures_are_the_batch():
-    whole = RandomPictures(ShapesPictures(0), 16, 6, 3)[5]
-    parts = [RandomPictures(ShapesPictures(0), 16, 6, 3, host, 3)[5] for host in range(3)]
+    whole = RandomPictures([ShapesPictures(0)], 16, 6, 3)[5]
+    parts = [RandomPictures([ShapesPictures(0)], 16, 6, 3, host, 3)[5] for host in range(3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 

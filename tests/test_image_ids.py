@@ -22,14 +22,16 @@ from flax import nnx
 from PIL import Image
 
 from janus_jax import batch as bt
-from janus_jax import loss, optim, train, train_state
+from janus_jax import budget, loss, optim, train, train_state
 from janus_jax import sharding as sh
 from janus_jax.checkpoint import export, flatten
+from janus_jax.checks import check
 from janus_jax.data import image_ids, shapes, tokenize_images
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.command import CommandError
 from janus_jax.data.images import ImageError, generation_image
 from janus_jax.data.sources import Dataset, RecordError, SourceError
+from janus_jax.experiment import ConfigError, resolve
 
 VQ = tiny.CONFIG.generation_encoder
 TX = optim.make(tiny.OPTIM, 10)
@@ -288,3 +290,35 @@ def test_a_step_with_ids_holds_no_tokenizer(stage):
         del batch["images"]
         after, _ = jax.eval_shape(functools.partial(train_state.train_step, tx=TX), state, tiny.put(batch))
         assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
+def test_plans_know_that_pictures_come_as_ids():
+    def planned(**draw):
+        lines = {"draw": {"kind": "generation", "path": "shapes:", **draw}}
+        rows = {"count": 2, "length": 64, "pictures": 0, "images": 2}
+        stage = {
+            "trainable": ("image_head",), "init": (), "steps": 2, "batch_size": 2, "rows": rows, "supervise": "all",
+            "ratio": {"understanding": 0, "text": 0, "generation": 1}, "optim": {"learning_rate": 1e-3},
+        }  # fmt: skip
+        values = {
+            "model": dataclasses.asdict(tiny.CONFIG),
+            "template": {"user": "User", "assistant": "Assistant"},
+        }
+        return resolve(values | {"data": {"datasets": lines}, "stages": {"one": stage}}, {})[0]
+
+    with on_mesh():
+        for experiment, ids in ((planned(), False), (planned(image_ids="ids"), True)):
+            stage = experiment.stages["one"]
+            assert budget.precomputed(experiment, stage) == ids
+            _, state, batch = budget.lower_inputs(experiment, stage)
+            assert ("generation_encoder" in state.params, "images" in batch) == (not ids, not ids)
+            assert ("image_ids" in batch) == ids
+            check(experiment, 1, files=False)
+    with pytest.raises(ConfigError, match="only pictures to draw have ids, its kind is text"):
+        check(planned(image_ids="ids", kind="text"), 1, files=False)
+    experiment = planned(image_ids="ids")
+    stages = {"one": dataclasses.replace(experiment.stages["one"], trainable=("generation_encoder",))}
+    with pytest.raises(
+        ConfigError, match="trainable has generation_encoder: training it would change the ids"
+    ):
+        check(dataclasses.replace(experiment, stages=stages), 1, files=False)

@@ -15,6 +15,7 @@ from test_guard import TX, Killed, Run, Stage, Toy, records, toy_batch, toy_loss
 
 from janus_jax import flops, meter, train, train_state
 from janus_jax.checkpoint import Checkpointer
+from janus_jax.data.pipeline import DRAWN
 
 
 class Clock:
@@ -100,9 +101,9 @@ def test_mfu_is_of_the_peak_of_all_devices(monkeypatch):
 
 def test_facts_count_the_rows_by_hand():
     batch = tiny.rows(3)
-    codes = np.zeros((3, 8), np.int32)
-    codes[:, :3] = [2, 1, 3 + 8]  # of each task one a row, the last truncated
-    got = meter.facts(batch | {"examples": codes}, tiny.CONFIG, tiny.ALL)
+    examples = np.zeros((9, len(DRAWN)), np.int64)
+    examples[:, DRAWN.index("code")] = [2, 1, 3 + 8] * 3  # of each task one a row, the last truncated
+    got = meter.facts(batch | {"examples": examples}, tiny.CONFIG, tiny.ALL)
     lengths = {task: sum(len(tiny.example(task, i)["tokens"]) for i in range(3)) for task in meter.TASKS}
     assert [got[f"positions_{task}"] for task in meter.TASKS] == list(lengths.values())
     assert got["tokens"] == sum(lengths.values()) and got["positions"] == 3 * tiny.LENGTH

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from janus_jax import batch as bt
 from janus_jax import optim, train_state
 from janus_jax import sharding as sh
 from janus_jax.data import catalog, shapes
@@ -113,6 +114,47 @@ def batches(
     ]
     mixture = Mixture(entries, ratio, seed, rows.count)
     return Batches(mixture, Encoder(processor_, model, rows, supervise, dropout, first), **how)
+
+
+class Numbered:
+    """A source of `count` records without content: record `i` is `i`."""
+
+    def __init__(self, count: int):
+        self.count, self.fingerprint = count, f"{count} records"
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return int(i)
+
+    def where(self, i):
+        return f"record {i}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """In the place of `lanes.Encoder`: examples of drawn lengths without content, cut to the row. of: kind -> tokens of
+    its picture, mean of its text's, and the spread of their logarithm."""
+
+    rows: Rows
+    of: dict
+    model: object = dataclasses.field(default_factory=lambda: dataclasses.replace(
+        CONFIG, understanding_encoder=sizes.UnderstandingEncoderConfig(image_size=1), generation_encoder=(
+            sizes.GenerationEncoderConfig(image_size=1))))  # fmt: skip
+
+    def __call__(self, kind: str, record, rng: np.random.Generator) -> dict:
+        picture, text, spread = self.of[kind]
+        n = picture + max(int(text * np.exp(rng.normal(-(spread**2) / 2, spread))), 10)
+        cut = bt.TRUNCATED * (n > self.rows.length)
+        blank = np.zeros(min(n, self.rows.length), np.int32)
+        return {
+            "tokens": blank, "role": blank, "supervised": blank, "pictures": blank[: kind == "understanding"],
+            "images": blank[: kind == "generation"], "example": np.array([1 + bt.TASKS.index(kind) + cut]),
+        }  # fmt: skip
+
+    def pixels(self, *_):
+        return []
 
 
 def make_state(tx, flames=ALL, config=CONFIG, seed: int = 0) -> train_state.TrainState:

@@ -31,6 +31,7 @@ _READERS = {
     "tfds": lambda d: Tfds(d.path.removeprefix("tfds:")),
     "hf": lambda d: HubDataset(d.path.removeprefix("hf:")),
 }
+FORMATS = tuple(_READERS)
 PRESETS = ("shapes", "emoji")
 
 
@@ -71,7 +72,7 @@ def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> So
     format = dataset.format or detect(dataset.path)
     if format not in _READERS:
         raise SourceError(
-            f"format is {format!r}; give {', '.join(_READERS)}, or none to tell it from the path"
+            f"format is {format!r}; give {', '.join(FORMATS)}, or none to tell it from the path"
         )
     return Records(_READERS[format](dataset), dataset, resized)
 
@@ -107,7 +108,7 @@ def detect(path: str) -> str:
             return "folder"
     if not os.path.exists(path) and not any(c in path for c in "*?[{"):
         raise SourceError(f"{path}: no such file or folder; check the path")
-    known = ", ".join(_READERS)
+    known = ", ".join(FORMATS)
     raise SourceError(f"{path}: its name tells no format; set format to one of {known}")
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from janus_jax.data import image_ids
 from janus_jax.data.command import CommandError
-from janus_jax.data.images import ImageError, generation_image
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.images import generation_image
+from janus_jax.data.lanes import BAD, IN_A_ROW
+from janus_jax.data.sources import SourceError
 
 AHEAD = 3  # batches that are opened while the devices compute
-IN_A_ROW = 100  # rotten pictures, one after the other: something is wrong with all of them
 
 
 def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
@@ -104,7 +104,7 @@ def opened(source, parts, side: int, batch: int, threads: int):
     def picture(i):
         try:
             return generation_image(source.image(i), side)
-        except (ImageError, RecordError) as error:
+        except BAD as error:
             return error
 
     def ready(k, part, futures):

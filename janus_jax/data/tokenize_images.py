@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -33,12 +34,13 @@ from janus_jax.data import command, image_ids
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.command import UNUSABLE, CommandError
 from janus_jax.data.image_ids_writer import Shards, begin, gather_rotten, opened
+from janus_jax.data.ledger import JUDGED
 from janus_jax.data.workers import Progress
+from janus_jax.experiment import Data
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 
 SHARD = 4096  # records; a kill loses what was done of one
-ROTTEN_SHARE, JUDGED_FROM = 0.01, 1000  # as training judges its records
 
 
 class Encoder:
@@ -172,14 +174,11 @@ def chosen(f, overrides: dict[str, str]):
     if not (f.config or f.kind):
         f["kind"].parse("generation")
     lines, experiment = command.chosen(f, overrides)
-    lines = {name: line for name, line in lines.items() if line.kind == "generation"}
-    if len(lines) != 1:
-        raise CommandError(
-            f"--dataset names one data set of pictures to draw (kind generation); those of the config: "
-            f"{', '.join(lines) or 'none'}"
-        )
-    name, line = lines.popitem()
-    return name, dataclasses.replace(line, image_ids=""), experiment
+    drawn = [name for name, line in lines.items() if line.kind == "generation"]
+    if len(drawn) != 1:
+        given = ", ".join(f"{name} ({line.kind})" for name, line in lines.items())
+        raise CommandError(f"give --dataset=NAME of one data set of kind generation; there is {given}")
+    return drawn[0], dataclasses.replace(lines[drawn[0]], image_ids=""), experiment
 
 
 def joined(words: list[str]) -> list[str]:
@@ -195,9 +194,7 @@ def joined(words: list[str]) -> list[str]:
 
 def run(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
-    from absl import logging
-
-    logging.set_verbosity(logging.WARNING)  # JAX tells of every backend that is not there
+    logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every backend that is not there
     try:
         hosts.connect()
         name, line, experiment = chosen(f, overrides)
@@ -216,9 +213,10 @@ def run(f, overrides: dict[str, str]) -> int:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return hosts.ABSENT if isinstance(error, hosts.Absent) else 2
     print(f"{f.out}: ids of {len(source) - rotten:,} pictures, {rotten:,} could not be used", flush=True)
-    if len(source) >= JUDGED_FROM and rotten > ROTTEN_SHARE * len(source):
+    most = experiment.data.max_bad_fraction if experiment else Data.max_bad_fraction
+    if len(source) >= JUDGED and rotten > most * len(source):
         print(
-            f"more than {ROTTEN_SHARE:.0%}, which training refuses: see {f.out}/{image_ids.ROTTEN}",
+            f"more than {most:.2%}, which training refuses: see {f.out}/{image_ids.ROTTEN}",
             file=sys.stderr,
         )
         return UNUSABLE
