@@ -15,6 +15,7 @@ from PIL import Image
 
 from janus_jax.data.catalog import detect, open_dataset, open_datasets
 from janus_jax.data.formats.names import Names
+from janus_jax.data.formats.parquet import Parquet
 from janus_jax.data.images import read_image
 from janus_jax.data.sources import Dataset, RecordError, SourceError
 
@@ -422,3 +423,14 @@ def test_small_and_low_scored_records_are_left_out_when_opened(tmp_path, caplog)
     message = refusal(tmp_path / "data.json", score="aesthetic", min_score=1000)
     assert "no record has aesthetic >= 1000; lower min_side or min_score" in message
     assert '2 cannot be read, such as data.json: record 5: field "aesthetic"' in message
+
+
+def test_parquet_rows_are_the_same_in_any_order(tmp_path):
+    """A row group is read up to the row that is asked for at first, whole when more of it is."""
+    pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    pictures = [bytes([k]) * 2_000_000 for k in range(8)]  # larger than a page
+    parquet.write_table(pyarrow.table({"image": pictures}), tmp_path / "x.parquet", row_group_size=4)
+    for order in (range(8), reversed(range(8)), (5, 1, 7, 0, 5, 6, 2, 3, 4)):
+        reader = Parquet(str(tmp_path))
+        for k in order:
+            assert reader.open(reader[k]["image"]) == pictures[k]
