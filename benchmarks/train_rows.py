@@ -10,7 +10,7 @@ import numpy as np
 
 from janus_jax import batch as bt
 from janus_jax import flops
-from janus_jax.data.pipeline import to_row
+from janus_jax.data.packing import assemble
 from janus_jax.model import config as sizes
 
 SPREAD = 0.5  # of the logarithm of a text's length
@@ -74,8 +74,8 @@ def batch(config: sizes.JanusConfig, rows: int, length: int, ratio: dict, superv
         packed[row].append(example)
         room[row] -= len(example["tokens"])
     slots = [max(sum(len(e[name]) for e in row) for row in packed) for name in ("pictures", "images")]
-    out = [_row(examples, length) for examples in packed]
-    out = {name: np.stack([row[name] for row in out]) for name in out[0] if name != "examples"}
+    out = [assemble(examples, length) for examples in packed]
+    out = {name: np.stack([row[name] for row in out]) for name in out[0]}
     for name, (shape, _) in bt.shapes(rows, length, *slots, config).items():
         if name in ("pictures", "images"):
             out[name] = rng.integers(0, 256, shape, np.uint8)
@@ -96,16 +96,6 @@ def _example(rng, task: str, config, scale: float, supervise: str) -> dict:
     if task == "understanding":
         return bt.sequence([(pad, bt.PICTURE, 0), *spans], task, pictures=[0])
     return bt.sequence(spans, task)
-
-
-def _row(examples: list[dict], length: int) -> dict:
-    counts = [len(e["tokens"]) for e in examples]
-    fill = lambda parts: np.concatenate([*parts, np.zeros(length - sum(counts), np.int32)])
-    packed = {name: fill([e[name] for e in examples]) for name in ("tokens", "role", "supervised")}
-    packed["tokens_segment_ids"] = fill([np.full(n, i + 1) for i, n in enumerate(counts)]).astype(np.int32)
-    packed["tokens_positions"] = fill([np.arange(n) for n in counts])
-    packed["example"] = np.concatenate([e["example"] for e in examples])
-    return to_row(packed)
 
 
 def naive(batch: dict) -> dict:

@@ -1,7 +1,7 @@
 """Real pictures: OpenMoji's drawings and their names, learned both ways ("what is this?", "draw a fox").
 
 Needs the extra: pip install "janus_jax[emoji]". A run this small memorises its pictures; it does not learn
-what a fox is. Pictures by OpenMoji, CC BY-SA 4.0. For your own pictures point data.* at a LLaVA-style JSON.
+what a fox is. Pictures by OpenMoji, CC BY-SA 4.0. For your own pictures see docs/data.md.
 """
 
 from ml_collections import ConfigDict

@@ -22,8 +22,8 @@ ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding
 LLM = ("text_embedding", "transformer", "text_head")
 EVERYTHING = ("understanding_encoder", *ADAPTORS, *LLM)  # all but the generation encoder, as in stage 3
 
-# 32 examples (686 tokens of understanding, 616 of generation; see stage1.py) are 8 rows of 2816: 4 pictures each.
-# A trained parameter takes 16 bytes (weight, two moments, gradient), 4 more where microbatches' gradients are
+# 32 examples (686 tokens of understanding, 616 of generation; see stage1.py) are 8 rows of 2688: 4 pictures each, 96 %
+# full. A trained parameter takes 16 bytes (weight, two moments, gradient), 4 more where microbatches' gradients are
 # summed; a frozen one 4; activations come on top. 80 GB: everything, 40 GB. 40 GB: SigLIP and the vocabulary stay as
 # they are, one microbatch and a first moment in bfloat16: 21 GB. Less: the adaptors and the image head, 9 GB:
 # --config.stages.finetune.trainable=understanding_adaptor,generation_adaptor,generation_embedding,image_head
@@ -56,7 +56,7 @@ def get_config(target: str = "") -> ConfigDict:
                 "init": ("weights/Janus-Pro-1B",),
                 "steps": 2_000,  # 64,000 examples; three times through your data is a fair start
                 "batch_size": 32,
-                "rows": {"count": 8, "length": 2816, "pictures": 4, "images": 4},
+                "rows": {"count": 8, "length": 2688, "pictures": 4, "images": 4},
                 "accumulate": t["accumulate"],
                 "ratio": {"understanding": 1, "text": 0, "generation": 1},
                 "supervise": "answers",

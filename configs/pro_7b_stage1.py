@@ -8,20 +8,21 @@ from ml_collections import ConfigDict
 
 from janus_jax.model import config as model_config
 
-# Rows: the batch size is read as examples, and the rows hold as many or a few more. Taken for that: 686 tokens an
-# example of understanding (576 of the picture, 110 of text), 616 of generation (576 + 40).
-# 256 examples are 162 k tokens. By simulated packing a step has 288 of them in 48 rows of 4096 (93 % full), 256
-# in 64 rows of 2816 (90 %) and in 128 of 1536 (82 %: two pictures, and room for longer captions). On 256 chips
-# tensor = 2 keeps it at 128 rows: 256 would hold a picture each, and cut longer captions.
+# Rows: the batch size is read as examples, and the rows hold about as many, of a length that packing fills. Taken for
+# that: 686 tokens an example of understanding (576 of the picture, 110 of text), 616 of generation (576 + 40),
+# log-normal spread of the text. 256 examples are 162 k tokens. By simulated packing a step has 253 of
+# them in 64 rows of 2560 (97.8 % full): four in a row, whatever their text. A row for each of 128 devices
+# would be two in a row, 89.0 % full with 253 examples at 1408: on GPUs 64 rows and tensor = 2 do better (figures in
+# stage1.py). TPUs keep 128 rows: a 4x4x8 slice has no axis of 2 chips, and tensor = 4 was not compared.
 # Mesh: the frozen model is 29 GB in float32, the trained part's weights, moments and gradients 2 GB, both divided
 # by fsdp: over 64 of the 40 GB cards, inside a node of the 80 GB ones.
 # mesh: data, fsdp, tensor. rows: count, length, pictures to understand and to generate in each.
 TARGETS = {
-    "": dict(mesh=(1, -1, 1), rows=(48, 4096, 3, 6), remat="dots"),
-    "a100-40gb:128": dict(mesh=(2, 64, 1), rows=(128, 1536, 2, 2), remat="dots"),
-    "h100:64": dict(mesh=(8, 8, 1), rows=(64, 2816, 2, 4), remat="dots"),
-    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 1536, 2, 2), remat="dots"),
-    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 1536, 2, 2), remat="dots"),
+    "": dict(mesh=(1, -1, 1), rows=(64, 2560, 4, 4), remat="dots"),
+    "a100-40gb:128": dict(mesh=(2, 32, 2), rows=(64, 2560, 4, 4), remat="dots"),
+    "h100:64": dict(mesh=(8, 8, 1), rows=(64, 2560, 4, 4), remat="dots"),
+    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 1408, 2, 2), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 1408, 2, 2), remat="dots"),
 }  # fmt: skip
 
 

@@ -45,8 +45,6 @@ PARAMETERS = {  # trained in stages 1, 2, 3: the released state dicts' shapes, t
 }
 CHIPS = {"a100-40gb": 40e9, "a100-80gb": 80e9, "h100": 80e9, "v5e": 16e9, "v5p": 95e9}
 EVERYWHERE = {"", "a100-40gb:128", "h100:64", "v5e:16x16", "v5p:4x4x8"}
-# Tokens of an example: of the picture, and of text on average. The spread of the text (log-normal) is a guess.
-LENGTHS = {"understanding": (576, 110, 0.5), "text": (0, 1000, 0.8), "generation": (576, 40, 0.5)}
 
 
 @functools.cache
@@ -185,15 +183,14 @@ def test_rows_hold_the_batch_at_the_mean_lengths():
     for name, target in ALL:
         stage = stage_of(name, target)
         ratio = vars(stage.ratio)
-        mean = sum(share * sum(LENGTHS[task][:2]) for task, share in ratio.items()) / sum(ratio.values())
+        mean = sum(share * sum(tiny.LENGTHS[task][:2]) for task, share in ratio.items()) / sum(ratio.values())
         held = stage.rows.count * stage.rows.length / mean
         # 48 rows of 4096 are what up to 16 devices divide, a sixth more than 256 examples of stage 1.
         assert stage.batch_size <= held < 1.26 * stage.batch_size, (name, target, held)
         assert stage.rows.length <= 4096
 
 
-FULL = 0.95  # of the positions, wherever a config does not say that its rows cannot be
-NOT_FULL = {}
+FULL = 0.95  # of the positions, where rows hold more than two pictures; two leave a tenth empty
 
 
 def packed(stage, steps: int = 60, lanes: int = 8) -> tuple[float, float, float]:
@@ -201,7 +198,7 @@ def packed(stage, steps: int = 60, lanes: int = 8) -> tuple[float, float, float]
     entries = [Entry(kind, kind, tiny.Numbered(10**6)) for kind in bt.TASKS]
     mixture, drawn = Mixture(entries, vars(stage.ratio), 0, lanes), []
     for number in range(lanes):
-        lane = Lane(mixture, tiny.Lengths(stage.rows, LENGTHS), number)
+        lane = Lane(mixture, tiny.Lengths(stage.rows), number)
         rows = [lane.row(step)["drawn"] for step in range(steps)]
         drawn += [x for row in rows[steps // 10 :] for x in row]  # the first rows are the fullest
     count = lanes * (steps - steps // 10)
@@ -218,8 +215,10 @@ def test_packing_fills_the_rows_with_the_batch(name, target):
     stage = stage_of(name, target)
     fill, examples, cut = packed(stage)
     print(f"{name}:{target} {stage.rows}: {examples:.0f} examples, {fill:.1%} full, {cut:.1%} of texts cut")
-    assert 0.97 * stage.batch_size <= examples <= 1.15 * stage.batch_size
-    assert fill >= NOT_FULL.get((name, target), FULL)
+    assert (
+        (0.94 if stage.rows.length == 1408 else 0.98) * stage.batch_size <= examples < 1.1 * stage.batch_size
+    )
+    assert fill >= (0.88 if stage.rows.length == 1408 else FULL)
 
 
 # Reading a target

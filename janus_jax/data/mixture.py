@@ -85,12 +85,12 @@ class Mixture:
             share * (n + 1) + credit - count
             for share, credit, count in zip(self.ratio.values(), self._kind_credits[lane], kinds)
         ]
-        k = max(range(len(KINDS)), key=lambda k: (owed[k], -k) if self.ratio[KINDS[k]] > 0 else (-np.inf, 0))
+        k = _most([x if self.ratio[kind] > 0 else -np.inf for x, kind in zip(owed, KINDS)])
         numbers, shares, credit = self._shares[phase][KINDS[k]]
         counts = [since[i] for i in numbers]
         n = sum(counts)
         owed = [s * (n + 1) + c - count for s, c, count in zip(shares, credit[lane], counts)]
-        return numbers[int(np.argmax(owed))]
+        return numbers[_most(owed)]
 
     def index(self, entry: int, position: int) -> int:
         """The record at a position of an entry's endless order."""
@@ -144,8 +144,13 @@ def credits(shares, lanes: int) -> np.ndarray:
     out = np.zeros((lanes, len(shares)))
     for b in range(lanes if len(shares) else 0):
         out[b] = shares * b - counts
-        counts[int(np.argmax(np.where(shares > 0, shares * (b + 1) - counts, -np.inf)))] += 1
+        counts[_most(np.where(shares > 0, shares * (b + 1) - counts, -np.inf))] += 1
     return out
+
+
+def _most(owed) -> int:
+    """The first of the largest; rounded, so that what is equal but for rounding is equal for every lane."""
+    return int(np.argmax(np.round(owed, 9)))
 
 
 @functools.lru_cache(64)
