@@ -34,7 +34,7 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
         needed |= {"generation"} if experiment.stage0 else set()
         lines = {name: d for name, d in experiment.data.datasets.items() if d.kind in needed and d.weight > 0}
         side = experiment.model.generation_encoder.image_size
-        resized = max(side, experiment.model.understanding_encoder.image_size)
+        resized = experiment.model.understanding_encoder.image_size
         return experiment, catalog.open_datasets(lines, side, experiment.seed, resized=resized)
 
     experiment, sources = hosts.together(open_all)
