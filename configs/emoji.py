@@ -16,7 +16,7 @@ def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
         "batch_size": 32,
-        "rows": {"count": 24, "length": 128, "pictures": 1, "images": 1},
+        "rows": {"count": 16, "length": 176, "pictures": 2, "images": 2},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,

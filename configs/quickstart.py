@@ -12,7 +12,7 @@ def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
         "batch_size": 60,
-        "rows": {"count": 32, "length": 128, "pictures": 1, "images": 2},
+        "rows": {"count": 16, "length": 256, "pictures": 3, "images": 5},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,

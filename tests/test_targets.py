@@ -16,8 +16,10 @@ from jax.sharding import AbstractMesh, AxisType
 from janus_jax import batch as bt
 from janus_jax import checks, experiment
 from janus_jax import sharding as sh
-from janus_jax.data.lanes import Lane
+from janus_jax.data.catalog import learn_tokenizer, open_datasets
+from janus_jax.data.lanes import Encoder, Lane
 from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.processor import Processor
 from janus_jax.model import config as sizes
 from janus_jax.model.janus import abstract
 
@@ -193,12 +195,12 @@ def test_rows_hold_the_batch_at_the_mean_lengths():
 FULL = 0.95  # of the positions, where rows hold more than two pictures; two leave a tenth empty
 
 
-def packed(stage, steps: int = 60, lanes: int = 8) -> tuple[float, float, float]:
+def packed(stage, steps: int = 60, lanes: int = 8, mixture=None, encoder=None) -> tuple[float, float, float]:
     """Of a step, by packing drawn lengths as training does: share of positions filled, examples, texts cut."""
     entries = [Entry(kind, kind, tiny.Numbered(10**6)) for kind in bt.TASKS]
-    mixture, drawn = Mixture(entries, vars(stage.ratio), 0, lanes), []
+    mixture, drawn = mixture or Mixture(entries, vars(stage.ratio), 0, lanes), []
     for number in range(lanes):
-        lane = Lane(mixture, tiny.Lengths(stage.rows), number)
+        lane = Lane(mixture, encoder or tiny.Lengths(stage.rows), number)
         rows = [lane.row(step)["drawn"] for step in range(steps)]
         drawn += [x for row in rows[steps // 10 :] for x in row]  # the first rows are the fullest
     count = lanes * (steps - steps // 10)
@@ -219,6 +221,29 @@ def test_packing_fills_the_rows_with_the_batch(name, target):
         (0.94 if stage.rows.length == 1408 else 0.98) * stage.batch_size <= examples < 1.1 * stage.batch_size
     )
     assert fill >= (0.88 if stage.rows.length == 1408 else FULL)
+
+
+class WithoutPixels(Encoder):
+    def pixels(self, *_):
+        return []
+
+
+def test_the_quick_start_fills_its_rows():
+    built = read("quickstart")
+    lines = {name: d for name, d in built.data.datasets.items() if "stage0" not in d.stages}
+    sources = open_datasets(lines, built.model.generation_encoder.image_size, 0)
+    processor = Processor(
+        learn_tokenizer(sources, built.template, built.model.transformer.vocabulary),
+        built.template,
+        built.model.understanding_encoder.tokens,
+        built.model.generation_encoder.tokens,
+    )
+    for name, stage in built.stages.items():
+        entries = [Entry(n, d.kind, sources[n]) for n, d in lines.items()]
+        encoder = WithoutPixels(processor, built.model, stage.rows, stage.supervise)
+        fill, examples, _ = packed(stage, 30, 4, Mixture(entries, vars(stage.ratio), 0, 4), encoder)
+        print(f"{name}: {examples:.0f} examples, {fill:.1%} full")
+        assert fill >= 0.94 and examples > 0.8 * stage.batch_size
 
 
 # Reading a target
