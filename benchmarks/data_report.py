@@ -37,7 +37,7 @@ def report(results: dict) -> str:
         "",
         f"{c['wanted']['count']} JPEGs ({sizes}; {c['bytes'] / 1e3:.0f} kB on average), captions of "
         f"{c['caption words']:.0f} words, answers of {c['answer words']:.0f}. {results['repeats']} turns of "
-        f"{results['records']} records, {results['workers']} worker processes, all of a side on one core.",
+        f"{results['records']} records, worker processes of a side: {results['workers']}; all of a side on one core.",
     ]
     for part, text in (("pictures", _pictures), ("formats", _formats), ("stages", _stages)):
         if part in results:
@@ -164,6 +164,6 @@ def plot(results: dict, path: pathlib.Path) -> None:
     axis.invert_yaxis()
     axis.set_xlabel("CPU milliseconds of a record")
     axis.grid(axis="x", alpha=0.3)
-    axis.legend()
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -34,7 +34,7 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path):
         needed |= {"generation"} if experiment.stage0 else set()
         lines = {name: d for name, d in experiment.data.datasets.items() if d.kind in needed and d.weight > 0}
         side = experiment.model.generation_encoder.image_size
-        resized = max(side, experiment.model.understanding_encoder.image_size)
+        resized = experiment.model.understanding_encoder.image_size
         return experiment, catalog.open_datasets(lines, side, experiment.seed, resized=resized)
 
     experiment, sources = hosts.together(open_all)
@@ -125,16 +125,23 @@ def same_run(experiment, workdir: pathlib.Path):
         for field in ("remat", "attention"):
             old["model"][field] = values["model"][field]
         accepts = values["data"]["on_change"] == "accept"
+        ids = [any(d["image_ids"] for d in x["data"]["datasets"].values()) for x in (old, values)]
         for field in ("datasets",) * accepts + ("workers", "max_bad_fraction", "on_change"):
             old["data"][field] = values["data"][field]
         for name in old["stages"].keys() & values["stages"].keys():
             for field in ("ratio", "rows", "batch_size") * accepts + ("accumulate",):
                 old["stages"][name][field] = values["stages"][name][field]
         changed = differences(old, values)
+        if accepts and ids[0] != ids[1]:
+            changed.append(
+                "data.datasets.*.image_ids: given or taken away; checkpoints hold the VQ tokenizer or not"
+            )
         if changed:
+            data = any(line.startswith("data.") for line in changed) and not accepts
             raise ConfigError(
                 f"{workdir} holds a run of another config; use another --workdir, or undo:\n  "
                 + "\n  ".join(changed)
+                + "\nother data is accepted with --config.data.on_change=accept (see docs/data.md)" * data
             )
     workdir.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")

@@ -390,3 +390,26 @@ def test_what_changes_memory_only_may_change_in_a_work_directory(tmp_path):
     main.same_run(experiment.read(path, overrides)[0], tmp_path)
     with pytest.raises(experiment.ConfigError, match=r"stages\.stage2\.steps"):
         main.same_run(experiment.read(path, {"stages.stage2.steps": "7"})[0], tmp_path)
+
+
+def test_a_run_goes_on_with_other_data_only_where_that_is_accepted(tmp_path):
+    path = str(QUICKSTART)
+    (tmp_path / "checkpoints").mkdir()
+    main.same_run(experiment.read(path)[0], tmp_path)
+    more = {"data.workers": "3", "data.max_bad_fraction": "0.5"}
+    main.same_run(experiment.read(path, more)[0], tmp_path)
+    other = {"data.datasets.questions.weight": "2.0", "stages.stage2.ratio.text": "1"}
+    with pytest.raises(experiment.ConfigError) as error:
+        main.same_run(experiment.read(path, other)[0], tmp_path)
+    for line in (
+        "data.datasets.questions.weight: 1.0 -> 2.0",
+        "stages.stage2.ratio.text: 3.0 -> 1.0",
+        "=accept",
+    ):
+        assert line in str(error.value)
+    accept = {"data.on_change": "accept"}
+    main.same_run(experiment.read(path, other | accept)[0], tmp_path)
+    with pytest.raises(experiment.ConfigError, match=r"image_ids: given or taken away"):
+        main.same_run(experiment.read(path, accept | {"data.datasets.scenes.image_ids": "ids"})[0], tmp_path)
+    with pytest.raises(experiment.ConfigError, match=r"seed: 0 -> 1"):
+        main.same_run(experiment.read(path, accept | {"seed": "1"})[0], tmp_path)

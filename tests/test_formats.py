@@ -15,6 +15,7 @@ from PIL import Image
 
 from janus_jax.data.catalog import detect, open_dataset, open_datasets
 from janus_jax.data.formats.names import Names
+from janus_jax.data.formats.parquet import Parquet
 from janus_jax.data.images import read_image
 from janus_jax.data.sources import Dataset, RecordError, SourceError
 
@@ -31,13 +32,24 @@ def jpeg(name, size=96):
     return buffer.getvalue()
 
 
+@functools.cache
+def photo(k):
+    """JPEG of a piece of a photograph, another one for each k."""
+    rng, whole = np.random.default_rng(k), Image.fromarray(getattr(skimage.data, NAMES[k % 3])())
+    side = int(rng.integers(100, 200))
+    left, top = (int(rng.integers(length - side)) for length in whole.size)
+    piece = whole.crop((left, top, left + side, top + side)).resize((96, 64 + k % 3 * 32))
+    piece.save(buffer := io.BytesIO(), "JPEG")
+    return buffer.getvalue()
+
+
 def caption(k):
     return f"{NAMES[k % 3]} number {k}"
 
 
 def json_lines(root, n):
     for k in range(n):
-        (root / f"{k}.jpg").write_bytes(jpeg(NAMES[k % 3]))
+        (root / f"{k}.jpg").write_bytes(photo(k))
     lines = [json.dumps({"image": f"{k}.jpg", "caption": caption(k)}) for k in range(n)]
     (root / "data.jsonl").write_text("\n".join(lines))
     return root / "data.jsonl"
@@ -51,7 +63,7 @@ def json_list(root, n):
 
 def flat(root, n):
     for k in range(n):
-        (root / f"{k:03}.jpg").write_bytes(jpeg(NAMES[k % 3]))
+        (root / f"{k:03}.jpg").write_bytes(photo(k))
         (root / f"{k:03}.txt").write_text(caption(k) + "\n")
     return root
 
@@ -60,7 +72,7 @@ def tars(root, n, format=tarfile.PAX_FORMAT, folder=""):
     for shard in range(2):
         with tarfile.open(root / f"{shard}.tar", "w", format=format) as tar:
             for k in range(shard * n // 2, (shard + 1) * n // 2):
-                members = {"jpg": jpeg(NAMES[k % 3]), "txt": caption(k).encode(), "json": b'{"score": 0.5}'}
+                members = {"jpg": photo(k), "txt": caption(k).encode(), "json": b'{"score": 0.5}'}
                 for suffix, data in members.items():
                     member = tarfile.TarInfo(f"{folder}{k:03}.{suffix}")
                     member.size = len(data)
@@ -74,7 +86,7 @@ def array_record(root, n):
     for shard in range(2):
         writer = ArrayRecordWriter(str(root / f"x-{shard:05}-of-00002.array_record"), "group_size:1")
         for k in range(shard * n // 2, (shard + 1) * n // 2):
-            writer.write(msgpack.packb({"image": jpeg(NAMES[k % 3]), "caption": caption(k)}))
+            writer.write(msgpack.packb({"image": photo(k), "caption": caption(k)}))
         writer.close()
     return root
 
@@ -83,7 +95,7 @@ def hub_table(n):
     datasets = pytest.importorskip("datasets")
     features = {"img": datasets.Image(), "caption": datasets.Value("string")}
     features["label"] = datasets.ClassLabel(names=["an_astronaut", "coffee", "cat"])
-    rows = {"img": [{"bytes": jpeg(NAMES[k % 3]), "path": None} for k in range(n)]}
+    rows = {"img": [{"bytes": photo(k), "path": None} for k in range(n)]}
     rows |= {"caption": [caption(k) for k in range(n)], "label": [k % 3 for k in range(n)]}
     return datasets.Dataset.from_dict(rows, features=datasets.Features(features))
 
@@ -96,7 +108,7 @@ def parquet(root, n):
 
 def plain_parquet(root, n):
     pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
-    rows = {"image": [jpeg(NAMES[k % 3]) for k in range(n)], "caption": [caption(k) for k in range(n)]}
+    rows = {"image": [photo(k) for k in range(n)], "caption": [caption(k) for k in range(n)]}
     parquet.write_table(pyarrow.table(rows), root / "plain.parquet", row_group_size=4)
     return root
 
@@ -123,7 +135,7 @@ def tfds(root, n):
 
         def _generate_examples(self):
             for k in range(n):
-                yield k, {"picture": io.BytesIO(jpeg(NAMES[k % 3])), "caption": caption(k)}
+                yield k, {"picture": io.BytesIO(photo(k)), "caption": caption(k)}
 
     Photographs(data_dir=str(root), file_format="array_record").download_and_prepare()
     return f"tfds:photographs:1.0.0@train?{root}"
@@ -150,9 +162,9 @@ def test_what_is_written_is_read_back(write, tmp_path):
 
     for i, k in enumerate(numbers):
         record, pixels, where = row(i)
-        photo = np.asarray(read_image(io.BytesIO(jpeg(NAMES[k % 3]))))
-        assert record == {"captions": [caption(k)]} and pixels == photo.tobytes()
-        assert source.portable(i)["image"] == jpeg(NAMES[k % 3]) and str(tmp_path) not in where
+        written = np.asarray(read_image(io.BytesIO(photo(k))))
+        assert record == {"captions": [caption(k)]} and pixels == written.tobytes()
+        assert source.portable(i)["image"] == photo(k) and str(tmp_path) not in where
     copy, again = pickle.loads(pickle.dumps(source)), open_dataset(line, 24, 0)
     assert repr(copy) == repr(again) == repr(source) and str(tmp_path) not in repr(source)
     assert again.fingerprint == source.fingerprint
@@ -411,3 +423,14 @@ def test_small_and_low_scored_records_are_left_out_when_opened(tmp_path, caplog)
     message = refusal(tmp_path / "data.json", score="aesthetic", min_score=1000)
     assert "no record has aesthetic >= 1000; lower min_side or min_score" in message
     assert '2 cannot be read, such as data.json: record 5: field "aesthetic"' in message
+
+
+def test_parquet_rows_are_the_same_in_any_order(tmp_path):
+    """A row group is read up to the row that is asked for at first, whole when more of it is."""
+    pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    pictures = [bytes([k]) * 2_000_000 for k in range(8)]  # larger than a page
+    parquet.write_table(pyarrow.table({"image": pictures}), tmp_path / "x.parquet", row_group_size=4)
+    for order in (range(8), reversed(range(8)), (5, 1, 7, 0, 5, 6, 2, 3, 4)):
+        reader = Parquet(str(tmp_path))
+        for k in order:
+            assert reader.open(reader[k]["image"]) == pictures[k]

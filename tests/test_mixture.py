@@ -73,7 +73,7 @@ def test_stage_2_draws_what_the_paper_says(stage2):
     ledger.settle([{"news": [], "counts": ledger.take()}])
     report = "\n".join(ledger.report())
     print(f"\n{report}")
-    assert "data from step 0 to 2500:" in report and "data from step 2500:" in report
+    assert "data from step 0 to 2500 " in report and "data from step 2500 " in report
     assert report.count("imagenet ") == 1 and report.count("own_pictures ") == 1
 
 

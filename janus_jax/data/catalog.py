@@ -40,7 +40,8 @@ def open_datasets(
 ) -> dict[str, Source]:
     """Name -> source, for the names in `needed` (None: all). Raises SourceError with the problems of all of them.
 
-    side, seed: pixels and order of the presets' drawn pictures. resized: see Records.
+    side: pixels of pictures to generate; seed: order of the presets. resized: pixels of pictures to understand, when
+    large JPEGs may come scaled down to what training needs; 0: all come whole.
     """
     sources, problems = {}, []
     for name, dataset in datasets.items():
@@ -56,7 +57,7 @@ def open_datasets(
 
 
 def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> Source:
-    """The source of one line of a config, without its image_ids; resized: see Records. Raises SourceError, ImportError
+    """The source of one line of a config, without its image_ids; see open_datasets. Raises SourceError, ImportError
     for an extra that is not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
@@ -74,7 +75,8 @@ def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> So
         raise SourceError(
             f"format is {format!r}; give {', '.join(FORMATS)}, or none to tell it from the path"
         )
-    return Records(_READERS[format](dataset), dataset, resized)
+    scaled = side if resized and dataset.kind == "generation" else resized
+    return Records(_READERS[format](dataset), dataset, scaled)
 
 
 def detect(path: str) -> str:

@@ -103,7 +103,7 @@ def opened(source, parts, side: int, batch: int, threads: int):
 
     def picture(i):
         try:
-            return generation_image(source.image(i), side)
+            return generation_image(source.image(i), side, fast=True)  # as in training
         except BAD as error:
             return error
 

@@ -21,7 +21,10 @@ _CAPTION_LINES = 6
 _ROOM = 2  # a JPEG scaled while decoding keeps this many times the side that is asked for
 # How a picture becomes the square that the VQ tokenizer encodes. Stored ids are bound to these words: change them,
 # with their number, whenever the pixels that come out change.
-GENERATION_RECIPE = "1: upright RGB, short side and centre square in one bicubic pass"
+GENERATION_RECIPE = (
+    "2: upright RGB, JPEGs scaled while decoding where that leaves twice the side, short side and centre square in one "
+    "bicubic pass"
+)
 _animations = []  # the first one met, for saying once what happens to them
 
 

@@ -79,7 +79,9 @@ class Encoder:
             side = self.model.generation_encoder.image_size
             return [generation_image(source.image(index), side, fast=True)]
         side = self.model.understanding_encoder.image_size
-        return [understanding_image(source.image(index, int(k)), side, fast=True) for k in example["pictures"]]
+        return [
+            understanding_image(source.image(index, int(k)), side, fast=True) for k in example["pictures"]
+        ]
 
     def _ids(self, values) -> np.ndarray:
         ids, vq = np.asarray(values).reshape(-1), self.model.generation_encoder

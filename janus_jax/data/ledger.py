@@ -133,11 +133,10 @@ class Ledger:
         for phase in sorted(self.seen):
             first, *later = [*self.mixture.changes[phase:], None][:2]
             until = f" to {later[0]}" if later and later[0] is not None else ""
-            out.append(
-                f"  data from step {first}{until}:" + " " * 18 + "asked    seen  tokens  examples  truncated"
-            )
+            title = f"data from step {first}{until}"
+            out.append(f"  {title:<30} {'kind':<13} {'asked':>8} {'seen':>8} {'tokens':>8}  examples  truncated")
             out += [
-                f"    {name:<28} {kind:<14} {asked:7.3%} {seen:7.3%} {tokens:7.3%} {n:9,} {cut:9,}"
+                f"    {name:<28} {kind:<13} {asked:8.2%} {seen:8.2%} {tokens:8.2%} {n:9,} {cut:10,}"
                 for name, kind, asked, seen, tokens, n, cut in self.shares(phase)
                 if asked or n
             ]

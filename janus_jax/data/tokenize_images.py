@@ -201,7 +201,8 @@ def run(f, overrides: dict[str, str]) -> int:
         encoder = Encoder(
             f.weights, experiment.model.generation_encoder if experiment else None, f.allow_pickle
         )
-        source = open_dataset(line, encoder.config.image_size, experiment.seed if experiment else 0)
+        side = encoder.config.image_size
+        source = open_dataset(line, side, experiment.seed if experiment else 0, resized=side)
         devices = encoder.mesh.devices.flat
         kind, each = devices[0].device_kind, f.batch or (4 if devices[0].platform == "cpu" else 32)
         print(f"{len(source):,} pictures of {name} into {f.out}, on {len(devices)} x {kind}", flush=True)

@@ -95,24 +95,29 @@ class Parquet:
         g = int(np.searchsorted(self._ends, i, side="right"))
         row = int(i) - (int(self._ends[g - 1]) if g else 0)
         try:
-            return self._table(g, columns).slice(row, 1).to_pylist()[0]
+            return self._table(g, columns, row).slice(row, 1).to_pylist()[0]
         except Exception as error:  # damaged pages raise several kinds
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
 
-    def _table(self, g: int, columns: list[str]):
-        """Row group `g`: kept for the thread's next rows. A handle shared by threads hangs or fails in pyarrow."""
+    def _table(self, g: int, columns: list[str], row: int):
+        """Row group `g`, kept for the thread's next rows: up to `row` at first, since shuffled reading rarely comes
+        back; whole when more of it is asked for. A handle shared by threads hangs or fails in pyarrow."""
         handles = self._local.__dict__.setdefault("handles", collections.OrderedDict())
         tables = self._local.__dict__.setdefault(
             "pictures" if columns[0] in self._lazy else "rows", collections.OrderedDict()
         )
         key = g, tuple(columns)
-        if key not in tables:
+        if key not in tables or tables[key].num_rows <= row:
             f = int(self._file[g])
             if f not in handles:
                 # Mapped: a group is decoded from the page cache without a copy of it, in about half the time.
                 file = self.files.paths[f]
                 handles[f] = _pyarrow().ParquetFile(file, pre_buffer=False, memory_map=True)
-            tables[key] = handles[f].read_row_group(int(self._group[g]), columns=columns, use_threads=False)
+            group, options = int(self._group[g]), {"columns": columns, "use_threads": False}
+            if key in tables:
+                tables[key] = handles[f].read_row_group(group, **options)
+            else:
+                tables[key] = next(handles[f].iter_batches(row + 1, row_groups=[group], **options))
             handles.move_to_end(f)
             if len(handles) > _HANDLES:
                 handles.popitem(last=False)[1].close()
