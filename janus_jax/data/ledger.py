@@ -134,7 +134,9 @@ class Ledger:
             first, *later = [*self.mixture.changes[phase:], None][:2]
             until = f" to {later[0]}" if later and later[0] is not None else ""
             title = f"data from step {first}{until}"
-            out.append(f"  {title:<30} {'kind':<13} {'asked':>8} {'seen':>8} {'tokens':>8}  examples  truncated")
+            out.append(
+                f"  {title:<30} {'kind':<13} {'asked':>8} {'seen':>8} {'tokens':>8}  examples  truncated"
+            )
             out += [
                 f"    {name:<28} {kind:<13} {asked:8.2%} {seen:8.2%} {tokens:8.2%} {n:9,} {cut:10,}"
                 for name, kind, asked, seen, tokens, n, cut in self.shares(phase)
