@@ -151,3 +151,15 @@ def test_a_gap_is_refused_by_its_step():
     with pytest.raises(SourceError, match=r"from step 50 on no .* 'generation', of which the ratio asks 1"):
         Mixture(sets, ratio, 0, 2, 100)
     Mixture(sets, ratio, 0, 2, 50)  # a stage that ends before
+
+
+@pytest.mark.parametrize("records", [1, 2, 1000, 66_000])
+def test_an_epoch_is_an_order_of_all_records(records):
+    class Sized:
+        def __len__(self):
+            return records
+
+    mixture = Mixture([Entry("a", "text", Sized())], {"understanding": 0, "text": 1, "generation": 0}, 5, 4)
+    orders = [[mixture.index(0, epoch * records + k) for k in range(records)] for epoch in range(2)]
+    assert all(sorted(order) == list(range(records)) for order in orders)
+    assert records < 3 or orders[0] != orders[1]
