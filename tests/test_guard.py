@@ -65,7 +65,7 @@ class Counting:
         self.at += 1
         return self.at - 1
 
-    def get_state(self):
+    def get_state(self, gather):
         return {"lanes": {"0": self.at}}
 
     def set_state(self, state):

@@ -9,12 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+import tiny
 import yaml
 from absl import flags
 
 from janus_jax import hosts, main, xla_flags
 from janus_jax import sharding as sh
-from janus_jax.data.pipeline import RandomPictures
 from janus_jax.data.shapes import ShapesPictures
 from janus_jax.experiment import ConfigError, split_flags
 
@@ -75,8 +75,8 @@ def test_rows_that_lie_across_hosts_are_refused():
 
 
 def test_the_parts_of_a_batch_of_pictures_are_the_batch():
-    whole = RandomPictures([ShapesPictures(0)], 16, 6, 3)[5]
-    parts = [RandomPictures([ShapesPictures(0)], 16, 6, 3, host, 3)[5] for host in range(3)]
+    whole = tiny.pictures(ShapesPictures(0), 16, 6, 3)[5]
+    parts = [tiny.pictures(ShapesPictures(0), 16, 6, 3, host, 3)[5] for host in range(3)]
     assert [len(part) for part in parts] == [2, 2, 2]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
 

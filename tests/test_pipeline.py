@@ -475,7 +475,7 @@ def test_precomputed_ids_out_of_range_are_named(processor, ids):
 
 
 def test_tokenizer_training_pictures_are_a_function_of_seed_and_step():
-    source = [shapes.ShapesPictures(0, 50)]
-    one, two = (pipeline.RandomPictures(source, 24, 8, seed=1) for _ in range(2))
+    source = shapes.ShapesPictures(0, 50)
+    one, two = (tiny.pictures(source, 24, 8, 1) for _ in range(2))
     assert one[5].shape == (8, 24, 24, 3) and (one[5] == two[5]).all()
-    assert (one[5] != one[6]).any() and (one[5] != pipeline.RandomPictures(source, 24, 8, 2)[5]).any()
+    assert (one[5] != one[6]).any() and (one[5] != tiny.pictures(source, 24, 8, 2)[5]).any()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import types
 
 import jax
@@ -15,7 +16,7 @@ from janus_jax.data import catalog, shapes
 from janus_jax.data.lanes import Encoder
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.packing import assemble
-from janus_jax.data.pipeline import Batches, Rows
+from janus_jax.data.pipeline import Batches, RandomPictures, Rows
 from janus_jax.data.processor import Processor, Template
 from janus_jax.model import config as sizes
 from janus_jax.model.janus import Janus, abstract
@@ -158,6 +159,18 @@ class Lengths:
 
     def pixels(self, *_):
         return []
+
+
+def pictures(source, side: int, batch: int, seed: int, *part) -> RandomPictures:
+    """Of one source, as stage 0 draws them."""
+    only = {"understanding": 0, "text": 0, "generation": 1}
+    return RandomPictures(Mixture([Entry("it", "generation", source)], only, seed, batch), side, *part)
+
+
+def position(hosts: list) -> dict:
+    """Where the `Batches` of several hosts stand, as a checkpoint has it."""
+    lanes = {n: lane for host in hosts for n, lane in host.get_state()["lanes"].items()}
+    return json.loads(json.dumps(hosts[0].get_state() | {"lanes": lanes}))
 
 
 def make_state(tx, flames=ALL, config=CONFIG, seed: int = 0) -> train_state.TrainState:

@@ -28,27 +28,28 @@ class Ledger:
         names = [e.name for e in mixture.entries]
         self.reads = dict.fromkeys(names, 0)
         self.bad = {name: {} for name in names}  # record -> cause
-        self.seen = {}  # phase -> int64 [entries, 3]: examples, tokens, truncated
-        self._mine = {}
+        self.seen = {}  # first step of a phase -> int64 [entries, 3]: examples, tokens, truncated
+        self._mine, self._listed = {}, None
 
     def count(self, step: int, examples: np.ndarray):
         """Adds a batch's examples (see pipeline.DRAWN) to what this process has seen."""
-        mine = self._mine.setdefault(self.mixture.phase(step), np.zeros((len(self.reads), 3), np.int64))
+        first = self.mixture.changes[self.mixture.phase(step)]
+        mine = self._mine.setdefault(first, np.zeros((len(self.reads), 3), np.int64))
         _, entry, _, _, code, tokens = examples.T
         for k, weight in enumerate((np.ones_like(entry), tokens, code >= TRUNCATED)):
             mine[:, k] += np.bincount(entry, weight, len(mine)).astype(np.int64)
 
     def take(self) -> dict:
         """What this process has seen since it was last asked; JSON holds it."""
-        mine, self._mine = {str(phase): counts.tolist() for phase, counts in self._mine.items()}, {}
+        mine, self._mine = {str(first): counts.tolist() for first, counts in self._mine.items()}, {}
         return mine
 
     def settle(self, everyone: list[dict]):
         """Enters {"news": [(reads, bad), ...], "counts"} of all processes. Raises SourceError where too much is bad."""
         found = []
         for one in everyone:
-            for phase, counts in one["counts"].items():
-                self.seen[int(phase)] = self.seen.get(int(phase), 0) + np.array(counts, np.int64)
+            for first, counts in one["counts"].items():
+                self.seen[int(first)] = self.seen.get(int(first), 0) + np.array(counts, np.int64)
             for reads, bad in one["news"]:
                 for entry, n in reads.items():
                     self.reads[self.mixture.entries[int(entry)].name] += n
@@ -72,18 +73,19 @@ class Ledger:
             line = {"dataset": e.name, "record": index, "where": where, "cause": cause, "message": message}
             lines.append(json.dumps(line) + "\n")
         if self.listing and lines:
-            old = set(self.listing.read_text("utf-8").splitlines(True)) if self.listing.is_file() else set()
-            with self.listing.open("a", encoding="utf-8") as file:  # a run that went on finds some again
-                file.writelines(line for line in lines if line not in old)
+            if self._listed is None:  # a run that goes on finds some again
+                self._listed = set(
+                    self.listing.read_text("utf-8").splitlines(True) if self.listing.is_file() else ()
+                )
+            with self.listing.open("a", encoding="utf-8") as file:
+                file.writelines(line for line in lines if line not in self._listed)
 
     def _judge(self, e):
-        """A share is judged by the distinct records read: above `most` beyond chance, or `most` of the whole set."""
+        """By distinct records: of those read so far, beyond chance; once all have been read, exactly."""
         bad, records, reads = self.bad[e.name], len(e.source), self.reads[e.name]
         read = min(reads, records)
         expected = self.most * read
-        surely = len(bad) > expected + _CERTAIN * math.sqrt(expected) or len(bad) > self.most * max(
-            records, JUDGED
-        )
+        surely = len(bad) > expected + _CERTAIN * math.sqrt(expected) or len(bad) > self.most * records
         if reads < JUDGED or not surely:
             return
         causes = ", ".join(f"{n} {cause}" for cause, n in self.causes(e.name).items())
@@ -98,10 +100,11 @@ class Ledger:
         causes = list(self.bad[name].values())
         return {c: causes.count(c) for c in sorted(set(causes), key=lambda c: (-causes.count(c), c))}
 
-    def shares(self, phase: int) -> list[tuple]:
-        """(data set, kind, share asked, share of the examples seen, of the tokens, examples, truncated) in a phase."""
-        asked = self.mixture.asked(self.mixture.changes[phase])
-        seen = self.seen.get(phase, np.zeros((len(self.reads), 3), np.int64))
+    def shares(self, first: int) -> list[tuple]:
+        """(data set, kind, share asked, share of the examples seen, of the tokens, examples, truncated) in the phase
+        that begins at step `first`."""
+        asked = self.mixture.asked(first)
+        seen = self.seen.get(first, np.zeros((len(self.reads), 3), np.int64))
         parts = seen / np.maximum(seen.sum(0), 1)
         return [
             (
@@ -120,7 +123,7 @@ class Ledger:
         """What to log: the bad records so far; and, where a kind has several data sets, each one's share of the
         examples of this phase."""
         out = {"bad_records": float(sum(map(len, self.bad.values())))}
-        shares = self.shares(self.mixture.phase(step - 1))
+        shares = self.shares(self.mixture.changes[self.mixture.phase(step - 1)])
         if len({kind for _, kind, asked, *_ in shares if asked}) < sum(
             asked > 0 for _, _, asked, *_ in shares
         ):
@@ -130,16 +133,15 @@ class Ledger:
     def report(self) -> list[str]:
         """Lines: of each phase, what was asked of each data set and what was seen; what was bad."""
         out = []
-        for phase in sorted(self.seen):
-            first, *later = [*self.mixture.changes[phase:], None][:2]
-            until = f" to {later[0]}" if later and later[0] is not None else ""
+        for first in sorted(self.seen):
+            until = next((f" to {change}" for change in self.mixture.changes if change > first), "")
             title = f"data from step {first}{until}"
             out.append(
                 f"  {title:<30} {'kind':<13} {'asked':>8} {'seen':>8} {'tokens':>8}  examples  truncated"
             )
             out += [
                 f"    {name:<28} {kind:<13} {asked:8.2%} {seen:8.2%} {tokens:8.2%} {n:9,} {cut:10,}"
-                for name, kind, asked, seen, tokens, n, cut in self.shares(phase)
+                for name, kind, asked, seen, tokens, n, cut in self.shares(first)
                 if asked or n
             ]
         for name, found in self.bad.items():
@@ -157,12 +159,16 @@ class Ledger:
         seen = {str(p): dict(zip(names, counts.tolist())) for p, counts in self.seen.items()}
         return {"reads": self.reads, "bad": bad, "seen": seen}
 
-    def set_state(self, state: dict):
+    def set_state(self, state: dict, stayed: list[str] | None = None):
+        """stayed: where the data has changed, the data sets that go on; of the others nothing is known any more, and
+        shares are counted anew."""
         names = [e.name for e in self.mixture.entries]
-        self.reads = {name: state["reads"].get(name, 0) for name in names}
-        self.bad = {name: {i: cause for i, cause in state["bad"].get(name, ())} for name in names}
+        known = set(names) if stayed is None else set(stayed)
+        self.reads = {name: state["reads"].get(name, 0) if name in known else 0 for name in names}
+        bad = {name: state["bad"].get(name, ()) if name in known else () for name in names}
+        self.bad = {name: dict(map(tuple, found)) for name, found in bad.items()}
         self.seen = {
             int(p): np.array([counts.get(name, [0] * 3) for name in names], np.int64)
-            for p, counts in state["seen"].items()
+            for p, counts in (state["seen"].items() if stayed is None else ())
         }
         self._mine = {}

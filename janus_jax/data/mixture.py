@@ -105,6 +105,10 @@ class Mixture:
         """The chance of one example, wherever it is drawn."""
         return np.random.default_rng((self.seeds[entry], position, attempt))
 
+    def shares(self, phase: int, kind: str) -> tuple[list[int], np.ndarray]:
+        """(numbers of the entries of a kind that are drawn in a phase, their shares of it)."""
+        return self._shares[phase][kind][:2]
+
     def asked(self, step: int) -> dict[str, float]:
         """Data set -> share of the examples drawn at a step."""
         shares = self._shares[self.phase(step)]

@@ -16,10 +16,12 @@ from grain.experimental import ThreadPrefetchIterDataset
 
 from janus_jax import batch as bt
 from janus_jax.data.images import generation_image
-from janus_jax.data.lanes import BAD, Encoder, Lane
+from janus_jax.data.lanes import BAD, IN_A_ROW, Encoder, Lane
 from janus_jax.data.ledger import Ledger
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.position import moved
+from janus_jax.data.sources import SourceError
+from janus_jax.data.workers import follow
 
 FORMAT = 1  # of positions; other numbers would be other rows
 DRAWN = ("row", "dataset", "position", "record", "code", "tokens")  # columns of a batch's "examples"
@@ -104,7 +106,15 @@ class Batches:
     def __next__(self) -> dict:
         if self._sources is None:
             self._sources = self._start()
-        parts = [next(source) for source in self._sources]
+        try:
+            parts = [next(source) for source in self._sources]
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise SourceError(
+                f"a process of data.workers was killed, perhaps for want of memory: fewer of them than {self.workers} "
+                f"take less ({error})"
+            ) from error
         self._states = {}
         for part, numbers in zip(parts, self._dealt):
             self._states |= dict(zip(numbers, part["states"]))
@@ -129,7 +139,7 @@ class Batches:
             ds = Lanes(self.mixture, self.encoder, numbers, self.step, [self._states.get(n) for n in numbers])
             if self.workers:
                 options = grain.MultiprocessingOptions(num_workers=1, per_worker_buffer_size=2)
-                out.append(iter(ds.mp_prefetch(options)))
+                out.append(iter(ds.mp_prefetch(options, worker_init_fn=follow)))
             else:
                 out.append(iter(ThreadPrefetchIterDataset(ds, prefetch_buffer_size=2)))
         for source in out:
@@ -152,27 +162,24 @@ class Batches:
         }  # several may feed one share
         self.ledger.settle([shares[k] for k in sorted(shares)])
 
-    def get_state(self) -> dict:
-        """Where this process's lanes stand, after the last batch that was taken; JSON holds it. See `merge`."""
+    def get_state(self, gather=lambda value: [value]) -> dict:
+        """Where the lanes stand, after the last batch that was taken; JSON holds it. gather: see `settle`; without it
+        the lanes are this process's own."""
         states = {n: self._states.get(n) or Lane(self.mixture, self.encoder, n).state() for n in self.numbers}
+        everyone = gather({str(n): state for n, state in states.items()})
         return {
             "format": FORMAT, "step": self.step, "fingerprint": self.fingerprint, "ledger": self.ledger.state(),
-            "lanes": {str(n): state for n, state in states.items()},
+            "lanes": {n: lane for lanes in everyone for n, lane in lanes.items()},
         }  # fmt: skip
 
     def set_state(self, state: dict) -> list[str]:
         """Goes on from a position of all lanes. Returns what changed since, in words. Raises SourceError naming every
         difference unless they are accepted."""
         self.close()
-        lanes, said = moved(state, self.fingerprint, self.mixture, FORMAT, self.accept)
+        lanes, said, stayed = moved(state, self.fingerprint, self.mixture, FORMAT, self.accept)
         self._begin(state["step"], lanes)
-        self.ledger.set_state(state["ledger"])
+        self.ledger.set_state(state["ledger"], stayed)
         return said
-
-
-def merge(states: list[dict]) -> dict:
-    """One position from those of all processes."""
-    return states[0] | {"lanes": {n: lane for state in states for n, lane in state["lanes"].items()}}
 
 
 def fingerprint(mixture: Mixture, encoder: Encoder) -> dict:
@@ -210,26 +217,39 @@ def versions() -> dict[str, str]:
 
 class RandomPictures:
     """Batches of pictures for the tokenizer's own training, a function of (seed, step) only; host h of `hosts`
-    makes the h-th part of each. sources: of generation; what is rotten gives its place to the next pick."""
+    makes the h-th part of each.
 
-    def __init__(self, sources: list, side: int, batch: int, seed: int, host: int = 0, hosts: int = 1):
-        self.sources, self.side, self.batch, self.seed = sources, side, batch, seed
-        self.own = range(host * batch // hosts, (host + 1) * batch // hosts)
-        self.ends = np.cumsum([len(source) for source in sources])
+    mixture: of generation alone, a lane a picture; its data sets are drawn at random by weight. What is rotten gives
+    its place to another pick, and is entered in the ledger, which judges this process's own.
+    """
+
+    def __init__(
+        self, mixture: Mixture, side: int, host: int = 0, hosts: int = 1, ledger: Ledger | None = None
+    ):
+        self.mixture, self.side, self.ledger = mixture, side, ledger or Ledger(mixture)
+        self.own = range(host * mixture.lanes // hosts, (host + 1) * mixture.lanes // hosts)
 
     def __getitem__(self, step: int) -> np.ndarray:  # uint8 [batch / hosts, side, side, 3]
-        return np.stack([self.pick(np.random.default_rng((self.seed, int(step), i))) for i in self.own])
+        reads, bad = {}, []
+        out = [self._pick(int(step), i, reads, bad) for i in self.own]
+        self.ledger.settle([{"news": [(reads, bad)], "counts": {}}])
+        return np.stack(out)
 
-    def pick(self, rng: np.random.Generator, tries: int = 100) -> np.ndarray:
-        for left in reversed(range(tries)):
-            k = int(rng.integers(self.ends[-1]))
-            s = int(np.searchsorted(self.ends, k, side="right"))
+    def _pick(self, step: int, i: int, reads: dict, bad: list) -> np.ndarray:
+        rng = np.random.default_rng((self.mixture.seed, step, i))
+        numbers, shares = self.mixture.shares(self.mixture.phase(step), "generation")
+        for _ in range(IN_A_ROW):
+            entry = numbers[int(rng.choice(len(numbers), p=shares)) if len(numbers) > 1 else 0]
+            source = self.mixture.entries[entry].source
+            index = int(rng.integers(len(source)))
+            reads[entry] = reads.get(entry, 0) + 1
             try:
-                i = k - int(self.ends[s] - len(self.sources[s]))
-                return generation_image(self.sources[s].image(i), self.side, fast=True)
-            except BAD:
-                if not left:
-                    raise
+                return generation_image(source.image(index), self.side, fast=True)
+            except BAD as error:
+                bad.append((entry, index, error.cause, str(error)))
+        raise SourceError(
+            f"stage0: {IN_A_ROW} pictures in a row cannot be used, the last of them: {bad[-1][3]}"
+        )
 
 
 def count_examples(batch: dict) -> dict:

@@ -12,8 +12,9 @@ _VERSIONS = (
 
 def moved(
     state: dict, fingerprint: dict, mixture: Mixture, form: int, accept: bool
-) -> tuple[dict[int, dict], list[str]]:
-    """The lanes' states for a mixture, from a saved position, and what changed, in words.
+) -> tuple[dict[int, dict], list[str], list[str] | None]:
+    """The lanes' states for a mixture, from a saved position; what changed, in words; and the data sets that go on,
+    None where nothing changed.
 
     state: of `pipeline.merge`. accept: where the data has changed, every example that was drawn stays drawn, and those
     that were not, or waited for a row, come first; a data set whose content changed begins anew.
@@ -31,7 +32,7 @@ def moved(
         f"{line} (rows may differ in bits)" for line in differences(old[_VERSIONS], fingerprint[_VERSIONS])
     ]
     if not changed:
-        return lanes, versions
+        return lanes, versions, None
     if not accept:
         raise SourceError(
             "the data is not what this run was trained on so far:\n  "
@@ -40,8 +41,8 @@ def moved(
             "accept it with --config.data.on_change=accept: what was drawn stays drawn, and a data set whose content "
             "changed begins anew"
         )
-    out, said = _dealt(old, lanes, fingerprint, mixture, state["step"])
-    return out, [*changed, *said, *versions]
+    out, said, stayed = _dealt(old, lanes, fingerprint, mixture, state["step"])
+    return out, [*changed, *said, *versions], stayed
 
 
 def differences(old: dict, new: dict, path: str = "") -> list[str]:
@@ -66,7 +67,7 @@ def _dealt(old: dict, lanes: dict, new: dict, mixture: Mixture, step: int):
         "drawn": [0] * n,
         "waiting": [],
     }
-    starts, lefts, said = [0] * n, [[]] * n, []
+    starts, lefts, said, stayed = [0] * n, [[]] * n, [], []
     for i, e in enumerate(mixture.entries):
         before, after = old["datasets"].get(e.name), new["datasets"][e.name]
         same = (
@@ -77,6 +78,7 @@ def _dealt(old: dict, lanes: dict, new: dict, mixture: Mixture, step: int):
         if same:
             starts[i], left = undrawn(lanes, names.index(e.name))
             lefts[i] = left.tolist()
+            stayed.append(e.name)
             said.append(
                 f"data.datasets.{e.name} goes on from {starts[i]} drawn, {len(left)} of them once more to come"
             )
@@ -87,7 +89,7 @@ def _dealt(old: dict, lanes: dict, new: dict, mixture: Mixture, step: int):
         b: {**blank, "start": starts, "left": [left[b :: mixture.lanes] for left in lefts]}
         for b in range(mixture.lanes)
     }
-    return dealt, said
+    return dealt, said, stayed
 
 
 def undrawn(lanes: dict[int, dict], entry: int) -> tuple[int, np.ndarray]:

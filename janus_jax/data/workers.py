@@ -45,8 +45,15 @@ def run(work, job, parts: list[int], processes: int, progress):
 
 
 def _begin(job, count, stop):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal's Ctrl-C the parent alone tells
     _shared.update(job=job, count=count, stop=stop)
+    follow()
+
+
+def follow(*_):
+    """In a worker: it ends with its parent, and no sooner; of Ctrl-C and SIGTERM to all of them the parent alone
+    tells."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

@@ -1,0 +1,63 @@
+"""What a config says about a stage's data, opened: this process's part of its batches."""
+
+import dataclasses
+import pathlib
+
+from janus_jax import hosts
+from janus_jax import sharding as sh
+from janus_jax.data.lanes import Encoder
+from janus_jax.data.ledger import Ledger
+from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.pipeline import Batches, RandomPictures
+from janus_jax.data.processor import Processor
+from janus_jax.experiment import Experiment
+from janus_jax.log import Log
+
+
+def open_data(
+    experiment: Experiment, name: str, sources, processor: Processor, directory, log: Log
+) -> Batches:
+    """The stage's mixture, packed into this process's part of its batches."""
+    stage, data = experiment.stages[name], experiment.data
+    entries = drawn(experiment, name, sources)
+    for entry in entries:
+        if entry.steps and entry.steps[0] >= stage.steps:
+            log.say(
+                f"  {entry.name} is never drawn: its steps begin at {entry.steps[0]}, the stage has {stage.steps}"
+            )
+    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
+    mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
+    chances = stage.condition_dropout, stage.first_sentence
+    encoder = Encoder(processor, experiment.model, stage.rows, stage.supervise, *chances)
+    share, of = sh.batch_share()
+    return Batches(
+        mixture, encoder, share=share, of=of, workers=data.workers,
+        ledger=ledger(experiment, mixture, directory, log), accept=data.on_change == "accept",
+    )  # fmt: skip
+
+
+def drawn(experiment: Experiment, name: str, sources: dict) -> list[Entry]:
+    """What the stage `name` draws from."""
+    return [
+        Entry(key, d.kind, sources[key], d.weight, d.steps, bool(d.image_ids))
+        for key, d in experiment.data.of(name).items()
+        if key in sources
+    ]
+
+
+def ledger(experiment: Experiment, mixture: Mixture, directory: pathlib.Path, log: Log) -> Ledger:
+    listing = directory / "rotten.jsonl" if hosts.first() else None
+    return Ledger(mixture, log.say, listing, experiment.data.max_bad_fraction)
+
+
+def open_pictures(experiment: Experiment, sources: dict, directory: pathlib.Path, log: Log) -> RandomPictures:
+    """What stage 0 learns from."""
+    config, side = experiment.stage0, experiment.model.generation_encoder.image_size
+    entries = [
+        dataclasses.replace(entry, ids=False)  # its pictures are learned from, with ids or without
+        for entry in drawn(experiment, "stage0", sources)
+        if entry.kind == "generation"
+    ]
+    only = {"understanding": 0, "text": 0, "generation": 1}
+    mixture = Mixture(entries, only, experiment.seed, config.batch_size, config.steps)
+    return RandomPictures(mixture, side, *sh.batch_share(), ledger(experiment, mixture, directory, log))
