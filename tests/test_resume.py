@@ -1,6 +1,12 @@
 """A run goes on elsewhere: other hosts and workers, other data, and every example comes once in its epoch."""
 
 import concurrent.futures
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -146,3 +152,66 @@ def test_a_data_set_whose_content_changed_begins_anew():
     assert "data.datasets.sentences begins anew" in said
     once_each(examples(run([again], STEPS), again.mixture)["sentences"], 83)
     again.close()
+
+
+def test_step_ranges_may_be_taken_away_and_what_was_counted_begins_anew(tmp_path):
+    """The report after a boundary has gone, and the bad records of a data set that was mended."""
+    first = batches(SETS | MORE, steps={"more": (0, 5), "scenes": (3, 10**9)})
+    run([first], SAVED)
+    first.settle()
+    first.ledger.bad["questions"] = {3: "damaged"}
+    first.ledger.bad["scenes"] = {5: "damaged"}
+    at = saved([first])
+    mended = SETS | {"questions": ("understanding", shapes.ShapesUnderstanding(1, 61))}
+    second = batches(mended, accept=True)
+    second.set_state(at)
+    assert second.ledger.bad == {"questions": {}, "sentences": {}, "scenes": {5: "damaged"}}
+    assert second.ledger.reads["questions"] == 0 < second.ledger.reads["scenes"]
+    run([second], 4)
+    second.settle()
+    second.close()
+    report = second.ledger.report()
+    assert report[0].split()[:4] == ["data", "from", "step", "0"] and len(report) == 5
+    assert second.ledger.metrics(SAVED + 4) == {"bad_records": 1.0}
+
+
+def test_workers_leave_with_a_killed_run(tmp_path):
+    """SIGKILL of the run, and SIGTERM to all of its processes, which the run alone answers."""
+    program = f"""
+import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
+if __name__ == "__main__":
+    import multiprocessing, signal, test_resume
+    signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
+    data = test_resume.batches(workers=2)
+    next(data)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    for line in sys.stdin:
+        next(data)
+        print("drawn", flush=True)
+"""
+    (tmp_path / "program.py").write_text(program)
+    started = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    workers = list(map(int, started.stdout.readline().split()))
+    assert len(workers) == 2
+    os.killpg(started.pid, signal.SIGTERM)
+    assert started.stdout.readline() == "told\n"
+    for _ in range(6):  # more than were ready
+        started.stdin.write("\n")
+        started.stdin.flush()
+        assert started.stdout.readline() == "drawn\n"
+    started.kill()
+    started.wait()
+    until = time.monotonic() + 20
+    while any(running(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(running(pid) for pid in workers)
+
+
+def running(pid: int) -> bool:
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
