@@ -156,7 +156,7 @@ def test_a_data_set_whose_content_changed_begins_anew():
 
 def test_step_ranges_may_be_taken_away_and_what_was_counted_begins_anew(tmp_path):
     """The report after a boundary has gone, and the bad records of a data set that was mended."""
-    first = batches(SETS | MORE, steps={"more": (0, 5), "scenes": (3, 10**9)})
+    first = batches(SETS | MORE, steps={"more": (0, 5), "scenes": (3, 1 << 62)})
     run([first], SAVED)
     first.settle()
     first.ledger.bad["questions"] = {3: "damaged"}
