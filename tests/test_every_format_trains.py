@@ -5,6 +5,7 @@ import json
 import jax
 import pytest
 import test_formats as formats
+from conftest import on_mesh
 
 from janus_jax import main
 
@@ -66,8 +67,7 @@ def compiled(tmp_path_factory):
 @pytest.mark.parametrize(
     "write, kind",
     [
-        (formats.json_lines, "understanding"), (formats.json_list, "generation"), (classes, "generation"),
-        (formats.flat, "understanding"), (formats.tars, "generation"), (formats.array_record, "understanding"),
+        (formats.json_lines, "understanding"), (classes, "generation"), (formats.tars, "generation"), (formats.array_record, "understanding"),
         (formats.parquet, "generation"), (formats.saved_by_datasets, "understanding"), (formats.tfds, "generation"),
         (documents, "text"),
     ],
@@ -77,7 +77,8 @@ def test_one_config_line_trains(write, kind, tmp_path):
     (tmp_path / "data").mkdir()
     line = {"kind": kind, "path": str(write(tmp_path / "data", PICTURES))}
     (tmp_path / "config.py").write_text(CONFIG.format(line=line, steps=STEPS))
-    main.run(str(tmp_path / "config.py"), {}, str(tmp_path / "run"))
+    with on_mesh(1, 8, 1):
+        main.run(str(tmp_path / "config.py"), {}, str(tmp_path / "run"))
     log = [json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in log] == list(range(1, STEPS + 1))
     name = f"{kind}_loss"

@@ -118,8 +118,9 @@ def saved_by_datasets(root, n):
     return root / "saved"
 
 
-def tfds(root, n):
-    """TFDS orders rows by a hash of their keys, so these are found by their captions."""
+@functools.cache
+def photographs():
+    """A builder: TFDS takes each once in a process."""
     tfds = pytest.importorskip("tensorflow_datasets")
 
     class Photographs(tfds.core.GeneratorBasedBuilder):
@@ -134,10 +135,16 @@ def tfds(root, n):
             return {"train": self._generate_examples()}
 
         def _generate_examples(self):
-            for k in range(n):
+            for k in range(self.count):
                 yield k, {"picture": io.BytesIO(photo(k)), "caption": caption(k)}
 
-    Photographs(data_dir=str(root), file_format="array_record").download_and_prepare()
+    return Photographs
+
+
+def tfds(root, n):
+    """TFDS orders rows by a hash of their keys, so these are found by their captions."""
+    photographs().count = n
+    photographs()(data_dir=str(root), file_format="array_record").download_and_prepare()
     return f"tfds:photographs:1.0.0@train?{root}"
 
 
