@@ -67,9 +67,9 @@ def compiled(tmp_path_factory):
 @pytest.mark.parametrize(
     "write, kind",
     [
-        (formats.json_lines, "understanding"), (classes, "generation"), (formats.tars, "generation"), (formats.array_record, "understanding"),
-        (formats.parquet, "generation"), (formats.saved_by_datasets, "understanding"), (formats.tfds, "generation"),
-        (documents, "text"),
+        (formats.json_lines, "understanding"), (classes, "generation"), (formats.tars, "generation"),
+        (formats.array_record, "understanding"), (formats.parquet, "generation"),
+        (formats.saved_by_datasets, "understanding"), (formats.tfds, "generation"), (documents, "text"),
     ],
     ids=lambda x: getattr(x, "__name__", x),
 )  # fmt: skip
