@@ -257,7 +257,13 @@ def test_bad_records_are_left_out_listed_and_judged(planted, tmp_path):
     one = job(planted, tmp_path / "out", 3)
     with pytest.raises(SourceError, match=r"8 of 16 records .* --max_bad=0.1(?s:.*)zero\.jpg: is empty"):
         convert.convert(one, 1, 0.1)
+    with pytest.raises(
+        SourceError, match="its conversion was stopped; start the same"
+    ):  # training does not take it
+        catalog.open_dataset(Dataset("understanding", str(one.out)), 384, 0)
+    written = [one.path(k).stat().st_mtime_ns for k in range(3)]
     manifest = convert.convert(one, 1, 0.5)
+    assert [one.path(k).stat().st_mtime_ns for k in range(3)] == written, "done again"
     assert manifest["written"] == 8 and manifest["bad"]["web page"] == 1
     listed = [json.loads(line) for line in (one.out / "rotten.jsonl").read_text().splitlines()]
     assert {line["where"]: line["cause"] for line in listed} == {
