@@ -236,6 +236,8 @@ def test_a_picture_without_permission_is_skipped():
         (root / "pictures").chmod(0)
         with unprivileged(), pytest.raises(SourceError, match=r"mine: 100 records in a row .* no permission"):
             next(lanes(line)[0])
+        with unprivileged(), pytest.raises(SourceError, match=r"pictures: Permission denied; give a folder"):
+            lanes(Dataset("generation", str(root / "pictures")))
         pathlib.Path(path).chmod(0)
         with (
             unprivileged(),

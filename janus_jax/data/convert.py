@@ -28,7 +28,8 @@ ROTTEN = "rotten.jsonl"
 
 def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
     """Writes the shards that are missing; the manifest. Raises SourceError when more than the share `max_bad` of
-    the records is bad or the directory is another conversion's, OSError when the disk fails."""
+    the records is bad or the directory is another conversion's, CommandError when it cannot be written, OSError when
+    the disk fails."""
     with _claimed(job) as done:
         progress = progress or workers.Progress(job.name, len(job.source))
         progress.skip(sum(len(job.span(k)) for k in done))
@@ -58,8 +59,7 @@ def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
 @contextlib.contextmanager
 def _claimed(job: Job):
     """What an earlier command made of the directory, {shard: facts}; nobody else writes to it meanwhile."""
-    job.out.mkdir(parents=True, exist_ok=True)
-    directory = os.open(job.out, os.O_RDONLY)
+    directory = os.open(command.writable(job.out), os.O_RDONLY)
     try:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
