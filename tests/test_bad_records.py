@@ -313,7 +313,7 @@ RGBA.putalpha(Image.fromarray(np.random.default_rng(2).integers(0, 256, (20, 24)
 # Row of the table, in words: the file's name and bytes, and the RGB picture that it is.
 READ = {
     "4 CMYK": ("x.jpg", CMYK, Image.open(io.BytesIO(CMYK)).convert("RGB")),
-    "5 16 bit": ("x.png", png(Image.fromarray(GREY.astype(np.uint16) * 257)), IN_GREY),
+    "5 16 bit": ("x.png", png(Image.fromarray(GREY * np.uint16(256) + 255 - GREY)), IN_GREY),
     "6 float": ("x.tif", png(Image.fromarray(GREY.astype(np.float32) / 255), "TIFF"), IN_GREY),
     "7 grey": ("x.png", png(Image.fromarray(GREY)), IN_GREY),
     "7 grey, alpha": ("x.png", *plain(IN_GREY.convert("LA"))),
