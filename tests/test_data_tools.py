@@ -102,7 +102,7 @@ def test_check_names_every_fault_and_every_picture_that_is_there_twice(planted, 
     options = types.SimpleNamespace(**vars(OPTIONS) | {"out": str(tmp_path)})
     found = check.check({"mine": planted}, None, [], options, told.append)
     mine, text = found["datasets"]["mine"], "\n".join(told)
-    assert (mine["records"], mine["usable"], check.unusable(found)) == (16, 8, 8)
+    assert (mine["records"], mine["usable"], *check.unusable(found)) == (16, 8, 8, 0)
     listed = [json.loads(line) for line in (tmp_path / "rotten.jsonl").read_text().splitlines()]
     assert {line["where"]: line["cause"] for line in listed} == {
         f"all.jsonl:{n}": c for n, c in FAULTS.items()
@@ -257,7 +257,13 @@ def test_bad_records_are_left_out_listed_and_judged(planted, tmp_path):
     one = job(planted, tmp_path / "out", 3)
     with pytest.raises(SourceError, match=r"8 of 16 records .* --max_bad=0.1(?s:.*)zero\.jpg: is empty"):
         convert.convert(one, 1, 0.1)
+    with pytest.raises(
+        SourceError, match="its conversion was stopped; start the same"
+    ):  # training does not take it
+        catalog.open_dataset(Dataset("understanding", str(one.out)), 384, 0)
+    written = [one.path(k).stat().st_mtime_ns for k in range(3)]
     manifest = convert.convert(one, 1, 0.5)
+    assert [one.path(k).stat().st_mtime_ns for k in range(3)] == written, "done again"
     assert manifest["written"] == 8 and manifest["bad"]["web page"] == 1
     listed = [json.loads(line) for line in (one.out / "rotten.jsonl").read_text().splitlines()]
     assert {line["where"]: line["cause"] for line in listed} == {
@@ -393,7 +399,7 @@ def get_config():
     assert done.returncode == 3, errors
     assert "[blank caption] all.jsonl:13" in told and "nowhere/*.tar: no such file" in told
     assert "stage2, steps 0 to" in told and "stage3, steps" not in told
-    assert "9 records or data sets cannot be used" in told
+    assert "unusable records: 8; data sets that cannot be opened: 1" in told
 
 
 def test_flags_that_contradict_each_other_end_with_code_2():
@@ -415,6 +421,19 @@ def test_flags_that_contradict_each_other_end_with_code_2():
             command.chosen(parsed(*given), {})
     done = run("check", "--kind=txt", "--path=a")
     assert done.communicate()[1].startswith("CommandError: flag --kind=txt") and done.returncode == 2
+
+
+def test_where_nothing_can_be_written_nothing_is_read(plain, tmp_path):
+    (tmp_path / "file").write_text("x")
+    options = types.SimpleNamespace(**vars(OPTIONS) | {"out": str(tmp_path / "file")})
+    for run in (
+        lambda: check.check({"mine": plain}, None, [], options, pytest.fail),
+        lambda: convert.convert(job(plain, tmp_path / "file"), 1, 0.0),
+    ):
+        with pytest.raises(
+            command.CommandError, match=r"--out=.*file: File exists; name a directory that this user"
+        ):
+            run()
 
 
 def test_the_presets_have_no_files_to_convert():

@@ -385,6 +385,8 @@ def test_formats_are_told_from_paths(tmp_path):
     (tmp_path / "classes" / "stray.jpg").write_bytes(jpeg("coffee"))
     assert "captions beside pictures, or folders named by class" in refusal(tmp_path / "classes")
     assert "no such file or folder" in refusal(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    assert "is an empty folder" in refusal(tmp_path / "empty")
 
 
 def test_every_problem_of_a_config_is_told_at_once_and_unused_lines_are_not_opened(tmp_path):

@@ -22,7 +22,7 @@ from flax import nnx
 from PIL import Image
 
 from janus_jax import batch as bt
-from janus_jax import budget, loss, optim, train, train_state
+from janus_jax import budget, hosts, loss, optim, train, train_state
 from janus_jax import sharding as sh
 from janus_jax.checkpoint import export, flatten
 from janus_jax.checks import check
@@ -131,6 +131,26 @@ def test_rotten_pictures_are_marked_listed_and_refused_one_by_one(tmp_path, weig
     (tmp_path / "ids" / ids.origin.files[1]).unlink()
     ids, rotten = make(tmp_path / "ids", weights[0], Pictures(50, rotten={7, 49}))
     assert rotten == 2 and not ids.bad(20) and (ids.ids(20) == whole.ids(20)).all()
+
+
+def test_a_process_that_fails_ends_those_that_wait_for_its_shards(tmp_path, weights, monkeypatch):
+    encoder(weights[0])
+    with monkeypatch.context() as second:  # of two processes
+        second.setattr(jax, "process_count", lambda: 2)
+        second.setattr(jax, "process_index", lambda: 1)
+        second.setattr(hosts, "gather", lambda value: [value])
+        second.setattr(hosts, "first", lambda: True)  # begins, as the first would have
+        with pytest.raises(SourceError, match="100 pictures in a row"):
+            make(tmp_path, weights[0], Pictures(202, rotten=range(202)), shard=101)
+    origin, _ = image_ids.read(tmp_path)
+    with pytest.raises(hosts.HostsError) as caught:
+        tokenize_images.finish(tmp_path, origin)
+    said = (
+        "this process is well, but not all are:\nprocess 1: SourceError: Pictures(202): 100 pictures in a row"
+    )
+    assert str(caught.value).startswith(said)
+    _, rotten = make(tmp_path, weights[0], Pictures(202), shard=101)  # mended, the same command goes on
+    assert not rotten and not list(tmp_path.glob("failed-*"))
 
 
 def test_pictures_that_are_all_rotten_end_the_run(tmp_path, weights):

@@ -90,9 +90,15 @@ def detect(path: str) -> str:
             return name
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        with os.scandir(path) as entries:
-            names = sorted(entry.name.lower() for entry in entries if not entry.name.startswith("."))
-            folders = any(entry.is_dir() for entry in os.scandir(path))
+        try:
+            with os.scandir(path) as entries:
+                entries = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            raise SourceError(f"{path}: {error.strerror}; give a folder that can be read") from None
+        if not entries:
+            raise SourceError(f"{path}: is an empty folder; check the path")
+        names = sorted(entry.name.lower() for entry in entries)
+        folders = any(entry.is_dir() for entry in entries)
         if any(name.endswith(PICTURES) for name in names):
             return "folder"
         if {"dataset_info.json", "state.json"} <= set(names) or "dataset_dict.json" in names:

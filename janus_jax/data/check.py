@@ -32,8 +32,10 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
     """The report on the data sets `lines` as plain data, told to `say`.
 
     experiment: or None; stages: of it; options: tokenizer (a directory, or empty), records (0: all), threads, out (a
-    directory, or empty).
+    directory, or empty). Raises CommandError.
     """
+    if options.out:
+        command.writable(options.out)  # before an hour of reading, not after it
     opened, closed = {}, {}
     for name, line in lines.items():
         try:
@@ -41,7 +43,8 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         except (SourceError, ImportError) as error:  # ImportError: a format's package is not installed
             closed[name] = Survey(name, line.kind, line.path, closed=str(error))
     processor, note = _processor(experiment, opened, options.tokenizer)
-    say(note)
+    if opened:
+        say(note)
     found, parts, out = dict(closed), [], {"tokenizer": note, "datasets": {}, "stages": {}}
     for name, source in opened.items():
         model = experiment.model if experiment else janus_1_3b()
@@ -72,9 +75,10 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
     return out
 
 
-def unusable(out: dict) -> int:
-    """Data sets and records of a report that cannot be used."""
-    return sum(s["unusable"] + bool(s["closed"]) for s in out["datasets"].values())
+def unusable(out: dict) -> tuple[int, int]:
+    """How many records of a report cannot be used, and how many data sets cannot be opened."""
+    told = out["datasets"].values()
+    return sum(s["unusable"] for s in told), sum(bool(s["closed"]) for s in told)
 
 
 def _draws(line, stage, name: str) -> bool:
@@ -125,7 +129,6 @@ def _forecast(lines: dict, found: dict, name: str, experiment, say) -> list:
 
 
 def _save(directory: pathlib.Path, out: dict, found: dict, parts: list, say):
-    directory.mkdir(parents=True, exist_ok=True)
     (directory / "report.json").write_text(json.dumps(out, indent=1, allow_nan=False) + "\n")
     bad = [{"dataset": name} | line for name, s in found.items() for line in s.bad]
     (directory / "rotten.jsonl").write_text("".join(json.dumps(line) + "\n" for line in bad))
@@ -169,8 +172,11 @@ def main(f, overrides: dict[str, str]) -> int:
             if any(_draws(line, experiment.stages[s], s) for s in stages)
         }
     out = check(lines, experiment, stages, f)
-    bad = unusable(out)
-    print(f"{bad:,} records or data sets cannot be used" if bad else "everything can be used")
+    records, closed = unusable(out)
+    bad = [f"unusable records: {records:,}"] * bool(records) + [
+        f"data sets that cannot be opened: {closed}"
+    ] * bool(closed)
+    print("; ".join(bad) or "everything can be used")
     return command.UNUSABLE if bad else 0
 
 

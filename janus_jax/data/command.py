@@ -4,6 +4,8 @@ Reading a config imports its schema and with it JAX (no device is touched); data
 """
 
 import dataclasses
+import os
+import pathlib
 import sys
 from logging import Formatter
 
@@ -15,7 +17,7 @@ SIDE = 384  # pixels of a drawn preset's pictures, where no config says it
 
 
 class CommandError(ValueError):
-    """Flags that contradict each other; the message names them."""
+    """Flags that contradict each other or cannot be followed; the message names them."""
 
 
 def define_flags(into):
@@ -71,6 +73,18 @@ def opened(line: Dataset, experiment):
     """The source of a data set. Raises SourceError."""
     side = experiment.model.generation_encoder.image_size if experiment else SIDE
     return catalog.open_dataset(line, side, experiment.seed if experiment else 0)
+
+
+def writable(out) -> pathlib.Path:
+    """The directory --out, made where it is not there. Raises CommandError unless this user can write into it."""
+    out, why = pathlib.Path(out), "Permission denied"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if os.access(out, os.R_OK | os.W_OK | os.X_OK):
+            return out
+    except OSError as error:
+        why = error.strerror
+    raise CommandError(f"--out={out}: {why}; name a directory that this user can write into")
 
 
 def start(main, define):

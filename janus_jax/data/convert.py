@@ -28,7 +28,8 @@ ROTTEN = "rotten.jsonl"
 
 def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
     """Writes the shards that are missing; the manifest. Raises SourceError when more than the share `max_bad` of
-    the records is bad or the directory is another conversion's, OSError when the disk fails."""
+    the records is bad or the directory is another conversion's, CommandError when it cannot be written, OSError when
+    the disk fails."""
     with _claimed(job) as done:
         progress = progress or workers.Progress(job.name, len(job.source))
         progress.skip(sum(len(job.span(k)) for k in done))
@@ -36,26 +37,29 @@ def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
         try:
             for k, facts in workers.run(write_shard, job, todo, processes, progress):
                 done[k] = facts
-                _judge(job, done, max_bad, JUDGED)
+                if refusal := _refusal(job, done, max_bad, JUDGED):
+                    raise SourceError(refusal)
         finally:
             progress.close()
             write_file(
                 job.out / ROTTEN,
                 "".join(json.dumps(line) + "\n" for k in sorted(done) for line in done[k]["bad"]),
             )
-        manifest = job.identity() | _totals(job, done) | {"complete": True}
+        refusal = _refusal(job, done, max_bad, 1)
+        # All shards are there; yet training shall not take what the command refused.
+        manifest = job.identity() | _totals(job, done) | {"complete": not refusal}
         write_file(job.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         for k in range(job.shards):
             job.facts(k).unlink(missing_ok=True)
-        _judge(job, done, max_bad, 1)
+        if refusal:
+            raise SourceError(refusal)
         return manifest
 
 
 @contextlib.contextmanager
 def _claimed(job: Job):
     """What an earlier command made of the directory, {shard: facts}; nobody else writes to it meanwhile."""
-    job.out.mkdir(parents=True, exist_ok=True)
-    directory = os.open(job.out, os.O_RDONLY)
+    directory = os.open(command.writable(job.out), os.O_RDONLY)
     try:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -92,12 +96,10 @@ def _found(job: Job) -> dict[int, dict]:
         raise SourceError(
             f"{job.out}: was made of something else: {'; '.join(changed)}; choose another --out"
         )
-    listed = (
-        [json.loads(line) for line in (job.out / ROTTEN).read_text().splitlines()] if old["complete"] else []
-    )
-    done = {}
+    whole, done = "files" in old, {}  # all shards were there, whether or not too many records were bad
+    listed = [json.loads(line) for line in (job.out / ROTTEN).read_text().splitlines()] if whole else []
     for k in range(job.shards):
-        if old["complete"]:
+        if whole:
             facts = old["files"][k] | {"bad": [line for line in listed if line["record"] in job.span(k)]}
         else:
             facts = json.loads(job.facts(k).read_text()) if job.facts(k).is_file() else None
@@ -116,18 +118,17 @@ def _totals(job: Job, done: dict[int, dict]) -> dict:
     }
 
 
-def _judge(job: Job, done: dict[int, dict], max_bad: float, least: int):
-    """Raises SourceError when the share of bad records among at least `least` is above `max_bad`."""
-    read, bad = (
-        sum(len(job.span(k)) for k in done),
-        [line for facts in done.values() for line in facts["bad"]],
-    )
-    if read >= least and len(bad) > max_bad * read:
-        shown = [f"  [{line['cause']}] {line['message']}" for line in bad[:20]]
-        raise SourceError(
-            f"{len(bad):,} of {read:,} records cannot be used, more than --max_bad={max_bad:g}; the first:\n"
-            + "\n".join([*shown, f"all of them: {job.out / ROTTEN}. Mend the data, or raise --max_bad"])
-        )
+def _refusal(job: Job, done: dict[int, dict], max_bad: float, least: int) -> str:
+    """Why the command ends when the share of bad records among at least `least` is above `max_bad`; else nothing."""
+    read = sum(len(job.span(k)) for k in done)
+    bad = [line for facts in done.values() for line in facts["bad"]]
+    if read < least or len(bad) <= max_bad * read:
+        return ""
+    shown = [f"  [{line['cause']}] {line['message']}" for line in bad[:20]]
+    return "\n".join([
+        f"{len(bad):,} of {read:,} records cannot be used, more than --max_bad={max_bad:g}; the first:", *shown,
+        f"all of them: {job.out / ROTTEN}. Mend the data, or raise --max_bad",
+    ])  # fmt: skip
 
 
 def define(into):

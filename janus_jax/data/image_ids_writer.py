@@ -17,12 +17,14 @@ from janus_jax.data.lanes import BAD, IN_A_ROW
 from janus_jax.data.sources import SourceError
 
 AHEAD = 3  # batches that are opened while the devices compute
+FAILED = "failed-{}.txt"  # where a process leaves word that it ends before its shards are written
 
 
 def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
     """Says in the directory what its ids are made of, or sees that it says so already.
 
-    made: what else to note; "arguments", the command's, among it. Raises CommandError where it says something else.
+    made: what else to note; "arguments", the command's, among it. Words that processes of an earlier command left are
+    removed. Raises CommandError where it says something else.
     """
     path = directory / image_ids.FILE
     if not path.is_file():
@@ -36,6 +38,8 @@ def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
             f"--out={directory}: holds ids of something else:\n  {lines}\nName another directory, or remove this one: "
             f"only the same tokenizer, pictures and --shard go on in it"
         )
+    for file in directory.glob(FAILED.format("*")):
+        file.unlink()
 
 
 class Shards:

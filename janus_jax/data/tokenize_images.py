@@ -10,6 +10,7 @@ training step does, in float32 by the same function; another batch may round oth
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -33,7 +34,7 @@ from janus_jax.convert.source import open_source
 from janus_jax.data import command, image_ids
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.command import UNUSABLE, CommandError
-from janus_jax.data.image_ids_writer import Shards, begin, gather_rotten, opened
+from janus_jax.data.image_ids_writer import FAILED, Shards, begin, gather_rotten, opened, write
 from janus_jax.data.ledger import JUDGED
 from janus_jax.data.workers import Progress
 from janus_jax.experiment import Data
@@ -119,6 +120,16 @@ def tokenize(
     device = encoder.mesh.devices.flat[0].device_kind
     made = {"arguments": list(arguments), "versions": versions, "device": device, "batch": batch}
     hosts.together(lambda: hosts.first() and begin(directory, origin, made))
+    try:
+        _encode(source, encoder, directory, origin, batch, threads, progress)
+    except BaseException as error:
+        leave_word(directory, error)
+        raise
+    return finish(directory, origin)
+
+
+def _encode(source, encoder: Encoder, directory, origin, batch: int, threads: int, progress):
+    """Writes this process's shards that are not there yet."""
     progress = progress or Progress("image ids", 0, "pictures")
     own = range(jax.process_index(), len(origin.files), jax.process_count())
     shards = Shards(directory, origin, source, own)
@@ -131,6 +142,7 @@ def tokenize(
         shards.add(k, part, np.asarray(ids), errors)
         progress(len(part), f", {shards.bad} cannot be used" * (shards.bad > 0))
 
+    side = encoder.config.image_size
     for k, part, pictures, errors in opened(source, shards.parts(batch), side, batch, threads):
         computing.append((k, part, encoder(pictures), errors))
         if len(computing) > 1:  # the devices have the next batch before this one's ids are waited for
@@ -138,13 +150,23 @@ def tokenize(
     while computing:
         keep()
     progress.close()
-    return finish(directory, origin)
+
+
+def leave_word(directory: pathlib.Path, error: BaseException):
+    """Tells the other processes, which would wait for this one's shards, that it ends and why."""
+    if jax.process_count() > 1:
+        name, why = FAILED.format(jax.process_index()), f"{type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):  # `error` is what the caller raises
+            write(directory / name, f"process {jax.process_index()}: {why}".encode())
 
 
 def finish(directory: pathlib.Path, origin: image_ids.Origin) -> int:
-    """Waits for the shards of all processes and lists the rotten records in one file; returns how many."""
+    """Waits for the shards of all processes and lists the rotten records in one file; returns how many. Raises
+    hosts.HostsError when another process has left word that it ends."""
     # Not a barrier of JAX's: those give up long before a slow process has done its part.
     while not all((directory / name).is_file() for name in origin.files):
+        if told := [path.read_text("utf-8") for path in sorted(directory.glob(FAILED.format("*")))]:
+            raise hosts.HostsError("this process is well, but not all are:\n" + "\n".join(told))
         time.sleep(1)
     if hosts.first():
         gather_rotten(directory, origin)
