@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from janus_jax import batch as bt
-from janus_jax.data import text, understanding
+from janus_jax.data import generation, text, understanding
 from janus_jax.data.catalog import learn_tokenizer, open_dataset
 from janus_jax.data.images import ImageError
 from janus_jax.data.processor import Template
@@ -406,9 +406,13 @@ def test_long_texts_are_cut_before_they_are_encoded():
     tokenizer = types.SimpleNamespace(
         bos=0, eos=1, encode=lambda s: (seen.append(len(s)) or [5] * (len(s) // 4), [])
     )
-    processor = types.SimpleNamespace(tokenizer=tokenizer)
+    processor = types.SimpleNamespace(tokenizer=tokenizer, context=100, generation_tokens=4)
+    tokenizer.placeholder = tokenizer.end_of_image = 2
+    processor.drawing = lambda caption: [(tokenizer.encode(caption)[0], bt.TEXT, 0)]
     long, short = (text.encode({"text": "x" * n}, processor, "all", 100) for n in (10**6, 40))
     assert seen == [1600, 40] and long["tokens"].tolist() == [0] + [5] * 99 and short["tokens"][-1] == 1
     assert (long["example"] >= bt.TRUNCATED).all() and (short["example"] < bt.TRUNCATED).all()
     cut = understanding.encode({"document": ["x" * 10**6, None]}, processor, "all", 100, 1)
     assert seen[-1] == 1600 and len(cut["tokens"]) == 100 and (cut["example"] >= bt.TRUNCATED).all()
+    drawn = generation.encode({"captions": ["x" * 10**6]}, processor, np.random.default_rng(0), 0.0, 0.0)
+    assert seen[-1] == 1600 and (drawn["example"] >= bt.TRUNCATED).all()
