@@ -4,19 +4,22 @@ import concurrent.futures
 import functools
 import io
 import json
-import logging
+import os
 import pickle
+import resource
+import shutil
 import tarfile
 
 import msgpack
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from janus_jax.data.catalog import detect, open_dataset, open_datasets
+from janus_jax.data.formats.files import Files, allow_open_files, inside
 from janus_jax.data.formats.names import Names
 from janus_jax.data.formats.parquet import Parquet
-from janus_jax.data.images import read_image
+from janus_jax.data.images import ImageError, read_image
 from janus_jax.data.sources import Dataset, RecordError, SourceError
 
 skimage = pytest.importorskip("skimage")
@@ -328,6 +331,9 @@ def test_text_documents(tmp_path):
         source[2]
     whole = open_dataset(Dataset("text", str(tmp_path / "b.txt"), format="text_files"), 24, 0)
     assert len(whole) == 1 and whole[0]["text"] == "three"
+    (tmp_path / "b.txt").write_bytes(b"a" + b" " * 10**6 + b"b\n" + bytes(10**6) + b"\n \n  c")
+    long = open_dataset(Dataset("text", str(tmp_path / "b.txt")), 24, 0)
+    assert [len(long[i]["text"]) for i in range(len(long))] == [10**6 + 2, 3]
     (tmp_path / "c.txt").write_text(" \n\n\0")
     assert "c.txt: holds blank lines only" in refusal(tmp_path, "text")
 
@@ -411,7 +417,6 @@ def test_presets_keep_the_protocol():
 
 
 def test_small_and_low_scored_records_are_left_out_when_opened(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
     sizes = {"a": 40, "b": 96, "c": 96, "d": 96}
     for name, size in sizes.items():
         (tmp_path / f"{name}.jpg").write_bytes(jpeg("astronaut", size))
@@ -419,16 +424,21 @@ def test_small_and_low_scored_records_are_left_out_when_opened(tmp_path, caplog)
     records = [{"image": f"{n}.jpg", "caption": n, "aesthetic": 5 + k} for k, n in enumerate("abcd")]
     records += [{"image": "a.jpg", "caption": "e", "aesthetic": 9, "width": 64, "height": 80}]
     records += [{"image": "b.jpg", "caption": "f"}, {"image": "b.jpg", "caption": "g", "aesthetic": "high"}]
+    records += [{"image": "b.jpg", "caption": "h", "aesthetic": float("nan")}]
+    bomb = PngImagePlugin.PngInfo()
+    bomb.add_text("x", "y" * (2**20 + 1), zip=True)  # Pillow refuses it with a ValueError
+    Image.new("RGB", (96, 96)).save(tmp_path / "bomb.png", pnginfo=bomb)
+    records += [{"image": "bomb.png", "caption": "i", "aesthetic": 9}]
     (tmp_path / "data.json").write_text(json.dumps(records))
     options = {"min_side": 64, "score": "aesthetic", "min_score": 6.5}
     source = open_dataset(Dataset("generation", str(tmp_path / "data.json"), **options), 24, 0)
-    assert [source.where(i)[-1] for i in range(len(source))] == ["2", "3", "4", "5", "6"]
+    assert [source.where(i)[-1] for i in range(len(source))] == ["2", "3", "4", "5", "6", "8"]
     assert source[0]["captions"] == ["c"] and source.image(0).size == (96, 96)
     for i, cause in ((3, "missing field"), (4, "wrong type")):
         with pytest.raises(RecordError, match=f'data.json: record {i + 2}: field "aesthetic"') as error:
             source[i]
         assert error.value.cause == cause
-    assert any("shorter side >= 64 and aesthetic >= 6.5: kept 5 of 7 records" in m for m in caplog.messages)
+    assert any("shorter side >= 64 and aesthetic >= 6.5: kept 6 of 9 records" in m for m in caplog.messages)
     message = refusal(tmp_path / "data.json", score="aesthetic", min_score=1000)
     assert "no record has aesthetic >= 1000; lower min_side or min_score" in message
     assert '2 cannot be read, such as data.json: record 5: field "aesthetic"' in message
@@ -443,3 +453,177 @@ def test_parquet_rows_are_the_same_in_any_order(tmp_path):
         reader = Parquet(str(tmp_path))
         for k in order:
             assert reader.open(reader[k]["image"]) == pictures[k]
+
+
+def header(name, size=b"0", kind=b"0", data=b""):
+    """A ustar member whose size field is `size` as it stands."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136], block[156:157], block[148:156] = size.ljust(12, b"\0"), kind, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block) + data.ljust(-len(data) // 512 * -512, b"\0")
+
+
+def test_tars_whose_sizes_are_damaged_come_to_an_end(tmp_path):
+    for name, content in {
+        "negative": header("a.txt", b"-1000"),
+        "zero": header("p", b"%o" % 8, b"x", b"0 path=a"),
+        "words": header("p", b"%o" % 10, b"x", b"abc path=a"),
+        "size": header("p", b"%o" % 11, b"x", b"11 size=-9\n") + header("a.txt"),
+    }.items():
+        (tmp_path / f"{name}.tar").write_bytes(content + bytes(1024))
+    message = refusal(tmp_path)
+    for why in (
+        "negative.tar: is no tar", "zero.tar: is damaged (a pax record of 0 bytes)", "words.tar: is damaged ('a pax",
+        "size.tar: is damaged ('a.txt' has size '-9')",
+    ):  # fmt: skip
+        assert why in message
+
+
+def test_shards_that_change_while_they_are_read(tmp_path):
+    line = Dataset("generation", str(tars(tmp_path, 6)))
+    source = open_dataset(line, 24, 0)
+    os.truncate(tmp_path / "0.tar", 100)
+    os.remove(tmp_path / "1.tar")
+    for i, cause in ((0, "damaged"), (2, "damaged"), (3, "missing file")):
+        with pytest.raises(RecordError, match=rf"{i // 3}\.tar") as error:
+            source[i]
+        assert error.value.cause == cause and source.where(i).startswith(f"{i // 3}.tar: sample {i % 3}")
+
+
+def test_too_many_open_files_is_no_fault_of_a_record(tmp_path, monkeypatch):
+    listed = open_dataset(Dataset("generation", str(json_lines(tmp_path, 3))), 24, 0)
+    listed = pickle.loads(pickle.dumps(listed))  # without open files, as in a worker
+    shards = open_dataset(Dataset("generation", str(array_record(tmp_path, 4)), "array_record"), 24, 0)
+    limits, held = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            while True:
+                held.append(os.open(os.devnull, os.O_RDONLY))
+        for source, i in ((listed, 0), (shards, 3)):
+            with pytest.raises(SourceError, match="ulimit -n"):
+                source[i]
+        with pytest.raises(SourceError, match="ulimit -n"):
+            read_image(tmp_path / "0.jpg")
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert listed[0]["captions"] == [caption(0)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    with pytest.raises(SourceError, match=r"x: 200 shards stay open .* `ulimit -n 264`"):
+        allow_open_files(200, "x")
+    allow_open_files(192, "x")
+
+
+def test_fingerprints_see_what_changed(tmp_path):
+    def prints(path=tmp_path / "flat", **options):
+        source = open_dataset(Dataset("generation", str(path), **options), 24, 0)
+        return source.fingerprint, source.pictures_fingerprint
+
+    for name in ("flat", "many"):
+        (tmp_path / name).mkdir()
+    flat(tmp_path / "flat", 2)
+    first = prints()
+    (tmp_path / "flat" / "001.txt").write_text(caption(7) + "\n")
+    second = prints()
+    assert first[0] != second[0] and first[1] == second[1]
+    (tmp_path / "flat" / "001.jpg").write_bytes(photo(5) + b"\0")
+    assert prints()[1] != second[1]
+    # The same number of pictures is left, but others.
+    listed = json_lines(tmp_path / "many", 2)
+    (tmp_path / "many" / "1.jpg").write_bytes(jpeg("coffee", 40))
+    before = prints(listed, min_side=50)
+    for k, k2 in ((0, 2), (1, 0), (2, 1)):
+        os.rename(tmp_path / "many" / f"{k}.jpg", tmp_path / "many" / f"{k2}.jpg")
+    assert set(before).isdisjoint(prints(listed, min_side=50))
+
+
+def test_fingerprints_of_large_files(tmp_path):
+    lines = [json.dumps({"text": "x" * 1000, "n": n}) for n in range(5000)]
+    lines[2500:2500] = [json.dumps({"text": "one"})]
+    path = tmp_path / "x.jsonl"
+
+    def of(read):
+        path.write_text("\n".join(lines))
+        return read()
+
+    reads = (
+        lambda: open_dataset(Dataset("text", str(path)), 24, 0).fingerprint,
+        lambda: Files(str(path), (".jsonl",)).fingerprint(),
+    )
+    before = [of(read) for read in reads]
+    shutil.copy2(path, tmp_path / "copy")
+    os.rename(tmp_path / "copy", path)
+    assert reads[0]() == before[0] and reads[1]() == before[1]
+    lines[2500] = json.dumps({"text": "two"})
+    assert [of(read) != b for read, b in zip(reads, before)] == [True, True]
+
+
+def test_hub_folders_of_other_pictures_are_others(tmp_path):
+    pytest.importorskip("datasets")
+    found = set()
+    for name, order in (("a", [0, 1]), ("b", [0, 1]), ("c", [1, 0])):
+        rows = hub_table(2)
+        pictures = rows.select(order).select_columns("img")
+        rows = rows.remove_columns("img").add_column(
+            "img", list(pictures.with_format("arrow")[:]["img"].to_pylist())
+        )
+        (tmp_path / name).mkdir()
+        rows.cast_column("img", pictures.features["img"]).save_to_disk(str(tmp_path / name / "saved"))
+        found.add(open_dataset(Dataset("generation", str(tmp_path / name / "saved")), 24, 0).fingerprint)
+    assert len(found) == 2
+    (tmp_path / "none").mkdir()
+    hub_table(2).select([]).save_to_disk(str(tmp_path / "none" / "saved"))
+    assert "none/saved" in (message := refusal(tmp_path / "none" / "saved")) and "no rows" in message
+    hub_table(2).select([]).to_parquet(str(tmp_path / "none.parquet"))
+    assert "none.parquet: holds no rows" in refusal(tmp_path / "none.parquet")
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    stem = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    for suffix, content in ((b".jpg", photo(0)), (b".txt", b"a caf\xc3\xa9")):
+        with open(stem + suffix, "wb") as file:
+            file.write(content)
+    with open(stem[:-1] + b"\xe8.jpg", "wb") as file:
+        file.write(b"rotten")
+    with open(stem[:-1] + b"\xe8.txt", "wb") as file:
+        file.write(b"\xff")
+    source = open_dataset(Dataset("generation", str(tmp_path)), 24, 0)
+    assert source[1]["captions"] == ["a café"] and source.image(1).size == (96, 64)
+    assert source.where(1) == "caf\\udce9.jpg"
+    for read, why in ((source.__getitem__, "not UTF-8"), (source.image, "damaged")):
+        with pytest.raises((RecordError, ImageError)) as error:
+            read(0)
+        assert "caf\\udce8" in str(error.value).encode().decode() or why == "damaged"
+    (tmp_path / "a.jsonl").write_text('{"image": "x.jpg", "\\ud800": 1}')
+    with pytest.raises(RecordError, match="no caption") as error:
+        open_dataset(Dataset("generation", str(tmp_path / "a.jsonl")), 24, 0)[0]
+    assert "\\ud800" in str(error.value) and str(error.value).isascii()
+
+
+def test_folders_behind_links(tmp_path):
+    (tmp_path / "real" / "in").mkdir(parents=True)
+    (tmp_path / "real" / "in" / "a.jpg").write_bytes(b"")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    real = os.path.realpath(tmp_path / "real" / "in" / "a.jpg")
+    for name in ("in/a.jpg", real, str(tmp_path / "link" / "in" / "a.jpg")):
+        assert inside(str(tmp_path / "link"), name) == real
+    for name in (str(tmp_path / "b.jpg"), "in/../in/a.jpg", "a\0.jpg", "\ud800"):
+        with pytest.raises(RecordError) as error:
+            inside(str(tmp_path / "link"), name)
+        assert error.value.cause == "outside the folder"
+
+
+def test_what_cannot_be_opened_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "names.json").write_text('{"0": [1, 2]}')
+    with pytest.raises(SourceError, match="holds no names of classes"):
+        Names(str(tmp_path / "names.json"))
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert "pipe.jsonl: is no regular file" in refusal(tmp_path / "pipe.jsonl")
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert "Permission denied; make the folder readable" in refusal(tmp_path)

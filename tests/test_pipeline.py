@@ -117,7 +117,7 @@ def test_understanding(processor, supervise, expected):
     ],
 )
 def test_text(processor, record, supervise, expected):
-    example = text.encode(record, processor, supervise)
+    example = text.encode(record, processor, supervise, 100)
     assert learned(processor, example) == expected
     assert example["tokens"][0] == processor.tokenizer.bos and (example["role"] == bt.TEXT).all()
     assert not len(example["pictures"]) and not len(example["images"]) and example["example"].tolist() == [2]

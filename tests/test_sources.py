@@ -4,11 +4,14 @@ import base64
 import io
 import json
 import pickle
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from janus_jax import batch as bt
+from janus_jax.data import generation, text, understanding
 from janus_jax.data.catalog import learn_tokenizer, open_dataset
 from janus_jax.data.images import ImageError
 from janus_jax.data.processor import Template
@@ -165,6 +168,18 @@ def test_text_forms(source):
     fallback = source("text", pictures)
     assert [fallback[i] for i in range(len(fallback))] == [{"text": "a dog"}, {"text": "A cat.\nA hat."}]
     assert source("text", [{"text": "t", "body": "b"}], caption="body")[0] == {"text": "b"}
+    for empty in ("", None, [], [""]):
+        assert (
+            source("text", [said("Hi", "Ho", image=None) | {"image": empty}])[0]["messages"][0]["content"]
+            == "Hi"
+        )
+    # Arrow gives each row the fields of all.
+    nulls = {"texts": None, "messages": None, "conversations": None, "captions": None, "image": None}
+    assert source("text", [nulls | {"text": "t", "question": None}])[0] == {"text": "t"}
+    assert (
+        source("understanding", [nulls | {"image": "a/1.png", "caption": "c"}])[0]["messages"][1]["content"]
+        == "c"
+    )
 
 
 @pytest.mark.parametrize("name", ["data.json", "data.jsonl"])
@@ -253,6 +268,8 @@ BAD = [
         "is a URL: 'http://x.org/a.png'; download",
     ),
     ("web address", {"image": "s3://x/a.png", "caption": "x"}, "is a URL"),
+    ("no path", {"image": base64.b64encode(PNG).decode(), "caption": "x"}, "base64 needs"),
+    ("no path", {"image": "x" * 10**6, "caption": "x"}, f"1,000,000 characters, '{'x' * 40}'..."),
 ]
 
 
@@ -276,6 +293,7 @@ def test_each_bad_record_says_what_is_wrong_with_it_when_it_is_read(source, form
     for i, (cause, _, why) in enumerate(BAD, 1):
         error = refused(lambda i=i: made[i])
         where = f"bad.jsonl:{2 * i + 1}: " if form == "lines" else f"data.json: record {i}: "
+        assert len(str(error)) < 400
         assert error.cause == cause and why in str(error) and str(error).startswith(where), (str(error), why)
 
 
@@ -356,3 +374,45 @@ def test_a_tokenizer_learns_from_every_good_record(source):
     tokenizer = learn_tokenizer({"a": made, "b": document}, Template(), 400)
     for word in (" zebra", "quagga ", "okapi "):
         assert len(tokenizer.encode(word)[0]) < len(word) / 2
+
+
+def test_what_a_kind_leaves_out_is_said(source, caplog):
+    source("generation", [{"image": "a/1.png", "caption": "x"}, {"text": "y"}])
+    said = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert any("1 of 2 records are not of kind generation" in r.getMessage() for r in said)
+
+
+def test_a_document_is_read_once_for_all_its_pictures(source, monkeypatch):
+    two = {"texts": ["One", None, None], "images": [None, "a/1.png", "a/2.png"]}
+    made = source("understanding", [two, two])
+    reads = []
+    read = type(made.reader).__getitem__
+    monkeypatch.setattr(type(made.reader), "__getitem__", lambda self, i: reads.append(i) or read(self, i))
+    for i in (0, 1, 0):
+        assert made[i]["document"] == ["One", None, None]
+        assert [made.image(i, k).size for k in (0, 1)] == [(4, 5), (8, 5)]
+    assert reads == [0, 1, 0]
+
+
+def test_home_is_expanded(source, root, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data.json").write_text(json.dumps([{"image": str(root / "a/1.png"), "caption": "x"}]))
+    made = open_dataset(Dataset("generation", "~/data.json", images="~/pictures"), 24, 0)
+    assert made.image(0).size == (4, 5)  # a whole path that stays in the folder
+
+
+def test_long_texts_are_cut_before_they_are_encoded():
+    seen = []
+    tokenizer = types.SimpleNamespace(
+        bos=0, eos=1, encode=lambda s: (seen.append(len(s)) or [5] * (len(s) // 4), [])
+    )
+    processor = types.SimpleNamespace(tokenizer=tokenizer, context=100, generation_tokens=4)
+    tokenizer.placeholder = tokenizer.end_of_image = 2
+    processor.drawing = lambda caption: [(tokenizer.encode(caption)[0], bt.TEXT, 0)]
+    long, short = (text.encode({"text": "x" * n}, processor, "all", 100) for n in (10**6, 40))
+    assert seen == [1600, 40] and long["tokens"].tolist() == [0] + [5] * 99 and short["tokens"][-1] == 1
+    assert (long["example"] >= bt.TRUNCATED).all() and (short["example"] < bt.TRUNCATED).all()
+    cut = understanding.encode({"document": ["x" * 10**6, None]}, processor, "all", 100, 1)
+    assert seen[-1] == 1600 and len(cut["tokens"]) == 100 and (cut["example"] >= bt.TRUNCATED).all()
+    drawn = generation.encode({"captions": ["x" * 10**6]}, processor, np.random.default_rng(0), 0.0, 0.0)
+    assert seen[-1] == 1600 and (drawn["example"] >= bt.TRUNCATED).all()

@@ -1,5 +1,6 @@
 """Opens the data sets that a config names, and learns a tokenizer from their words when none is given."""
 
+import dataclasses
 import os
 
 from janus_jax.data import image_ids, shapes, tokenizer
@@ -48,7 +49,8 @@ def open_datasets(
         if needed is None or name in needed:
             try:
                 source = open_dataset(dataset, side, seed, resized)
-                sources[name] = image_ids.attach(source, dataset.image_ids) if dataset.image_ids else source
+                ids = os.path.expanduser(dataset.image_ids)
+                sources[name] = image_ids.attach(source, ids) if ids else source
             except (SourceError, ImportError) as error:
                 problems.append(f"data.datasets.{name}: {error}")
     if problems:
@@ -68,6 +70,8 @@ def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> So
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
         return _preset(preset, rest, dataset.kind, side, seed)
+    expanded = {name: os.path.expanduser(getattr(dataset, name)) for name in ("images", "names")}
+    dataset = dataclasses.replace(dataset, **expanded)
     if dataset.images and not os.path.isdir(dataset.images):
         raise SourceError(f"images: no folder {dataset.images}; give the folder of the pictures")
     format = dataset.format or detect(dataset.path)

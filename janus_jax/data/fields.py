@@ -13,6 +13,7 @@ CAPTIONS = ("captions", "caption", "text", "name", "class")  # where a caption i
 _PICTURES = ("image", "images", "file_name")
 _ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 _BLANK = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories of control characters and spaces
+_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")  # how JPEG, PNG, GIF and WebP files begin in base64
 _BRACES = re.compile(r"\{(\w+)\}")
 _MARK = "<image>"  # stands for a picture in LLaVA's files
 
@@ -86,12 +87,12 @@ def check_templates(templates: tuple[str, ...], path: str):
 
 def pictures(raw: dict) -> list:
     """References to a record's pictures in order, None where a document has text: paths, bytes, the struct
-    {"bytes", "path"} of the hub's datasets, or what the reader's `open` knows."""
-    field = next((name for name in _PICTURES if raw.get(name) is not None), None)
+    {"bytes", "path"} of the hub's datasets, or what the reader's `open` knows. An empty path is no picture."""
+    field = next((name for name in _PICTURES if raw.get(name) not in (None, "")), None)
     if field is None:
         return []
     values = raw[field] if isinstance(raw[field], list) else [raw[field]]
-    return [None if v is None else _reference(v, field) for v in values]
+    return [None if v is None or v == "" else _reference(v, field) for v in values]
 
 
 def turns(raw: dict, images: int) -> list[tuple[str, str]]:
@@ -205,7 +206,7 @@ def _reference(value, field: str):
     """A picture's reference, if it has a form that can be opened."""
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("path")
-        if value is None:
+        if not value:
             raise RecordError("no picture", f'field "{field}" has neither "bytes" nor "path"')
     if not isinstance(value, str):
         if not isinstance(value, bytes | tuple):
@@ -215,6 +216,12 @@ def _reference(value, field: str):
         return value
     if re.match("data:", value, re.I):
         return value
+    if (value.startswith(_BASE64) and len(value) > 80) or max(map(len, value.split("/"))) > 255:
+        raise RecordError(
+            "no path",
+            f'field "{field}" is no path: {len(value):,} characters, {value[:40]!r}...; base64 needs '
+            '"data:image/jpeg;base64," before it',
+        )
     if "://" in value:
         raise RecordError(
             "web address", f'field "{field}" is a URL: {value[:80]!r}; download it and give its path'

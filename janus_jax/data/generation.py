@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from janus_jax import batch as bt
+from janus_jax.data.tokenizer import CHARACTERS
 
 
 def encode(record: dict, processor, rng, dropout: float, first_sentence: float) -> dict:
@@ -18,6 +19,8 @@ def encode(record: dict, processor, rng, dropout: float, first_sentence: float) 
     caption = record["captions"][rng.integers(len(record["captions"]))]
     if rng.random() < first_sentence:
         caption = first(caption)
+    most = CHARACTERS * processor.context  # what is beyond is not worth encoding: no row takes it
+    cut, caption = len(caption) > most, caption[:most]
     prompt = np.concatenate([span[0] for span in processor.drawing(caption)]).astype(np.int32)
     if rng.random() < dropout:
         prompt = processor.unconditional(prompt)
@@ -26,7 +29,7 @@ def encode(record: dict, processor, rng, dropout: float, first_sentence: float) 
         ([t.placeholder] * processor.generation_tokens, bt.IMAGE, 1),
         ([t.end_of_image, t.eos], bt.TEXT, 0),
     ]
-    return bt.sequence(spans, "generation", images=[0])
+    return bt.sequence(spans, "generation", images=[0], truncated=cut)
 
 
 def first(caption: str) -> str:

@@ -10,9 +10,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 
 from janus_jax.data.resize import bicubic
+from janus_jax.data.sources import printable, refuse_open_files
 
 # A fixed list: other Pillow readers start programs (EPS runs Ghostscript) or differ between builds.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF"
 _BUFFER = 64 * 1024  # bytes: Pillow reads headers in small pieces
 _MIN_SIDE = 14  # of the original's understanding preprocessing
@@ -34,7 +35,7 @@ class ImageError(ValueError):
     type", "damaged", "too large", "no regular file", "no permission" or "odd shape"."""
 
     def __init__(self, message: str, *, cause: str = "damaged"):
-        super().__init__(message)
+        super().__init__(printable(message))
         self.cause = cause
 
 
@@ -78,6 +79,7 @@ def read_image(source, *, max_pixels=64_000_000, longest=0, shortest=0):
         message = f"{name}: no permission to read it; try chmod a+r, or run as its owner"
         raise ImageError(message, cause="no permission") from None
     except OSError as error:
+        refuse_open_files(error)
         raise ImageError(f"{name}: cannot be opened ({error}); check the path and the disk") from error
 
 
@@ -168,7 +170,7 @@ def _open(file, name, max_pixels, longest, shortest):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `max_pixels` is our guard
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(file, formats=FORMATS)
         with image:
             return _decode(image, name, max_pixels, longest, shortest)
     except ImageError:
@@ -234,7 +236,7 @@ def _decode(image, name, max_pixels=None, longest=0, shortest=0):
 def _note_animation(name):
     if not _animations:
         _animations.append(name)
-        logging.info("%s is animated: its first frame is used, as of every animation (said once)", name)
+        logging.warning("%s is animated: its first frame is used, as of every animation (said once)", name)
 
 
 def _scale_while_decoding(image, longest, shortest):

@@ -46,7 +46,7 @@ class Encoder:
         if kind == "generation":
             example = generation.encode(record, self.processor, rng, self.dropout, self.first)
         elif kind == "text":
-            example = text.encode(record, self.processor, self.supervise)
+            example = text.encode(record, self.processor, self.supervise, self.rows.length)
         else:
             example = understanding.encode(
                 record, self.processor, self.supervise, self.rows.length, self.rows.pictures

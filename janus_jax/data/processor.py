@@ -16,7 +16,7 @@ import numpy as np
 
 from janus_jax import batch as bt
 from janus_jax.data.messages import PICTURE, Turn, blank, check_text, turns
-from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.data.tokenizer import CHARACTERS, Tokenizer
 
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual content that the"
@@ -28,7 +28,6 @@ NUMBERS = (
     "understanding_tokens", "generation_tokens", "cfg_scale", "temperature", "context", "image_mean",
     "image_std", "background",
 )  # fmt: skip
-CHARACTERS = 16  # a token of the context: longer texts are refused unread; English has about four
 _CLIP = {"image_mean": (0.48145466, 0.4578275, 0.40821073), "image_std": (0.26862954, 0.26130258, 0.27577711)}
 
 

@@ -3,24 +3,27 @@
 import base64
 import binascii
 import concurrent.futures
+import functools
 import hashlib
 import io
 import logging
+import threading
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from janus_jax.data import fields
-from janus_jax.data.images import read_image
-from janus_jax.data.sources import Dataset, RecordError, SourceError
+from janus_jax.data.images import FORMATS, read_image
+from janus_jax.data.sources import Dataset, RecordError, SourceError, refuse_open_files
 
 _REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
 _THREADS = 16  # that look at sizes and scores: they wait for the disk
 
 
 class Reader(Protocol):
-    """One format. Picklable, safe to read from many threads; `pictured` is optional."""
+    """One format. Picklable, safe to read from many threads. Optional: `pictured`, see Records._of_kind, and
+    `pictures_fingerprint`, of the pictures alone, for formats whose fingerprint has too much or too little."""
 
     fingerprint: str
 
@@ -32,7 +35,8 @@ class Reader(Protocol):
     def open(self, ref) -> str | bytes:
         """The path or the file of a picture that a record refers to. Raises RecordError."""
 
-    def where(self, i: int) -> str: ...
+    def where(self, i: int) -> str:
+        """The file and record, for people. Never raises: it is asked where reading fails."""
 
 
 class Records:
@@ -49,18 +53,30 @@ class Records:
         if dataset.kind == "generation":
             fields.check_templates(dataset.prompt, dataset.path)
         self.reader, self.dataset, self._kept = reader, dataset, None
+        self._last = threading.local()  # the record that this thread read last: its pictures come next
         self._scale = {"longest" if dataset.kind == "understanding" else "shortest": resized}
         if hasattr(reader, "pictured"):
             self._of_kind(reader.pictured())
         if dataset.min_side or dataset.score:
             self._filter()
-        d, of = dataset, lambda *facts: hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-        options = d.kind, d.prompt, d.caption, d.min_side, d.score, d.min_score, len(self)
-        self.fingerprint = of(reader.fingerprint, options)
-        # Of pictures and their order alone: stored image_ids outlive another prompt.
-        self.pictures_fingerprint = of(
-            reader.fingerprint, d.kind, d.min_side, d.score, d.min_score, len(self)
-        )
+        self.fingerprint = self._digest(reader.fingerprint, dataset.prompt, dataset.caption)
+
+    @functools.cached_property
+    def pictures_fingerprint(self) -> str:
+        """Of pictures and their order alone: stored image_ids outlive another prompt. May look at every file."""
+        pictures = getattr(self.reader, "pictures_fingerprint", lambda: self.reader.fingerprint)
+        return self._digest(pictures())
+
+    def _digest(self, *facts) -> str:
+        d, kept = self.dataset, b"" if self._kept is None else self._kept.astype(np.int64).tobytes()
+        facts = *facts, d.kind, d.min_side, d.score, d.min_score, len(self), hashlib.sha256(kept).digest()
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+    def __getstate__(self):
+        return {name: value for name, value in self.__dict__.items() if name != "_last"}
+
+    def __setstate__(self, state):
+        self.__dict__ |= state | {"_last": threading.local()}
 
     def __len__(self):
         return len(self.reader) if self._kept is None else len(self._kept)
@@ -116,12 +132,17 @@ class Records:
         return int(i) if self._kept is None else int(self._kept[i])
 
     def _raw(self, i) -> dict:
-        raw = self.reader[self._index(i)]
+        index = self._index(i)
+        if self._last.__dict__.get("index") == index:
+            return self._last.raw
+        # Arrow gives every row the columns of all.
+        raw = {name: value for name, value in self.reader[index].items() if value is not None}
         value = raw.get(self.dataset.score) if self.dataset.score else 0.0
         if isinstance(value, bool) or not isinstance(value, int | float):
             cause = "missing field" if value is None else "wrong type"
             field = f'field "{self.dataset.score}" (score)'
             raise RecordError(cause, f"{self.where(i)}: {field} is {value!r}, needs a number")
+        self._last.index, self._last.raw = index, raw
         return raw
 
     def _understanding(self, raw: dict, i: int) -> dict:
@@ -166,6 +187,7 @@ class Records:
         images, d = fields.pictures(raw), self.dataset
         if "texts" in raw:
             return {"text": "\n\n".join(filter(None, fields.document(raw, images)))}
+        images = [image for image in images if image is not None]
         if _chat(raw) and not images:
             return _messages(fields.turns(raw, 0))
         if _chat(raw) and not d.caption and not any(raw.get(name) is not None for name in fields.CAPTIONS):
@@ -197,6 +219,7 @@ class Records:
             with open(source, "rb") as file:
                 return file.read()
         except OSError as error:
+            refuse_open_files(error)
             cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
             raise RecordError(cause, f"{source}: {error.strerror}; check the path and the folder") from None
 
@@ -208,15 +231,11 @@ class Records:
             raise SourceError(f'{self.dataset.path}: no record has the field "image"; as text, use kind text')
         elif (pictured == 0).any():
             self._kept = np.flatnonzero(pictured)
-        if self._kept is not None:
-            left = len(self.reader) - len(self._kept)
-            logging.info(
-                "%s: %d of %d records are not of kind %s",
-                self.dataset.path,
-                left,
-                len(self.reader),
-                self.dataset.kind,
-            )
+        left = 0 if self._kept is None else len(self.reader) - len(self._kept)
+        if left:
+            kind = self.dataset.kind
+            what = f"{left} of {len(self.reader)} records are not of kind {kind}, and left out"
+            logging.warning("%s: %s", self.dataset.path, what)
 
     def _filter(self):
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
@@ -226,7 +245,7 @@ class Records:
         asked = [f"shorter side >= {d.min_side}"] * bool(d.min_side) + [f"{d.score} >= {d.min_score}"] * bool(
             d.score
         )
-        logging.info(
+        logging.warning(
             "%s: asked for %s: kept %d of %d records", d.path, " and ".join(asked), keep.sum(), len(keep)
         )
         if True not in found:
@@ -241,12 +260,15 @@ class Records:
         d = self.dataset
         try:
             raw = self._raw(i)
-            if d.score and raw[d.score] < d.min_score:
+            if d.score and not raw[d.score] >= d.min_score:  # nor is NaN
                 return False
             return not d.min_side or all(
                 min(self._size(raw, ref)) >= d.min_side for ref in fields.pictures(raw) if ref is not None
             )
-        except (RecordError, OSError, Image.DecompressionBombError) as error:
+        except SourceError:
+            raise
+        except Exception as error:  # damaged headers make Pillow raise nearly anything
+            refuse_open_files(error)
             return str(error)
 
     def _size(self, raw: dict, ref) -> tuple[int, int]:
@@ -254,7 +276,9 @@ class Records:
         if all(isinstance(side, int) for side in size):
             return size
         source = self._open(ref)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(
+            io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS
+        ) as image:
             return image.size
 
 

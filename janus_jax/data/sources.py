@@ -1,13 +1,22 @@
 """What the pipeline reads: one line of a config for each data set, and the protocol of a source of records."""
 
 import dataclasses
+import errno
 from typing import Protocol
 
 KINDS = ("understanding", "text", "generation")
 
 
+def printable(text: str) -> str:
+    """`text` as UTF-8 can write it: lone surrogates, and bytes of file names that are no UTF-8, as backslash codes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class SourceError(ValueError):
     """A source cannot be used at all. The message names its files, why, and the remedy."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
 
 
 class RecordError(ValueError):
@@ -15,11 +24,20 @@ class RecordError(ValueError):
     this fault ("not JSON", "blank caption"); the message names the file, the record, the field and the value."""
 
     def __init__(self, cause: str, message: str):
-        super().__init__(message)
+        super().__init__(printable(message))
         self.cause = cause
 
     def __reduce__(self):
         return type(self), (self.cause, str(self))
+
+
+def refuse_open_files(error: Exception):
+    """Raises SourceError where `error` says that no more files may be opened: no record is to blame for that."""
+    if getattr(error, "errno", None) in (errno.EMFILE, errno.ENFILE) or "Too many open files" in str(error):
+        raise SourceError(
+            f"too many open files ({error}); raise their limit before the command, as with `ulimit -n 65536`, or use "
+            "fewer, larger files"
+        ) from None
 
 
 @dataclasses.dataclass(frozen=True)

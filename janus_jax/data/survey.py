@@ -11,6 +11,8 @@ from PIL import Image
 
 from janus_jax import batch as bt
 from janus_jax.data import duplicates
+from janus_jax.data.images import FORMATS
+from janus_jax.data.sources import SourceError
 
 
 class Example(NamedTuple):
@@ -127,6 +129,8 @@ def _read(source, i: int, kind: str, encoders: dict):
             files.append(_file(source, i, k))
             pixels.append(duplicates.pixels(image))
             looks.append(duplicates.look(image))
+    except SourceError:
+        raise
     except ValueError as error:
         return bad(error, source, i)
     return Record(i, sizes, files, pixels, looks, duplicates.digest(words(record)), examples)
@@ -143,5 +147,5 @@ def _file(source, i: int, k: int) -> str:
     if not hasattr(source, "picture_file"):
         return "drawn"
     file = source.picture_file(i, k)
-    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+    with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
         return f"{image.format} {image.mode}"

@@ -11,6 +11,7 @@ import pathlib
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+CHARACTERS = 16  # a token: longer texts are refused, or cut, before they are encoded; English has about four
 SPECIALS = {
     "bos": "<｜begin▁of▁sentence｜>",
     "eos": "<｜end▁of▁sentence｜>",

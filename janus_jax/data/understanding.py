@@ -1,6 +1,7 @@
 """Pictures and what is said about them -> Sequence (paper sections 3.2, 3.3)."""
 
 from janus_jax import batch as bt
+from janus_jax.data.tokenizer import CHARACTERS
 
 
 def encode(record: dict, processor, supervise: str, length: int, pictures: int) -> dict:
@@ -36,10 +37,10 @@ def document(parts, processor, length: int, pictures: int) -> dict:
         new = (
             processor.picture()
             if part is None
-            else [(part if part == [t.eos] else t.encode(part)[0], bt.TEXT, 1)]
+            else [(part if part == [t.eos] else t.encode(part[: CHARACTERS * length])[0], bt.TEXT, 1)]
         )
-        size = sum(len(ids) for ids, _, _ in new)
-        if size > room or (part is None and images(spans) == pictures):
+        size, cut = sum(len(ids) for ids, _, _ in new), part is not None and len(part) > CHARACTERS * length
+        if size > room or cut or (part is None and images(spans) == pictures):
             if part is not None and room:
                 spans.append((new[0][0][:room], bt.TEXT, 1))
             return bt.sequence(spans, "understanding", range(images(spans)), truncated=True)

@@ -7,8 +7,8 @@ import os
 
 import msgpack
 
-from janus_jax.data.formats.files import Files, inside, refuse
-from janus_jax.data.sources import RecordError
+from janus_jax.data.formats.files import Files, allow_open_files, inside, refuse
+from janus_jax.data.sources import RecordError, refuse_open_files
 
 MANIFEST = "convert.json"  # says whether a conversion came to its end
 
@@ -22,6 +22,7 @@ class ArrayRecords:
         from grain.sources import ArrayRecordDataSource
 
         self.files = Files(path, (".array_record", ".arrayrecord"))
+        allow_open_files(len(self.files.paths), path)
         counts, problems = [], _unfinished(self.files.paths)
         for name, file in zip(self.files.names, self.files.paths):
             try:
@@ -32,6 +33,7 @@ class ArrayRecords:
                 problem = _no_map(first) if counts[-1] else "holds no records; remove it, or convert again"
                 problems += [f"{name}: {problem}"] if problem else []
             except Exception as error:  # the reader raises several kinds for damaged files
+                refuse_open_files(error)
                 problems.append(f"{name}: cannot be read as ArrayRecord ({error}); copy or convert it again")
         refuse(path, problems)
         self._ends = list(itertools.accumulate(counts))
@@ -46,6 +48,7 @@ class ArrayRecords:
         try:
             record = msgpack.unpackb(self._source[int(i)])
         except Exception as error:  # damaged chunks raise the reader's own kinds, damaged maps msgpack's
+            refuse_open_files(error)
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
         if not isinstance(record, dict):
             raise RecordError("not an object", f"{self.where(i)}: is a {type(record).__name__}, needs a map")

@@ -6,16 +6,19 @@ import hashlib
 import logging
 import os
 import re
+import resource
+import stat
 
 import numpy as np
 
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.sources import RecordError, SourceError, printable, refuse_open_files
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 # Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each read.
 _OPEN = 64
 _THREADS = 16  # that look at files: network disks answer slowly
 _EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
+_SPARE = 64  # descriptors left to all else: sockets, logs, checkpoints
 _HEAD = 64 * 1024  # bytes at either end that tell large files apart
 _WHOLE = 4 * 1024 * 1024  # files up to this size are hashed whole
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # shards as WebDataset's users write them: {0000..0575}
@@ -25,26 +28,27 @@ class Files:
     """paths: the files of `path` in sorted order, each once; names: the same below what they share, for people.
 
     path: a file, a glob (`**` too), a `{000..123}` range, or a folder, of which every file with a suffix in
-    `suffixes` is taken. Raises SourceError when nothing is there, or a file is empty or not readable.
+    `suffixes` is taken. whole: the reader indexes every byte anyway, so all are hashed. Raises SourceError when
+    nothing is there, or a file is empty or not readable.
     """
 
-    def __init__(self, path: str, suffixes: tuple[str, ...]):
+    def __init__(self, path: str, suffixes: tuple[str, ...], whole: bool = False):
         found = find(path, suffixes)
         self.base = os.path.dirname(found[0]) if len(found) == 1 else os.path.commonpath(found)
         self.paths = _once(found)
-        self.names = [os.path.relpath(p, self.base) for p in self.paths]
+        self.names = [printable(os.path.relpath(p, self.base)) for p in self.paths]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            probed = list(pool.map(_probe, self.paths))
+            probed = list(pool.map(lambda p: _probe(p, whole), self.paths))
         refuse(
             path, [f"{name}: {found}" for name, found in zip(self.names, probed) if isinstance(found, str)]
         )
         self.sizes = [size for size, _, _ in probed]
-        self._hashes = [whole for _, _, whole in probed]
+        self._hashes = [content for _, _, content in probed]
         _warn_of_copies(self.names, [(size, head) for size, head, _ in probed])
         self._descriptors = {}
 
     def read(self, file: int, start: int, size: int) -> bytes:
-        """`size` bytes of file number `file` from `start`. Raises RecordError when it has become shorter."""
+        """`size` bytes of file number `file` from `start`. Raises RecordError when it has become shorter or is gone."""
         descriptor = self._descriptors.get(file)
         kept = descriptor is not None
         try:
@@ -61,20 +65,21 @@ class Files:
             while len(data) < size and (more := os.pread(descriptor, size - len(data), start + len(data))):
                 data += more  # one read of Linux ends at 2 GiB
         except OSError as error:
-            raise RecordError(
-                "not readable", f"{self.names[file]}: {error.strerror}; check the disk"
-            ) from None
+            refuse_open_files(error)
+            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+            raise RecordError(cause, f"{self.names[file]}: {error.strerror}; check the disk") from None
         finally:
             if not kept and descriptor is not None:
                 os.close(descriptor)
         if len(data) < size:
             raise RecordError(
-                "cut off", f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?"
+                "damaged", f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?"
             )
         return data
 
     def fingerprint(self, *more) -> str:
-        """16 hex digits over names, sizes and contents (of large files both ends), and the repr of `more`."""
+        """16 hex digits over names, sizes and contents, and the repr of `more`. Of files above 4 MB that are not
+        indexed whole: both ends and the time of the last change, which copies keep with `cp -p` or `rsync -t`."""
         facts = list(zip(self.names, self.sizes, self._hashes)), more
         return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -143,10 +148,12 @@ def _below(folder: str):
 
 
 def inside(root: str, name: str, field: str = "image") -> str:
-    """The path of `name` below the real path `root`. Raises RecordError where it, or a link, leads out of it."""
-    path = os.path.realpath(os.path.join(root, name))
-    below = path.startswith(root.rstrip(os.sep) + os.sep)
-    if not below or os.path.isabs(name) or ".." in re.split(r"[/\\]", name) or "\0" in name:
+    """The path of `name`, relative or not, below `root`. Raises RecordError where it, or a link, leads out of it."""
+    try:
+        root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+    except ValueError:  # NULs, or lone surrogates
+        path = ""
+    if not path.startswith(root.rstrip(os.sep) + os.sep) or ".." in re.split(r"[/\\]", name) or "\0" in name:
         raise RecordError(
             "outside the folder",
             f'field "{field}" leaves the folder of the pictures: {name[:80]!r}; give a path (or link) that stays below',
@@ -174,18 +181,67 @@ def _once(found: list[str]) -> list[str]:
     return kept
 
 
-def _probe(path: str):
-    """Size, hash of the beginning, and hash of the content (of large files: of both ends); or what is wrong."""
+def allow_open_files(count: int, name: str):
+    """Raises this process's limit on open files (its workers inherit it) as far as it may. Raises SourceError where
+    `count` files, which their reader keeps open, are still too many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError):  # macOS has a lower limit of its own
+            pass
+    if soft != resource.RLIM_INFINITY and count + _SPARE > soft:
+        raise SourceError(
+            f"{name}: {count:,} shards stay open while they are read, this system allows {soft:,} files; raise the "
+            f"limit with `ulimit -n {count + _SPARE}`, or convert to fewer, larger shards"
+        )
+
+
+def facts(paths, timed: bool) -> list[tuple]:
+    """(name, size, hash) of files that a library made, for a fingerprint: of large files both ends, and if `timed`
+    the time of their last change, which differs where each host has made its own. Raises SourceError."""
+    out, paths = [], list(map(str, paths))
+    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+        for path, found in zip(paths, pool.map(lambda p: _probe(p, False, timed), paths)):
+            if isinstance(found, str):
+                raise SourceError(f"{path}: {found}")
+            out.append((os.path.basename(path), found[0], found[2]))
+    return out
+
+
+def spread(read, length: int, rows: int = 64) -> list:
+    """What `read(i)` says of records from the first to the last of `length`, for a fingerprint; of one that cannot be
+    read the cause: training counts it. Raises SourceError where none can."""
+    found, errors = [], []
+    for i in np.unique(np.linspace(0, length - 1, rows).astype(np.int64)):
+        try:
+            found.append(read(i))
+        except RecordError as error:
+            errors.append(error)
+            found.append(error.cause)
+    if len(errors) == len(found):
+        raise SourceError(f"none of {len(found)} rows can be read; the first: {errors[0]}")
+    return found
+
+
+def _probe(path: str, whole: bool, timed: bool = True):
+    """Size, hash of the beginning, and of the content (see Files.fingerprint); or what is wrong."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return "is no regular file; give the path of a file"
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(_HEAD)
+            facts = os.fstat(file.fileno())
+            size, head = facts.st_size, file.read(_HEAD)
             total = hashlib.sha256(head)
             beginning = total.digest()
-            if size > _WHOLE:
+            if size > _WHOLE and not whole:
                 file.seek(size - _HEAD)
-            total.update(file.read(_WHOLE))
+                total.update(str(facts.st_mtime_ns).encode() if timed else b"")
+            while more := file.read(_WHOLE):
+                total.update(more)
     except OSError as error:
+        refuse_open_files(error)
         return f"{error.strerror}; make it a file that this user can read"
     return (size, beginning, total.hexdigest()) if size else _EMPTY
 

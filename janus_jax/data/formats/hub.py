@@ -3,8 +3,9 @@
 import hashlib
 import os
 
+from janus_jax.data.formats.files import facts, spread
 from janus_jax.data.formats.names import label
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
 
 class HubDataset:
@@ -25,6 +26,8 @@ class HubDataset:
         self._roots = [folder, os.path.dirname(str(datasets.config.HF_DATASETS_CACHE))]
         try:
             self._data = self._load(datasets, folder)
+        except IndexError:  # what `load_from_disk` makes of a set without files
+            raise SourceError(f"hf:{name}: holds no rows; choose another split") from None
         except Exception as error:  # of the network, the hub, the file system and Arrow
             raise SourceError(f"hf:{name}: cannot be opened ({type(error).__name__}: {error})") from error
         if not len(self._data):
@@ -41,9 +44,8 @@ class HubDataset:
             elif isinstance(feature, datasets.ClassLabel):
                 self._labels[column] = feature.names
         self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
-        words = self._data.remove_columns(pictures)  # their paths are of this machine
-        ends = [words[0], words[len(self) // 2], words[len(self) - 1]]
-        described = repr((self.name, self.split, len(self), sorted(map(str, features.items())), ends))
+        columns = sorted(map(str, features.items()))
+        described = repr((self.name, self.split, len(self), columns, self._content(folder)))
         self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def __len__(self):
@@ -51,10 +53,7 @@ class HubDataset:
 
     def __getitem__(self, i):
         """The fields of row `i`. Raises RecordError."""
-        try:
-            record = dict(self._data[int(i)])
-        except Exception as error:  # of Arrow
-            raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
+        record = self._row(self._data, i)
         for column, names in self._labels.items():
             record |= label(names, record[column])
         if self._image in record:
@@ -76,6 +75,29 @@ class HubDataset:
 
     def __repr__(self):
         return f"HubDataset({self.name}:{self.split}, {len(self)} rows, {self.fingerprint})"
+
+    def _row(self, data, i) -> dict:
+        try:
+            return dict(data[int(i)])
+        except Exception as error:  # of Arrow
+            refuse_open_files(error)
+            raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
+
+    def _content(self, folder: str) -> tuple:
+        """What tells one content from another: of a folder its Arrow files; of the hub the checksums of what was
+        downloaded, since each host makes Arrow files with paths of its own in them. And some rows, without pictures.
+        """
+        made = self._data.cache_files if os.path.isdir(folder) else []
+        downloads = {} if made else self._data.info.download_checksums or {}
+        sums = sorted(repr((d.get("num_bytes"), d.get("checksum"))) for d in downloads.values())
+        sums += sorted(url for url in downloads if "://" in url)  # the hub's name the commit
+        pictures = [n for n, f in self._data.features.items() if "decode=False" in str(f)]
+        words = self._data.remove_columns(pictures)
+        return (
+            facts([file["filename"] for file in made], timed=True),
+            sums,
+            spread(lambda i: self._row(words, i), len(self)),
+        )
 
     def _load(self, datasets, folder: str):
         if os.path.isdir(folder):

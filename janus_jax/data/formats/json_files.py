@@ -26,7 +26,7 @@ class JsonFiles:
 
     def __init__(self, path: str, images: str = ""):
         """Indexes every record, without keeping one. Raises SourceError."""
-        self.files = Files(path, (".json", ".jsonl", ".ndjson"))
+        self.files = Files(path, (".json", ".jsonl", ".ndjson"), whole=True)
         self.root = os.path.realpath(images or self.files.base)
         columns, problems, self._list = [array.array("q") for _ in range(4)], [], []
         for f, name in enumerate(self.files.names):
@@ -39,7 +39,9 @@ class JsonFiles:
                 if len(columns[0]) == before:
                     problems.append(f"{name}: is empty; needs a JSON list of records, or one record a line")
         refuse(path, problems)
-        self._file, self._start, self._size, self._number = (np.array(c, np.int64) for c in columns)
+        self._file, self._start, self._size, self._number = (
+            np.array(c, np.int32 if max(c) < 2**31 else np.int64) for c in columns
+        )
         self.fingerprint = self.files.fingerprint(len(self))
 
     def __len__(self):
@@ -51,7 +53,7 @@ class JsonFiles:
         try:
             record = json.loads(data.strip(_GAPS).decode("utf-8"), strict=False)
         except UnicodeDecodeError as error:
-            offset = self._start[i] + len(data) - len(data.lstrip(_GAPS)) + error.start
+            offset = int(self._start[i]) + len(data) - len(data.lstrip(_GAPS)) + error.start
             byte = f"byte {error.object[error.start]:#04x} at offset {offset} of the file"
             raise RecordError(
                 "not UTF-8", f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`"

@@ -21,7 +21,7 @@ class Names:
                 with open(path, encoding="utf-8-sig") as file:
                     text = file.read()
                 self.table = dict(_entries(text))
-            except (OSError, ValueError, AttributeError) as error:
+            except (OSError, ValueError, AttributeError, TypeError) as error:
                 raise SourceError(
                     f"{path}: holds no names of classes ({error}); needs JSON or lines of a class and its name"
                 ) from None
@@ -62,6 +62,8 @@ def _entries(text: str):
                 yield label.strip(), _synonyms(rest[0])
         return
     for label, value in enumerate(data) if isinstance(data, list) else data.items():
+        if not isinstance(value, str) and not (value and all(isinstance(v, str) for v in value)):
+            raise ValueError(f"class {label!r} is {str(value)[:40]!r}, needs a name or a list of names")
         if isinstance(value, list) and str(label).isdigit() and len(value) == 2 and value[0][1:].isdigit():
             yield value[0], _synonyms(value[1].replace("_", " "))
             value = value[1].replace("_", " ")

@@ -9,7 +9,7 @@ import numpy as np
 
 from janus_jax.data.formats.files import Files, inside, refuse
 from janus_jax.data.formats.names import label
-from janus_jax.data.sources import RecordError
+from janus_jax.data.sources import RecordError, refuse_open_files
 
 _HANDLES, _GROUPS = 4, 2  # kept by each thread: open files; row groups without and with pictures
 _LARGE = 256 * 2**20  # bytes of a row group above which shuffled reading is said to be slow
@@ -29,6 +29,7 @@ class Parquet:
                     meta, schema = opened.metadata, opened.schema_arrow
                     groups = [meta.row_group(g) for g in range(meta.num_row_groups)]
             except Exception as error:  # pyarrow has several kinds for damaged files
+                refuse_open_files(error)
                 problems.append(f"{name}: cannot be read as parquet ({error}); copy or download it again")
                 continue
             first = first or (name, schema)
@@ -97,6 +98,7 @@ class Parquet:
         try:
             return self._table(g, columns, row).slice(row, 1).to_pylist()[0]
         except Exception as error:  # damaged pages raise several kinds
+            refuse_open_files(error)
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
 
     def _table(self, g: int, columns: list[str], row: int):

@@ -10,7 +10,7 @@ import numpy as np
 
 from janus_jax.data.formats.files import PICTURES, Files, refuse
 from janus_jax.data.formats.names import Names
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
 _BLOCK = (
     512  # bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
@@ -77,10 +77,15 @@ class Tars:
         return self.files.read(*ref)
 
     def where(self, i) -> str:
-        """The shard, the sample's number in it, and its first member's name as its header has it: 100 bytes."""
+        """The shard, the sample's number in it, and, while the shard can be read, its first member's name as its
+        header has it: 100 bytes."""
         shard, start = int(self._shard[i]), int(self._start[self._ends[i]])
         number = int(i) - int(np.searchsorted(self._shard, shard))
-        name = self.files.read(shard, start - _BLOCK, 100).split(b"\0")[0].decode("utf-8", "replace")
+        try:
+            header = self.files.read(shard, start - _BLOCK, 100)
+        except (RecordError, SourceError):
+            return f"{self.files.names[shard]}: sample {number}"
+        name = header.split(b"\0")[0].decode("utf-8", "backslashreplace")
         return f"{self.files.names[shard]}: sample {number}, {name}"
 
     def __repr__(self):
@@ -110,6 +115,9 @@ def _try_index(path: str, size: int):
         return _index(path, size)
     except SourceError as error:
         return error
+    except OSError as error:
+        refuse_open_files(error)
+        return SourceError(f"{error.strerror}; check the disk")
 
 
 def _index(path: str, size: int):
@@ -144,7 +152,7 @@ def _members(descriptor: int, path: str, size: int):
         if not any(header):
             return
         name, kind, length = _header(header, at)
-        length = int(long.pop("size", length))
+        length = _size(long.pop("size", length), name)
         start, at = at + _BLOCK, at + _BLOCK + -(-length // _BLOCK) * _BLOCK
         if start + length > size:
             raise SourceError(f"is cut off within {name!r} at byte {size}; copy or download it again")
@@ -178,6 +186,7 @@ def _header(header: bytes, at: int) -> tuple[str, bytes, int]:
         good = (at and header[257:262] == b"ustar") or total == sum(header) - sum(header[148:156]) + 8 * 32
     except (ValueError, IndexError):
         good = False
+    good = good and number >= 0
     if not good or len(header) < _BLOCK:
         why = "is damaged" if at else "is no tar"
         raise SourceError(f"{why} (at byte {at}: {header[:16]!r}); copy or download it again")
@@ -191,8 +200,21 @@ def _pax(data: bytes) -> dict[str, str]:
     """Records "<length> <key>=<value>\\n" (POSIX.1-2001)."""
     found = {}
     while data.strip(b"\0"):
-        length, _, rest = data.partition(b" ")
-        key, _, value = rest[: int(length) - len(length) - 2].partition(b"=")
-        found[key.decode()] = value.decode("utf-8", "surrogateescape")
-        data = data[int(length) :]
+        digits, _, rest = data.partition(b" ")
+        length = _size(digits, "a pax header")
+        if length <= len(digits) + 1:
+            raise SourceError(f"is damaged (a pax record of {length} bytes); copy or download it again")
+        key, _, value = rest[: length - len(digits) - 2].partition(b"=")
+        found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
+        data = data[length:]
     return found
+
+
+def _size(value, name: str) -> int:
+    """A number of bytes in decimal. Raises SourceError."""
+    try:
+        if (size := int(value)) >= 0:
+            return size
+    except ValueError:
+        pass
+    raise SourceError(f"is damaged ({name!r} has size {value!r:.40}); copy or download it again")

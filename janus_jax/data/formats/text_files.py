@@ -2,14 +2,13 @@
 
 import array
 import mmap
-import re
 
 import numpy as np
 
 from janus_jax.data.formats.files import Files, refuse
 from janus_jax.data.sources import RecordError
 
-_BLANK_LINES = re.compile(rb"[\s\0]*\n[ \t\r\0]*\n[\s\0]*")
+_BLANK = b"\0 \t\r\n\v\f"
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -18,7 +17,7 @@ class TextFiles:
 
     def __init__(self, path: str, whole: bool = False):
         """Indexes every document, without keeping one. Raises SourceError."""
-        self.files = Files(path, (".txt",))
+        self.files = Files(path, (".txt",), whole=True)
         columns, problems = [array.array("q") for _ in range(3)], []
         for f, name in enumerate(self.files.names):
             before = len(columns[0])
@@ -27,7 +26,7 @@ class TextFiles:
                 mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
             ):
                 for span in [(0, len(view))] if whole else _documents(view):
-                    if view[span[0] : span[1]].strip(b"\0 \t\r\n" + _BOM):
+                    if view[span[0] : span[1]].strip(_BLANK + _BOM):
                         for column, value in zip(columns, (f, *span)):
                             column.append(value)
             if len(columns[0]) == before:
@@ -64,8 +63,12 @@ class TextFiles:
 
 def _documents(view):
     """(first byte, end) of what stands between blank lines."""
-    start = 0
-    for gap in _BLANK_LINES.finditer(view):
-        yield start, gap.start()
-        start = gap.end()
-    yield start, len(view)
+    start, at = None, 0
+    for line in iter(view.readline, b""):
+        blank = not line.strip(_BLANK)
+        if blank and start is not None:
+            yield start, at
+        start = None if blank else at if start is None else start
+        at += len(line)
+    if start is not None:
+        yield start, at

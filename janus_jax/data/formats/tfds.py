@@ -5,8 +5,9 @@ import os
 
 import numpy as np
 
+from janus_jax.data.formats.files import allow_open_files, facts, spread
 from janus_jax.data.formats.names import label
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
 
 class Tfds:
@@ -38,6 +39,12 @@ class Tfds:
             pictures = [n for n, f in features.items() if isinstance(f, tfds.features.Image)]
             skip = {n: tfds.decode.SkipDecoding() for n in pictures}
             self._data = builder.as_data_source(split=self.split, decoders=skip or None)
+            split = builder.info.splits[self.split]
+            allow_open_files(len(split.filepaths), f"tfds:{name}")
+            parts = [(os.path.basename(p.filename), p.skip, p.take) for p in split.file_instructions]
+            shards = parts, facts(split.filepaths, timed=False)
+        except SourceError:
+            raise
         except NotImplementedError as error:
             raise SourceError(
                 f"tfds:{name}: {error}; prepare it again with file_format='array_record', as in "
@@ -52,8 +59,7 @@ class Tfds:
         self._labels = {n: f.names for n, f in features.items() if isinstance(f, tfds.features.ClassLabel)}
         self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
         self.name = builder.info.full_name
-        ends = [self[0], self[len(self) // 2], self[len(self) - 1]]
-        described = repr((self.name, self.split, len(self), ends))
+        described = repr((self.name, self.split, len(self), shards, spread(self.__getitem__, len(self), 3)))
         self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def __len__(self):
@@ -64,6 +70,7 @@ class Tfds:
         try:
             row = self._data[int(i)]
         except Exception as error:  # of ArrayRecord and of the features' decoding
+            refuse_open_files(error)
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
         try:
             record = {n: v if n == self._image else _plain(v) for n, v in row.items()}
