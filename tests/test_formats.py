@@ -626,4 +626,4 @@ def test_what_cannot_be_opened_is_refused(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    assert "Permission denied; make the folder readable" in refusal(tmp_path)
+    assert "Permission denied; give a folder that can be read" in refusal(tmp_path)
