@@ -255,6 +255,14 @@ def escaping_folder(root):
     return root, 7
 
 
+def escaping_caption(root):
+    formats.flat(root, GOOD + 1)
+    (root.parent / "secret.txt").write_text("secret")
+    (root / "007.txt").unlink()
+    (root / "007.txt").symlink_to(root.parent / "secret.txt")
+    return root, 7
+
+
 def escaping_parquet(root):
     pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
     (root / "0.jpg").write_bytes(formats.photo(0))
@@ -265,7 +273,7 @@ def escaping_parquet(root):
     return root / "data.parquet", 7
 
 
-@pytest.mark.parametrize("write", [escaping_folder, escaping_parquet])
+@pytest.mark.parametrize("write", [escaping_folder, escaping_caption, escaping_parquet])
 def test_what_leads_out_of_the_folder_is_skipped_in_every_format(write, tmp_path):
     (tmp_path / "data").mkdir()
     path, bad = write(tmp_path / "data")
