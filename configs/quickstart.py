@@ -12,7 +12,7 @@ def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
         "batch_size": 60,
-        "rows": {"count": 16, "length": 256, "pictures": 3, "images": 5},
+        "rows": {"count": 16, "length": 208, "pictures": 2, "images": 4},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -55,11 +55,11 @@ def get_config() -> ConfigDict:
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
-                steps=740, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
+                steps=850, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
                 optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=680, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
+                steps=800, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
                 ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),
