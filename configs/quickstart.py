@@ -11,7 +11,7 @@ LLM = ("text_embedding", "transformer", "text_head")
 def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
-        "batch_size": 60,
+        "batch_size": 50,
         "rows": {"count": 16, "length": 208, "pictures": 2, "images": 4},
         "supervise": "all",
         "first_sentence": 0.0,

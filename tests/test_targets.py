@@ -243,7 +243,8 @@ def test_the_quick_start_fills_its_rows():
         encoder = WithoutPixels(processor, built.model, stage.rows, stage.supervise)
         fill, examples, _ = packed(stage, 30, 4, Mixture(entries, vars(stage.ratio), 0, 4), encoder)
         print(f"{name}: {examples:.0f} examples, {fill:.1%} full")
-        assert fill >= 0.94 and examples > 0.8 * stage.batch_size
+        # Stage 1 has no text to fill up with.
+        assert fill >= (0.95 if stage.ratio.text else 0.9) and abs(examples / stage.batch_size - 1) < 0.35
 
 
 # Reading a target
