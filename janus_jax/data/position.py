@@ -5,9 +5,7 @@ import numpy as np
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.sources import SourceError
 
-_VERSIONS = (
-    "versions"  # told apart by nobody: other libraries may change bits of pictures, never what is drawn
-)
+_VERSIONS = "versions"  # only said: other libraries may change bits of a picture, never which record is drawn
 
 
 def moved(
@@ -16,7 +14,7 @@ def moved(
     """The lanes' states for a mixture, from a saved position; what changed, in words; and the data sets that go on,
     None where nothing changed.
 
-    state: of `pipeline.merge`. accept: where the data has changed, every example that was drawn stays drawn, and those
+    state: of `Batches.get_state`, all lanes in it. accept: where the data has changed, every example that was drawn stays drawn, and those
     that were not, or waited for a row, come first; a data set whose content changed begins anew.
     Raises SourceError naming the differences unless they are accepted.
     """
