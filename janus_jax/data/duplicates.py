@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-# Bits of the hash: pairs further apart are never alike. Those that differ in three or fewer are always compared, since
-# one of its four parts is equal.
+# Bits of the hash: pairs further apart are never alike. Those that differ in three or fewer are always compared,
+# since one of its four parts is equal.
 FAR = 12
 # Of thumbnails, 0 to 255. Resized to 0.3 to 1.7 times and saved as JPEG of quality 70, scikit-image's photographs
 # differ by at most 3 on average and 20 anywhere, drawings on white by 6 and 34; another face or digit by 40 or more.
