@@ -14,8 +14,8 @@ def moved(
     """The lanes' states for a mixture, from a saved position; what changed, in words; and the data sets that go on,
     None where nothing changed.
 
-    state: of `Batches.get_state`, all lanes in it. accept: where the data has changed, every example that was drawn stays drawn, and those
-    that were not, or waited for a row, come first; a data set whose content changed begins anew.
+    state: of `Batches.get_state`, all lanes in it. accept: where the data has changed, every example that was drawn
+    stays drawn, and those that were not, or waited for a row, come first; a data set whose content changed begins anew.
     Raises SourceError naming the differences unless they are accepted.
     """
     if state.get("format") != form:
