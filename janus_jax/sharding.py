@@ -107,6 +107,13 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices=None) -> j
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
 
 
+def abstract_mesh(data: int, fsdp: int, tensor: int, devices: int) -> jax.sharding.AbstractMesh:
+    """`make_mesh` over devices that need not be there: for tracing only. See `mesh_shape` for -1 and errors."""
+    return jax.sharding.AbstractMesh(
+        mesh_shape(data, fsdp, tensor, devices), AXES, axis_types=(AxisType.Explicit,) * 3
+    )
+
+
 def ensure_mesh():
     """Sets a one-device mesh when none is set, so that a notebook user never has to hear of one."""
     if not jax.sharding.get_abstract_mesh().shape:

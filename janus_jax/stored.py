@@ -1,0 +1,299 @@
+"""What is stored for a run already, and whether it fits: checkpoints, the weights that a stage begins with, the
+tokenizer that they know, and room for more. Reads headers, sizes and small files; never an array.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import jax
+from flax import nnx
+from tokenizers import Tokenizer as Backend
+
+from janus_jax import budget, optim
+from janus_jax import sharding as sh
+from janus_jax import train_state as ts
+from janus_jax.checkpoint import FILE, leaves, require_fit
+from janus_jax.convert.sidecars import special_ids
+from janus_jax.convert.source import Source, open_source
+from janus_jax.convert.table import facts, listed
+from janus_jax.data.tokenizer import SPECIALS, Tokenizer
+from janus_jax.experiment import Experiment
+from janus_jax.model.janus import abstract
+from janus_jax.plan import size
+from janus_jax.tokenizer_training import vq
+
+KEEP = 2  # of a stage's checkpoints
+
+
+@dataclasses.dataclass
+class Start:
+    """Where a stage begins or goes on. done: its weights are there; step: of the checkpoint it goes on from, None for
+    none; held: how many sound checkpoints there are; position: in the data, as that checkpoint has it."""
+
+    done: bool = False
+    step: int | None = None
+    held: int = 0
+    position: dict | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the weights of its `init` are no longer asked for."""
+        return self.done or self.step is not None
+
+
+def states(experiment: Experiment, devices: int) -> tuple[dict[str, ts.TrainState], dict]:
+    """(stage -> the shapes of its train state, shapes of all weights) on the config's mesh over so many devices,
+    which need not be there. Raises ValueError where a layer cannot be split so."""
+    m, model = experiment.mesh, experiment.model
+    with jax.sharding.use_abstract_mesh(sh.abstract_mesh(m.data, m.fsdp, m.tensor, devices)):
+        out = {}
+        if experiment.stage0:
+            tx = optim.make(experiment.stage0.optim, experiment.stage0.steps)
+            init = functools.partial(vq.init_state, config=model.generation_encoder, tx=tx)
+            out["stage0"] = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+        graphdef, params = nnx.split(abstract(model))
+        params = nnx.to_pure_dict(params)
+        for name, stage in experiment.stages.items():
+            tx = optim.make(stage.optim, stage.steps)
+            without = ("generation_encoder",) if budget.precomputed(experiment, stage) else ()
+            parts = {n: x for n, x in params.items() if n not in without}
+            trainable = {n: x for n, x in parts.items() if n in stage.trainable}
+            frozen = {n: x for n, x in parts.items() if n not in stage.trainable}
+            out[name] = jax.eval_shape(lambda a, b: ts.start(graphdef, a, b, tx), trainable, frozen)  # noqa: B023
+    return out, params
+
+
+def total(tree) -> int:
+    """Bytes of a tree of shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+# Checkpoints.
+
+
+def start(workdir: pathlib.Path, name: str, state, problems: list[str], warnings: list[str]) -> Start:
+    """Where stage `name` goes on. Checkpoints whose files are not of the size that was written are passed over, as the
+    run passes over damaged ones; their sums are not taken here."""
+    if (workdir / name / FILE).is_file():
+        return Start(done=True)
+    directory = workdir / "checkpoints" / name
+    steps = sorted((int(p.name) for p in directory.glob("*") if p.name.isdigit()), reverse=True)
+    damaged = {step: _damage(directory / str(step)) for step in steps}
+    sound = [step for step in steps if not damaged[step]]
+    lines = [f"step {step}: {what}" for step in steps for what in damaged[step]]
+    if steps and not sound:
+        problems.append(
+            f"{directory}: every checkpoint is damaged; put back good files, or remove the directory to begin the "
+            f"stage anew:{listed(lines)}"
+        )
+    elif lines:
+        warnings.append(f"{directory}: damaged checkpoints, which the run will not take:{listed(lines)}")
+    if not sound:
+        return Start()
+    chosen = directory / str(sound[0])
+    if differing := _differing(_manifest(chosen)["leaves"], state):
+        problems.append(
+            f"{chosen} does not fit this config's train state (another model, or other children that learn?); use "
+            f"another --workdir, or the config that it was trained with:{listed(differing)}"
+        )
+    return Start(step=sound[0], held=len(sound), position=_position(chosen))
+
+
+def _manifest(directory: pathlib.Path) -> dict:
+    return json.loads((directory / "manifest.json").read_text())["manifest"]
+
+
+def _damage(directory: pathlib.Path) -> list[str]:
+    """Files of a checkpoint that are missing or of another size than was written."""
+    try:
+        wanted = _manifest(directory)["files"]
+    except OSError as error:
+        return [f"manifest.json: {error.strerror}; it is written last, so the rest may be incomplete"]
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"manifest.json: cannot be read ({type(error).__name__}: {error})"]
+    found = []
+    for name, (count, _) in wanted.items():
+        try:
+            here = (directory / name).stat().st_size
+        except OSError as error:
+            found.append(f"{name}: {error.strerror}")
+        else:
+            found += [f"{name}: has {here} bytes, {count} were written"] if here != count else []
+    return found
+
+
+def _differing(there: dict[str, dict], state) -> list[str]:
+    """The leaves of a manifest and of a train state that are not the same, in words."""
+    text = lambda shape, dtype: f"{dtype} {tuple(shape)}"
+    key = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
+    here = {key(path): text(x.shape, x.dtype) for path, x in jax.tree.leaves_with_path(leaves(state))}
+    there = {name: text(x["shape"], x["dtype"]) for name, x in there.items()}
+    found = [f"missing: {name}, {x}" for name, x in here.items() if name not in there]
+    found += [f"unknown: {name}, {x}" for name, x in there.items() if name not in here]
+    return found + [
+        f"{name} is {there[name]} in the checkpoint, {x} here"
+        for name, x in here.items()
+        if there.get(name, x) != x
+    ]
+
+
+def _position(checkpoint: pathlib.Path) -> dict | None:
+    """Where it stands in the data; None for a stage whose data is a function of the step."""
+    path = checkpoint / "data" / "metadata"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+# Weights to begin with.
+
+
+def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, params: dict, problems: list[str]):
+    """The sources of `stages.<name>.init` that can be opened, by path; those that do not fit the model are
+    told. `previous` counts where it is finished. What cannot be opened is told by checks.py."""
+    names = ["stage0"] * bool(experiment.stage0) + list(experiment.stages)
+    here, out = facts(experiment.model), {}
+    for path in experiment.stages[name].init:
+        if path == "previous":
+            path = workdir / names[names.index(name) - 1]
+            if not (path / FILE).is_file():
+                continue
+        try:
+            source = open_source(path)
+            if source.check():
+                continue
+            require_fit(source, params, partly=True)
+        except (OSError, ValueError) as error:
+            if pathlib.Path(path).exists():
+                problems.append(f"stages.{name}.init: {error}")
+            continue
+        wrong = [
+            f"{k} is {v!r} there, {here[k]!r} here" for k, v in source.facts.items() if here.get(k, v) != v
+        ]
+        if wrong:
+            problems.append(
+                f"stages.{name}.init: {path} does not fit this model (another config?):{listed(wrong)}"
+            )
+        out[str(path)] = source
+    return out
+
+
+def children(source: Source) -> list[str]:
+    """The parts of the model that a source holds."""
+    return sorted({name.split(".")[0] for name in source.leaves})
+
+
+def token_problems(
+    experiment: Experiment, tokenizer: Tokenizer, named: str, starts: dict[str, Start], weights: dict
+) -> list[str]:
+    """Where the tokenizer of a run, found at `named`, is not the one that its text embeddings were trained with, as far
+    as the files beside weights and checkpoints tell. weights: of `init_sources`, by stage."""
+    found = []
+    for name, sources in weights.items():
+        holding = [(path, source) for path, source in sources.items() if "text_embedding" in children(source)]
+        for path, source in holding[-1:]:  # the later one wins
+            if wrong := _unlike(source, tokenizer, named):
+                found.append(
+                    f"stages.{name}.init: {path} was trained with another tokenizer than this run's; set the config's "
+                    f"tokenizer to the one of these weights, or begin with others:{listed(wrong)}"
+                )
+    ours = hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest()[:16]
+    for name, start in starts.items():
+        theirs = (start.position or {}).get("fingerprint", {}).get("tokenizer", ours)
+        # Where other data is not accepted, that is told with the rest of the data.
+        if theirs != ours and experiment.data.on_change == "accept":
+            found.append(
+                f"tokenizer: {named} (hash {ours}) is not the one with which {name} was trained up to step "
+                f"{start.step} (hash {theirs}); put that file back"
+            )
+    return found
+
+
+def _unlike(source: Source, tokenizer: Tokenizer, named: str) -> list[str]:
+    """In what a tokenizer differs from what the files of a source say of theirs."""
+    ours, wrong = special_ids(tokenizer), []
+    expected = [
+        (source.path / "manifest.json", source.manifest.get("tokenizer", {}).get("ids", {})),
+        (source.path / "config.json", {"placeholder": source.plan.image_token_id}),
+    ]
+    there = source.path / "tokenizer.json"
+    if there.is_file() and not _same_file(there, pathlib.Path(named)):
+        try:
+            theirs = Tokenizer.load(source.path)
+            expected.append((there, special_ids(theirs)))
+            backend = theirs.backend
+        except ValueError:  # of a language model alone: it knows no pictures
+            backend = Backend.from_file(str(there))
+        wrong += _vocabulary_problems(there, backend.get_vocab(), named, tokenizer.backend.get_vocab())
+    return wrong + [
+        f"{name} ({SPECIALS[name]}) is {ours[name]} in {named}, {i} in {file}"
+        for file, ids in expected
+        for name, i in ids.items()
+        if i is not None and i != ours[name]
+    ]
+
+
+def _same_file(a: pathlib.Path, b: pathlib.Path) -> bool:
+    return b.is_file() and a.samefile(b)
+
+
+def _vocabulary_problems(there: pathlib.Path, theirs: dict, named: str, ours: dict) -> list[str]:
+    """Strings that both vocabularies have, under other ids."""
+    moved = [text for text, i in ours.items() if theirs.get(text, i) != i]
+    if not moved:
+        return []
+    first = ", ".join(
+        f"{text!r} is {ours[text]} and {theirs[text]}" for text in sorted(moved, key=ours.get)[:3]
+    )
+    return [f"{len(moved)} of {len(ours)} strings have other ids in {named} and {there}: {first}"]
+
+
+# Room.
+
+
+def place(workdir: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
+    """(the nearest directory that is there, why nothing can be written into `workdir`)."""
+    here = workdir.absolute()
+    while not here.exists() and not here.is_symlink() and here != here.parent:
+        here = here.parent
+    if not here.is_dir():
+        what = "a link to nothing" if here.is_symlink() else "a file"
+        return here.parent, [f"--workdir={workdir}: {here} is {what}; name a directory, or a new one"]
+    if not os.access(here, os.W_OK | os.X_OK):
+        return here, [
+            f"--workdir={workdir}: {here} cannot be written into (no permission, or a file system that is read-only); "
+            f"name a directory that this user can write into"
+        ]
+    return here, []
+
+
+def room(
+    where: pathlib.Path, takes: dict[str, int], weights: dict[str, int], starts: dict[str, Start]
+) -> tuple[str, list[str], list[str]]:
+    """(what is needed and free, in words; problems; warnings). takes, weights: bytes of a checkpoint, and of the
+    weights that a stage leaves, by stage.
+
+    A checkpoint is written before the oldest is deleted, so a stage holds KEEP + 1 for a while; those that are there
+    count. Refused is what has no room for two, or for the next one of a stage that has KEEP already.
+    """
+    free = shutil.disk_usage(where).free
+    lacking = {name: KEEP - min(start.held, KEEP) for name, start in starts.items() if not start.done}
+    if not lacking:
+        return f"nothing more is saved; {size(free)} free in {where}", [], []
+    least = {name: min(2, 1 + n) * takes[name] for name, n in lacking.items()}
+    largest = max(takes[name] for name in lacking)
+    whole = largest + sum(n * takes[name] + weights[name] for name, n in lacking.items())
+    said = f"checkpoints of {', '.join(f'{size(takes[n])} ({n})' for n in lacking)}; to the end about {size(whole)}"
+    told = f"{size(free)} free in {where}"
+    remedy = "make room, or name a --workdir elsewhere"
+    lines = [
+        f"--workdir: {told}, but {name} needs {size(need)}: a checkpoint takes {size(takes[name])}, and one is written "
+        f"before an older one is deleted; {remedy}"
+        for name, need in least.items()
+        if free < need
+    ]
+    short = [f"{told}, all stages to their end take about {size(whole)}: {remedy}"] if free < whole else []
+    return f"{said}; {told}", lines, [] if lines else short
