@@ -7,6 +7,7 @@ goes on where it was stopped.
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import sys
 import time
@@ -144,6 +145,8 @@ def main(argv: list[str] | None = None):
 
         f = flags.FLAGS
         end = preflight.leave if f.dry_run else sys.exit
+        if f.dry_run:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # what it would download takes longer, and is written
         xla_flags.apply()
         try:
             hosts.connect(f.coordinator, f.processes, f.process)

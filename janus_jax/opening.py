@@ -51,7 +51,7 @@ def open_sources(experiment: Experiment, wrong: list[str], seconds: float | None
     )
     late = [name for name in lines if name not in opened and name not in failed]
     sources = {name: opened[name] for name in lines if name in opened}
-    return sources, [str(error) for error in failed.values()], late
+    return sources, _told(lines, failed), late
 
 
 def first_records(experiment: Experiment, sources: dict, processor: Processor, seconds: float | None):
@@ -62,7 +62,7 @@ def first_records(experiment: Experiment, sources: dict, processor: Processor, s
     late = [name for name in sources if name not in read and name not in failed]
     told = {name: read[name][0] for name in sources if name in read}
     warnings = [line for name in told for line in read[name][1]]
-    return told, [str(error) for error in failed.values()], warnings, late
+    return told, _told(sources, failed), warnings, late
 
 
 def position_problems(
@@ -107,6 +107,10 @@ def within(jobs: dict, seconds: float | None) -> tuple[dict, dict]:
         if not isinstance(error, SourceError):
             raise error
     return found, failed
+
+
+def _told(names, failed: dict) -> list[str]:
+    return [str(failed[name]) for name in names if name in failed]
 
 
 def _firsts(experiment: Experiment, name: str, source: Source, processor: Processor) -> tuple[str, list[str]]:

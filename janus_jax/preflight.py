@@ -5,6 +5,7 @@ data set longer than a few seconds.
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -16,19 +17,20 @@ import jax
 from janus_jax import hosts, identity, opening, stored
 from janus_jax import sharding as sh
 from janus_jax.checks import file_problems, value_problems
+from janus_jax.convert.sidecars import special_ids
 from janus_jax.data import catalog
 from janus_jax.data.processor import Processor
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.experiment import ConfigError, Experiment, listed, read
 
-WAIT = 2.0  # seconds that a dry run gives all data sets to open, then to learn a tokenizer, then to read first records
+LIMIT = 8.0  # seconds of a dry run, of which data sets may take half to open; what takes longer is left out
 
 
 @dataclasses.dataclass
 class Found:
-    """lines: (subject, what it is); config, data: what is wrong, by the exit code that it means; late: data sets that
-    were not waited for; seconds: of each part; named: where the tokenizer is from."""
+    """lines: (subject, what it is); config, data, damaged: what is wrong, by the exit code that it means; late: data
+    sets that were not waited for; seconds: of each part; named: where the tokenizer is from."""
 
     experiment: Experiment
     sources: dict = dataclasses.field(default_factory=dict)
@@ -38,13 +40,17 @@ class Found:
     warnings: list[str] = dataclasses.field(default_factory=list)
     config: list[str] = dataclasses.field(default_factory=list)
     data: list[str] = dataclasses.field(default_factory=list)
+    damaged: list[str] = dataclasses.field(default_factory=list)
     late: list[str] = dataclasses.field(default_factory=list)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def require(self):
-        """Raises ConfigError, or SourceError where only the data is at fault, with all that is wrong."""
+        """Raises ConfigError, FileNotFoundError where only checkpoints are damaged, or SourceError where only the data
+        is at fault; with all that is wrong."""
         if self.config:
-            raise ConfigError(listed(self.config + self.data))
+            raise ConfigError(listed(self.config + self.damaged + self.data))
+        if self.damaged:
+            raise FileNotFoundError("\n".join(self.damaged + self.data))
         if self.data:
             raise SourceError("\n".join(self.data))
 
@@ -95,10 +101,8 @@ def rehearse(config: str, overrides: dict, workdir: pathlib.Path, devices: int =
         same = f", and the same on all {count} processes" * (count > 1)
         where = f" on {devices} devices (here are {here})" if devices not in (0, here) else ""
         seconds = time.perf_counter() - begin
-        print(
-            f"the run can begin{where}: nothing is wrong{same}. Nothing was written; {seconds:.1f} s",
-            flush=True,
-        )
+        well = f"the run can begin{where}: nothing that was looked at is wrong{same}"
+        print(f"{well}. Nothing was written; {seconds:.1f} s", flush=True)
 
 
 def leave(code: int):
@@ -141,20 +145,28 @@ def examine(
 
     quick: data sets that take long are not waited for.
     """
-    begin, wait = time.perf_counter(), WAIT if quick else None
+    begin = time.perf_counter()
+    left = lambda: max(1.0, begin + LIMIT - time.perf_counter()) if quick else None
     experiment, wrong = read(config, overrides)
     found, devices = Found(experiment), devices or jax.device_count()
     impossible = value_problems(experiment, devices)
     found.config += wrong + impossible
     found.seconds["config"] = time.perf_counter() - begin
     with found.timed("data sets"):
-        found.sources, problems, found.late = opening.open_sources(experiment, impossible, wait)
+        found.sources, problems, found.late = opening.open_sources(
+            experiment, impossible, LIMIT / 2 if quick else None
+        )
         found.data += problems
     with found.timed("work directory"):
         where, closed = stored.place(workdir)
         found.config += closed or (identity.problems(experiment, workdir) if hosts.first() else [])
     starts, weights = {}, {}
     if impossible:
+        asked = [size for size in vars(experiment.mesh).values() if size != -1]
+        if quick and min(asked, default=0) > 0 and any(line.startswith("mesh (") for line in impossible):
+            found.tell(
+                "devices", f"{devices} here; --devices={math.prod(asked)} checks for as many elsewhere"
+            )
         found.config += file_problems(experiment, experiment.stages)
         found.tell(
             "not yet", "checkpoints, weights, room and first records: once the config's values are possible"
@@ -163,10 +175,10 @@ def examine(
         _look_at_devices(found, devices)
         starts, weights = _look_at_stored(found, workdir, where, devices)
     with found.timed("tokenizer"):
-        _look_at_tokenizer(found, workdir, starts, weights, wait)
+        _look_at_tokenizer(found, workdir, starts, weights, left())
     if not impossible and found.processor:
         with found.timed("first records"):
-            _look_at_records(found, starts, wait)
+            _look_at_records(found, starts, left())
     for name in found.late:
         found.warnings.append(
             f"{opening.ROOT}{name}: NOT LOOKED AT, it takes longer than a dry run does; the run waits for it, and "
@@ -190,15 +202,14 @@ def _look_at_stored(
     found: Found, workdir: pathlib.Path, where: pathlib.Path, devices: int
 ) -> tuple[dict, dict]:
     """(stage -> where it begins, stage -> the sources that it begins with). Checkpoints are the first process's
-    business, which looks for all: others may not see yet what is there."""
+    business, which tells for all: others may not see yet what is there."""
     experiment, starts = found.experiment, {}
     with found.timed("shapes"):
         states, params = stored.states(experiment, devices)
+    told = found if hosts.first() else Found(experiment)
     with found.timed("checkpoints"):
         for name, state in states.items():
-            starts[name] = stored.Start()
-            if hosts.first():
-                starts[name] = stored.start(workdir, name, state, found.config, found.warnings)
+            starts[name] = stored.start(workdir, name, state, told.config, told.damaged, told.warnings)
     with found.timed("weights"):
         begin = [name for name in experiment.stages if not starts[name].begun]
         found.config += file_problems(experiment, begin)
@@ -206,36 +217,15 @@ def _look_at_stored(
             name: stored.init_sources(experiment, name, workdir, params, found.config) for name in begin
         }
     numbers, llm = sum(x.size for x in jax.tree.leaves(params)), experiment.model.transformer
-    found.tell(
-        "model",
-        f"{numbers:,} parameters; {llm.layers} layers of width {llm.width}, {llm.vocabulary:,} text ids, computes in "
-        f"{experiment.model.dtype}",
-    )
+    layers = f"{llm.layers} layers of width {llm.width}, {llm.vocabulary:,} text ids"
+    found.tell("model", f"{numbers:,} parameters, {layers}; computes in {experiment.model.dtype}")
     for name in states:
-        found.tell(name, _stage(experiment, name, starts[name], weights.get(name, {})))
-    if hosts.first():
-        takes = {name: stored.total(stored.leaves(state)) for name, state in states.items()}
-        exports = {name: stored.total(params) for name in states}
-        said, problems, warnings = stored.room(where, takes, exports, starts)
-        found.tell("room", said)
-        found.config += problems
-        found.warnings += warnings
+        found.tell(name, stored.stage_line(experiment, name, starts[name], weights.get(name, {})))
+    said, problems, warnings = stored.room(where, states, params, starts)
+    found.tell("room", said)
+    told.config += problems
+    told.warnings += warnings
     return starts, weights
-
-
-def _stage(experiment: Experiment, name: str, start: stored.Start, weights: dict) -> str:
-    """One line: what it trains, and from where."""
-    if start.done:
-        return "is done"
-    stage = experiment.stages.get(name, experiment.stage0)
-    if start.step is not None:
-        return f"goes on from step {start.step:,} of {stage.steps:,}"
-    parts = [f"{', '.join(stored.children(source))} <- {path}" for path, source in weights.items()]
-    begins = "; ".join(parts) or (
-        "the stage before" if "previous" in getattr(stage, "init", ()) else "nothing"
-    )
-    learns = ", ".join(getattr(stage, "trainable", ["generation_encoder"]))
-    return f"{stage.steps:,} steps of about {stage.batch_size} examples from the start; trains {learns}; from {begins}"
 
 
 def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights: dict, wait: float | None):
@@ -261,7 +251,7 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
     except ValueError as error:
         found.config.append(f"tokenizer: {error}")
         return
-    ids = ", ".join(f"{name} {i}" for name, i in stored.special_ids(tokenizer).items())
+    ids = ", ".join(f"{name} {i}" for name, i in special_ids(tokenizer).items())
     found.tell("tokenizer", f"{found.named}: {len(tokenizer):,} ids; {ids}")
     found.config += stored.token_problems(experiment, tokenizer, found.named, starts, weights)
 

@@ -12,16 +12,15 @@ import shutil
 
 import jax
 from flax import nnx
-from tokenizers import Tokenizer as Backend
 
 from janus_jax import budget, optim
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, leaves, require_fit
-from janus_jax.convert.sidecars import special_ids
+from janus_jax.convert.sidecars import unlike
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
-from janus_jax.data.tokenizer import SPECIALS, Tokenizer
+from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.experiment import Experiment
 from janus_jax.model.janus import abstract
 from janus_jax.plan import size
@@ -68,15 +67,25 @@ def states(experiment: Experiment, devices: int) -> tuple[dict[str, ts.TrainStat
     return out, params
 
 
-def total(tree) -> int:
-    """Bytes of a tree of shapes."""
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+def stage_line(experiment: Experiment, name: str, start: "Start", weights: dict[str, Source]) -> str:
+    """What a stage trains, and from where. weights: what it begins with, by path."""
+    if start.done:
+        return "is done"
+    stage = experiment.stages.get(name, experiment.stage0)
+    if start.step is not None:
+        return f"goes on from step {start.step:,} of {stage.steps:,}"
+    parts = [f"{', '.join(children(source))} <- {path}" for path, source in weights.items()]
+    parts += ["the stage before"] * ("previous" in getattr(stage, "init", ()) and not parts)
+    learns = ", ".join(getattr(stage, "trainable", ["generation_encoder"]))
+    return f"{stage.steps:,} steps of about {stage.batch_size} examples, trains {learns}; from " + (
+        "; ".join(parts) or "random weights"
+    )
 
 
 # Checkpoints.
 
 
-def start(workdir: pathlib.Path, name: str, state, problems: list[str], warnings: list[str]) -> Start:
+def start(workdir, name: str, state, problems: list[str], lost: list[str], warnings: list[str]) -> Start:
     """Where stage `name` goes on. Checkpoints whose files are not of the size that was written are passed over, as the
     run passes over damaged ones; their sums are not taken here."""
     if (workdir / name / FILE).is_file():
@@ -87,7 +96,7 @@ def start(workdir: pathlib.Path, name: str, state, problems: list[str], warnings
     sound = [step for step in steps if not damaged[step]]
     lines = [f"step {step}: {what}" for step in steps for what in damaged[step]]
     if steps and not sound:
-        problems.append(
+        lost.append(
             f"{directory}: every checkpoint is damaged; put back good files, or remove the directory to begin the "
             f"stage anew:{listed(lines)}"
         )
@@ -195,7 +204,7 @@ def token_problems(
     for name, sources in weights.items():
         holding = [(path, source) for path, source in sources.items() if "text_embedding" in children(source)]
         for path, source in holding[-1:]:  # the later one wins
-            if wrong := _unlike(source, tokenizer, named):
+            if wrong := unlike(source, tokenizer, named):
                 found.append(
                     f"stages.{name}.init: {path} was trained with another tokenizer than this run's; set the config's "
                     f"tokenizer to the one of these weights, or begin with others:{listed(wrong)}"
@@ -210,45 +219,6 @@ def token_problems(
                 f"{start.step} (hash {theirs}); put that file back"
             )
     return found
-
-
-def _unlike(source: Source, tokenizer: Tokenizer, named: str) -> list[str]:
-    """In what a tokenizer differs from what the files of a source say of theirs."""
-    ours, wrong = special_ids(tokenizer), []
-    expected = [
-        (source.path / "manifest.json", source.manifest.get("tokenizer", {}).get("ids", {})),
-        (source.path / "config.json", {"placeholder": source.plan.image_token_id}),
-    ]
-    there = source.path / "tokenizer.json"
-    if there.is_file() and not _same_file(there, pathlib.Path(named)):
-        try:
-            theirs = Tokenizer.load(source.path)
-            expected.append((there, special_ids(theirs)))
-            backend = theirs.backend
-        except ValueError:  # of a language model alone: it knows no pictures
-            backend = Backend.from_file(str(there))
-        wrong += _vocabulary_problems(there, backend.get_vocab(), named, tokenizer.backend.get_vocab())
-    return wrong + [
-        f"{name} ({SPECIALS[name]}) is {ours[name]} in {named}, {i} in {file}"
-        for file, ids in expected
-        for name, i in ids.items()
-        if i is not None and i != ours[name]
-    ]
-
-
-def _same_file(a: pathlib.Path, b: pathlib.Path) -> bool:
-    return b.is_file() and a.samefile(b)
-
-
-def _vocabulary_problems(there: pathlib.Path, theirs: dict, named: str, ours: dict) -> list[str]:
-    """Strings that both vocabularies have, under other ids."""
-    moved = [text for text, i in ours.items() if theirs.get(text, i) != i]
-    if not moved:
-        return []
-    first = ", ".join(
-        f"{text!r} is {ours[text]} and {theirs[text]}" for text in sorted(moved, key=ours.get)[:3]
-    )
-    return [f"{len(moved)} of {len(ours)} strings have other ids in {named} and {there}: {first}"]
 
 
 # Room.
@@ -271,10 +241,9 @@ def place(workdir: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
 
 
 def room(
-    where: pathlib.Path, takes: dict[str, int], weights: dict[str, int], starts: dict[str, Start]
+    where: pathlib.Path, states: dict[str, ts.TrainState], params: dict, starts: dict[str, Start]
 ) -> tuple[str, list[str], list[str]]:
-    """(what is needed and free, in words; problems; warnings). takes, weights: bytes of a checkpoint, and of the
-    weights that a stage leaves, by stage.
+    """(what is needed and free, in words; problems; warnings). states: by stage; params: of the whole model.
 
     A checkpoint is written before the oldest is deleted, so a stage holds KEEP + 1 for a while; those that are there
     count. Refused is what has no room for two, or for the next one of a stage that has KEEP already.
@@ -283,17 +252,22 @@ def room(
     lacking = {name: KEEP - min(start.held, KEEP) for name, start in starts.items() if not start.done}
     if not lacking:
         return f"nothing more is saved; {size(free)} free in {where}", [], []
-    least = {name: min(2, 1 + n) * takes[name] for name, n in lacking.items()}
-    largest = max(takes[name] for name in lacking)
-    whole = largest + sum(n * takes[name] + weights[name] for name, n in lacking.items())
-    said = f"checkpoints of {', '.join(f'{size(takes[n])} ({n})' for n in lacking)}; to the end about {size(whole)}"
+    takes = {name: _bytes(leaves(states[name])) for name in lacking}
+    weights = {name: _bytes(states[name].params if name == "stage0" else params) for name in lacking}
+    whole = max(takes.values()) + sum(n * takes[name] + weights[name] for name, n in lacking.items())
     told = f"{size(free)} free in {where}"
     remedy = "make room, or name a --workdir elsewhere"
-    lines = [
-        f"--workdir: {told}, but {name} needs {size(need)}: a checkpoint takes {size(takes[name])}, and one is written "
-        f"before an older one is deleted; {remedy}"
-        for name, need in least.items()
-        if free < need
-    ]
+    lines = []
+    for name, n in lacking.items():
+        if free < (need := min(2, 1 + n) * takes[name]):
+            lines.append(
+                f"--workdir: {told}, but {name} needs {size(need)}: a checkpoint takes {size(takes[name])}, and one is "
+                f"written before an older one is deleted; {remedy}"
+            )
     short = [f"{told}, all stages to their end take about {size(whole)}: {remedy}"] if free < whole else []
+    said = f"checkpoints of {', '.join(f'{size(takes[n])} ({n})' for n in lacking)}; to the end about {size(whole)}"
     return f"{said}; {told}", lines, [] if lines else short
+
+
+def _bytes(tree) -> int:
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

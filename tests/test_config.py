@@ -385,8 +385,8 @@ def test_what_changes_memory_only_may_change_in_a_work_directory(tmp_path):
     """The flags that a stage which does not fit is told to take, after its first checkpoint was written."""
     path = str(pathlib.Path(__file__).parent.parent / "configs/quickstart.py")
     overrides = {"model.remat": "full", "model.attention": "blockwise", "stages.stage2.accumulate": "2"}
-    (tmp_path / "checkpoints").mkdir()
     identity.same_run(experiment.read(path)[0], tmp_path)
+    (tmp_path / "checkpoints").mkdir()
     identity.same_run(experiment.read(path, overrides)[0], tmp_path)
     with pytest.raises(experiment.ConfigError, match=r"stages\.stage2\.steps"):
         identity.same_run(experiment.read(path, {"stages.stage2.steps": "7"})[0], tmp_path)
@@ -394,8 +394,8 @@ def test_what_changes_memory_only_may_change_in_a_work_directory(tmp_path):
 
 def test_a_run_goes_on_with_other_data_only_where_that_is_accepted(tmp_path):
     path = str(QUICKSTART)
-    (tmp_path / "checkpoints").mkdir()
     identity.same_run(experiment.read(path)[0], tmp_path)
+    (tmp_path / "checkpoints").mkdir()
     more = {"data.workers": "3", "data.max_bad_fraction": "0.5"}
     identity.same_run(experiment.read(path, more)[0], tmp_path)
     other = {"data.datasets.questions.weight": "2.0", "stages.stage2.ratio.text": "1"}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 
+from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 
 from janus_jax.convert.files import read_json
@@ -62,6 +63,45 @@ def require_fitting(source, tokenizer: Tokenizer):
         raise ValueError(
             f"{source.path}: wrong tokenizer: {'; '.join(problems)}. Put the tokenizer.json of these weights there"
         )
+
+
+def unlike(source, tokenizer: Tokenizer, named: str) -> list[str]:
+    """In what a tokenizer differs from what the files of a source say of theirs."""
+    ours, wrong = special_ids(tokenizer), []
+    expected = [
+        (source.path / "manifest.json", source.manifest.get("tokenizer", {}).get("ids", {})),
+        (source.path / "config.json", {"placeholder": source.plan.image_token_id}),
+    ]
+    there = source.path / "tokenizer.json"
+    if there.is_file() and not _same_file(there, pathlib.Path(named)):
+        try:
+            theirs = Tokenizer.load(source.path)
+            expected.append((there, special_ids(theirs)))
+            backend = theirs.backend
+        except ValueError:  # of a language model alone: it knows no pictures
+            backend = Backend.from_file(str(there))
+        wrong += _vocabulary_problems(there, backend.get_vocab(), named, tokenizer.backend.get_vocab())
+    return wrong + [
+        f"{name} ({SPECIALS[name]}) is {ours[name]} in {named}, {i} in {file}"
+        for file, ids in expected
+        for name, i in ids.items()
+        if i is not None and i != ours[name]
+    ]
+
+
+def _same_file(a: pathlib.Path, b: pathlib.Path) -> bool:
+    return b.is_file() and a.samefile(b)
+
+
+def _vocabulary_problems(there: pathlib.Path, theirs: dict, named: str, ours: dict) -> list[str]:
+    """Strings that both vocabularies have, under other ids."""
+    moved = [text for text, i in ours.items() if theirs.get(text, i) != i]
+    if not moved:
+        return []
+    first = ", ".join(
+        f"{text!r} is {ours[text]} and {theirs[text]}" for text in sorted(moved, key=ours.get)[:3]
+    )
+    return [f"{len(moved)} of {len(ours)} strings have other ids in {named} and {there}: {first}"]
 
 
 def file_hash(path: pathlib.Path) -> str:
