@@ -44,6 +44,11 @@ def value_problems(experiment: Experiment, devices: int) -> list[str]:
         problems.append("stages: there is none; name at least one stage")
     problems += _data_problems(experiment)
     problems += _finite("evaluation", experiment.evaluation, vars(experiment.evaluation))
+    problems += _finite("checkpoints", experiment.checkpoints, ("keep_every",))
+    if experiment.checkpoints.keep < 2:
+        problems.append(
+            f"checkpoints.keep is {experiment.checkpoints.keep}: must be at least 2, of which one may prove damaged"
+        )
     for field in ("seed", "profile"):
         value = getattr(experiment, field)
         problems += [f"{field} is {value}: must be 0 or more"] if value < 0 else []

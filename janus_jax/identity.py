@@ -9,7 +9,8 @@ import pathlib
 import platform
 
 from janus_jax.convert.files import OWN_FILE
-from janus_jax.experiment import ConfigError, Experiment, differences
+from janus_jax.experiment import ConfigError, Experiment
+from janus_jax.model.config import differences
 
 NAME = "config.json"
 
@@ -62,7 +63,7 @@ def same_run(experiment: Experiment, workdir: pathlib.Path):
 
 def problems(experiment: Experiment, workdir: pathlib.Path) -> list[str]:
     """Why a work directory cannot be this run's: another config has trained there, or what lies there does not say
-    which. The mesh, the evaluation, what is watched, and what changes a step's memory or the data's workers, but not
+    which. The mesh, the evaluation, what is kept and watched, and what changes a step's memory or the data's workers, but not
     its result, may differ; the data too where data.on_change accepts that. Nothing is written."""
     stages = [name for name in ("stage0", *experiment.stages) if (workdir / name / OWN_FILE).is_file()]
     left = ["checkpoints"] * (workdir / "checkpoints").is_dir() + stages
@@ -98,7 +99,7 @@ def _values(experiment: Experiment) -> dict:
 
 def _changed(old: dict, values: dict) -> list[str]:
     """What two runs' plain configs may not differ in, and do."""
-    old |= {field: values[field] for field in ("mesh", "evaluation", "wandb", "profile")}
+    old |= {field: values[field] for field in ("mesh", "evaluation", "checkpoints", "wandb", "profile")}
     for field in ("remat", "attention"):
         old["model"][field] = values["model"][field]
     accepts = values["data"]["on_change"] == "accept"

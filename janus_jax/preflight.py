@@ -16,6 +16,7 @@ import jax
 
 from janus_jax import hosts, identity, opening, stored
 from janus_jax import sharding as sh
+from janus_jax.checkpointer import CheckpointsDamaged
 from janus_jax.checks import file_problems, value_problems
 from janus_jax.convert.sidecars import special_ids
 from janus_jax.data import catalog
@@ -45,12 +46,12 @@ class Found:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def require(self):
-        """Raises ConfigError, FileNotFoundError where only checkpoints are damaged, or SourceError where only the data
-        is at fault; with all that is wrong."""
+        """Raises ConfigError, CheckpointsDamaged where no checkpoint is sound, or SourceError where only the data is
+        at fault; with all that is wrong."""
         if self.config:
             raise ConfigError(listed(self.config + self.damaged + self.data))
         if self.damaged:
-            raise FileNotFoundError("\n".join(self.damaged + self.data))
+            raise CheckpointsDamaged("\n".join(self.damaged + self.data))
         if self.data:
             raise SourceError("\n".join(self.data))
 
@@ -221,7 +222,7 @@ def _look_at_stored(
     found.tell("model", f"{numbers:,} parameters, {layers}; computes in {experiment.model.dtype}")
     for name in states:
         found.tell(name, stored.stage_line(experiment, name, starts[name], weights.get(name, {})))
-    said, problems, warnings = stored.room(where, states, params, starts)
+    said, problems, warnings = stored.room(where, experiment, states, params, starts)
     found.tell("room", said)
     told.config += problems
     told.warnings += warnings

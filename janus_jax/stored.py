@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -13,10 +14,11 @@ import shutil
 import jax
 from flax import nnx
 
-from janus_jax import budget, optim
+from janus_jax import budget, checksums, optim
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import FILE, leaves, require_fit
+from janus_jax.checkpoint import FILE, require_fit
+from janus_jax.checkpointer import leaves
 from janus_jax.convert.sidecars import unlike
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
@@ -25,8 +27,6 @@ from janus_jax.experiment import Experiment
 from janus_jax.model.janus import abstract
 from janus_jax.plan import size
 from janus_jax.tokenizer_training import vq
-
-KEEP = 2  # of a stage's checkpoints
 
 
 @dataclasses.dataclass
@@ -105,7 +105,14 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
     if not sound:
         return Start()
     chosen = directory / str(sound[0])
-    if differing := _differing(_manifest(chosen)["leaves"], state):
+    manifest, run = checksums.read(chosen), workdir / "run"
+    here = run.read_text().strip() if run.is_file() else "not known"
+    if manifest.get("run") != here:
+        problems.append(
+            f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; give "
+            f"that run's --workdir, or put back its file"
+        )
+    if differing := _differing(manifest["leaves"], state):
         problems.append(
             f"{chosen} does not fit this config's train state (another model, or other children that learn?); use "
             f"another --workdir, or the config that it was trained with:{listed(differing)}"
@@ -113,18 +120,14 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
     return Start(step=sound[0], held=len(sound), position=_position(chosen))
 
 
-def _manifest(directory: pathlib.Path) -> dict:
-    return json.loads((directory / "manifest.json").read_text())["manifest"]
-
-
 def _damage(directory: pathlib.Path) -> list[str]:
     """Files of a checkpoint that are missing or of another size than was written."""
     try:
-        wanted = _manifest(directory)["files"]
+        wanted = checksums.read(directory)["files"]
     except OSError as error:
-        return [f"manifest.json: {error.strerror}; it is written last, so the rest may be incomplete"]
-    except (ValueError, KeyError, TypeError) as error:
-        return [f"manifest.json: cannot be read ({type(error).__name__}: {error})"]
+        return [f"{checksums.NAME}: {error.strerror}; it is written last, so the rest may be incomplete"]
+    except (ValueError, KeyError) as error:
+        return [f"{checksums.NAME}: {error}"]
     found = []
     for name, (count, _) in wanted.items():
         try:
@@ -139,8 +142,7 @@ def _damage(directory: pathlib.Path) -> list[str]:
 def _differing(there: dict[str, dict], state) -> list[str]:
     """The leaves of a manifest and of a train state that are not the same, in words."""
     text = lambda shape, dtype: f"{dtype} {tuple(shape)}"
-    key = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
-    here = {key(path): text(x.shape, x.dtype) for path, x in jax.tree.leaves_with_path(leaves(state))}
+    here = {name: text(x.shape, x.dtype) for name, x in checksums.paths(leaves(state))}
     there = {name: text(x["shape"], x["dtype"]) for name, x in there.items()}
     found = [f"missing: {name}, {x}" for name, x in here.items() if name not in there]
     found += [f"unknown: {name}, {x}" for name, x in there.items() if name not in here]
@@ -241,20 +243,22 @@ def place(workdir: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
 
 
 def room(
-    where: pathlib.Path, states: dict[str, ts.TrainState], params: dict, starts: dict[str, Start]
+    where: pathlib.Path, experiment: Experiment, states: dict, params: dict, starts: dict[str, Start]
 ) -> tuple[str, list[str], list[str]]:
     """(what is needed and free, in words; problems; warnings). states: by stage; params: of the whole model.
 
-    A checkpoint is written before the oldest is deleted, so a stage holds KEEP + 1 for a while; those that are there
-    count. Refused is what has no room for two, or for the next one of a stage that has KEEP already.
+    A checkpoint is written before an older one is deleted, so a stage holds one more than it keeps for a while; those
+    that are there count. Refused is what has no room for two, or for the next one of a stage that has all it keeps.
     """
-    free = shutil.disk_usage(where).free
-    lacking = {name: KEEP - min(start.held, KEEP) for name, start in starts.items() if not start.done}
+    free, keep = shutil.disk_usage(where).free, experiment.checkpoints.keep
+    lacking = {name: keep - min(start.held, keep) for name, start in starts.items() if not start.done}
     if not lacking:
         return f"nothing more is saved; {size(free)} free in {where}", [], []
     takes = {name: _bytes(leaves(states[name])) for name in lacking}
     weights = {name: _bytes(states[name].params if name == "stage0" else params) for name in lacking}
-    whole = max(takes.values()) + sum(n * takes[name] + weights[name] for name, n in lacking.items())
+    whole = max(takes.values()) + sum(
+        (n + _kept_for_good(experiment, name)) * takes[name] + weights[name] for name, n in lacking.items()
+    )
     told = f"{size(free)} free in {where}"
     remedy = "make room, or name a --workdir elsewhere"
     lines = []
@@ -267,6 +271,12 @@ def room(
     short = [f"{told}, all stages to their end take about {size(whole)}: {remedy}"] if free < whole else []
     said = f"checkpoints of {', '.join(f'{size(takes[n])} ({n})' for n in lacking)}; to the end about {size(whole)}"
     return f"{said}; {told}", lines, [] if lines else short
+
+
+def _kept_for_good(experiment: Experiment, name: str) -> int:
+    """How many of a stage's checkpoints `checkpoints.keep_every` holds back from deletion."""
+    stage, every = experiment.stages.get(name, experiment.stage0), experiment.checkpoints.keep_every
+    return stage.steps // math.lcm(every, stage.checkpoint_every) if every else 0
 
 
 def _bytes(tree) -> int:
