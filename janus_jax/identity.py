@@ -63,8 +63,8 @@ def same_run(experiment: Experiment, workdir: pathlib.Path):
 
 def problems(experiment: Experiment, workdir: pathlib.Path) -> list[str]:
     """Why a work directory cannot be this run's: another config has trained there, or what lies there does not say
-    which. The mesh, the evaluation, what is kept and watched, and what changes a step's memory or the data's workers, but not
-    its result, may differ; the data too where data.on_change accepts that. Nothing is written."""
+    which. The mesh, the evaluation, what is kept and watched, and what changes a step's memory or the data's workers,
+    but not its result, may differ; the data too where data.on_change accepts that. Nothing is written."""
     stages = [name for name in ("stage0", *experiment.stages) if (workdir / name / OWN_FILE).is_file()]
     left = ["checkpoints"] * (workdir / "checkpoints").is_dir() + stages
     path = workdir / NAME

@@ -109,8 +109,8 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
     here = run.read_text().strip() if run.is_file() else "not known"
     if manifest.get("run") != here:
         problems.append(
-            f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; give "
-            f"that run's --workdir, or put back its file"
+            f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; "
+            f"give that run's --workdir, or put back its file"
         )
     if differing := _differing(manifest["leaves"], state):
         problems.append(

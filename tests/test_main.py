@@ -229,6 +229,7 @@ def test_a_stage_that_does_not_fit_is_explained_with_flags_that_help(finished):
     """The step asks XLA's CPU runtime for 4 PB; the sizes told are those of the step that the config means."""
     workdir = finished[0].parent / "greedy"
     shutil.copytree(finished[0] / "stage0", workdir / "stage0")
+    shutil.copy(finished[0] / "config.json", workdir)
     args = command(workdir)
     done = subprocess.run(
         [args[0], "-c", GREEDY, *args[3:]], cwd=ROOT, env=environment(workdir), capture_output=True, text=True,
