@@ -177,9 +177,13 @@ def examine(
         starts, weights = _look_at_stored(found, workdir, where, devices)
     with found.timed("tokenizer"):
         _look_at_tokenizer(found, workdir, starts, weights, left())
+    told = {}
     if not impossible and found.processor:
         with found.timed("first records"):
-            _look_at_records(found, starts, left())
+            told = _look_at_records(found, starts, left())
+    for name, source in found.sources.items():
+        line, first = experiment.data.datasets[name], told.get(name, "?")
+        found.tell("data", f"{name}: {line.kind}, {len(source):,} records of {line.path}; the first: {first}")
     for name in found.late:
         found.warnings.append(
             f"{opening.ROOT}{name}: NOT LOOKED AT, it takes longer than a dry run does; the run waits for it, and "
@@ -235,16 +239,16 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
     try:
         if (directory / "tokenizer.json").is_file():
             found.named, tokenizer = str(directory / "tokenizer.json"), Tokenizer.load(directory)
-        elif experiment.tokenizer or found.data or found.late or not found.sources:
+        elif experiment.tokenizer or found.data or not (found.sources or found.late):
             return  # it is told already what is missing
         else:
             vocabulary, sources = experiment.model.transformer.vocabulary, list(found.sources.values())
             learn = lambda: catalog.learn_tokenizer(sources, experiment.template, vocabulary)
-            learned, _ = opening.within({"": learn}, wait)
+            learned = {} if found.late else opening.within({"": learn}, wait)[0]
             if not learned:
                 found.warnings.append(
-                    "tokenizer: NOT LOOKED AT, nor are records, ids and weights by it: to learn it from the data takes "
-                    "longer than a dry run does"
+                    "tokenizer: NOT LOOKED AT, nor the first records by it: to learn it from the data takes longer than "
+                    "a dry run does"
                 )
                 return
             tokenizer = learned[""]
@@ -257,18 +261,12 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
     found.config += stored.token_problems(experiment, tokenizer, found.named, starts, weights)
 
 
-def _look_at_records(found: Found, starts: dict, wait: float | None):
-    """The first record of each data set, and whether a stage's data is what its checkpoint was trained on."""
+def _look_at_records(found: Found, starts: dict, wait: float | None) -> dict[str, str]:
+    """What the first record of each data set is; and whether a stage's data is what its checkpoint was trained on."""
     experiment, sources = found.experiment, found.sources
     told, problems, warnings, late = opening.first_records(experiment, sources, found.processor, wait)
     found.late += late
     found.warnings += warnings
-    for name, source in sources.items():
-        line = experiment.data.datasets[name]
-        found.tell(
-            "data",
-            f"{name}: {line.kind}, {len(source):,} records of {line.path}; the first: {told.get(name, '?')}",
-        )
     found.data += problems
     if not found.data and not found.late:
         for name in experiment.stages:
@@ -279,6 +277,7 @@ def _look_at_records(found: Found, starts: dict, wait: float | None):
                 )
                 found.data += wrong
                 found.warnings += said
+    return told
 
 
 def report(found: Found) -> list[str]:

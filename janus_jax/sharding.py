@@ -107,11 +107,15 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices=None) -> j
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
 
 
-def abstract_mesh(data: int, fsdp: int, tensor: int, devices: int) -> jax.sharding.AbstractMesh:
-    """`make_mesh` over devices that need not be there: for tracing only. See `mesh_shape` for -1 and errors."""
-    return jax.sharding.AbstractMesh(
-        mesh_shape(data, fsdp, tensor, devices), AXES, axis_types=(AxisType.Explicit,) * 3
-    )
+@contextlib.contextmanager
+def traced_on(data: int, fsdp: int, tensor: int, devices: int):
+    """Within it, shapes are traced as on `make_mesh` over devices that need not be there, whatever mesh is set. See
+    `mesh_shape` for -1 and errors."""
+    shape = mesh_shape(data, fsdp, tensor, devices)
+    mesh = jax.sharding.AbstractMesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3)
+    none = jax.sharding.AbstractMesh((), ())  # JAX refuses to go from a mesh to one of another size at once
+    with jax.sharding.use_abstract_mesh(none), jax.sharding.use_abstract_mesh(mesh):
+        yield
 
 
 def ensure_mesh():

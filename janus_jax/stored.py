@@ -49,7 +49,7 @@ def states(experiment: Experiment, devices: int) -> tuple[dict[str, ts.TrainStat
     """(stage -> the shapes of its train state, shapes of all weights) on the config's mesh over so many devices,
     which need not be there. Raises ValueError where a layer cannot be split so."""
     m, model = experiment.mesh, experiment.model
-    with jax.sharding.use_abstract_mesh(sh.abstract_mesh(m.data, m.fsdp, m.tensor, devices)):
+    with sh.traced_on(m.data, m.fsdp, m.tensor, devices):
         out = {}
         if experiment.stage0:
             tx = optim.make(experiment.stage0.optim, experiment.stage0.steps)
