@@ -1,4 +1,4 @@
-"""Before the first step: every shipped config passes, every broken one is told with all its faults, nothing is written."""
+"""Before the first step: every shipped config passes, every broken one is told with all its faults; no trace is left."""
 
 import dataclasses
 import json
@@ -19,7 +19,8 @@ from conftest import on_mesh
 from flax import nnx
 from PIL import Image
 
-from janus_jax import checkpoint, checkpointer, experiment, main, optim, preflight, stored
+from janus_jax import checkpoint, checkpointer, checksums, experiment, main, opening, preflight, stored
+from janus_jax.checksums import paths
 from janus_jax.data import catalog
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import SPECIALS
@@ -285,13 +286,15 @@ def begun(files):
     e, _ = experiment.read(TINY, flags)
     preflight.identity.same_run(e, workdir)
     (workdir / "run").write_text("abc")
-    stage = e.stages["only"]
-    with on_mesh():
-        state = tiny.make_state(optim.make(stage.optim, stage.steps), stage.trainable, e.model)
-        saves = checkpointer.Checkpointer(workdir / "checkpoints" / "only", {"run": "abc"})
-        for step in (3, 4):
-            saves.save(step, state)
-        saves.close()
+    state = stored.states(e, 8)[0]["only"]
+    facts = {
+        name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in paths(checkpointer.leaves(state))
+    }
+    for step in (3, 4):
+        directory = workdir / "checkpoints" / "only" / str(step)
+        (directory / "state").mkdir(parents=True)
+        (directory / "state" / "arrays").write_bytes(b"\0" * 100)
+        checksums.write(directory, {"step": step, "run": "abc", "leaves": facts})
     return workdir, flags
 
 
@@ -321,13 +324,10 @@ def test_weights_to_begin_with_need_not_be_there_any_more(begun, monkeypatch, ca
 def test_damaged_checkpoints_are_passed_over_until_none_is_left(copy, capsys):
     workdir, flags = copy
     for step, next_ in ((4, "goes on from step 3 of 8"), (3, None)):
-        file = max(
-            (workdir / "checkpoints" / "only" / str(step)).rglob("d/*"), key=lambda p: p.stat().st_size
-        )
-        os.truncate(file, 5)
+        os.truncate(workdir / "checkpoints" / "only" / str(step) / "state" / "arrays", 5)
         if next_:
             out = rehearsed(capsys, TINY, workdir, flags)
-            assert next_ in out and f"WARNING: {workdir}" in out and "has 5 bytes" in out
+            assert next_ in out and f"WARNING: {workdir}" in out and "has 5 bytes, 100 were written" in out
     told = refusal(checkpointer.CheckpointsDamaged, TINY, workdir, flags)
     assert "every checkpoint is damaged" in told and "step 4: " in told and "step 3: " in told
 
