@@ -114,6 +114,7 @@ def _examine(tree):
     return jax.tree.map(_leaf_sum, tree), jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
+@jax.jit  # traced once for all leaves of a shape
 def _leaf_sum(x):
     bits = x
     if x.dtype == jnp.bool:
