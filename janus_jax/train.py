@@ -25,6 +25,7 @@ from janus_jax.meter import Meter, facts
 from janus_jax.model import attention
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
+from janus_jax.watchdog import WATCH
 
 
 class OutOfMemory(Exception):
@@ -46,17 +47,22 @@ def loop(
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
     guard = Guard(name, config.spikes, log.say)
+    WATCH.at(f"restoring {name}")
     fresh, state = state, checkpointer.restore(state, data, guard)
     step = int(state.step)
     if state is fresh:
         checkpointer.save(step, state, data, guard)  # a spike can come before the first checkpoint
     log.stage(name, config.steps, step)
+    WATCH.stage()
 
     while step < config.steps:
         # One step. The arrays are made while the last step computes.
+        WATCH.draw(step + 1)
         batch = meter.draw(next_batch, step + guard.skipped)
         step += 1
+        WATCH.at("step", step)
         state, metrics = meter.run(step_fn, state, batch, step)
+        WATCH.done(metrics["loss"])
         guard.watch(step, metrics)
         stops = hosts.NOTICE.reached()
         logs = step % config.log_every == 0 or step in (1, config.steps)
@@ -72,6 +78,7 @@ def loop(
             spike = guard.judge()
             meter.rest()  # the devices are done, and what follows is no part of a step's time
         if spike:
+            WATCH.at("restoring after the spike of step", step)
             state = checkpointer.restore(state, data, guard)
             step = int(state.step)
             ahead = guard.roll_back(spike, step)
@@ -92,10 +99,14 @@ def loop(
 
         # Save.
         if saves:
+            WATCH.at("saving step", step)
             checkpointer.save(step, state, data, guard)
             log.curves()
         if stops:
-            raise hosts.Preempted(f"{name}: told to stop (SIGTERM); saved step {step} of {config.steps}")
+            raise hosts.Preempted(
+                f"{name}: {hosts.NOTICE.name()}; saved step {step} of {config.steps}. The same command goes on"
+            )
+    WATCH.at("saving: the last checkpoint is being written")
     return state
 
 
@@ -129,6 +140,8 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter,
     ):
         state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule, meter)
+    hosts.NOTICE.settle()
+    WATCH.at("exporting stage0")
     export(directory / "stage0", state.params)
     for line in pictures.ledger.report():
         log.say(line)
@@ -223,6 +236,8 @@ def run_stage(
         closing(data),
     ):
         state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
+    hosts.NOTICE.settle()
+    WATCH.at(f"exporting {name}")
     back = jax.tree.map(lambda x: sh.put(x, NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)), aside)
     export(directory / name, state.params | back, experiment.model, processor)
     for line in data.ledger.report():
@@ -244,6 +259,7 @@ def train(experiment: Experiment, sources: dict, processor: Processor, workdir, 
         if not done(name):
             shape = f"about {stage.batch_size} examples in {stage.rows.count} rows of {stage.rows.length}"
             ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
+            WATCH.at(f"preparing {name}")
             log.say(
                 f"{name}: {stage.steps} steps, {shape}, ratio {ratio}, training {', '.join(stage.trainable)}"
             )
