@@ -46,7 +46,7 @@ class Peers:
         self.note = {"section": "starting", "count": 0, "since": now}  # watchdog.py replaces it
         self.notes = {i: ({}, now) for i in range(count) if i != index}  # the last of each, and when it came
         self.answered = now  # when the coordinator last did
-        self.beats = self.heard = 0
+        self.beats, self.heard, self.lost = 0, 0, set()
         self.silent, self.closed, self.told = SILENT, threading.Event(), told
         self.ending = threading.Lock()
 
@@ -93,11 +93,10 @@ class Peers:
                 self._follow(word)
 
     def _lost(self, error: str):
-        """The coordinator does not answer. A socket that closed says so at once, twice."""
-        time.sleep(0.2)
-        if self.closed.is_set() or not any(text in error for text in CLOSED):
-            return
-        self.end(AGAIN, f"{self.name(0)}, the coordinator, is gone ({self.last(0)})", tell=False)
+        """The coordinator does not answer. Where its socket has closed, JAX's client is about to abort."""
+        if any(text in error for text in CLOSED) and not self.closed.is_set():
+            self.end(AGAIN, f"{self.name(0)}, the coordinator, is gone ({self.last(0)})", tell=False)
+        time.sleep(1)
 
     # Beats
 
@@ -140,6 +139,7 @@ class Peers:
         for i, (_, came) in list(self.notes.items()):
             age = now - came if self.index == 0 or i else max(now - came, now - self.answered)
             if age > self.silent and (self.index == 0 or i == 0):
+                self.lost.add(i)
                 return f"{self.name(i)} is dead, stopped or out of reach: no word for {age:.0f} s ({self.last(i)})"
         return ""
 
@@ -196,9 +196,10 @@ class Peers:
         if say:
             shout(text, code)
         if tell:
-            shared = code if code in SHARED or stacks else AGAIN
+            shared = code if code in SHARED else AGAIN
             within(LEAVE, lambda: self.tell("end", code=shared, text=text.splitlines()[0], stacks=stacks))
-        self._go(code)
+            self._go(code)
+        leave(code)
 
     def _follow(self, word: dict):
         """Another process has ended."""
@@ -215,7 +216,7 @@ class Peers:
         until = time.monotonic() + LEAVE
         while self.index == 0 and time.monotonic() < until:
             gone = within(1, lambda: self.client.key_value_dir_get("janus/gone/")) or ()
-            if len(gone) >= self.count:
+            if len(gone) + len(self.lost) >= self.count:
                 break
             time.sleep(0.1)
         leave(code)

@@ -29,6 +29,7 @@ def next_batch(self):
 
 
 def get_config():
+    import faulthandler, signal; faulthandler.register(signal.SIGUSR1)
     pipeline.Batches.__next__ = next_batch
     config = two_processes.get_config()
     config.stages.only.steps = 24
