@@ -426,7 +426,7 @@ def test_the_command_converts_and_verifies(tmp_path):
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     done = command(f"--source={tmp_path / 'no'}", f"--target={tmp_path / 'out'}", "--format=janus_jax")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"FileNotFoundError: {tmp_path / 'no'}: no weights directory or file there" in done.stderr
+    assert f"NoWeightsError: {tmp_path / 'no'}: no weights directory or file there" in done.stderr
 
 
 def test_no_room_on_the_disk_is_said_before_writing(ours, tmp_path, monkeypatch):
