@@ -116,11 +116,12 @@ def same_run(experiment, workdir: pathlib.Path):
     """Refuses a work directory in which another config has trained; remembers this one. The mesh, the evaluation,
     what is watched, and what changes a step's memory or the data's workers, but not its result, may differ; the data
     too where data.on_change accepts that."""
-    from janus_jax.experiment import ConfigError, differences
+    from janus_jax.experiment import ConfigError
+    from janus_jax.model.config import differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
     if path.is_file() and (workdir / "checkpoints").is_dir():
-        free = {field: values[field] for field in ("mesh", "evaluation", "wandb", "profile")}
+        free = {field: values[field] for field in ("mesh", "evaluation", "checkpoints", "wandb", "profile")}
         old = json.loads(path.read_text()) | free
         for field in ("remat", "attention"):
             old["model"][field] = values["model"][field]
@@ -208,16 +209,17 @@ def run(config: str, overrides: dict, workdir: str):
 
 def exit_code(error: Exception) -> int:
     """75: start me again; 2: the command, config, hosts that differ, or more than the devices' memory; 3: the data;
-    4: training diverged; 69: not all processes came; 1: anything else."""
+    4: training diverged; 69: not all processes came; 74: the last state could not be saved, or no checkpoint be read; 1: anything else."""
     from janus_jax import hosts
+    from janus_jax.checkpointer import CheckpointError, CheckpointsDamaged, NotSaved
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
 
     codes = {
-        hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2,
+        hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2,
         SourceError: 3, ImageError: 3, RecordError: 3,
-        FloatingPointError: 4,
+        FloatingPointError: 4, NotSaved: 74, CheckpointsDamaged: 74,
     }  # fmt: skip
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
 

@@ -1,8 +1,8 @@
 """The weights in a training checkpoint: WORKDIR/checkpoints/<stage>, or one step of it, without its moments.
 
 Orbax's StandardSave keeps a train state in <step>/state: an array of tensorstore (zarr in an OCDBT key-value store)
-for each leaf, called by its path, `frozen.transformer.blocks.gate.kernel`; its _METADATA lists them. What the arrays do
-not tell, the run's work directory does: config.json, and the tokenizer it trains with.
+for each leaf, called by its path, `frozen.transformer.blocks.gate.kernel`; its _METADATA lists them. manifest.json has
+the sums of files and leaves and the run's config; the run's work directory has the tokenizer it trains with.
 """
 
 import functools
@@ -23,14 +23,15 @@ PARTS = ("trainable", "frozen")
 
 
 class Leaf:
-    """One array of a step, read like a `tensors.Tensor`. key: its path in the state.
+    """One array of a step, read like a `tensors.Tensor`. key: its path in the state. sum: what `checksums.of_array`
+    must give for it.
 
     Its chunks in the files span all layers. So the first layer asked for reads the whole array, which is let go with
     the last one: a conversion holds one leaf, a model that is unrolled while it is read holds all stacked leaves.
     """
 
-    def __init__(self, step: pathlib.Path, key: str, store: tensorstore.TensorStore):
-        self.step, self.key, self.store = step, key, store
+    def __init__(self, step: pathlib.Path, key: str, store: tensorstore.TensorStore, sum: str):
+        self.step, self.key, self.store, self.sum = step, key, store, sum
         self.shape, self.dtype = tuple(store.shape), np.dtype(store.dtype.numpy_dtype)
         self._whole = None
 
@@ -44,11 +45,13 @@ class Leaf:
 
     def _read(self) -> np.ndarray:
         try:
-            return self.store.read().result()
+            x = self.store.read().result()
+            wrong = "" if checksums.of_array(x) == self.sum else "it is not what was saved"
         except ValueError as error:  # what tensorstore raises for any file that is cut or gone
-            raise tb.WeightsError(
-                f"{self.step}: {self.key} cannot be read ({error}); {remedy(self.step)}"
-            ) from None
+            wrong = str(error)
+        if wrong:
+            raise tb.WeightsError(f"{self.step}: {self.key} cannot be read: {wrong}; {remedy(self.step)}")
+        return x
 
 
 def locate(path: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]] | None:
@@ -111,29 +114,34 @@ def workdir(step: pathlib.Path) -> pathlib.Path:
 
 
 def run_config(step: pathlib.Path) -> dict:
-    """The config of the run that saved the step, as `main.same_run` writes it."""
+    """The config of the run that saved the step, as plain values."""
     path = workdir(step) / "config.json"
+    if config := checksums.read(step).get("config"):
+        return config
     if not path.is_file():
         raise tb.NoWeightsError(
-            f"{step}: no {path}, the config of its run, which says the model's sizes; copy it there too"
+            f"{step}: neither its manifest nor {path} has the config of its run, which says the model's sizes; copy "
+            f"the config there"
         )
     return read_json(path)
 
 
 def read(step: pathlib.Path) -> tuple[Weights, model_config.JanusConfig]:
     """The weights of a step by our own names, located and not read, and the sizes of the run's model."""
-    values, path = run_config(step), workdir(step) / "config.json"
+    values, sums = run_config(step), checksums.read(step)["leaves"]
     try:
         config = model_config.from_dict(values["model"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise tb.WeightsError(f"{path}: no config of a run ({type(error).__name__}: {error})") from None
+        raise tb.WeightsError(f"{step}: no config of a run ({type(error).__name__}: {error})") from None
     keys = _keys(step)
     names = {key: key.split(".", 1)[1] for key in keys if key.split(".")[0] in PARTS}
     left_out = {key: "the optimiser's moments and the run's counts" for key in keys if key not in names}
     asked = {key: tensorstore.open(_spec(step, key), open=True, read=True) for key in names}
     try:
-        tensors = {names[key]: Leaf(step, key, found.result()) for key, found in asked.items()}
-    except ValueError as error:
+        tensors = {
+            names[key]: Leaf(step, key, found.result(), sums[key]["sum"]) for key, found in asked.items()
+        }
+    except (ValueError, KeyError) as error:
         raise tb.WeightsError(f"{step}: cannot be opened ({error}); {remedy(step)}") from None
     return Weights(step, tensors, left_out, []), config
 
