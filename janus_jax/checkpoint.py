@@ -15,8 +15,8 @@ from flax import nnx
 
 from janus_jax import hosts
 from janus_jax import sharding as sh
+from janus_jax.convert import sidecars, table, target
 from janus_jax.convert import source as sources
-from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
 from janus_jax.data.processor import Processor
@@ -61,12 +61,13 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
 
 
 def import_weights(
-    path, params: dict, *, partly: bool = False, config=None, say=print
+    path, params: dict, *, partly: bool = False, config=None, tokenizer=None, say=print
 ) -> tuple[dict, list[str]]:
     """`params` with the tensors of a source put in their place, on their shardings, one by one.
 
     path: anything that `convert.source.open_source` knows, pickles excepted. partly: it may hold some children
     only. config: the model's; the sizes that no shape tells (heads, rope_theta, ...) are compared with it.
+    tokenizer: the run's; that of a whole model is compared with it.
     Returns the tree and the children that were read.
     Raises WeightsError naming every tensor that is missing, unknown or of another shape or type, or damaged.
     """
@@ -80,9 +81,20 @@ def import_weights(
         raise _misfit(source, wrong)
     children = require_fit(source, params, partly)
     source.require()
+    if tokenizer is not None and source.config is not None:
+        _require_tokenizer(source, tokenizer, say)
     tree = placed(source, params)
     source.settle()
     return tree, children
+
+
+def _require_tokenizer(source: sources.Source, tokenizer, say):
+    try:
+        theirs = source.processor().tokenizer
+    except FileNotFoundError as error:
+        say(f"{source.path}: its tokenizer is not compared with this run's ({error})")
+        return
+    sidecars.require_same(source.path, theirs, tokenizer)
 
 
 def require_fit(source: sources.Source, params: dict, partly: bool) -> list[str]:

@@ -212,12 +212,14 @@ def exit_code(error: Exception) -> int:
     4: training diverged; 69: not all processes came; 74: the last state could not be saved, or no checkpoint be read; 1: anything else."""
     from janus_jax import hosts
     from janus_jax.checkpointer import CheckpointError, CheckpointsDamaged, NotSaved
+    from janus_jax.convert.table import WeightsError
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
 
     codes = {
         hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2,
+        WeightsError: 2,
         SourceError: 3, ImageError: 3, RecordError: 3,
         FloatingPointError: 4, NotSaved: 74, CheckpointsDamaged: 74,
     }  # fmt: skip

@@ -163,10 +163,17 @@ def _spec(step: pathlib.Path, key: str) -> dict:
 
 
 def read_processor(step: pathlib.Path, config: model_config.JanusConfig) -> Processor:
-    """As `main.make_processor` made it for the run."""
-    values = run_config(step)
+    """As `main.make_processor` made it for the run. Raises WeightsError where its tokenizer is another by now."""
+    values, position = run_config(step), step / "data" / "metadata"
     tower, vq, e = config.understanding_encoder, config.generation_encoder, values["evaluation"]
-    tokenizer = Tokenizer.load(values["tokenizer"] or workdir(step))
+    directory = values["tokenizer"] or workdir(step)
+    tokenizer = Tokenizer.load(directory)
+    saved = read_json(position)["fingerprint"]["tokenizer"] if position.is_file() else tokenizer.fingerprint
+    if tokenizer.fingerprint != saved:
+        raise tb.WeightsError(
+            f"{directory}/tokenizer.json: {tokenizer.fingerprint}, and {step} was trained with {saved}: a wrong "
+            f"tokenizer; put back the one that its run began with"
+        )
     numbers = tower.tokens, vq.tokens, e["cfg_scale"], e["temperature"]
     return Processor(tokenizer, Template(**values["template"]), *numbers)
 
