@@ -7,6 +7,8 @@ one before it is taken. Orbax writes and reads the arrays; names, sums, retries 
 manager deletes step by step in sight, and has no place for the sums before the final name.
 """
 
+import errno
+import logging
 import os
 import pathlib
 import secrets
@@ -28,6 +30,16 @@ LONGEST = (
     600  # seconds between two tries while it trains; the first wait is 10, then each is twice the one before
 )
 TIMEOUT = 600  # seconds in which all processes must have written their part
+
+
+def _said_here(record: logging.LogRecord) -> bool:
+    """Keeps out what Orbax logs of a save that has failed, a page for each array: `check` says it in a line."""
+    text = record.getMessage()
+    return not any(x in text for x in ("async_serialize", "Handler Commit operations", "_SignalingThread"))
+
+
+for _name in ("asyncio", "absl"):
+    logging.getLogger(_name).addFilter(_said_here)
 
 
 class CheckpointError(ValueError):
@@ -59,7 +71,7 @@ class Checkpointer:
             ocp.CompositeCheckpointHandler(), async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT)
         )
         self._thread = self._error = self._again = None
-        self._failures = self._tries = 0
+        self._failures = self._tries = self._bytes = 0  # _bytes: of the last checkpoint's files
         hosts.together(lambda: hosts.first() and self._clean())
 
     def save(self, step: int, state, data=None, guard=None):
@@ -80,6 +92,11 @@ class Checkpointer:
         if guard is not None:
             items["guard"] = ocp.args.JsonSave(guard.get_state())
         self.wait()
+        if self._again is not None:
+            hosts.together(lambda: hosts.first() and self._clean())
+        if short := hosts.gather(self._short(facts) if hosts.first() else None)[0]:
+            # Orbax would find out too, with a page of log for each array.
+            return self._failed(step, OSError(errno.ENOSPC, short))
         self._tries += 1
         saving = self.directory / f"{SAVING}{step}.{self._tries}"
         manifest = {"step": step, **self.run, "leaves": facts}
@@ -100,9 +117,9 @@ class Checkpointer:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        if self._error is not None:
-            self._failed(*self._error)
-        self._error = None
+        error, self._error = self._error, None
+        if error is not None:
+            self._failed(*error)
 
     def due(self) -> bool:
         """Whether to save again now because the last save has failed."""
@@ -111,18 +128,20 @@ class Checkpointer:
 
     def settle(self, save):
         """Until what was saved last is on the disk; where that fails, `save()` is tried again. Raises NotSaved."""
-        for wait in (*WAITS, None):
-            self.wait()
+        self.wait()
+        for wait in WAITS:
             if not any(hosts.gather(self._again is not None)):
                 return
-            if wait is None:
-                raise NotSaved(
-                    f"{self.directory}: the last state could not be saved, {1 + len(WAITS)} times (see the ERROR lines). "
-                    f"The last good checkpoint is {self._last()}. Mend what they name (free some space), and the same "
-                    f"command goes on from there"
-                )
+            self.say(f"this is the last save: the next try is in {wait} s")
             time.sleep(wait)
             save()
+            self.wait()
+        if any(hosts.gather(self._again is not None)):
+            raise NotSaved(
+                f"{self.directory}: the last state could not be saved, {1 + len(WAITS)} times (see the ERROR lines). "
+                f"The last good checkpoint is {self._last()}. Mend what they name (free some space), and the same "
+                f"command goes on from there"
+            )
 
     def latest(self) -> int | None:
         """The latest step whose files are as they were written; the first process looks, for all.
@@ -183,17 +202,7 @@ class Checkpointer:
                 f"run's --workdir, or begin a stage with its weights (stages.<name>.init). Their configs differ in:"
                 f"{listed(changed) if changed else ' nothing'}"
             )
-        wanted = {name: [list(x.shape), str(x.dtype)] for name, x in checksums.paths(like)}
-        there = {name: [x["shape"], x["dtype"]] for name, x in manifest["leaves"].items()}
-        text = lambda x: f"{x[1]} {tuple(x[0])}"
-        problems = [f"missing: {name}, {text(x)}" for name, x in wanted.items() if name not in there]
-        problems += [f"unknown: {name}, {text(x)}" for name, x in there.items() if name not in wanted]
-        problems += [
-            f"{name} is {text(there[name])} in the checkpoint, {text(x)} here"
-            for name, x in wanted.items()
-            if there.get(name, x) != x
-        ]
-        if problems:
+        if problems := checksums.unfit(manifest, like):
             raise CheckpointError(
                 f"{directory} does not fit this config's train state (another model, or other children that learn?); "
                 f"use another --workdir, or the config that it was trained with:{listed(problems)}"
@@ -211,11 +220,10 @@ class Checkpointer:
         except Exception as error:  # whatever it is: training goes on, and it is said
             self._error = (step, error)
         if self._error is not None and hosts.first():
-            for part in self.directory.glob(f"{saving.name}*"):
-                shutil.rmtree(part, ignore_errors=True)
+            self._clean()  # it may be what fills the disk
 
     def _name(self, step: int, saving: pathlib.Path, manifest: dict):
-        checksums.write(saving, manifest)
+        self._bytes = checksums.write(saving, manifest)
         if step in self._steps():
             self._delete(step)
         saving.rename(self.directory / str(step))
@@ -240,11 +248,13 @@ class Checkpointer:
         return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit())
 
     def _clean(self):
-        """Removes what a killed run left half-written or half-deleted."""
+        """Removes what a killed run or a failed save left half-written or half-deleted."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        for path in self.directory.iterdir():
+        for path in [*self.directory.iterdir()]:
             if path.name.startswith((SAVING, DELETING)):
-                shutil.rmtree(path, ignore_errors=True)
+                gone = self.directory / f"{DELETING}{time.time_ns()}"
+                path.rename(gone)  # writers of a save that has failed may still be at work on the old name
+                shutil.rmtree(gone, ignore_errors=True)
 
     def _examine(self) -> int | None:
         damaged = {}
@@ -272,6 +282,10 @@ class Checkpointer:
             f"{listed(lines)}"
         )
 
+    def _short(self, facts: dict) -> str | None:
+        free, need = shutil.disk_usage(self.directory).free, 1.05 * self._bytes or checksums.bytes_of(facts)
+        return f"no space left on the device: {need / 1e9:.3g} GB are needed" if free < need else None
+
     def _last(self) -> str:
         steps = self._steps()
         return f"step {steps[-1]}" if steps else "the beginning"
@@ -279,10 +293,12 @@ class Checkpointer:
     def _failed(self, step: int, error: Exception):
         wait = min(10 * 2**self._failures, LONGEST)
         self._failures, self._again = self._failures + 1, time.monotonic() + wait
+        full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
+        what = "no space left on the device" if full else str(error.args[-1])[:500] or type(error).__name__
+        free = shutil.disk_usage(self.directory).free / 1e9
         text = (
-            f"ERROR: {self.directory}: step {step} is not saved ({type(error).__name__}: {error}; "
-            f"{shutil.disk_usage(self.directory).free / 1e9:.2f} GB free). Training goes on; the last good checkpoint "
-            f"is {self._last()}; the next try is in {wait} s"
+            f"ERROR: {self.directory}: step {step} is not saved ({what}; {free:.3g} GB free). Training goes on and "
+            f"tries again in {wait} s; the last good checkpoint is {self._last()}"
         )
         if hosts.first():
             self.say(text)

@@ -21,8 +21,9 @@ OWN = ', "crc32": '  # the manifest's last field: of all bytes before it
 THREADS, CHUNK = 8, 1 << 24
 
 
-def write(directory: pathlib.Path, facts: dict):
-    """Sums every file under the directory into its manifest.json, beside `facts`; all of it is on the disk after."""
+def write(directory: pathlib.Path, facts: dict) -> int:
+    """Sums every file under the directory into its manifest.json, beside `facts`; all of it is on the disk after.
+    Returns how many bytes there are."""
     files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != NAME)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         sums = dict(zip((p.relative_to(directory).as_posix() for p in files), pool.map(_settled, files)))
@@ -31,6 +32,7 @@ def write(directory: pathlib.Path, facts: dict):
         file.write(f"{text}{OWN}{zlib.crc32(text.encode())}}}\n")
         file.flush()
         os.fsync(file.fileno())
+    return len(text) + sum(size for size, _ in sums.values())
 
 
 def read(directory: pathlib.Path) -> dict:
@@ -112,6 +114,7 @@ def _examine(tree):
     return jax.tree.map(_leaf_sum, tree), jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
+@jax.jit  # traced once for all leaves of a shape
 def _leaf_sum(x):
     bits = x
     if x.dtype == jnp.bool:
@@ -146,6 +149,20 @@ def of_array(x: np.ndarray) -> str:
         index = (begin + np.arange(part.size)).astype(np.uint32)
         total += int((part * _weights(index)).sum(dtype=np.uint32))
     return f"{total % 2**32:08x}"
+
+
+def unfit(manifest: dict, like) -> list[str]:
+    """Where the leaves of a manifest are not those of a tree (of arrays or their shapes), a line each."""
+    wanted = {name: [list(x.shape), str(x.dtype)] for name, x in paths(like)}
+    there = {name: [x["shape"], x["dtype"]] for name, x in manifest["leaves"].items()}
+    text = lambda x: f"{x[1]} {tuple(x[0])}"
+    problems = [f"missing: {name}, {text(x)}" for name, x in wanted.items() if name not in there]
+    problems += [f"unknown: {name}, {text(x)}" for name, x in there.items() if name not in wanted]
+    return problems + [
+        f"{name} is {text(there[name])} in the checkpoint, {text(x)} here"
+        for name, x in wanted.items()
+        if there.get(name, x) != x
+    ]
 
 
 def bytes_of(leaves: dict) -> int:

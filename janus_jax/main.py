@@ -209,7 +209,8 @@ def run(config: str, overrides: dict, workdir: str):
 
 def exit_code(error: Exception) -> int:
     """75: start me again; 2: the command, config, hosts that differ, or more than the devices' memory; 3: the data;
-    4: training diverged; 69: not all processes came; 74: the last state could not be saved, or no checkpoint be read; 1: anything else."""
+    4: training diverged; 69: not all processes came; 74: the last state not saved, or no checkpoint can be read; 1:
+    anything else."""
     from janus_jax import hosts
     from janus_jax.checkpointer import CheckpointError, CheckpointsDamaged, NotSaved
     from janus_jax.convert.table import WeightsError
@@ -218,8 +219,8 @@ def exit_code(error: Exception) -> int:
     from janus_jax.experiment import ConfigError
 
     codes = {
-        hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2,
-        WeightsError: 2,
+        hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT,
+        ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2, WeightsError: 2,
         SourceError: 3, ImageError: 3, RecordError: 3,
         FloatingPointError: 4, NotSaved: 74, CheckpointsDamaged: 74,
     }  # fmt: skip
