@@ -27,6 +27,7 @@ from janus_jax.meter import Meter, facts
 from janus_jax.model import attention
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
+from janus_jax.watchdog import WATCH
 
 
 class OutOfMemory(Exception):
@@ -49,19 +50,26 @@ def loop(
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
     guard = Guard(name, config.spikes, log.say)
+    WATCH.at(f"restoring {name}")
     state = checkpointer.restore(shapes, data, guard)
     if state is shapes:
+        WATCH.at(f"preparing the weights of {name}")
         state = begin()
+        WATCH.at("saving step 0")
         checkpointer.save(0, state, data, guard)  # a spike can come before the first checkpoint
     step = int(state.step)
     log.stage(name, config.steps, step)
+    WATCH.stage()
     save = lambda: checkpointer.save(step, state, data, guard)
 
     while step < config.steps:
         # One step. The arrays are made while the last step computes.
+        WATCH.draw(step + 1)
         batch = meter.draw(next_batch, step + guard.skipped)
         step += 1
+        WATCH.at("step", step)
         state, metrics = meter.run(step_fn, state, batch, step)
+        WATCH.done(metrics["loss"])
         guard.watch(step, metrics)
         stops = hosts.NOTICE.reached()
         logs = step % config.log_every == 0 or step in (1, config.steps)
@@ -80,6 +88,7 @@ def loop(
             spike = guard.judge()
             meter.rest()  # the devices are done, and what follows is no part of a step's time
         if spike:
+            WATCH.at("restoring after the spike of step", step)
             state = checkpointer.restore(state, data, guard)
             step = int(state.step)
             ahead = guard.roll_back(spike, step)
@@ -100,11 +109,15 @@ def loop(
 
         # Save.
         if saves:
+            WATCH.at("saving step", step)
             save()
             log.curves(now=stops or step == config.steps)
         if stops:
             checkpointer.settle(save)
-            raise hosts.Preempted(f"{name}: told to stop (SIGTERM); saved step {step} of {config.steps}")
+            raise hosts.Preempted(
+                f"{name}: {hosts.NOTICE.name()}; saved step {step} of {config.steps}. The same command goes on"
+            )
+    WATCH.at("saving: the last checkpoint is being written")
     checkpointer.settle(save)
     return state
 
@@ -141,6 +154,8 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         state = loop(
             log, "stage0", config, shapes, begin, step_fn, None, next_batch, checkpointer, schedule, meter
         )
+    hosts.NOTICE.settle()
+    WATCH.at("exporting stage0")
     export(directory / "stage0", state.params)
     for line in pictures.ledger.report():
         log.say(line)
@@ -254,6 +269,8 @@ def run_stage(
         state = loop(
             log, name, stage, shapes, begin, step_fn, data, next_batch, checkpointer, schedule, meter
         )
+    hosts.NOTICE.settle()
+    WATCH.at(f"exporting {name}")
     back = jax.tree.map(lambda x: sh.put(x, NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)), aside)
     export(directory / name, state.params | back, experiment.model, processor)
     for line in data.ledger.report():
@@ -275,6 +292,7 @@ def train(experiment: Experiment, sources: dict, processor: Processor, workdir, 
         if not done(name):
             shape = f"about {stage.batch_size} examples in {stage.rows.count} rows of {stage.rows.length}"
             ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
+            WATCH.at(f"preparing {name}")
             log.say(
                 f"{name}: {stage.steps} steps, {shape}, ratio {ratio}, training {', '.join(stage.trainable)}"
             )
