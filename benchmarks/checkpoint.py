@@ -290,7 +290,7 @@ def main(_):
     disturbed = sum(map(machine.disturbs, others))
     about = (
         f"{size / 1e9:.2f} GB on 8 fake devices, steps of {f.step:g} s and a change of it all; medians of {f.repeats} "
-        f"rounds after a first, {disturbed} of all {len(others)} disturbed by other processes (more than a fifth of a core)"
+        f"rounds after a first, {disturbed} of all {len(others)} disturbed by others (a fifth of a core)"
     )
     text = report({side: summary(x) for side, x in rounds.items()}, versions, about)
     print(text)
