@@ -87,7 +87,7 @@ def main():
     if not hooks.get("curves", True):
         from janus_jax.log import Log
 
-        Log.curves = lambda self: None
+        Log.curves = lambda *_, **__: None
     from janus_jax.main import main
 
     main()
