@@ -23,15 +23,15 @@ PARTS = ("trainable", "frozen")
 
 
 class Leaf:
-    """One array of a step, read like a `tensors.Tensor`. key: its path in the state. sum: what `checksums.of_array`
-    must give for it.
+    """One array of a step, read like a `tensors.Tensor`. key: its path in the state. written: the sum with
+    which it was saved (`checksums.of_array`).
 
     Its chunks in the files span all layers. So the first layer asked for reads the whole array, which is let go with
     the last one: a conversion holds one leaf, a model that is unrolled while it is read holds all stacked leaves.
     """
 
-    def __init__(self, step: pathlib.Path, key: str, store: tensorstore.TensorStore, sum: str):
-        self.step, self.key, self.store, self.sum = step, key, store, sum
+    def __init__(self, step: pathlib.Path, key: str, store: tensorstore.TensorStore, written: str):
+        self.step, self.key, self.store, self.written = step, key, store, written
         self.shape, self.dtype = tuple(store.shape), np.dtype(store.dtype.numpy_dtype)
         self._whole = None
 
@@ -46,7 +46,7 @@ class Leaf:
     def _read(self) -> np.ndarray:
         try:
             x = self.store.read().result()
-            wrong = "" if checksums.of_array(x) == self.sum else "it is not what was saved"
+            wrong = "" if checksums.of_array(x) == self.written else "it is not what was saved"
         except ValueError as error:  # what tensorstore raises for any file that is cut or gone
             wrong = str(error)
         if wrong:
@@ -60,16 +60,18 @@ def locate(path: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]] | None:
 
     Raises WeightsError where no files are as they were written, NoWeightsError where a stage has no step yet.
     """
+    path = path.absolute()
+    if not path.is_dir() or (path / OWN_FILE).is_file():
+        return None
     if (path / "state").is_dir():
         if found := problems(path):
             raise tb.WeightsError(f"{path}: damaged checkpoint; {remedy(path)}:{tb.listed(found)}")
         return path, ()
-    if not path.is_dir() or (path / OWN_FILE).is_file():
-        return None
-    if (path / "checkpoints").is_dir():
-        there = sorted(str(p) for p in (*path.glob(f"*/{OWN_FILE}"), *path.glob("checkpoints/*/")))
+    stages = [p for p in sorted(path.glob("checkpoints/*/")) if steps(p)]
+    if stages:
+        there = ", ".join(map(str, (*sorted(p.parent for p in path.glob(f"*/{OWN_FILE}")), *stages)))
         raise tb.NoWeightsError(
-            f"{path}: the work directory of a run; give what one of its stages left: {', '.join(there) or 'none yet'}"
+            f"{path}: the work directory of a run; give what one of its stages left: {there}"
         )
     damaged, notes = {}, []
     for step in steps(path):
@@ -92,7 +94,12 @@ def steps(stage: pathlib.Path) -> list[pathlib.Path]:
 
 def problems(step: pathlib.Path) -> list[str]:
     """What is wrong with a step's files. All are read, once a process as long as they are not written again."""
-    files = (p.stat() for p in step.rglob("*") if p.is_file())
+    try:
+        files = [p.stat() for p in step.rglob("*") if p.is_file()]
+    except FileNotFoundError as error:
+        return [
+            f"{error.filename}: gone while it was looked at; has its run deleted the step (checkpoints.keep)?"
+        ]
     return _problems(step, tuple(sorted((s.st_ino, s.st_size, s.st_mtime_ns) for s in files)))
 
 

@@ -155,7 +155,9 @@ class Source:
                 f"checksum: {where} is not what was written; the file is damaged, copy it again"
             )
         elif bad:
-            self._damage[where] = f"not finite: {where} holds {bad} infinite or undefined numbers; copy or make the file again"
+            self._damage[where] = (
+                f"not finite: {where} holds {bad} infinite or undefined numbers; copy or make the file again"
+            )
 
     def settle(self):
         """Call when all is read. Raises WeightsError naming every tensor found damaged."""
