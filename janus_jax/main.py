@@ -108,13 +108,14 @@ def exit_code(error: Exception) -> int:
     checkpoint can be read; 1: anything else. See docs/faults.md."""
     from janus_jax import hosts, meet
     from janus_jax.checkpointer import CheckpointError, CheckpointsDamaged, NotSaved
+    from janus_jax.convert.table import WeightsError
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
 
     codes = {
         hosts.Preempted: hosts.NOTICE.leaving(), meet.Absent: meet.ABSENT,
-        ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2,
+        ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2, WeightsError: 2,
         SourceError: 3, ImageError: 3, RecordError: 3,
         FloatingPointError: 4, NotSaved: 74, CheckpointsDamaged: 74,
     }  # fmt: skip

@@ -35,7 +35,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "convert.files", "convert.deepseek_llm", "convert.janus_hf", "convert.janus_torch",
         "convert.llamagen_vq", "convert.siglip",
     ],
-    ["model.janus", "data.catalog", "data.forecast", "data.pipeline", "convert.sidecars"],
+    ["model.janus", "data.catalog", "data.forecast", "data.pipeline", "convert.run_checkpoint", "convert.sidecars"],
     ["convert.source", "convert.target", "meter", "train_state", "sample.decode"],
     ["checkpoint", "sample.memory"],
     ["checkpointer", "tokenizer_training.vq", "sample.generate"],

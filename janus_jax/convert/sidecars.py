@@ -7,6 +7,7 @@ import pathlib
 from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 
+from janus_jax.convert import table as tb
 from janus_jax.convert.files import read_json
 from janus_jax.data.processor import SYSTEM, Processor, Template, read_preprocessor
 from janus_jax.data.tokenizer import SPECIALS, Tokenizer
@@ -60,7 +61,7 @@ def require_fitting(source, tokenizer: Tokenizer):
     if not problems and stored and stored != file_hash(source.path / "tokenizer.json"):
         problems.append("tokenizer.json is not the file that was saved with these weights")
     if problems:
-        raise ValueError(
+        raise tb.WeightsError(
             f"{source.path}: wrong tokenizer: {'; '.join(problems)}. Put the tokenizer.json of these weights there"
         )
 
@@ -102,6 +103,32 @@ def _vocabulary_problems(there: pathlib.Path, theirs: dict, named: str, ours: di
         f"{text!r} is {ours[text]} and {theirs[text]}" for text in sorted(moved, key=ours.get)[:3]
     )
     return [f"{len(moved)} of {len(ours)} strings have other ids in {named} and {there}: {first}"]
+
+
+def require_same(path, theirs: Tokenizer, ours: Tokenizer):
+    """Raises WeightsError when weights at `path`, trained with one tokenizer, are to go on with another: each id
+    would mean another word."""
+    a, b = special_ids(theirs), special_ids(ours)
+    problems = [
+        f"{name} ({SPECIALS[name]}) is {b[name]} here, {a[name]} there" for name in a if a[name] != b[name]
+    ]
+    there, here = theirs.backend.get_vocab(), ours.backend.get_vocab()
+    other = sorted(text for text in there.keys() | here.keys() if there.get(text) != here.get(text))
+    if other:
+        problems.append(
+            f"{len(other)} tokens have other ids or none ({', '.join(map(repr, other[:3]))}, ...)"
+        )
+    elif _merges(theirs) != _merges(ours):
+        problems.append("words fall into other tokens (other merges)")
+    if problems:
+        raise tb.WeightsError(
+            f"{path} was trained with another tokenizer than this run's: {'; '.join(problems)}. Give the run theirs "
+            f"(the config's `tokenizer`: the directory of their tokenizer.json)"
+        )
+
+
+def _merges(tokenizer: Tokenizer):
+    return json.loads(tokenizer.backend.to_str())["model"].get("merges")
 
 
 def file_hash(path: pathlib.Path) -> str:
