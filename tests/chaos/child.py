@@ -46,7 +46,7 @@ def pace(seconds: float):
 
 def stop_at(step: int):
     """SIGTERM to itself while the batch of `step` is drawn: the run saves this step and ends."""
-    hook_draw(lambda number: os.kill(os.getpid(), signal.SIGTERM) if number == step - 1 else None)
+    hook_draw(lambda number: os.kill(os.getpid(), signal.SIGTERM) if number >= step - 1 else None)
 
 
 def poison(period: int, length: int):

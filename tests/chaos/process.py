@@ -170,13 +170,17 @@ def phase(training: Training, keep: int = 2) -> str:
         return "finalising" if any(map(summed, new)) else "saving"
     now = entries(training.workdir)
     hidden = [n for n, inode in now.items() if _hidden(n) and training.seen.get(n) != inode]
-    stages = {p.parent for p in visible(training.workdir)}
-    crowded = any(sum(p.parent == stage for p in visible(training.workdir)) > keep for stage in stages)
-    if hidden or (crowded and set(now) != set(training.seen)):
+    if hidden or crowded(training.workdir, keep):
         return "deleting"
     if any(p.is_dir() and ("partial" in p.name or "tmp" in p.name) for p in training.workdir.iterdir()):
         return "exporting"
     return "stepping" if training.stepped() else "starting"
+
+
+def crowded(workdir: pathlib.Path, keep: int = 2) -> bool:
+    """Whether a stage shows more checkpoints than are kept: the oldest is to be deleted now."""
+    steps = visible(workdir)
+    return any(sum(p.parent == path.parent for p in steps) > keep for path in steps)
 
 
 def _hidden(name: str) -> bool:

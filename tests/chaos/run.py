@@ -10,6 +10,8 @@ import pathlib
 import sys
 import tempfile
 
+from absl import logging
+
 sys.path[:0] = [str(pathlib.Path(__file__).parents[1]), str(pathlib.Path(__file__).parents[2])]
 
 from chaos import kills, soak, toy
@@ -54,14 +56,17 @@ def run(args: argparse.Namespace, campaign: Campaign):
 
 def main(argv=None) -> int:
     args = arguments(argv)
+    logging.set_verbosity(logging.ERROR)  # Orbax has something to say about each checkpoint
     directory = args.directory or tempfile.mkdtemp(prefix="chaos-")
     say = lambda line: print(line, flush=True)
     campaign = Campaign(directory, args.seed, args.processes, args.saver, args.steps, say)
     say(f"runs, logs and compiled programs in {directory}")
     try:
         run(args, campaign)
-    finally:  # what is known so far is told, whatever stopped it
-        report = campaign.report(" ".join([args.command, *(f"--{k}={v}" for k, v in vars(args).items() if k != "command")]))
+    finally:  # what is known so far is told, whatever stopped it, and nothing is left running
+        if campaign.latest:
+            campaign.latest.end()
+        report = campaign.report(" ".join(sys.argv[1:] if argv is None else argv))
         if args.report:
             write(report, args.report)
         say(table(report))

@@ -38,8 +38,8 @@ def soak(campaign: Campaign, target: str, minutes: float, every: float, pace: fl
         codes = stop(training)
         wall = time.monotonic() - begin
         step = training.last_step()[1]
-        if any(codes) or TOLD not in training.printed():
-            campaign.finished(training, codes)
+        if TOLD not in training.printed():
+            raise RuntimeError(f"{training.log()}: told to stop, it ended with {codes} and has not saved")
         training.end()
         campaign.facts |= goodput(training, step, pace, wall, campaign)
         reference = campaign.undisturbed(target, f"{target}-undisturbed", stop_at=step, curves=False, **hooks)
