@@ -1,10 +1,4 @@
-"""Several processes as one run: how they find each other, talk, compare themselves, and stop together.
-
-On a TPU pod, under SLURM, Kubernetes and Open MPI, JAX finds the processes itself (jax/_src/clusters); elsewhere
-JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it, or main's flags.
-A lone process coordinates with nobody: no port is opened, and a laptop may sleep for longer than a coordinator
-would wait for its heartbeat.
-"""
+"""Several processes as one run: how they talk, compare themselves, and stop together. meet.py: how they meet."""
 
 import json
 import os
@@ -20,93 +14,21 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-AGAIN = 75  # exit code "start me again" (EX_TEMPFAIL of sysexits.h); the launchers do
-ABSENT = 69  # not all processes came (EX_UNAVAILABLE)
-CONNECT, LEAVE, SEE = (
-    300,
-    60,
-    30,
-)  # seconds to wait: for all to come, for all to go, for a file of another host
+from janus_jax import peers
+
+SEE = 30  # seconds to wait for a file of another host
 
 
 class HostsError(ValueError):
     """The processes of a run cannot find each other, or do not fit together."""
 
 
-class Absent(HostsError):
-    """Not all processes came in time: the same command may find them later."""
+class Others(HostsError, peers.Unwell):
+    """This process is well, another is not."""
 
 
 class Preempted(Exception):
-    """The run was asked to stop, and has saved a checkpoint."""
-
-
-def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeout: int = CONNECT):
-    """Joins the run's processes; to be called before anything else of JAX. What is not given (empty, 0, -1) is
-    taken from VARIABLES, else from the cluster, if there is one; nothing at all is a lone process.
-
-    timeout: seconds to wait for the others. Raises HostsError.
-    """
-    given = dict(zip(VARIABLES, (coordinator, processes or "", "" if process < 0 else process)))
-    given = {name: str(value) or os.environ.get(name, "") for name, value in given.items()}
-    missing = [name for name, value in given.items() if not value]
-    address = given[VARIABLES[0]]
-    count, index = (_whole(name, given[name]) for name in VARIABLES[1:])
-    if count == 1:
-        return
-    if address and not address.rpartition(":")[2].isdigit():
-        raise HostsError(f"{VARIABLES[0]} is {address!r}: must be HOST:PORT, the same on every process")
-    if count is not None and index is not None and not 0 <= index < count:
-        raise HostsError(
-            f"{VARIABLES[2]} is {index}: {VARIABLES[1]} is {count}, so it must be 0 to {count - 1}"
-        )
-    watch = threading.Timer(timeout, _give_up, (given, timeout))
-    watch.daemon = True
-    watch.start()
-    try:
-        jax.distributed.initialize(
-            address or None, count, index,
-            # All said: nothing is left to detect. (Detection would also leave one GPU to a process.)
-            cluster_detection_method=None if missing else "deactivate",
-            initialization_timeout=timeout + LEAVE, shutdown_timeout_seconds=LEAVE,
-        )  # fmt: skip
-    except ValueError as error:  # no cluster that knows what was not given
-        if missing == list(VARIABLES):
-            return
-        if not missing:
-            raise
-        raise HostsError(
-            f"{', '.join(n for n in VARIABLES if n not in missing)} set, {', '.join(missing)} not, and no cluster "
-            f"(TPU, SLURM, Kubernetes, Open MPI) was found that says the rest: set all three or none ({error})"
-        ) from error
-    except (RuntimeError, KeyError, OSError) as error:
-        raise Absent(_alone(given, timeout) + f"\nJAX says: {error}") from error
-    finally:
-        watch.cancel()
-
-
-def _alone(given: dict[str, str], timeout: int) -> str:
-    address, count, index = given.values()
-    return (
-        f"process {index or '?'} of {count or '?'} found not all of the run's processes at "
-        f"{address or 'the address that the cluster gives'} within {timeout} s. Is process 0 running, is the address "
-        f"its own and reachable from here, is the port free there, and were all processes started? "
-        f"{VARIABLES[1]}=1 runs this process alone"
-    )
-
-
-def _give_up(given: dict[str, str], timeout: int):
-    """Ends the process: where others do not come, JAX's own client does so, with a stack of C++ and no words."""
-    print(f"Absent: {_alone(given, timeout)}", file=sys.stderr, flush=True)
-    os._exit(ABSENT)
-
-
-def _whole(name: str, text: str) -> int | None:
-    try:
-        return int(text) if text else None
-    except ValueError:
-        raise HostsError(f"{name} is {text!r}: must be a whole number") from None
+    """The run was told to stop, and has saved a checkpoint. No KeyboardInterrupt: what it says is to be read."""
 
 
 def first() -> bool:
@@ -139,7 +61,7 @@ def total(counts: dict[str, float]) -> dict[str, float]:
 
 
 def together(action):
-    """`action()` on every process; where it raises on one, all raise: its own error there, HostsError elsewhere.
+    """`action()` on every process; where it raises on one, all raise: its own error there, Others elsewhere.
     Without it the others would wait for a process that has gone."""
     error, result = None, None
     try:
@@ -151,7 +73,7 @@ def together(action):
         raise error
     if any(failed):
         told = "\n".join(f"process {i}: {text}" for i, text in enumerate(failed) if text)
-        raise HostsError(f"this process is well, but not all are:\n{told}")
+        raise Others(f"this process is well, but not all are:\n{told}")
     return result
 
 
@@ -198,33 +120,121 @@ def require_shared(directory: pathlib.Path):
 
 
 class Notice:
-    """SIGTERM, the notice before a machine is taken away: the loop asks after each step whether to stop there.
+    """SIGTERM, the notice before a machine is taken away, and SIGINT, Ctrl-C: the loop asks after each step whether
+    to stop there. A second SIGINT ends at once, with 130.
 
-    Several processes agree on the step: JAX's preemption service passes on a notice that reached any of them.
+    Where the loop does not ask (before a stage's first step is done, and when its last checkpoint is written) nothing
+    can be lost that the same command would not find or make again: a signal ends the command at once; in a notebook
+    it does what it did before. Several processes hear of a signal to any of them, and agree on the step.
     """
 
     def __init__(self):
-        self.given, self.asked = False, 0
+        self.code = 0  # exit code after SIGTERM; after SIGINT it is 0
+        self.given, self.at, self.command = 0, 0.0, False  # signal, when, whether main() runs
+        self.asked, self.stops_at, self.answers, self.agreed = 0, None, False, False
+        self._before, self._changed, self._agreeing = {}, threading.Condition(), False
 
-    def listen(self):
-        """From now on SIGTERM does not kill at once. Of several processes, or in a cluster, JAX listens already."""
-        if not jax.distributed.is_initialized():
-            signal.signal(signal.SIGTERM, self._note)
+    def listen(self, command: bool = False, code: int = 0):
+        """From now on the signals do not kill. Does nothing outside the main thread. command: the process may be
+        ended, from a thread that hears signals while the main thread is in C (compiling, waiting for a peer)."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.given, self.stops_at, self.answers, self.agreed = 0, None, False, False
+        self.command, self.code = command, code
+        handler = (lambda *_: None) if command else (lambda number, _: self._note(number))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, handler)
+        if command:
+            ear, mouth = socket.socketpair()
+            mouth.setblocking(False)
+            signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+            threading.Thread(target=self._hear, args=(ear, mouth), daemon=True, name="signals").start()
 
-    def _note(self, *_):
-        self.given = True
+    def close(self):
+        """The signals do again what they did before."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if self._before and self.command:
+            signal.set_wakeup_fd(-1)
+        self._before = {}
 
-    def leave(self):
-        """From now on there is nothing to save: SIGTERM ends the process at once, to be started again."""
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(AGAIN))
+    def _hear(self, ear, _mouth):
+        while numbers := ear.recv(64):
+            for number in numbers:
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._note(number)
+
+    def _note(self, number: int):
+        now, name = time.monotonic(), signal.Signals(number).name
+        if (
+            self.given == number == signal.SIGINT and now - self.at > 0.5
+        ):  # some parents pass on one that came twice
+            self._now(
+                130,
+                "interrupted again: ends without saving; the same command goes on from the last checkpoint",
+            )
+        if self.given:
+            return
+        self.given, self.at = number, now
+        if not self.answers:
+            self._now(
+                self.leaving(), f"told to stop ({name}); nothing has changed since the last checkpoint or weights "
+                f"that were written: the same command goes on from there",
+            )  # fmt: skip
+        print(f"\n{name}: finishes this step and saves; Ctrl-C ends without", file=sys.stderr, flush=True)
+        if peers.PEERS:
+            threading.Thread(target=peers.PEERS.tell, args=("stop",), kwargs={"number": int(number)}).start()
+
+    def _now(self, code: int, text: str):
+        if self.command:
+            peers.end(code, text)
+        number, before = self.given, self._before[self.given]
+        self.given = 0
+        if callable(before):
+            return before(number, None)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def leaving(self) -> int:
+        """The exit code of a run that was told to stop."""
+        return self.code if self.given == signal.SIGTERM else 0
+
+    def told(self, word: dict):
+        """Some process was given a signal: all stop when they have asked as often as the furthest, and once more."""
+        self.given = self.given or word["number"]
+        if not self.answers:
+            self._now(self.leaving(), f"process {word['process']} ({word['host']}) was told to stop")
+        with self._changed:
+            if self.stops_at is not None or self._agreeing:
+                return
+            self._agreeing = True  # who asks now, waits
+            asked = self.asked
+        counts = peers.PEERS.exchange("asked", asked)
+        with self._changed:
+            self._agreeing, self.stops_at = False, counts and max(counts) + 1
+            self._changed.notify_all()
 
     def reached(self) -> bool:
         """Whether to stop here; every process must ask equally often."""
-        # Counts questions and not steps: those begin again with each stage, and go back after a loss spike.
-        self.asked += 1
-        if jax.distributed.is_initialized() and multihost_utils.reached_preemption_sync_point(self.asked):
-            self.given = True
-        return self.given
+        with self._changed:
+            # Counts questions and not steps: those begin again with each stage, and go back after a loss spike.
+            self._changed.wait_for(lambda: not self._agreeing)
+            self.asked, self.answers = self.asked + 1, True
+            if peers.PEERS:
+                self.agreed = self.stops_at is not None and self.asked >= self.stops_at
+            else:
+                self.agreed = bool(self.given)
+        return self.agreed
+
+    def settle(self):
+        """A stage's steps are done and saved: raises Preempted where a signal came too late for the loop."""
+        self.answers = False
+        if self.given:
+            raise Preempted(f"{self.name()}; all steps of the stage are saved")
+
+    def name(self) -> str:
+        """How the run was told to stop."""
+        return f"told to stop ({signal.Signals(self.given).name})"
 
 
 NOTICE = Notice()

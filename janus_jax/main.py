@@ -11,6 +11,7 @@ import os
 import pathlib
 import sys
 import time
+import traceback
 from contextlib import nullcontext
 
 START = time.perf_counter()
@@ -116,11 +117,12 @@ def same_run(experiment, workdir: pathlib.Path):
     """Refuses a work directory in which another config has trained; remembers this one. The mesh, the evaluation,
     what is watched, and what changes a step's memory or the data's workers, but not its result, may differ; the data
     too where data.on_change accepts that."""
-    from janus_jax.experiment import ConfigError, differences
+    from janus_jax.experiment import ConfigError
+    from janus_jax.model.config import differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
     if path.is_file() and (workdir / "checkpoints").is_dir():
-        free = {field: values[field] for field in ("mesh", "evaluation", "wandb", "profile")}
+        free = {field: values[field] for field in ("mesh", "evaluation", "checkpoints", "wandb", "profile")}
         old = json.loads(path.read_text()) | free
         for field in ("remat", "attention"):
             old["model"][field] = values["model"][field]
@@ -173,7 +175,32 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
     log.say(f"\n{text}\n")
 
 
-def run(config: str, overrides: dict, workdir: str):
+def run(config: str, overrides: dict, workdir: str, command: bool = False):
+    """Trains what the config says. command: the process belongs to the run, and may be ended from a thread (see
+    hosts.Notice, watchdog.py). Raises hosts.Preempted where it was told to stop, all else as it comes."""
+    from janus_jax import hosts, peers
+    from janus_jax.watchdog import WATCH
+
+    if not command:
+        hosts.NOTICE.listen()
+    try:
+        peers.start(hosts.NOTICE.told)
+        if command:
+            WATCH.start(workdir)
+        train_and_show(config, overrides, workdir)
+    except Exception as error:
+        if peers.PEERS is not None and not hosts.NOTICE.agreed:
+            peers.PEERS.blame(error)
+            code = report(error)
+            peers.end(code, f"{type(error).__name__}: {error}", say=False)
+        raise
+    finally:
+        peers.stop()
+        WATCH.close()
+        hosts.NOTICE.close()
+
+
+def train_and_show(config: str, overrides: dict, workdir: str):
     import jax
 
     from janus_jax import hosts, plan
@@ -181,6 +208,7 @@ def run(config: str, overrides: dict, workdir: str):
     from janus_jax.experiment import ConfigError
     from janus_jax.log import Log
     from janus_jax.train import OutOfMemory, train
+    from janus_jax.watchdog import WATCH
 
     directory = pathlib.Path(workdir)
     experiment, sources, processor = prepare(config, overrides, directory)
@@ -189,12 +217,11 @@ def run(config: str, overrides: dict, workdir: str):
     device, processes = jax.devices()[0], jax.process_count()
     where = f"{jax.device_count()} x {device.device_kind}" + f" in {processes} processes" * (processes > 1)
     log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
-    hosts.NOTICE.listen()
     try:
         weights = train(experiment, sources, processor, directory, log)
     except OutOfMemory as error:
         raise ConfigError(plan.explain_out_of_memory(experiment, error.stage, error.__cause__)) from error
-    hosts.NOTICE.leave()
+    WATCH.at("evaluating")
     if experiment.evaluation.count and hosts.first():
         # The others take no part: what they hold of the mesh cannot.
         with sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices())) if processes > 1 else nullcontext():
@@ -207,19 +234,32 @@ def run(config: str, overrides: dict, workdir: str):
 
 
 def exit_code(error: Exception) -> int:
-    """75: start me again; 2: the command, config, hosts that differ, or more than the devices' memory; 3: the data;
-    4: training diverged; 69: not all processes came; 1: anything else."""
-    from janus_jax import hosts
+    """0, or --preempted: told to stop, and saved; 2: the command, config, hosts that differ, or more than the devices'
+    memory; 3: the data; 4: training diverged; 69: not all processes came; 74: the last state not saved, or no
+    checkpoint can be read; 1: anything else. See docs/faults.md."""
+    from janus_jax import hosts, meet
+    from janus_jax.checkpointer import CheckpointError, CheckpointsDamaged, NotSaved
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
 
     codes = {
-        hosts.Preempted: hosts.AGAIN, hosts.Absent: hosts.ABSENT, ConfigError: 2, hosts.HostsError: 2,
+        hosts.Preempted: hosts.NOTICE.leaving(), meet.Absent: meet.ABSENT,
+        ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2,
         SourceError: 3, ImageError: 3, RecordError: 3,
-        FloatingPointError: 4,
+        FloatingPointError: 4, NotSaved: 74, CheckpointsDamaged: 74,
     }  # fmt: skip
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+
+
+def report(error: Exception) -> int:
+    """Prints what ends the run; its exit code."""
+    code = exit_code(error)
+    if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
+        traceback.print_exception(error)
+    else:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return code
 
 
 def define_flags(into=None):
@@ -234,6 +274,7 @@ def define_flags(into=None):
     text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
     number("processes", 0, "How many processes; else JAX_NUM_PROCESSES.", lower_bound=0)
     number("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
+    number("preempted", 0, "Exit code after SIGTERM, once saved; launchers that start again give 75.", 0, 255)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -259,19 +300,16 @@ def main(argv: list[str] | None = None):
     define_flags()
 
     def start(_):
-        from janus_jax import hosts, xla_flags
+        from janus_jax import hosts, meet, xla_flags
 
         f = flags.FLAGS
         xla_flags.apply()
+        hosts.NOTICE.listen(command=True, code=f.preempted)
         try:
-            hosts.connect(f.coordinator, f.processes, f.process)
-            run(f.config, overrides, f.workdir)
+            meet.connect(f.coordinator, f.processes, f.process)
+            run(f.config, overrides, f.workdir, command=True)
         except Exception as error:
-            code = exit_code(error)
-            if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
-                raise
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            sys.exit(code)
+            sys.exit(report(error))
 
     app.run(start, argv=rest, flags_parser=parse)
 

@@ -2,7 +2,8 @@
 # N processes of one run on this machine, over loopback: to try a pod's code without a pod.
 #   launch/local.sh [--dry_run] N --config=... --workdir=... [main's flags]
 # On CPU give each process its devices: JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=4 launch/local.sh 2 ...
-# Starts all again when they end with 75 (told to stop; saved), at most RESTARTS times (100).
+# Starts all again when they end with 75 (a process died or hung; one was told to stop, and all have saved), at most
+# RESTARTS times (100). TERM or INT to this script is passed on, and ends it when all have saved; a second one kills.
 set -uo pipefail
 
 dry=${DRY_RUN:-0} words=()
@@ -25,7 +26,7 @@ start() {
     local address i
     address=127.0.0.1:$(free_port) || exit 1
     for ((i = 0; i < count; i++)); do
-        local command=("$python" -m janus_jax.main "$@"
+        local command=("$python" -m janus_jax.main "$@" --preempted=75
             "--coordinator=$address" "--processes=$count" "--process=$i")
         if [ "$dry" = 1 ]; then
             printf '%q ' "${command[@]}" && echo
@@ -36,25 +37,57 @@ start() {
     done
 }
 
-# The exit code of the run: the first process's that is neither 0 nor 75; else 75 if any has it.
+# Waits for all; one that is still there WAIT seconds after another failed (stopped, or stuck in C) is killed.
+# The run's code: of what a restart does not mend (2, 3, 4, 69, 74), else 75 if any has it, else the first failure.
 collect() {
-    local code result=0 pid
-    for pid in "${pids[@]}"; do
-        wait "$pid"
-        code=$?
-        if [ "$code" != 0 ] && { [ "$result" = 0 ] || [ "$result" = 75 ]; }; then result=$code; fi
+    local code result=0 again=0 final=0 pid failed='' left=("${pids[@]}") still
+    while [ "${#left[@]}" -gt 0 ]; do
+        still=()
+        for pid in "${left[@]}"; do
+            if kill -0 "$pid" 2>/dev/null; then
+                still+=("$pid")
+                continue
+            fi
+            wait "$pid"
+            code=$?
+            case $code in
+            0) continue ;;
+            75) again=1 ;;
+            2 | 3 | 4 | 69 | 74) [ "$final" != 0 ] || final=$code ;;
+            *) [ "$result" != 0 ] || result=$code ;;
+            esac
+            failed=${failed:-$SECONDS}
+        done
+        left=(${still[@]+"${still[@]}"})
+        [ "${#left[@]}" = 0 ] && break
+        if [ -n "$failed" ] && ((SECONDS - failed > ${WAIT:-120})); then
+            kill -KILL "${left[@]}" 2>/dev/null
+        fi
+        sleep 0.3
     done
+    [ "$final" = 0 ] || return "$final"
+    [ "$again" = 0 ] || return 75
     return "$result"
 }
 
-trap 'kill -INT "${pids[@]}" 2>/dev/null; exit 130' INT
+stopping=
+pass_on() {
+    if [ -n "$stopping" ]; then
+        kill -KILL "${pids[@]}" 2>/dev/null
+        exit 130
+    fi
+    stopping=1
+    kill -TERM "${pids[@]}" 2>/dev/null
+}
+trap pass_on INT TERM
 for ((left = ${RESTARTS:-100}; left >= 0; left--)); do
     pids=()
     start "$@"
     [ "$dry" = 1 ] && exit 0
     collect
     code=$?
+    if [ -n "$stopping" ] && [ "$code" = 75 ]; then exit 0; fi
     [ "$code" = 75 ] || exit "$code"
-    echo "launch: told to stop and saved; starting again ($left restarts left)"
+    echo "launch: ended with 75; starting again ($left restarts left)"
 done
 exit 75

@@ -12,14 +12,14 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "chips", "collectives", "curves", "guard", "hosts", "optim", "sharding", "xla_flags",
+        "batch", "checksums", "chips", "collectives", "curves", "guard", "optim", "peers", "sharding", "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.duplicates", "data.emoji", "data.resize", "data.shapes", "data.sources", "data.tokenizer", "data.workers",
         "convert.hub", "convert.table", "convert.tensors",
     ],
-    ["model.kernels", "data.images"],
-    ["model.attention"],
+    ["hosts", "watchdog", "model.kernels", "data.images"],
+    ["meet", "model.attention"],
     [
         "aot", "flops", "log", "model.layers",
         "data.fields", "data.formats.files", "data.formats.names", "data.generation", "data.image_ids",
@@ -38,7 +38,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ["model.janus", "data.catalog", "data.forecast", "data.pipeline", "convert.sidecars"],
     ["convert.source", "convert.target", "meter", "train_state", "sample.decode"],
     ["checkpoint", "sample.memory"],
-    ["tokenizer_training.vq", "sample.generate"],
+    ["checkpointer", "tokenizer_training.vq", "sample.generate"],
     ["experiment", "sample.understand", "convert.verify"],
     ["convert.__main__", "data.command", "checks", "eval.samples", "eval.shapes", "feed"],
     ["train"],

@@ -13,7 +13,7 @@ import tiny
 import yaml
 from absl import flags
 
-from janus_jax import hosts, main, xla_flags
+from janus_jax import hosts, main, meet, peers, xla_flags
 from janus_jax import sharding as sh
 from janus_jax.data.shapes import ShapesPictures
 from janus_jax.experiment import ConfigError, split_flags
@@ -22,17 +22,17 @@ ROOT = pathlib.Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"
 
 CONNECT = """
-from janus_jax import hosts
+from janus_jax import hosts, meet
 for given in (
     dict(coordinator="127.0.0.1:1", processes=2, process=2), dict(processes=2), dict(processes=2, process=0,
     coordinator="nowhere"), dict(processes=1, process=0), dict(),
 ):
     try:
-        hosts.connect(**given)
+        meet.connect(**given)
         print("fine")
     except hosts.HostsError as error:
         print(error)
-hosts.connect("127.0.0.1:1", 2, 1, timeout=1)
+meet.connect("127.0.0.1:1", 2, 1, timeout=1)
 """
 
 
@@ -50,7 +50,7 @@ def test_processes_that_cannot_meet_say_what_is_wrong():
     assert "'nowhere': must be HOST:PORT" in address
     assert fine == ["fine", "fine"]
     assert (
-        done.returncode == hosts.ABSENT == 69
+        done.returncode == meet.ABSENT == 69
         and "process 1 of 2 found not all" in done.stderr
         and "127.0.0.1:1" in done.stderr
     )
@@ -94,7 +94,7 @@ def test_a_notice_is_heard_once_listening_and_stays():
 
 @pytest.mark.parametrize(
     "error, code",
-    [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (hosts.Absent("x"), 69),
+    [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (meet.Absent("x"), 69),
      (FloatingPointError("x"), 4), (hosts.Preempted("x"), 75),
      (RuntimeError("x"), 1)],
 )  # fmt: skip
@@ -219,11 +219,11 @@ def test_the_manifests_run_main_and_restart_what_may_be_restarted(kind):
     [container] = pod["containers"]
     codes = stop["onExitCodes"]
     assert codes["containerName"] == container["name"] and codes["operator"] == "In"
-    assert 0 not in codes["values"] and hosts.AGAIN not in codes["values"]
+    assert 0 not in codes["values"] and peers.AGAIN not in codes["values"]
     parsed(container["command"])
     names = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == names
     if kind == "gpu":
         values = {entry["name"]: entry.get("value") for entry in container["env"]}
-        assert set(hosts.VARIABLES) <= set(values)
+        assert set(meet.VARIABLES) <= set(values)
         assert values["JAX_COORDINATOR_ADDRESS"].startswith("mine-workers-0-0.mine:")

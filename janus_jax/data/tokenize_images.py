@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from janus_jax import hosts
+from janus_jax import hosts, meet
 from janus_jax import sharding as sh
 from janus_jax.batch import pixels
 from janus_jax.checkpoint import VQ, flatten, placed
@@ -218,7 +218,7 @@ def run(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every backend that is not there
     try:
-        hosts.connect()
+        meet.connect()
         name, line, experiment = chosen(f, overrides)
         encoder = Encoder(
             f.weights, experiment.model.generation_encoder if experiment else None, f.allow_pickle
@@ -234,7 +234,7 @@ def run(f, overrides: dict[str, str]) -> int:
         )  # fmt: skip
     except hosts.HostsError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return hosts.ABSENT if isinstance(error, hosts.Absent) else 2
+        return meet.ABSENT if isinstance(error, meet.Absent) else 2
     print(f"{f.out}: ids of {len(source) - rotten:,} pictures, {rotten:,} could not be used", flush=True)
     most = experiment.data.max_bad_fraction if experiment else Data.max_bad_fraction
     if len(source) >= JUDGED and rotten > most * len(source):

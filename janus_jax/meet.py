@@ -1,0 +1,95 @@
+"""How the processes of a run find each other.
+
+On a TPU pod, under SLURM, Kubernetes and Open MPI, JAX finds the processes itself (jax/_src/clusters); elsewhere
+JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it, or main's flags.
+A lone process coordinates with nobody: no port is opened, and a laptop may sleep for longer than a coordinator
+would wait for its heartbeat.
+"""
+
+import os
+import sys
+import threading
+
+import jax
+
+from janus_jax import peers
+from janus_jax.hosts import HostsError
+
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+ABSENT = 69  # exit code: not all processes came (EX_UNAVAILABLE of sysexits.h)
+CONNECT, LEAVE = 300, 60  # seconds to wait: for all to come, for all to go
+HEARTBEAT = 100  # seconds, JAX's own: peers.py sees a silent peer before, and names it
+
+
+class Absent(HostsError):
+    """Not all processes came in time: the same command may find them later."""
+
+
+def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeout: int = CONNECT):
+    """Joins the run's processes; to be called before anything else of JAX. What is not given (empty, 0, -1) is
+    taken from VARIABLES, else from the cluster, if there is one; nothing at all is a lone process.
+
+    timeout: seconds to wait for the others. Raises HostsError.
+    """
+    given = dict(zip(VARIABLES, (coordinator, processes or "", "" if process < 0 else process)))
+    given = {name: str(value) or os.environ.get(name, "") for name, value in given.items()}
+    missing = [name for name, value in given.items() if not value]
+    address = given[VARIABLES[0]]
+    count, index = (_whole(name, given[name]) for name in VARIABLES[1:])
+    if count == 1:
+        return
+    if address and not address.rpartition(":")[2].isdigit():
+        raise HostsError(f"{VARIABLES[0]} is {address!r}: must be HOST:PORT, the same on every process")
+    if count is not None and index is not None and not 0 <= index < count:
+        raise HostsError(
+            f"{VARIABLES[2]} is {index}: {VARIABLES[1]} is {count}, so it must be 0 to {count - 1}"
+        )
+    # Signals are agreed on by Notice, which knows SIGINT too.
+    jax.config.update("jax_enable_preemption_service", False)
+    watch = threading.Timer(timeout, _give_up, (given, timeout))
+    watch.daemon = True
+    watch.start()
+    try:
+        jax.distributed.initialize(
+            address or None, count, index,
+            # All said: nothing is left to detect. (Detection would also leave one GPU to a process.)
+            cluster_detection_method=None if missing else "deactivate",
+            initialization_timeout=timeout + LEAVE, shutdown_timeout_seconds=LEAVE,
+            heartbeat_timeout_seconds=HEARTBEAT if peers.least() else 24 * 3600,
+        )  # fmt: skip
+    except ValueError as error:  # no cluster that knows what was not given
+        if missing == list(VARIABLES):
+            return
+        if not missing:
+            raise
+        raise HostsError(
+            f"{', '.join(n for n in VARIABLES if n not in missing)} set, {', '.join(missing)} not, and no cluster "
+            f"(TPU, SLURM, Kubernetes, Open MPI) was found that says the rest: set all three or none ({error})"
+        ) from error
+    except (RuntimeError, KeyError, OSError) as error:
+        raise Absent(_alone(given, timeout) + f"\nJAX says: {error}") from error
+    finally:
+        watch.cancel()
+
+
+def _alone(given: dict[str, str], timeout: int) -> str:
+    address, count, index = given.values()
+    return (
+        f"process {index or '?'} of {count or '?'} found not all of the run's processes at "
+        f"{address or 'the address that the cluster gives'} within {timeout} s. Is process 0 running, is the address "
+        f"its own and reachable from here, is the port free there, and were all processes started? "
+        f"{VARIABLES[1]}=1 runs this process alone"
+    )
+
+
+def _give_up(given: dict[str, str], timeout: int):
+    """Ends the process: where others do not come, JAX's own client does so, with a stack of C++ and no words."""
+    print(f"Absent: {_alone(given, timeout)}", file=sys.stderr, flush=True)
+    os._exit(ABSENT)
+
+
+def _whole(name: str, text: str) -> int | None:
+    try:
+        return int(text) if text else None
+    except ValueError:
+        raise HostsError(f"{name} is {text!r}: must be a whole number") from None

@@ -1,0 +1,134 @@
+"""Ends a run that stands still, and says where: a thread beside the main thread, which says what it does.
+
+A section that takes longer than it may ends the process with exit code 75, one line, and the Python stacks of all
+threads on stderr and in WORKDIR/stacks-<process>.txt. So does a peer of which nothing is heard (see peers.py; no
+stacks). Only under `python -m janus_jax.main`: it does not end a notebook. The environment variable JANUS_WATCHDOG is
+the least that a step may take in seconds (120); 0 switches it off, for a debugger that holds the process.
+
+The clock is CLOCK_MONOTONIC, which rests while the machine sleeps (on Linux and macOS); where this thread itself did
+not run for a while (a process stopped and continued), the section begins anew.
+"""
+
+import collections
+import faulthandler
+import pathlib
+import statistics
+import sys
+import threading
+import time
+
+import jax
+
+from janus_jax import peers
+
+TICK = 1  # seconds
+TIMES = 10  # a step may take so many times the median step, if that is more than JANUS_WATCHDOG
+AHEAD = 2  # steps given to the devices and not yet done: the host is no further ahead
+LIMITS = {  # seconds that a section with this first word may take; one of another word is a step's
+    "preparing": 4 * 3600,  # data sets are indexed, perhaps downloaded
+    "compiling": 1800,  # the first steps, until one's duration is known
+    "restoring": 3600,
+    "saving": 3600,
+    "exporting": 3600,
+    "evaluating": 24 * 3600,  # on the first process; the others wait for it
+}
+LOCKED = 900  # seconds without Python running at all, after which a thread of C ends the process with code 1
+
+
+class Watchdog:
+    """Of one process. least: seconds that a step may always take, 0 for no watching; end: called as peers.end."""
+
+    def __init__(self, least: float | None = None, end=peers.end):
+        self.least, self._end = peers.least() if least is None else least, end
+        self.durations, self._flying = collections.deque(maxlen=64), collections.deque()
+        self.passed, self._closed, self.workdir = 0, threading.Event(), None
+        self.at("preparing")
+
+    def start(self, workdir):
+        self.workdir = pathlib.Path(workdir)
+        self._closed.clear()
+        if self.least:
+            threading.Thread(target=self._watch, daemon=True, name="watchdog").start()
+
+    def close(self):
+        self._closed.set()
+        if self.workdir is not None and self.least:
+            faulthandler.cancel_dump_traceback_later()
+
+    def stage(self):
+        """The steps that follow are compiled anew, and take another time."""
+        self.durations.clear()
+        self._flying.clear()
+
+    def at(self, section: str, step: int | None = None):
+        """The main thread begins this: every process passes the same sections in the same order."""
+        known = section.partition(" ")[0] in LIMITS or self.durations
+        self.section = section if step is None else f"{section} {step}"
+        self.section += "" if known else " (compiling)"
+        self.since = time.monotonic()
+        self.passed += 1
+        if peers.PEERS:
+            peers.PEERS.note = {"section": self.section, "count": self.passed, "since": self.since}
+
+    def draw(self, step: int):
+        """The main thread begins a step."""
+        self._begun = time.monotonic()
+        self.at("drawing the batch of step", step)
+
+    def done(self, loss):
+        """The step whose `loss` this will be was given to the devices. Returns once the step AHEAD before it is done:
+        so the host gets past a step only if the devices do, and what it takes is a step's time."""
+        self._flying.append(loss)
+        if len(self._flying) > AHEAD:
+            jax.block_until_ready(self._flying.popleft())
+            self._waited += 1
+        else:
+            self._waited = 0
+        if self._waited > AHEAD:  # the first was compiled, and nobody waited for those after it
+            self.durations.append(time.monotonic() - self._begun)
+
+    def limit(self) -> float:
+        """Seconds that the section may take."""
+        kind = self.section.partition(" ")[0]
+        if kind in LIMITS:
+            return LIMITS[kind]
+        if not self.durations:
+            return max(self.least, LIMITS["compiling"])
+        return max(self.least, TIMES * statistics.median(self.durations))
+
+    def _watch(self):
+        last = armed = 0
+        while not self._closed.wait(TICK):
+            now = time.monotonic()
+            if last and now - last > 10 * TICK:
+                self.since = now
+                if peers.PEERS:
+                    peers.PEERS.forgive()
+            last = now
+            if now - armed > LOCKED / 30:
+                faulthandler.dump_traceback_later(LOCKED, exit=True)
+                armed = now
+            if peers.PEERS and (missing := peers.PEERS.missing()):
+                self._end(peers.AGAIN, missing)
+            if now - self.since > self.limit():
+                self._late(now - self.since)
+
+    def _late(self, age: float):
+        who = f"; {peers.PEERS.behind()}" if peers.PEERS else ""
+        path = self.workdir / f"stacks-{jax.process_index()}.txt"
+        faulthandler.dump_traceback(sys.stderr)
+        peers.within(5, lambda: _dump(path))  # the file system may be what hangs
+        self._end(
+            peers.AGAIN,
+            f"no progress for {age:.0f} s ({self.limit():.0f} s is the limit) in: {self.section}{who}. The stacks of "
+            f"all threads are above and in {path}",
+            stacks=True,
+        )
+
+
+def _dump(path: pathlib.Path):
+    with open(path, "w") as file:
+        faulthandler.dump_traceback(file)
+
+
+WATCH = Watchdog()
