@@ -20,9 +20,12 @@ TOLD = "told to stop"
 
 
 class Campaign:
-    """One command of the harness. directory: of runs, compiled programs and logs; say: prints a line."""
+    """One command of the harness. directory: of its runs and their logs, beside which
+    the compiled programs lie; say: prints a line."""
 
-    def __init__(self, directory, seed: int = 0, processes: int = 1, saver: str = "", steps: int = 0, say=print):
+    def __init__(
+        self, directory, seed: int = 0, processes: int = 1, saver: str = "", steps: int = 0, say=print
+    ):
         self.directory, self.random, self.seed = pathlib.Path(directory).absolute(), random.Random(seed), seed
         self.processes, self.saver, self.steps, self.say = processes, saver, steps, say
         self.faults, self.rounds, self.unexpected, self.pending = [], [], [], []
@@ -35,7 +38,7 @@ class Campaign:
         for old in (name, f"{name}-log"):
             shutil.rmtree(self.directory / old, ignore_errors=True)
         self.latest = Training(
-            target, self.directory / name, self.directory / "compiled", hooks, self.processes, steps
+            target, self.directory / name, self.directory.parent / "compiled", hooks, self.processes, steps
         )
         return self.latest
 
@@ -47,7 +50,9 @@ class Campaign:
         codes = training.wait(LIMIT + 3600 * bool(name))
         training.end()
         if any(code not in (0, 75 if TOLD in training.printed() else 0) for code in codes):
-            raise RuntimeError(f"{training.log()}: the undisturbed run ended with {codes}:\n{training.printed()[-3000:]}")
+            raise RuntimeError(
+                f"{training.log()}: the undisturbed run ended with {codes}:\n{training.printed()[-3000:]}"
+            )
         training.seconds = time.monotonic() - begin
         return training
 
@@ -89,7 +94,9 @@ class Campaign:
         if not any(codes) and TOLD not in training.printed():
             return True
         last = training.printed().strip().splitlines()[-3:]
-        self.unexpected.append({"run": training.workdir.name, "start": training.starts, "codes": codes, "last": last})
+        self.unexpected.append(
+            {"run": training.workdir.name, "start": training.starts, "codes": codes, "last": last}
+        )
         if self.saver == "naive":  # what a person would do by hand
             self.unexpected[-1]["removed"] = compare.broken(training.workdir, self.saver)
             for path in visible(training.workdir):
@@ -98,7 +105,9 @@ class Campaign:
                     path.rmdir()
         recent = [u for u in self.unexpected if u["run"] == training.workdir.name][-5:]
         if len(recent) == 5 and recent[0]["start"] == training.starts - 4:
-            raise RuntimeError(f"{training.logs}: five starts in a row ended by themselves, the last with {codes}: {last}")
+            raise RuntimeError(
+                f"{training.logs}: five starts in a row ended by themselves, the last with {codes}: {last}"
+            )
         return False
 
     def compared(self, training: Training, reference: Training):
@@ -106,11 +115,14 @@ class Campaign:
         found = compare.differences(training.workdir, reference.workdir, self.saver)
         found += compare.broken(training.workdir, self.saver)
         self.rounds.append({"run": training.workdir.name, "starts": training.starts, "differences": found})
-        self.say(f"{training.workdir.name}: {training.starts} starts, " + ("; ".join(found) or "the same bits"))
+        self.say(
+            f"{training.workdir.name}: {training.starts} starts, " + ("; ".join(found) or "the same bits")
+        )
 
     def totals(self) -> dict:
         count = lambda key: {
-            value: sum(f[key] == value for f in self.faults) for value in sorted({f[key] for f in self.faults})
+            value: sum(f[key] == value for f in self.faults)
+            for value in sorted({f[key] for f in self.faults})
         }
         again = [f["seconds_to_step"] for f in self.faults if "seconds_to_step" in f]
         return {
@@ -148,7 +160,9 @@ def good(report: dict) -> bool:
 
 def table(report: dict) -> str:
     """The totals as text, a line each."""
-    lines = [f"{report['command']}, saver {report['saver']}, seed {report['seed']}, {report['seconds']:.0f} s"]
+    lines = [
+        f"{report['command']}, saver {report['saver']}, seed {report['seed']}, {report['seconds']:.0f} s"
+    ]
     for name, value in report["totals"].items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v}" for k, v in value.items())
@@ -156,7 +170,7 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def write(report: dict, path):
+def write(report: dict | list, path):
     partial = pathlib.Path(f"{path}.partial")
     partial.write_text(json.dumps(report, indent=1))
     os.replace(partial, path)

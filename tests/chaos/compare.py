@@ -45,13 +45,18 @@ def _trace_differences(ours: list[dict], theirs: list[dict]) -> list[str]:
         return []
     pairs = list(zip(ours, theirs))
     first = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
-    lines = [f"trace: {sum(a != b for a, b in pairs)} of {len(theirs)} records differ, the first is record {first}"]
+    lines = [
+        f"trace: {sum(a != b for a, b in pairs)} of {len(theirs)} records differ, the first is record {first}"
+    ]
     if len(ours) != len(theirs):
         lines.append(f"trace: {len(ours)} records, {len(theirs)} in the reference")
     if first < len(pairs):
         a, b = pairs[first]
         keys = sorted(k for k in a.keys() | b.keys() if a.get(k) != b.get(k))
-        lines.append(f"trace: record {first} differs in " + ", ".join(f"{k} ({a.get(k)}, {b.get(k)})" for k in keys[:4]))
+        lines.append(
+            f"trace: record {first} differs in "
+            + ", ".join(f"{k} ({a.get(k)}, {b.get(k)})" for k in keys[:4])
+        )
     return lines
 
 
@@ -59,7 +64,9 @@ def _file_differences(run, reference) -> list[str]:
     names = {p.relative_to(d).as_posix() for d in (run, reference) for p in d.glob("*/model.safetensors")}
     lines = []
     for name in sorted(names):
-        sums = [_digest((d / name).read_bytes()) if (d / name).is_file() else "absent" for d in (run, reference)]
+        sums = [
+            _digest((d / name).read_bytes()) if (d / name).is_file() else "absent" for d in (run, reference)
+        ]
         if sums[0] != sums[1]:
             lines.append(f"weights: {name} differs ({sums[0]}, {sums[1]})")
     return lines
@@ -86,7 +93,9 @@ def _checkpoint_differences(run, reference) -> list[str]:
 
 def contents(path: pathlib.Path) -> dict[str, str]:
     """A digest of each array of the state (weights, moments, counters) and of each other item of a checkpoint."""
-    found = {p.parent.name: _digest(p.read_bytes()) for p in path.glob("*/metadata") if p.parent.name != "state"}
+    found = {
+        p.parent.name: _digest(p.read_bytes()) for p in path.glob("*/metadata") if p.parent.name != "state"
+    }
     with ocp.PyTreeCheckpointer() as reader:
         tree = reader.metadata(path / "state").item_metadata.tree
         wanted = _map(tree, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))

@@ -92,6 +92,7 @@ def line(campaign: Campaign, done: int, count: int) -> str:
     fault = campaign.faults[-1]
     return (
         f"{time.monotonic() - campaign.begun:7.1f} s  {done}/{count}  {fault['run']} start {fault['start']}  "
-        f"{fault['kind']} while {fault['phase']} at step {fault['step'][1]}, ended with {fault.get('codes', 'nothing')}, "
+        f"{fault['kind']} while {fault['phase']} at step {fault['step'][1]}, "
+        f"ended with {fault.get('codes', 'nothing')}, "
         f"{len(fault.get('broken_visible', ()))} broken checkpoints visible"
     )
