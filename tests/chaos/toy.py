@@ -24,7 +24,7 @@ STAGES = {  # the flames and the ratio of Figure 3 and Table 1; what is learned 
 }
 TARGETS = dict.fromkeys(("", "stage0", *STAGES, "all"))
 OPTIM = dataclasses.asdict(optim.Optim(learning_rate=1e-3, eps=1e-3))
-EVERY = {"checkpoint_every": 8, "log_every": 1, "spikes": {"window": 128, "sigma": 0.0}}
+EVERY = {"checkpoint_every": 4, "log_every": 1, "spikes": {"window": 128, "sigma": 0.0}}
 
 
 def stage(name: str, steps: int) -> dict:
