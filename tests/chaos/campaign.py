@@ -6,6 +6,7 @@ import os
 import pathlib
 import platform
 import random
+import shutil
 import signal
 import statistics
 import sys
@@ -19,7 +20,8 @@ TOLD = "told to stop"
 
 
 class Campaign:
-    """One command of the harness. directory: of runs, compiled programs and logs; say: prints a line."""
+    """One command of the harness. directory: of its runs and their logs, beside which
+    the compiled programs lie; say: prints a line."""
 
     def __init__(
         self, directory, seed: int = 0, processes: int = 1, saver: str = "", steps: int = 0, say=print
@@ -27,15 +29,18 @@ class Campaign:
         self.directory, self.random, self.seed = pathlib.Path(directory).absolute(), random.Random(seed), seed
         self.processes, self.saver, self.steps, self.say = processes, saver, steps, say
         self.faults, self.rounds, self.unexpected, self.pending = [], [], [], []
-        self.facts, self.begun = {}, time.monotonic()
+        self.facts, self.latest, self.begun = {}, None, time.monotonic()
 
     def training(self, name: str, target: str, **hooks) -> Training:
         hooks |= {"saver": self.saver} if self.saver and name != f"{target}-undisturbed" else {}
         section = "stage0" if target == "stage0" else f"stages.{target}"
         steps = [f"--config.{section}.steps={self.steps}"] if self.steps and target != "all" else []
-        return Training(
-            target, self.directory / name, self.directory / "compiled", hooks, self.processes, steps
+        for old in (name, f"{name}-log"):
+            shutil.rmtree(self.directory / old, ignore_errors=True)
+        self.latest = Training(
+            target, self.directory / name, self.directory.parent / "compiled", hooks, self.processes, steps
         )
+        return self.latest
 
     def undisturbed(self, target: str, name: str = "", **hooks) -> Training:
         """A run of the target that nothing happens to, kept for all that are compared with it."""
@@ -43,8 +48,8 @@ class Campaign:
         begin = time.monotonic()
         training.start()
         codes = training.wait(LIMIT + 3600 * bool(name))
-        if any(codes):
-            training.end()
+        training.end()
+        if any(code not in (0, 75 if TOLD in training.printed() else 0) for code in codes):
             raise RuntimeError(
                 f"{training.log()}: the undisturbed run ended with {codes}:\n{training.printed()[-3000:]}"
             )
@@ -71,14 +76,16 @@ class Campaign:
 
     def settle(self, training: Training):
         """Once the run steps again: the seconds that the faults before this start took, and the steps they lost."""
-        if not self.pending or training.stepped_at is None:
+        name = training.workdir.name
+        mine = [(f, at) for f, at in self.pending if f["run"] == name and f["start"] < training.starts]
+        if not mine or training.stepped_at is None:
             return
         stage, step = training.stepped()
-        for fault, at in self.pending:
+        for fault, at in mine:
             fault["seconds_to_step"] = round(training.stepped_at - at, 3)
             before, last = fault["step"]
             fault["steps_lost"] = max(last - step + 1, 0) if before == stage else 0
-        self.pending.clear()
+        self.pending = [one for one in self.pending if one not in mine]
 
     def finished(self, training: Training, codes: list) -> bool:
         """Whether a run that ended by itself is done; otherwise its end is entered, and it is to be started again."""
@@ -163,7 +170,7 @@ def table(report: dict) -> str:
     return "\n".join(lines)
 
 
-def write(report: dict, path):
+def write(report: dict | list, path):
     partial = pathlib.Path(f"{path}.partial")
     partial.write_text(json.dumps(report, indent=1))
     os.replace(partial, path)

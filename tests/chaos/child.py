@@ -1,7 +1,7 @@
 """The program that is hurt: janus_jax.main's own main(), after the hooks that the harness asked for.
 
 HOOKS, JSON in the environment: {"pace": seconds that a step lasts at least, "poison": [period, length], "stop_at":
-step, "saver": "naive", "curves": false}. All of them are functions of the data's position, so that a run that was
+step, "saver": "naive"}. All of them are functions of the data's position, so that a run that was
 killed and started again meets what the run that was never killed meets.
 """
 
@@ -46,7 +46,7 @@ def pace(seconds: float):
 
 def stop_at(step: int):
     """SIGTERM to itself while the batch of `step` is drawn: the run saves this step and ends."""
-    hook_draw(lambda number: os.kill(os.getpid(), signal.SIGTERM) if number == step - 1 else None)
+    hook_draw(lambda number: os.kill(os.getpid(), signal.SIGTERM) if number >= step - 1 else None)
 
 
 def poison(period: int, length: int):
@@ -84,10 +84,6 @@ def main():
         from janus_jax import train
 
         train.Checkpointer = naive.Checkpointer
-    if not hooks.get("curves", True):
-        from janus_jax.log import Log
-
-        Log.curves = lambda *_, **__: None
     from janus_jax.main import main
 
     main()

@@ -4,7 +4,7 @@ import signal
 import time
 
 from chaos.campaign import LIMIT, TOLD, Campaign
-from chaos.process import Training, phase, summed, unfinished, visible
+from chaos.process import Training, crowded, phase, summed, unfinished, visible
 
 AIMS = {"anywhere": 4, "saving": 2, "finalising": 2, "deleting": 2}  # weights of the draw
 HOW = {"KILL": 6, "TERM": 2, "STOP+CONT": 1, "STOP+KILL": 1}
@@ -38,8 +38,8 @@ def hunt(campaign: Campaign, training: Training, seconds: float) -> bool:
     """Waits for a moment drawn by the seed; False where the run ends before it comes. seconds: a whole run's."""
     draw = campaign.random
     aim = draw.choices(list(AIMS), AIMS.values())[0]
-    until, saves = time.monotonic() + draw.uniform(0, 0.8 * seconds), draw.choice((1, 1, 2))
-    delay = draw.uniform(0, 0.06 if aim == "saving" else 0.02)
+    until, saves = time.monotonic() + draw.uniform(0, 0.5 * seconds), draw.choice((1, 1, 2))
+    delay = draw.uniform(0, {"saving": 0.3, "finalising": 0.01, "deleting": 0.005}.get(aim, 0))
     known = set(visible(training.workdir))
     while training.poll():
         campaign.settle(training)
@@ -50,10 +50,10 @@ def hunt(campaign: Campaign, training: Training, seconds: float) -> bool:
         now = {
             "anywhere": False,
             "saving": bool(started) or (campaign.saver == "naive" and len(seen) >= saves),
-            "finalising": any(map(summed, started)) or len(seen) >= saves,
-            "deleting": len(seen) >= saves,
+            "finalising": any(map(summed, started)),
+            "deleting": bool(seen) and crowded(training.workdir),
         }[aim]
-        if now and len(seen) >= saves - 1:
+        if now and (aim == "deleting" or len(seen) >= saves - 1):
             time.sleep(delay)
             return training.running()
     campaign.settle(training)
@@ -92,6 +92,7 @@ def line(campaign: Campaign, done: int, count: int) -> str:
     fault = campaign.faults[-1]
     return (
         f"{time.monotonic() - campaign.begun:7.1f} s  {done}/{count}  {fault['run']} start {fault['start']}  "
-        f"{fault['kind']} while {fault['phase']} at step {fault['step'][1]}, ended with {fault.get('codes', 'nothing')}, "
+        f"{fault['kind']} while {fault['phase']} at step {fault['step'][1]}, "
+        f"ended with {fault.get('codes', 'nothing')}, "
         f"{len(fault.get('broken_visible', ()))} broken checkpoints visible"
     )

@@ -1,5 +1,6 @@
 """One run of training as its processes: started, watched, hurt, started again."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -9,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+
+from janus_jax.checkpointer import DELETING, SAVING
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -93,10 +96,8 @@ class Training:
     def end(self):
         """Kills what is left, data workers included."""
         for child in self.children:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             child.wait()
 
     def last_record(self) -> dict | None:
@@ -126,6 +127,10 @@ class Training:
             self.stepped_at = time.monotonic()
         return (found[1], int(found[2])) if found else None
 
+    def steps_printed(self) -> list[int]:
+        """The steps of this start's progress lines."""
+        return [int(step) for _, step in re.findall(STEP, self.printed(), re.M)]
+
     def poll(self) -> bool:
         """Waits a moment; whether any process is still running. Now and then looks for the first step."""
         time.sleep(POLL)
@@ -135,15 +140,12 @@ class Training:
         return self.running()
 
 
-def entries(workdir: pathlib.Path) -> dict[str, tuple]:
-    """Everything in the checkpoint directories of all stages: path from workdir -> (inode, change of the entry)."""
+def entries(workdir: pathlib.Path) -> dict[str, int]:
+    """Everything in the checkpoint directories of all stages: path from workdir -> inode."""
     found = {}
     for path in workdir.glob("checkpoints/*/*"):
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue
-        found[path.relative_to(workdir).as_posix()] = stat.st_ino
+        with contextlib.suppress(FileNotFoundError):
+            found[path.relative_to(workdir).as_posix()] = path.stat().st_ino
     return found
 
 
@@ -152,7 +154,7 @@ def unfinished(workdir: pathlib.Path, before: dict) -> list[pathlib.Path]:
     return [
         workdir / name
         for name, inode in entries(workdir).items()
-        if "tmp" in name and before.get(name) != inode
+        if f"/{SAVING}" in name and before.get(name) != inode
     ]
 
 
@@ -162,7 +164,7 @@ def visible(workdir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def summed(path: pathlib.Path) -> bool:
-    return any((path / name).exists() for name in ("checksums.json", "manifest.json"))
+    return (path / "manifest.json").exists()
 
 
 def phase(training: Training, keep: int = 2) -> str:
@@ -173,16 +175,15 @@ def phase(training: Training, keep: int = 2) -> str:
     if new:
         return "finalising" if any(map(summed, new)) else "saving"
     now = entries(training.workdir)
-    hidden = [n for n, inode in now.items() if _hidden(n) and training.seen.get(n) != inode]
-    stages = {p.parent for p in visible(training.workdir)}
-    crowded = any(sum(p.parent == stage for p in visible(training.workdir)) > keep for stage in stages)
-    if hidden or (crowded and set(now) != set(training.seen)):
+    hidden = [n for n, inode in now.items() if f"/{DELETING}" in n and training.seen.get(n) != inode]
+    if hidden or crowded(training.workdir, keep):
         return "deleting"
-    if any(p.is_dir() and ("partial" in p.name or "tmp" in p.name) for p in training.workdir.iterdir()):
+    if any(training.workdir.glob("*.partial/")):
         return "exporting"
     return "stepping" if training.stepped() else "starting"
 
 
-def _hidden(name: str) -> bool:
-    last = name.rpartition("/")[2]
-    return not last.isdigit() and "tmp" not in last and not last.startswith("damaged-")
+def crowded(workdir: pathlib.Path, keep: int = 2) -> bool:
+    """Whether a stage shows more checkpoints than are kept: the oldest is to be deleted now."""
+    steps = visible(workdir)
+    return any(sum(p.parent == path.parent for p in steps) > keep for path in steps)

@@ -10,14 +10,22 @@ import pathlib
 import sys
 import tempfile
 
-sys.path[:0] = [str(pathlib.Path(__file__).parents[1]), str(pathlib.Path(__file__).parents[2])]
+from absl import logging
 
-from chaos import kills, soak, toy
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+from chaos import damage, disk, kills, soak, toy
 from chaos.campaign import Campaign, good, table, write
 
+POISON = (7, 2)  # NaN in two steps of every seven
 COMMANDS = {
     "kills": "signals at random moments, and inside saves, moves and deletions",
+    "poison": "the same into runs some of whose losses are NaN",
+    "damage": "flipped bits, cut and missing files of checkpoints, between two starts",
+    "disk": "a full disk, for a while and to the end (mounts a tmpfs: takes root)",
     "soak": "one long run, a fault every --every seconds; its goodput",
+    "all": "all of these, one after the other; the report is a list",
 }
 
 
@@ -39,7 +47,8 @@ def arguments(argv=None) -> argparse.Namespace:
     add("--saver", default="", choices=("", "naive"), help="naive: the control, which must fail")
     add("--report", default="", help="where the JSON report goes")
     add("--directory", default="", help="of runs, logs and compiled programs; empty: a new temporary one")
-    add("--kills", type=int, default=100, help="kills: how many a stage")
+    add("--kills", type=int, default=100, help="kills, poison: how many a stage")
+    add("--count", type=int, default=100, help="damage: how many a stage")
     add("--minutes", type=float, default=120, help="soak: how long")
     add("--every", type=float, default=60, help="soak: seconds between two faults")
     add("--pace", type=float, default=0.5, help="soak: seconds that the data takes for a batch, so that a step's "
@@ -48,30 +57,42 @@ def arguments(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def run(args: argparse.Namespace, campaign: Campaign):
-    for target in args.stage.split(","):
-        if args.command == "kills":
-            kills.kills(campaign, target, args.kills)
-        else:
-            soak.soak(campaign, target, args.minutes, args.every, args.pace, args.faults.split(","))
+def run(command: str, args: argparse.Namespace, directory: str) -> dict:
+    """One command for all stages asked for; its report."""
+    say = lambda line: print(line, flush=True)
+    campaign = Campaign(
+        pathlib.Path(directory, command), args.seed, args.processes, args.saver, args.steps, say
+    )
+    try:
+        for target in args.stage.split(","):
+            if command == "damage":
+                damage.damage(campaign, target, args.count)
+            elif command == "disk":
+                disk.disk(campaign, target)
+            elif command == "soak":
+                soak.soak(campaign, target, args.minutes, args.every, args.pace, args.faults.split(","))
+            else:
+                kills.kills(campaign, target, args.kills, POISON if command == "poison" else None)
+    finally:  # what is known so far is told, whatever stopped it, and nothing is left running
+        if campaign.latest:
+            campaign.latest.end()
+        report = campaign.report(f"{command} --stage={args.stage}")
+        if args.report:
+            write(report, args.report if args.command != "all" else f"{args.report}.{command}")
+        say(table(report))
+    return report
 
 
 def main(argv=None) -> int:
     args = arguments(argv)
+    logging.set_verbosity(logging.ERROR)  # Orbax has something to say about each checkpoint
     directory = args.directory or tempfile.mkdtemp(prefix="chaos-")
-    say = lambda line: print(line, flush=True)
-    campaign = Campaign(directory, args.seed, args.processes, args.saver, args.steps, say)
-    say(f"runs, logs and compiled programs in {directory}")
-    try:
-        run(args, campaign)
-    finally:  # what is known so far is told, whatever stopped it
-        report = campaign.report(
-            " ".join([args.command, *(f"--{k}={v}" for k, v in vars(args).items() if k != "command")])
-        )
-        if args.report:
-            write(report, args.report)
-        say(table(report))
-    return 0 if good(report) else 1
+    print(f"runs, logs and compiled programs in {directory}", flush=True)
+    commands = [c for c in COMMANDS if c != "all"] if args.command == "all" else [args.command]
+    reports = [run(command, args, directory) for command in commands]
+    if args.report and args.command == "all":
+        write(reports, args.report)
+    return 0 if all(map(good, reports)) else 1
 
 
 if __name__ == "__main__":

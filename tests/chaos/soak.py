@@ -1,19 +1,19 @@
 """One long run with a fault every so often, started again by the harness, and what share of its time counted."""
 
+import itertools
 import json
-import shutil
 import signal
 import statistics
-import subprocess
 import time
 
-from chaos.campaign import LIMIT, TOLD, Campaign, stop
+from chaos import damage as damages
+from chaos.campaign import TOLD, Campaign, stop
+from chaos.disk import Disk
 from chaos.kills import LEAVE
-from chaos.process import Training, phase, visible
+from chaos.process import Training, phase
 
 FAULTS = ("kill", "term", "stop", "damage", "poison", "disk")
 POISON = (150, 2)  # NaN in two steps of every 150, from the 150th on
-DISK = 256  # MB of the small disk
 SECONDS = (5, 15)  # that a process stands still, or the disk is full
 
 
@@ -22,8 +22,8 @@ def soak(campaign: Campaign, target: str, minutes: float, every: float, pace: fl
     the data all the time."""
     hooks = {"poison": POISON} if "poison" in kinds else {}
     campaign.steps = 10_000_000  # it ends when it is told to
-    campaign.undisturbed(target, f"{target}-warm", stop_at=10, curves=False, **hooks)  # compiles
-    training = campaign.training(f"{target}-soak", target, pace=pace, curves=False, **hooks)
+    campaign.undisturbed(target, f"{target}-warm", stop_at=10, **hooks)  # compiles
+    training = campaign.training(f"{target}-soak", target, pace=pace, **hooks)
     small = Disk(training.workdir / "checkpoints") if "disk" in kinds else None
     drawn = [kind for kind in kinds if kind != "poison"]
     begin = time.monotonic()
@@ -38,11 +38,11 @@ def soak(campaign: Campaign, target: str, minutes: float, every: float, pace: fl
         codes = stop(training)
         wall = time.monotonic() - begin
         step = training.last_step()[1]
-        if any(codes) or TOLD not in training.printed():
-            campaign.finished(training, codes)
+        if TOLD not in training.printed():
+            raise RuntimeError(f"{training.log()}: told to stop, it ended with {codes} and has not saved")
         training.end()
         campaign.facts |= goodput(training, step, pace, wall, campaign)
-        reference = campaign.undisturbed(target, f"{target}-undisturbed", stop_at=step, curves=False, **hooks)
+        reference = campaign.undisturbed(target, f"{target}-undisturbed", stop_at=step, **hooks)
         campaign.compared(training, reference)
     finally:
         training.end()
@@ -53,8 +53,9 @@ def soak(campaign: Campaign, target: str, minutes: float, every: float, pace: fl
 def goodput(training: Training, step: int, pace: float, wall: float, campaign: Campaign) -> dict:
     """Steps that count x the median seconds of a step / seconds in all. The median is over the steps that followed
     their predecessor in the final trace."""
-    times = [json.loads(line)["time"] for line in open(training.workdir / "metrics.jsonl")]
-    seconds = statistics.median(b - a for a, b in zip(times, times[1:]))
+    lines = (training.workdir / "metrics.jsonl").read_text().splitlines()
+    times = [json.loads(line)["time"] for line in lines]
+    seconds = statistics.median(b - a for a, b in itertools.pairwise(times))
     left_out = training.last_record().get("left_out", 0)
     return {
         "pace_seconds": pace, "step_seconds_median": round(seconds, 4), "steps": step, "steps_poisoned": left_out,
@@ -106,26 +107,15 @@ def freeze(campaign: Campaign, training: Training, _):
 
 def damage(campaign: Campaign, training: Training, _):
     """A flipped bit, a cut or a missing file in the latest checkpoint while nobody runs."""
-    from chaos.damage import hurt, hurtable
-
     fault = kill(campaign, training, None, "damage")
-    steps = sorted(visible(training.workdir), key=lambda path: int(path.name))
-    if len(steps) > 1:  # with one alone there is nothing to go back to
-        path = campaign.random.choice(hurtable(steps[-1]))
-        how = campaign.random.choice(("flip", "cut", "remove"))
-        hurt(path, how, campaign.random)
-        fault |= {"file": path.relative_to(training.workdir).as_posix(), "how": how}
-    training.start()
-    watch = time.monotonic() + LIMIT
-    while training.poll() and training.stepped_at is None and time.monotonic() < watch:
-        time.sleep(0.02)
-    campaign.settle(training)
-    if "file" in fault:
-        fault["noticed"] = path.name in training.printed() and "DAMAGED" in training.printed()
-        shutil.rmtree(steps[-1].with_name(f"damaged-{steps[-1].name}"), ignore_errors=True)
+    path, how = damages.pick(campaign, training.workdir)
+    if path is None:  # with one checkpoint alone there is nothing to go back to
+        return training.start()
+    damages.hurt(path, how, campaign.random)
+    damages.restart(campaign, training, fault, path, how)
 
 
-def full(campaign: Campaign, training: Training, small: "Disk"):
+def full(campaign: Campaign, training: Training, small: Disk):
     """No byte left for checkpoints, for some seconds."""
     seconds = campaign.random.uniform(*SECONDS)
     fault = campaign.fault(training, "disk", phase(training), full_seconds=round(seconds, 1))
@@ -138,32 +128,6 @@ def full(campaign: Campaign, training: Training, small: "Disk"):
 
 
 HURT = {"kill": kill, "term": term, "stop": freeze, "damage": damage, "disk": full}
-
-
-class Disk:
-    """A small file system in memory, mounted on a directory (which takes root); `fill` leaves no byte of it free."""
-
-    def __init__(self, directory, megabytes: int = DISK):
-        directory.mkdir(parents=True, exist_ok=True)
-        self.directory, self.ballast = directory, directory / "ballast"
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(directory)], check=True
-        )
-
-    def fill(self):
-        with open(self.ballast, "ab", buffering=0) as file:
-            for chunk in (1 << 20, 1 << 12):
-                try:
-                    while file.write(bytes(chunk)):
-                        pass
-                except OSError:
-                    continue
-
-    def free(self):
-        self.ballast.unlink(missing_ok=True)
-
-    def close(self):
-        subprocess.run(["umount", "-l", str(self.directory)], check=True)
 
 
 def line(campaign: Campaign, begin: float) -> str:

@@ -1,0 +1,57 @@
+"""A short turn of the harness: a few kills, damages and poison, and the control that it must see through. The long
+ones are commands (run.py)."""
+
+import numpy as np
+import pytest
+from chaos import compare, damage, kills, naive
+from chaos.campaign import Campaign, good
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    """Makes campaigns that share one cache of compiled programs; ends what a failed one left running."""
+    made = []
+
+    def make(name: str, **how) -> Campaign:
+        made.append(Campaign(tmp_path_factory.getbasetemp() / "chaos" / name, steps=24, **how))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.latest:
+            one.latest.end()
+
+
+def test_a_run_that_is_killed_and_poisoned_ends_with_the_same_bits(campaign):
+    one = campaign("kills", seed=3)
+    kills.kills(one, "stage2", 3, poison=(7, 2))
+    report = one.report("kills")
+    assert good(report), report
+    assert report["totals"]["faults"] == 3 and report["totals"]["runs_compared"] >= 1
+    assert compare.trace(one.latest.workdir)[-1]["left_out"] == 6
+
+
+def test_damage_is_named_put_aside_and_survived(campaign):
+    one = campaign("damage", seed=1)
+    damage.damage(one, "stage2", 2)
+    report = one.report("damage")
+    assert good(report), report
+    assert [fault["how"] for fault in one.faults if "how" in fault] == ["flip", "cut"]
+
+
+def test_the_control_is_seen_through(campaign):
+    one = campaign("control", seed=0, saver="naive")
+    kills.kills(one, "stage2", 1)
+    report = one.report("kills")
+    assert not good(report) and report["totals"]["runs_with_other_bits"], report
+
+
+def test_a_torn_file_of_the_control_is_broken(tmp_path):
+    checkpoint = tmp_path / "checkpoints" / "only" / "8"
+    checkpoint.mkdir(parents=True)
+    np.savez(checkpoint / naive.FILE, **{"0": np.arange(1000)})
+    assert compare.broken(tmp_path, "naive") == []
+    content = (checkpoint / naive.FILE).read_bytes()
+    (checkpoint / naive.FILE).write_bytes(content[: len(content) // 2])
+    (line,) = compare.broken(tmp_path, "naive")
+    assert line.startswith("checkpoints/only/8: state.npz")
