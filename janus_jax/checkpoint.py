@@ -1,144 +1,30 @@
-"""Orbax checkpoints while a stage trains; a directory of plain weights when it is done.
+"""A directory of plain weights, when a stage is done.
 
-Checkpoint: state (step, weights, moments), the position in the data, what the guard has seen, and the files'
-checksums, under DIR/<step>; one that is damaged is moved to DIR/damaged-<step>, and the one before it is taken.
 Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
 config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it, and every
 other layout that `convert.source` knows, tensor by tensor.
 """
 
 import dataclasses
-import pathlib
-import shutil
 
 import jax
 import ml_dtypes
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 
-from janus_jax import checksums, hosts
+from janus_jax import hosts
 from janus_jax import sharding as sh
 from janus_jax.convert import source as sources
 from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
 from janus_jax.data.processor import Processor
-from janus_jax.guard import not_finite
 from janus_jax.model import config as model_config
 from janus_jax.model.janus import Janus, abstract, serving
 
 FILE = OWN_FILE
 VQ, STACKED = "generation_encoder.", ("transformer", "understanding_encoder")
 CAST = ("kernel", "table", "positions")  # leaves whose every use casts them to the compute dtype first
-
-
-class Manager(ocp.CheckpointManager):
-    """Orbax's, but it never asks JAX for a preemption: its step ids would be taken for hosts.Notice's counts."""
-
-    def reached_preemption(self, step: int) -> bool:
-        return False
-
-
-class Checkpointer:
-    """Saves and restores one stage. `data` is a pipeline.Batches, or None when the data is a function of the step;
-    `guard` has get_state and set_state like it, in values that JSON holds."""
-
-    def __init__(self, directory, keep: int = 2, say=print):
-        self.directory, self.say, self.saving = pathlib.Path(directory).absolute(), say, None
-        # Called when all files are there, before the move that makes the checkpoint: none is without its sums.
-        callback = ocp.AsyncOptions(post_finalization_callback=self._sum)
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, async_options=callback)
-        self.manager = Manager(self.directory, options=options)
-
-    def save(self, step: int, state, data=None, guard=None):
-        """Returns once the state is copied; the files are written and summed in the background.
-
-        Raises FloatingPointError for a state that is not finite, and saves nothing.
-        """
-        if bad := not_finite(leaves(state)):
-            raise FloatingPointError(
-                f"{self.directory}, step {step}: {len(bad)} arrays hold a NaN or an infinity ({', '.join(bad[:3])}), "
-                f"so this state is not saved; the checkpoints before it are kept. A larger optim.eps or a lower "
-                f"optim.learning_rate keeps updates finite."
-            )
-        items = {"state": ocp.args.StandardSave(leaves(state))}
-        if data is not None:
-            items["data"] = ocp.args.JsonSave(data.get_state(hosts.gather))
-        if guard is not None:
-            items["guard"] = ocp.args.JsonSave(guard.get_state())
-        self.manager.wait_until_finished()  # `saving` is still the step before, which may not be summed yet
-        self.saving = step
-        self.manager.save(step, args=ocp.args.Composite(**items))
-
-    def restore(self, state, data=None, guard=None):
-        """The state of the latest sound checkpoint, with `data` and `guard` moved to it; `state` itself if there
-        is no checkpoint at all.
-
-        The given state is donated: its arrays make room for those that are read.
-        Raises FileNotFoundError where every checkpoint is damaged.
-        """
-        self.manager.wait_until_finished()
-        step = self._sound_step()
-        if step is None:
-            return state
-        target = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), leaves(state)
-        )
-        jax.tree.map(lambda x: x.delete(), leaves(state))
-        items = {"state": ocp.args.StandardRestore(target)}
-        items |= {
-            name: ocp.args.JsonRestore() for name, x in (("data", data), ("guard", guard)) if x is not None
-        }
-        restored = self.manager.restore(step, args=ocp.args.Composite(**items))
-        if guard is not None:
-            guard.set_state(restored["guard"])
-        for line in data.set_state(restored["data"]) if data is not None else ():
-            self.say(f"data, step {step}: {line}")
-        return state.replace(**restored["state"])
-
-    def close(self):
-        self.manager.wait_until_finished()
-        self.manager.close()
-
-    def _sum(self):
-        for unfinished in self.directory.glob(f"{self.saving}.orbax-checkpoint-tmp*"):
-            checksums.write(unfinished)
-
-    def _sound_step(self) -> int | None:
-        """The latest step whose files are as they were written; the first process looks, for all."""
-        step = hosts.gather(hosts.together(lambda: self._examine() if hosts.first() else None))[0]
-        self.manager.reload()
-        return step
-
-    def _examine(self) -> int | None:
-        """Moves the damaged ones later than the latest sound step out of the way, so that they can be saved again."""
-        damaged = {}
-        for step in sorted(self.manager.all_steps(), reverse=True):
-            damaged[step] = checksums.problems(self.directory / str(step))
-            if not damaged[step]:
-                break
-        lines = [f"step {step}: {problem}" for step, found in damaged.items() for problem in found]
-        if damaged and all(damaged.values()):
-            raise FileNotFoundError(
-                f"{self.directory}: every checkpoint is damaged; put back good files, or remove the directory to "
-                f"begin the stage anew:{table.listed(lines)}"
-            )
-        for step in (step for step, found in damaged.items() if found):
-            aside = self.directory / f"damaged-{step}"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.directory / str(step)).rename(aside)
-        if lines:
-            self.say(
-                f"DAMAGED CHECKPOINT in {self.directory}, moved aside as damaged-<step>; going on from step "
-                f"{min(damaged)}:{table.listed(lines)}"
-            )
-        return min(damaged, default=None)
-
-
-def leaves(state) -> dict:
-    """What a checkpoint holds of a train state."""
-    return {name: getattr(state, name) for name in ("step", "left_out", "trainable", "frozen", "opt_state")}
 
 
 def flatten(params: dict) -> dict:

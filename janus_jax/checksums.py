@@ -1,39 +1,68 @@
-"""Whether the files of a directory are still as they were written: their sizes and CRC-32, kept beside them.
+"""Whether a checkpoint is still what was written: sums of its files, and of the arrays in them.
 
-The sums are of the files and not of the arrays: they hold on every mesh, take no copy from a device, and cover
-the position in the data too.
+manifest.json, written last, holds both. A file's sum is its size and CRC-32: it is checked before anything is read.
+A leaf's sum is taken on the devices that hold it, before the save and after the restore, so it also covers what
+lies between the devices and the disk; it is a sum modulo 2^32 over all elements, hence the same on every mesh.
 """
 
 import concurrent.futures
 import json
+import math
+import os
 import pathlib
 import zlib
 
-NAME = "checksums.json"
-LATER = ("_CHECKPOINT_METADATA", "commit_success.txt")  # Orbax writes them once the sums are taken
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+NAME = "manifest.json"
+OWN = ', "crc32": '  # the manifest's last field: of all bytes before it
 THREADS, CHUNK = 8, 1 << 24
 
 
-def write(directory: pathlib.Path):
-    """Sums every file under the directory into its checksums.json."""
-    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name not in (NAME, *LATER))
+def write(directory: pathlib.Path, facts: dict) -> int:
+    """Sums every file under the directory into its manifest.json, beside `facts`; all of it is on the disk after.
+    Returns how many bytes there are."""
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != NAME)
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        sums = dict(zip((p.relative_to(directory).as_posix() for p in files), pool.map(_sum, files)))
-    (directory / NAME).write_text(json.dumps(sums, indent=1))
+        sums = dict(zip((p.relative_to(directory).as_posix() for p in files), pool.map(_settled, files)))
+    text = json.dumps(facts | {"files": sums})[:-1]
+    with open(directory / NAME, "w", encoding="utf-8") as file:
+        file.write(f"{text}{OWN}{zlib.crc32(text.encode())}}}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return len(text) + sum(size for size, _ in sums.values())
+
+
+def read(directory: pathlib.Path) -> dict:
+    """The facts and "files" of manifest.json. Raises OSError, or ValueError where its bytes have changed."""
+    content = (directory / NAME).read_bytes()
+    text, own, end = content.rpartition(OWN.encode())
+    if not own or end != f"{zlib.crc32(text)}}}\n".encode():
+        raise ValueError("its bytes have changed: its own CRC-32 does not fit")
+    return json.loads(content)
 
 
 def problems(directory: pathlib.Path) -> list[str]:
     """What is wrong with the directory, a line for each file that is missing, cut, changed or unreadable."""
     try:
-        sums = json.loads((directory / NAME).read_bytes())
-        wanted = {directory / name: (size, crc) for name, (size, crc) in sums.items()}
+        wanted = {directory / name: (size, crc) for name, (size, crc) in read(directory)["files"].items()}
     except OSError as error:
         return [f"{NAME}: {error.strerror}; it is written last, so the rest may be incomplete"]
-    except (ValueError, TypeError, AttributeError) as error:
-        return [f"{NAME}: cannot be read ({error})"]
+    except (ValueError, KeyError) as error:
+        return [f"{NAME}: {error}"]
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
         found = list(pool.map(lambda path: _compare(path, *wanted[path]), wanted))
     return [f"{path.relative_to(directory)}: {what}" for path, what in zip(wanted, found) if what]
+
+
+def _settled(path: pathlib.Path) -> tuple[int, int]:
+    """`_sum` of a file that is on the disk, and not only on its way there."""
+    found = _sum(path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return found
 
 
 def _sum(path: pathlib.Path) -> tuple[int, int]:
@@ -53,3 +82,88 @@ def _compare(path: pathlib.Path, size: int, crc: int) -> str:
     if got[0] != size:
         return f"has {got[0]} bytes, {size} were written"
     return "" if got[1] == crc else f"its bytes have changed (CRC-32 {got[1]:08x}, {crc:08x} was written)"
+
+
+def of_leaves(tree) -> dict[str, dict]:
+    """{path: {"shape", "dtype", "sum", "finite"}} of a tree of arrays; sum as eight hex digits. Waits for the devices.
+
+    Each element's bits times an odd number that depends on its place, summed modulo 2^32: one changed element always
+    shows, and so do, but for one in 2^32, several, and elements that changed places.
+    """
+    sums, finite = jax.device_get(_examine(tree))
+    return {
+        name: {
+            "shape": list(x.shape),
+            "dtype": str(x.dtype),
+            "sum": f"{int(total):08x}",
+            "finite": bool(good),
+        }
+        for (name, x), total, good in zip(paths(tree), jax.tree.leaves(sums), jax.tree.leaves(finite))
+    }
+
+
+def paths(tree) -> list[tuple[str, object]]:
+    """(path joined by dots, leaf) of every leaf."""
+    return [
+        (jax.tree_util.keystr(p, simple=True, separator="."), x) for p, x in jax.tree.leaves_with_path(tree)
+    ]
+
+
+@jax.jit
+def _examine(tree):
+    return jax.tree.map(_leaf_sum, tree), jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
+
+
+def _leaf_sum(x):
+    bits = x
+    if x.dtype == jnp.bool:
+        bits = x.astype(jnp.uint32)
+    else:
+        bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}"))
+    if x.dtype.itemsize == 8:
+        bits = bits ^ (bits >> 32)
+    index, stride = jnp.uint32(0), 1
+    for axis in reversed(range(x.ndim)):
+        place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis, out_sharding=jax.typeof(x).sharding)
+        index, stride = index + place * jnp.uint32(stride % 2**32), stride * x.shape[axis]
+    return (bits.astype(jnp.uint32) * _weights(index)).sum(dtype=jnp.uint32)
+
+
+def _weights(index):
+    """An odd number for each place, uint32 of the same shape (jax or numpy): the finaliser of MurmurHash3, made odd."""
+    h = (index ^ (index >> 16)) * np.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
+    return (h ^ (h >> 16)) | np.uint32(1)
+
+
+def of_array(x: np.ndarray) -> str:
+    """The sum of one array on the host, as `of_leaves` gives it."""
+    flat = np.ascontiguousarray(x).reshape(-1)
+    if flat.dtype == np.bool_:
+        flat = flat.astype(np.uint8)
+    bits, total = flat.view(np.dtype(f"uint{8 * flat.dtype.itemsize}")), 0
+    for begin in range(0, bits.size, CHUNK):
+        part = bits[begin : begin + CHUNK]
+        part = (part ^ (part >> 32) if part.itemsize == 8 else part).astype(np.uint32)
+        index = (begin + np.arange(part.size)).astype(np.uint32)
+        total += int((part * _weights(index)).sum(dtype=np.uint32))
+    return f"{total % 2**32:08x}"
+
+
+def unfit(manifest: dict, like) -> list[str]:
+    """Where the leaves of a manifest are not those of a tree (of arrays or their shapes), a line each."""
+    wanted = {name: [list(x.shape), str(x.dtype)] for name, x in paths(like)}
+    there = {name: [x["shape"], x["dtype"]] for name, x in manifest["leaves"].items()}
+    text = lambda x: f"{x[1]} {tuple(x[0])}"
+    problems = [f"missing: {name}, {text(x)}" for name, x in wanted.items() if name not in there]
+    problems += [f"unknown: {name}, {text(x)}" for name, x in there.items() if name not in wanted]
+    return problems + [
+        f"{name} is {text(there[name])} in the checkpoint, {text(x)} here"
+        for name, x in wanted.items()
+        if there.get(name, x) != x
+    ]
+
+
+def bytes_of(leaves: dict) -> int:
+    """How many bytes the arrays of a manifest's "leaves" take."""
+    return sum(math.prod(x["shape"]) * jnp.dtype(x["dtype"]).itemsize for x in leaves.values())

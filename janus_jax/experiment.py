@@ -114,6 +114,15 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """How many of a stage's latest checkpoints stay (at least 2: one may be damaged), and those whose step
+    `keep_every` divides, for good; 0 for none."""
+
+    keep: int = 2
+    keep_every: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A config file, resolved. tokenizer: a directory with tokenizer.json, or empty to learn a byte-level BPE
     from the data. stage0: the VQ tokenizer's own training, or absent. wandb: the Weights & Biases project to log to
@@ -126,6 +135,7 @@ class Experiment:
     tokenizer: str = ""
     mesh: Mesh = Mesh()
     evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
     stage0: TokenizerStage | None = None
     seed: int = 0
     wandb: str = ""
@@ -182,18 +192,6 @@ def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[s
     if problems:
         raise ConfigError(listed(problems + wrong))
     return built, wrong
-
-
-def differences(old: dict, new: dict, path: str = "") -> list[str]:
-    """Lines "field: old -> new" for every field in which two plain configs differ."""
-    out = []
-    for key in sorted({*old, *new}):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            out += differences(a, b, f"{path}{key}.")
-        elif a != b:
-            out.append(f"{path}{key}: {a!r} -> {b!r}")
-    return out
 
 
 def listed(problems: list[str]) -> str:

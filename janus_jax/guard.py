@@ -10,7 +10,6 @@ import math
 import statistics
 
 import jax
-import jax.numpy as jnp
 
 IN_A_ROW = 10  # so many updates left out one after the other end the run
 ROLLBACKS = 3  # so many a stage
@@ -137,14 +136,3 @@ class Guard:
 
 def _numbers(spike: Spike) -> str:
     return f"loss {spike.loss:.4g} after a mean of {spike.mean:.4g}, sigma {spike.deviation:.2g}"
-
-
-def not_finite(tree) -> list[str]:
-    """The paths of the leaves that hold a NaN or an infinity. Waits for the devices."""
-    finite = jax.tree.leaves_with_path(jax.device_get(_finite(tree)))
-    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, good in finite if not good]
-
-
-@jax.jit
-def _finite(tree):
-    return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)

@@ -30,6 +30,9 @@ class Others(HostsError, peers.Unwell):
 class Preempted(Exception):
     """The run was told to stop, and has saved a checkpoint. No KeyboardInterrupt: what it says is to be read."""
 
+    def __str__(self):
+        return f"{super().__str__()}; the same command goes on from there"
+
 
 def first() -> bool:
     """Whether this is the process that writes and prints for all."""

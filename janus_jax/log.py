@@ -38,6 +38,7 @@ SPEED = {  # metric: its text on the progress line
     "tflops": lambda x: f"{x:.3g} TFLOP/s",
     "data_wait": lambda x: f"data wait {x:.0%}",
 }
+SHARE = 0.02  # of the time may go into drawing curves while it trains
 _serial = itertools.count()  # keeps apart two event files opened within one second
 
 
@@ -53,6 +54,11 @@ class Log:
         self.path = os.path.join(self.workdir, "metrics.jsonl")
         self._file = self._events = self._wandb = None
         self._pending = 0  # width of the unfinished line on a terminal
+        self._unwritten, self._full = (
+            b"",
+            False,
+        )  # records that a full disk did not take; whether that was said
+        self._drawn = -math.inf, 0.0  # when the curves were drawn last, and how long it took
         if active:
             os.makedirs(self.workdir, exist_ok=True)
         if active and wandb:
@@ -75,10 +81,12 @@ class Log:
             file.flush()
             os.fsync(file.fileno())
         os.replace(self.path + ".tmp", self.path)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-        # One folder a stage: on resume TensorBoard hides the later steps of all tags in the folder.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+        # One folder a stage: on resume TensorBoard hides the later steps of all tags in the folder. A queue without
+        # end: its thread ends where the disk is full, and a full queue would stop the training.
         folder, suffix = os.path.join(self.workdir, "tensorboard", name), f".{os.getpid()}.{next(_serial)}"
-        self._events = SummaryWriter(folder, purge_step=step + 1, flush_secs=5, filename_suffix=suffix)
+        how = {"max_queue": 0, "flush_secs": 5, "filename_suffix": suffix}
+        self._events = SummaryWriter(folder, purge_step=step + 1, **how)
         if self._wandb:  # each stage counts its own steps
             self._wandb.define_metric(f"{name}/*", step_metric=f"{name}/step")
         self._name, self._steps = name, steps
@@ -95,8 +103,7 @@ class Log:
         # JSON has no NaN: such a value is null, so that every reader can read the file.
         record = {"stage": self._name, "step": int(step), "time": time.time()}
         record |= {name: None if name in bad else value for name, value in metrics.items()}
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        self._record(json.dumps(record).encode() + b"\n")
         for name, value in metrics.items():
             self._events.add_scalar(f"{self._name}/{name}", value, step)
         if self._wandb:
@@ -118,11 +125,18 @@ class Log:
             self._end_line()
             print(text, flush=True)
 
-    def curves(self) -> None:
-        """Redraws curves.png from metrics.jsonl; without a record it does nothing."""
-        records = [record for _, record in _read(self.path)] if self.active else []
-        if records:
-            curves.draw(records, os.path.join(self.workdir, "curves.png"))
+    def curves(self, now: bool = True) -> None:
+        """Redraws curves.png from metrics.jsonl; without a record it does nothing. now: also if that would take more
+        than SHARE of the time since the last."""
+        (then, took), begin = self._drawn, time.monotonic()
+        if not self.active or (not now and begin - then < took / SHARE):
+            return
+        if records := [record for _, record in _read(self.path)]:
+            try:
+                curves.draw(records, os.path.join(self.workdir, "curves.png"))
+            except OSError as error:
+                self._lost("curves.png", error)
+        self._drawn = begin, time.monotonic() - begin
 
     def close(self) -> None:
         """Flushes and closes everything; a later `stage` opens the files again, but not Weights & Biases."""
@@ -131,11 +145,37 @@ class Log:
             self._wandb.finish()
         self._wandb = None
 
+    def _record(self, line: bytes):
+        """Writes a line, and those that a full disk did not take before; keeps what it does not take now."""
+        self._unwritten += line
+        try:
+            while self._unwritten:
+                self._unwritten = self._unwritten[os.write(self._file.fileno(), self._unwritten) :]
+            self._full = False
+        except OSError as error:
+            self._lost(self.path, error)
+
+    def _lost(self, what: str, error: OSError):
+        """A full disk does not stop training."""
+        if not self._full:
+            self.say(
+                f"ERROR: {what} cannot be written ({error.strerror or error}); training goes on, the records are kept "
+                f"in memory until it can"
+            )
+        self._full = True
+
     def _close_files(self):
         self._end_line()
-        for file in (self._file, self._events):
-            if file is not None:
-                file.close()
+        if self._file is not None:
+            self._record(b"")
+            self._file.close()
+        if self._events is not None:
+            # Where a full disk has ended its thread, nobody empties its queue, and an exit would wait for that.
+            self._events.file_writer.event_writer._event_queue.cancel_join_thread()
+            try:
+                self._events.close()
+            except OSError as error:
+                self._lost("TensorBoard's events", error)
         self._file = self._events = None
 
     def _progress(self, step, metrics):

@@ -11,7 +11,6 @@ import os
 import pathlib
 import sys
 import time
-import traceback
 from contextlib import nullcontext
 
 START = time.perf_counter()
@@ -117,11 +116,12 @@ def same_run(experiment, workdir: pathlib.Path):
     """Refuses a work directory in which another config has trained; remembers this one. The mesh, the evaluation,
     what is watched, and what changes a step's memory or the data's workers, but not its result, may differ; the data
     too where data.on_change accepts that."""
-    from janus_jax.experiment import ConfigError, differences
+    from janus_jax.experiment import ConfigError
+    from janus_jax.model.config import differences
 
     path, values = workdir / "config.json", json.loads(json.dumps(dataclasses.asdict(experiment)))
     if path.is_file() and (workdir / "checkpoints").is_dir():
-        free = {field: values[field] for field in ("mesh", "evaluation", "wandb", "profile")}
+        free = {field: values[field] for field in ("mesh", "evaluation", "checkpoints", "wandb", "profile")}
         old = json.loads(path.read_text()) | free
         for field in ("remat", "attention"):
             old["model"][field] = values["model"][field]
@@ -177,7 +177,7 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
 def run(config: str, overrides: dict, workdir: str, command: bool = False):
     """Trains what the config says. command: the process belongs to the run, and may be ended from a thread (see
     hosts.Notice, watchdog.py). Raises hosts.Preempted where it was told to stop, all else as it comes."""
-    from janus_jax import hosts, peers
+    from janus_jax import exits, hosts, peers
     from janus_jax.watchdog import WATCH
 
     if not command:
@@ -190,7 +190,7 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
     except Exception as error:
         if peers.PEERS is not None and not hosts.NOTICE.agreed:
             peers.PEERS.blame(error)
-            code = report(error)
+            code = exits.report(error)
             peers.end(code, f"{type(error).__name__}: {error}", say=False)
         raise
     finally:
@@ -232,32 +232,6 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     hosts.wait("done")
 
 
-def exit_code(error: Exception) -> int:
-    """0, or --preempted: told to stop, and saved; 2: the command, config, hosts that differ, or more than the devices'
-    memory; 3: the data; 4: training diverged; 69: not all processes came; 1: anything else. See docs/faults.md."""
-    from janus_jax import hosts, meet
-    from janus_jax.data.images import ImageError
-    from janus_jax.data.sources import RecordError, SourceError
-    from janus_jax.experiment import ConfigError
-
-    codes = {
-        hosts.Preempted: hosts.NOTICE.leaving(), meet.Absent: meet.ABSENT, ConfigError: 2, hosts.HostsError: 2,
-        SourceError: 3, ImageError: 3, RecordError: 3,
-        FloatingPointError: 4,
-    }  # fmt: skip
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
-
-
-def report(error: Exception) -> int:
-    """Prints what ends the run; its exit code."""
-    code = exit_code(error)
-    if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
-        traceback.print_exception(error)
-    else:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return code
-
-
 def define_flags(into=None):
     """main's own flags, in absl's FLAGS or `into`; those of the config are taken out before."""
     from absl import flags
@@ -296,7 +270,7 @@ def main(argv: list[str] | None = None):
     define_flags()
 
     def start(_):
-        from janus_jax import hosts, meet, xla_flags
+        from janus_jax import exits, hosts, meet, xla_flags
 
         f = flags.FLAGS
         xla_flags.apply()
@@ -305,7 +279,7 @@ def main(argv: list[str] | None = None):
             meet.connect(f.coordinator, f.processes, f.process)
             run(f.config, overrides, f.workdir, command=True)
         except Exception as error:
-            sys.exit(report(error))
+            sys.exit(exits.report(error))
 
     app.run(start, argv=rest, flags_parser=parse)
 

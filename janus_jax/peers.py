@@ -10,12 +10,8 @@ JAX's own client aborts the process where it finds a peer or the coordinator (pr
 than SILENT; where it is first all the same, its abort is held until the words above are said.
 """
 
-import contextlib
-import ctypes
 import faulthandler
 import json
-import os
-import signal
 import socket
 import sys
 import threading
@@ -24,12 +20,17 @@ import time
 import jax
 from jax._src import distributed  # the service's client has no public name
 
-AGAIN = 75  # exit code "start me again" (EX_TEMPFAIL of sysexits.h); the launchers do
-SHARED = (0, 2, 3, 4, 74)  # exit codes of one process that are all processes'; after another they end with AGAIN
+from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, shout, within
+
+SHARED = (
+    0,
+    2,
+    3,
+    4,
+    74,
+)  # exit codes of one process that are all processes'; after another they end with AGAIN
 BEAT, SILENT = 2, 30  # seconds
 BROKEN = 8  # seconds of silence that name the lost peer, once a connection broke
-GRACE = 2  # seconds: a main thread that ends for the same reason says it better itself
-LEAVE = 5  # seconds for which the first process, with the coordinator in it, waits for the others to go
 CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "Socket closed", "Connection refused")
 
 
@@ -51,7 +52,7 @@ class Peers:
         self.ending = threading.Lock()
 
     def start(self):
-        _hold_aborts(self)
+        hold_aborts(self._aborted)
         for work in (self._beat, self._listen):
             threading.Thread(target=work, daemon=True, name=f"peers{work.__name__}").start()
 
@@ -95,8 +96,24 @@ class Peers:
     def _lost(self, error: str):
         """The coordinator does not answer. Where its socket has closed, JAX's client is about to abort."""
         if any(text in error for text in CLOSED) and not self.closed.is_set():
-            self.end(AGAIN, f"{self.name(0)}, the coordinator, is gone ({self.last(0)})", tell=False)
+            self._gone()
         time.sleep(1)
+
+    def _aborted(self):
+        """JAX's client has called abort(), in this thread; returns where that is not for a lost coordinator."""
+        if self.ending.locked() or not self._reachable():
+            self._gone()
+
+    def _reachable(self) -> bool:
+        host, _, port = distributed.global_state.coordinator_address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def _gone(self):
+        self.end(AGAIN, f"{self.name(0)}, the coordinator, is gone ({self.last(0)})", tell=False)
 
     # Beats
 
@@ -245,66 +262,3 @@ def end(code: int, text: str, **options):
         PEERS.end(code, text, **options)
     shout(text, code)
     leave(code)
-
-
-def least() -> float:
-    """JANUS_WATCHDOG, see watchdog.py; with 0 nobody is missed either."""
-    text = os.environ.get("JANUS_WATCHDOG", "120")
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f"JANUS_WATCHDOG is {text!r}: must be the seconds that a step may always take, 0 for ever"
-        ) from None
-
-
-def within(seconds: float, action):
-    """What `action()` returns; None where it fails or takes longer: a stopped coordinator answers nothing, ever."""
-    result = []
-
-    def work():
-        with contextlib.suppress(jax.errors.JaxRuntimeError, OSError):
-            result.append(action())
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return result[0] if result else None
-
-
-def shout(text: str, code: int):
-    again = ": start the run again" * (code == AGAIN)
-    print(f"\njanus_jax: {text}. Exit code {code}{again}.", file=sys.stderr, flush=True)
-
-
-def leave(code: int):
-    """Ends the process from any thread. Not by sys.exit: JAX would wait at exit for processes that do not come."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-_kept = []  # what C calls must not be collected
-
-
-def _hold_aborts(peers: Peers):
-    """JAX's client calls abort() from a thread of its own where the coordinator is gone: that thread waits here."""
-
-    def held(number):
-        if not _reachable() or peers.ending.locked():
-            peers.end(AGAIN, f"{peers.name(0)}, the coordinator, is gone ({peers.last(0)})", tell=False)
-        _c.signal(signal.SIGABRT, None)  # an abort for another reason: let it come
-
-    _c = ctypes.CDLL(None)
-    _c.signal.argtypes = ctypes.c_int, ctypes.c_void_p
-    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(held))
-    _c.signal(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))
-
-
-def _reachable() -> bool:
-    host, _, port = distributed.global_state.coordinator_address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
-            return True
-    except OSError:
-        return False

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 from contextlib import closing
@@ -15,7 +16,8 @@ from janus_jax import feed, hosts
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import FILE, VQ, Checkpointer, export, flatten, import_weights
+from janus_jax.checkpoint import FILE, VQ, export, flatten, import_weights
+from janus_jax.checkpointer import Checkpointer, run_id
 from janus_jax.convert.source import open_source
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
@@ -37,23 +39,25 @@ class OutOfMemory(Exception):
 
 
 def loop(
-    log: Log, name: str, config, state, step_fn, data, next_batch, checkpointer: Checkpointer, schedule,
+    log: Log, name: str, config, shapes, begin, step_fn, data, next_batch, checkpointer: Checkpointer, schedule,
     meter: Meter,
 ):  # fmt: skip
     """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
 
-    config has steps, log_every, checkpoint_every, spikes. data: a pipeline.Batches, or None. next_batch(i) gives
-    the arrays of the i-th batch (from 0) and its facts (see meter.py).
+    config has steps, log_every, checkpoint_every, spikes. shapes: of the state, with shardings; begin() gives it where
+    there is no checkpoint. data: a pipeline.Batches, or None. next_batch(i) gives the arrays of the i-th batch (from
+    0) and its facts (see meter.py).
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
     guard = Guard(name, config.spikes, log.say)
-    WATCH.at(f"restoring {name}")
-    fresh, state = state, checkpointer.restore(state, data, guard)
+    WATCH.stage(name)
+    state = checkpointer.restore(shapes, data, guard)
+    if state is shapes:
+        state = begin()
+        checkpointer.save(0, state, data, guard)  # a spike can come before the first checkpoint
     step = int(state.step)
-    if state is fresh:
-        checkpointer.save(step, state, data, guard)  # a spike can come before the first checkpoint
     log.stage(name, config.steps, step)
-    WATCH.stage()
+    save = lambda: checkpointer.save(step, state, data, guard)
 
     while step < config.steps:
         # One step. The arrays are made while the last step computes.
@@ -67,6 +71,9 @@ def loop(
         stops = hosts.NOTICE.reached()
         logs = step % config.log_every == 0 or step in (1, config.steps)
         saves = step % config.checkpoint_every == 0 or step == config.steps or stops
+        checkpointer.check()
+        if logs or saves:
+            saves = checkpointer.due() or saves  # the last save has failed
 
         # Enter what was read, of all processes, and judge it.
         if (logs or saves) and data is not None:
@@ -100,13 +107,15 @@ def loop(
         # Save.
         if saves:
             WATCH.at("saving step", step)
-            checkpointer.save(step, state, data, guard)
-            log.curves()
+            save()
+            log.curves(now=stops or step == config.steps)
         if stops:
+            checkpointer.settle(save)
+            told = hosts.NOTICE.name()
             raise hosts.Preempted(
-                f"{name}: {hosts.NOTICE.name()}; saved step {step} of {config.steps}. The same command goes on"
+                f"{name}: {told}; saved step {step} of {config.steps}. The same command goes on"
             )
-    WATCH.at("saving: the last checkpoint is being written")
+    checkpointer.settle(save)
     return state
 
 
@@ -124,9 +133,9 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     """The VQ tokenizer from nothing, on the pictures of the generation source."""
     config, model = experiment.stage0, experiment.model
     tx = optims.make(config.optim, config.steps)
-    state = jax.jit(vq.init_state, static_argnums=(1, 2))(
-        jax.random.key(experiment.seed), model.generation_encoder, tx
-    )
+    init = functools.partial(vq.init_state, config=model.generation_encoder, tx=tx)
+    key = jax.random.key(experiment.seed)
+    shapes, begin = sh.concrete(jax.eval_shape(init, key)), lambda: jax.jit(init)(key)
     step_fn = jax.jit(
         functools.partial(vq.train_step, tx=tx, commitment=config.commitment, entropy=config.entropy),
         donate_argnums=0,
@@ -136,10 +145,12 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
     schedule = optims.schedule(config.optim, config.steps)
     with (
-        closing(Checkpointer(directory / "checkpoints" / "stage0", say=log.say)) as checkpointer,
+        closing(checkpoints(experiment, "stage0", directory, log)) as checkpointer,
         Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter,
     ):
-        state = loop(log, "stage0", config, state, step_fn, None, next_batch, checkpointer, schedule, meter)
+        state = loop(
+            log, "stage0", config, shapes, begin, step_fn, None, next_batch, checkpointer, schedule, meter
+        )
     hosts.NOTICE.settle()
     WATCH.at("exporting stage0")
     export(directory / "stage0", state.params)
@@ -147,14 +158,26 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
         log.say(line)
 
 
+def checkpoints(experiment: Experiment, name: str, directory, log: Log) -> Checkpointer:
+    """Where the stage `name` saves. Each checkpoint says of which run and config it is."""
+    run = {"run": run_id(directory), "config": json.loads(json.dumps(dataclasses.asdict(experiment)))}
+    policy = experiment.checkpoints
+    return Checkpointer(directory / "checkpoints" / name, run, policy.keep, policy.keep_every, log.say)
+
+
+def stage_shapes(experiment: Experiment, stage: Stage, tx, without=()) -> ts.TrainState:
+    """Of the train state that a stage begins with, with shardings; nothing is computed."""
+    init = functools.partial(
+        ts.init_state, config=experiment.model, tx=tx, flames=stage.trainable, without=without
+    )
+    return sh.concrete(jax.eval_shape(init, jax.random.key(0)))
+
+
 def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log, without=()):
     """(the train state, host arrays of the children that it is `without`): the weights of each directory in
     `stage.init`, by child; what none of them holds is drawn at random."""
     key, model = jax.random.key(experiment.seed + 1), experiment.model
-    init = functools.partial(ts.init_state, config=model, tx=tx, flames=stage.trainable)
-    state, whole = (
-        sh.concrete(jax.eval_shape(functools.partial(init, without=names), key)) for names in (without, ())
-    )
+    state, whole = (stage_shapes(experiment, stage, tx, names) for names in (without, ()))
     params, fresh = whole.params, set(whole.params)
     for directory in directories(stage, previous):
         params, children = import_weights(directory, params, partly=True, config=model)
@@ -215,8 +238,11 @@ def run_stage(
     with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
     # Where pictures to draw come as ids, the VQ tokenizer takes no part in the step: it waits on the host.
     without = ("generation_encoder",) if with_ids else ()
-    state, aside = init_stage(here, stage, tx, previous, log, without)
+    shapes, aside = stage_shapes(here, stage, tx, without), {}
+    begin = lambda: init_stage(here, stage, tx, previous, log)[0]
     if with_ids:
+        shapes, aside = init_stage(here, stage, tx, previous, log, without)
+        begin = lambda: shapes
         hosts.together(lambda: require_ids(model, stage, previous, aside["generation_encoder"], with_ids))
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     of = sh.batch_share()[1]
@@ -231,11 +257,13 @@ def run_stage(
     schedule = optims.schedule(stage.optim, stage.steps)
     # Closed also where the loop fails: a process that ends while a checkpoint is being written cannot finish it.
     with (
-        closing(Checkpointer(directory / "checkpoints" / name, say=log.say)) as checkpointer,
+        closing(checkpoints(experiment, name, directory, log)) as checkpointer,
         Meter(name, stage.steps, log.say, directory, experiment.profile) as meter,
         closing(data),
     ):
-        state = loop(log, name, stage, state, step_fn, data, next_batch, checkpointer, schedule, meter)
+        state = loop(
+            log, name, stage, shapes, begin, step_fn, data, next_batch, checkpointer, schedule, meter
+        )
     hosts.NOTICE.settle()
     WATCH.at(f"exporting {name}")
     back = jax.tree.map(lambda x: sh.put(x, NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)), aside)
@@ -245,8 +273,7 @@ def run_stage(
 
 
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:
-    """All stages of a config that are not done yet. Returns the last stage's weights directory. Raises OutOfMemory
-    where a stage does not fit its devices."""
+    """Runs all stages that are not done yet. Returns the last one's weights directory. Raises OutOfMemory."""
     directory, previous = pathlib.Path(workdir), None
     # The first process looks for all: another may not see yet what is there, and remember that.
     done = lambda name: hosts.gather(hosts.first() and (directory / name / FILE).is_file())[0]

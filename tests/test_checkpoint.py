@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 import janus_jax
 from janus_jax import optim
-from janus_jax.checkpoint import FILE, Checkpointer, export, import_weights, leaves
+from janus_jax.checkpoint import FILE, export, import_weights
+from janus_jax.checkpointer import Checkpointer, leaves
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
 from janus_jax.data.pipeline import Rows, count_examples

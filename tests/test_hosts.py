@@ -13,7 +13,7 @@ import tiny
 import yaml
 from absl import flags
 
-from janus_jax import hosts, main, meet, peers, xla_flags
+from janus_jax import exits, hosts, leaving, main, meet, xla_flags
 from janus_jax import sharding as sh
 from janus_jax.data.shapes import ShapesPictures
 from janus_jax.experiment import ConfigError, split_flags
@@ -95,11 +95,11 @@ def test_a_notice_is_heard_once_listening_and_stays():
 @pytest.mark.parametrize(
     "error, code",
     [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (meet.Absent("x"), 69),
-     (FloatingPointError("x"), 4), (hosts.Preempted("x"), 75),
+     (FloatingPointError("x"), 4), (hosts.Preempted("x"), 0),
      (RuntimeError("x"), 1)],
 )  # fmt: skip
 def test_exit_codes(error, code):
-    assert main.exit_code(error) == code
+    assert exits.exit_code(error) == code
 
 
 # Flags of XLA
@@ -161,6 +161,7 @@ def parsed(words: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     main.define_flags(values)
     values(rest)
+    assert values.preempted == leaving.AGAIN  # what launchers start again after
     assert overrides == {"seed": "3"}
     assert (values.config, values.workdir) == (FLAGS[0].removeprefix("--config="), "/runs/a b")
     return values
@@ -195,7 +196,7 @@ def test_the_tpu_launcher_runs_main_on_every_worker():
     words = shlex.split(dry("tpu_vm.sh", "run"))
     assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "mine"] and "--worker=all" in words
     remote = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
-    assert "[ $code = 75 ] || exit $code" in remote
+    assert "case $code in 75 | 137) ;; *) exit $code ;; esac" in remote
     parsed(shlex.split(remote[: remote.index(" ; code=")]))
 
 
@@ -219,7 +220,7 @@ def test_the_manifests_run_main_and_restart_what_may_be_restarted(kind):
     [container] = pod["containers"]
     codes = stop["onExitCodes"]
     assert codes["containerName"] == container["name"] and codes["operator"] == "In"
-    assert 0 not in codes["values"] and peers.AGAIN not in codes["values"]
+    assert 0 not in codes["values"] and leaving.AGAIN not in codes["values"]
     parsed(container["command"])
     names = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == names

@@ -77,8 +77,13 @@ class Ledger:
                 self._listed = set(
                     self.listing.read_text("utf-8").splitlines(True) if self.listing.is_file() else ()
                 )
-            with self.listing.open("a", encoding="utf-8") as file:
-                file.writelines(line for line in lines if line not in self._listed)
+            try:
+                with self.listing.open("a", encoding="utf-8") as file:
+                    file.writelines(line for line in lines if line not in self._listed)
+            except OSError as error:  # a full disk does not stop training; the counts are kept
+                self.say(
+                    f"ERROR: {self.listing} cannot be written ({error.strerror}); {len(lines)} are not listed"
+                )
 
     def _judge(self, e):
         """By distinct records: of those read so far, beyond chance; once all have been read, exactly."""

@@ -153,3 +153,15 @@ def from_dict(values: dict) -> JanusConfig:
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
         values[name] = box(**fields)
     return JanusConfig(**values)
+
+
+def differences(old: dict, new: dict, path: str = "") -> list[str]:
+    """Lines "field: old -> new" for every field in which two plain configs differ."""
+    out = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            out += differences(a, b, f"{path}{key}.")
+        elif a != b:
+            out.append(f"{path}{key}: {a!r} -> {b!r}")
+    return out

@@ -1,0 +1,323 @@
+"""Checkpoints of a stage while it trains: saved in the background, whole or not there, and sound or not taken.
+
+DIR/<step>: the state (step, weights, moments), the position in the data, what the guard has seen, and manifest.json
+(see checksums.py), with which it gets its name. What is being written or deleted has another name, so whatever kills
+a run, each directory named by a step is whole. One that is damaged later is moved to DIR/damaged-<step>, and the
+one before it is taken. Orbax writes and reads the arrays; names, sums, retries and deletion are here: its own
+manager deletes step by step in sight, and has no place for the sums before the final name.
+"""
+
+import errno
+import logging
+import os
+import pathlib
+import secrets
+import shutil
+import sys
+import threading
+import time
+
+import jax
+import orbax.checkpoint as ocp
+
+from janus_jax import checksums, hosts
+from janus_jax.convert.table import listed
+from janus_jax.model.config import differences
+
+SAVING, DELETING = ".saving-", ".deleting-"  # and the step: what no reader takes for a checkpoint
+WAITS = (5, 20)  # seconds before the second and third try where a run ends with the save
+LONGEST = (
+    600  # seconds between two tries while it trains; the first wait is 10, then each is twice the one before
+)
+TIMEOUT = 600  # seconds in which all processes must have written their part
+
+
+def _said_here(record: logging.LogRecord) -> bool:
+    """Keeps out what Orbax logs of a save that has failed, a page for each array: `check` says it in a line."""
+    text = record.getMessage()
+    return not any(x in text for x in ("async_serialize", "Handler Commit operations", "_SignalingThread"))
+
+
+for _name in ("asyncio", "absl"):
+    logging.getLogger(_name).addFilter(_said_here)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not of this run, or does not fit its state."""
+
+
+class CheckpointsDamaged(OSError):
+    """There are checkpoints, but none that can be read."""
+
+
+class NotSaved(OSError):
+    """The run is over, or was told to stop, and its last state could not be saved."""
+
+
+class Checkpointer:
+    """Saves and restores one stage. `data` is a pipeline.Batches, or None when the data is a function of the step;
+    `guard` has get_state and set_state like it, in values that JSON holds.
+
+    run: {"run": its id, "config": nested facts}, written into each checkpoint; one of another run is refused.
+    keep: how many of the latest checkpoints stay; keep_every: and those whose step it divides, 0 for none.
+    All processes call all methods alike, but `check`.
+    """
+
+    def __init__(self, directory, run: dict | None = None, keep: int = 2, keep_every: int = 0, say=print):
+        self.directory, self.run, self.say = pathlib.Path(directory).absolute(), run or {}, say
+        self.keep, self.keep_every = keep, keep_every
+        self.saved = None  # the step of the last good checkpoint that this process knows of
+        self._orbax = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(), async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT)
+        )
+        self._thread = self._error = self._again = None
+        self._failures = self._tries = self._bytes = 0  # _bytes: of the last checkpoint's files
+        hosts.together(lambda: hosts.first() and self._clean())
+
+    def save(self, step: int, state, data=None, guard=None):
+        """Returns once the state is copied; the rest is done in the background, where it can fail: see `check`.
+
+        Raises FloatingPointError for a state that is not finite, and saves nothing.
+        """
+        facts = checksums.of_leaves(leaves(state))
+        if bad := [name for name, x in facts.items() if not x.pop("finite")]:
+            raise FloatingPointError(
+                f"{self.directory}, step {step}: {len(bad)} arrays hold a NaN or an infinity ({', '.join(bad[:3])}), "
+                f"so this state is not saved; the checkpoints before it are kept. A larger optim.eps or a lower "
+                f"optim.learning_rate keeps updates finite."
+            )
+        items = {"state": ocp.args.StandardSave(leaves(state))}
+        if data is not None:
+            items["data"] = ocp.args.JsonSave(data.get_state(hosts.gather))
+        if guard is not None:
+            items["guard"] = ocp.args.JsonSave(guard.get_state())
+        self.wait()
+        if self._again is not None:
+            hosts.together(lambda: hosts.first() and self._clean())
+        if short := hosts.gather(self._short(facts) if hosts.first() else None)[0]:
+            # Orbax would find out too, with a page of log for each array.
+            return self._failed(step, OSError(errno.ENOSPC, short))
+        self._tries += 1
+        saving = self.directory / f"{SAVING}{step}.{self._tries}"
+        manifest = {"step": step, **self.run, "leaves": facts}
+        self._thread = threading.Thread(target=self._finish, args=(step, saving, manifest), name="checkpoint")
+        try:
+            self._orbax.save(saving, args=ocp.args.Composite(**items))
+        except OSError as error:
+            self._error = (step, error)
+        self._thread.start()
+
+    def check(self):
+        """Says whether the save in the background has failed, once it has. Costs nothing; asked after each step."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self):
+        """Until nothing is being saved."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            self._failed(*error)
+
+    def due(self) -> bool:
+        """Whether to save again now because the last save has failed."""
+        self.check()
+        return any(hosts.gather(self._again is not None and time.monotonic() >= self._again))
+
+    def settle(self, save):
+        """Until what was saved last is on the disk; where that fails, `save()` is tried again. Raises NotSaved."""
+        self.wait()
+        for wait in WAITS:
+            if not any(hosts.gather(self._again is not None)):
+                return
+            self.say(f"this is the last save: the next try is in {wait} s")
+            time.sleep(wait)
+            save()
+            self.wait()
+        if any(hosts.gather(self._again is not None)):
+            raise NotSaved(
+                f"{self.directory}: the last state could not be saved, {1 + len(WAITS)} times (see the ERROR lines). "
+                f"The last good checkpoint is {self._last()}. Mend what they name (free some space), and the same "
+                f"command goes on from there"
+            )
+
+    def latest(self) -> int | None:
+        """The latest step whose files are as they were written; the first process looks, for all.
+
+        Those later than it are moved out of the way, so that they can be saved again.
+        Raises CheckpointsDamaged where there are checkpoints but none is sound.
+        """
+        return hosts.gather(hosts.together(lambda: self._examine() if hosts.first() else None))[0]
+
+    def restore(self, like, data=None, guard=None):
+        """The state of the latest sound checkpoint, with `data` and `guard` moved to it; `like` itself if there
+        is no checkpoint at all.
+
+        like: a train state, of arrays or of their shapes with shardings (any mesh). Arrays are donated: they make
+        room for those that are read. Raises CheckpointError naming every leaf that does not fit, before any is read,
+        or the run that the checkpoint is of; CheckpointsDamaged.
+        """
+        self.wait()
+        while (step := self.latest()) is not None:
+            directory = self.directory / str(step)
+            manifest = hosts.gather(checksums.read(directory) if hosts.first() else None)[0]
+            self._require(directory, manifest, leaves(like))
+            restored = self._read(directory, leaves(like), data, guard)
+            sums = checksums.of_leaves(restored["state"])
+            wrong = [name for name, x in manifest["leaves"].items() if x["sum"] != sums[name]["sum"]]
+            if not wrong:
+                break
+            like = like.replace(**restored["state"])
+            what = [f"step {step}: {name} was read otherwise than it was saved" for name in wrong]
+            hosts.together(lambda: hosts.first() and self._aside([step], what))  # noqa: B023
+        else:
+            return like
+        self.saved = step
+        if guard is not None:
+            guard.set_state(restored["guard"])
+        for line in data.set_state(restored["data"]) if data is not None else ():
+            self.say(f"data, step {step}: {line}")
+        return like.replace(**restored["state"])
+
+    def close(self):
+        self.wait()
+        self._orbax.close()
+
+    def _read(self, directory, like: dict, data, guard):
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        jax.tree.map(lambda x: x.delete() if isinstance(x, jax.Array) else None, like)
+        items = {"state": ocp.args.StandardRestore(target)}
+        items |= {
+            name: ocp.args.JsonRestore() for name, x in (("data", data), ("guard", guard)) if x is not None
+        }
+        return self._orbax.restore(directory, args=ocp.args.Composite(**items))
+
+    def _require(self, directory, manifest: dict, like: dict):
+        if self.run and manifest.get("run") != self.run["run"]:
+            changed = differences(manifest.get("config", {}), self.run["config"])
+            raise CheckpointError(
+                f"{directory} is a checkpoint of run {manifest.get('run')}, this is run {self.run['run']}: give that "
+                f"run's --workdir, or begin a stage with its weights (stages.<name>.init). Their configs differ in:"
+                f"{listed(changed) if changed else ' nothing'}"
+            )
+        if problems := checksums.unfit(manifest, like):
+            raise CheckpointError(
+                f"{directory} does not fit this config's train state (another model, or other children that learn?); "
+                f"use another --workdir, or the config that it was trained with:{listed(problems)}"
+            )
+
+    # In the background.
+
+    def _finish(self, step: int, saving: pathlib.Path, manifest: dict):
+        try:
+            if self._error is None:
+                self._orbax.wait_until_finished()
+                if hosts.first():
+                    self._name(step, saving, manifest)
+                self.saved, self._failures, self._again = step, 0, None
+        except Exception as error:  # whatever it is: training goes on, and it is said
+            self._error = (step, error)
+        if self._error is not None and hosts.first():
+            self._clean()  # it may be what fills the disk
+
+    def _name(self, step: int, saving: pathlib.Path, manifest: dict):
+        self._bytes = checksums.write(saving, manifest)
+        if step in self._steps():
+            self._delete(step)
+        saving.rename(self.directory / str(step))
+        descriptor = os.open(self.directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # the name too is on the disk
+        finally:
+            os.close(descriptor)
+        steps = self._steps()
+        for old in steps[: -self.keep]:
+            if not (self.keep_every and old % self.keep_every == 0):
+                self._delete(old)
+
+    def _delete(self, step: int):
+        gone = self.directory / f"{DELETING}{step}.{time.time_ns()}"
+        (self.directory / str(step)).rename(gone)  # first out of sight: a deletion can be killed half-way
+        shutil.rmtree(gone, ignore_errors=True)
+
+    # On the first process.
+
+    def _steps(self) -> list[int]:
+        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit())
+
+    def _clean(self):
+        """Removes what a killed run or a failed save left half-written or half-deleted."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in [*self.directory.iterdir()]:
+            if path.name.startswith((SAVING, DELETING)):
+                gone = self.directory / f"{DELETING}{time.time_ns()}"
+                path.rename(gone)  # writers of a save that has failed may still be at work on the old name
+                shutil.rmtree(gone, ignore_errors=True)
+
+    def _examine(self) -> int | None:
+        damaged = {}
+        for step in reversed(self._steps()):
+            damaged[step] = checksums.problems(self.directory / str(step))
+            if not damaged[step]:
+                break
+        lines = [f"step {step}: {problem}" for step, found in damaged.items() for problem in found]
+        if damaged and all(damaged.values()):
+            raise CheckpointsDamaged(
+                f"{self.directory}: every checkpoint is damaged; put back good files, or remove the directory to "
+                f"begin the stage anew:{listed(lines)}"
+            )
+        if lines:
+            self._aside([step for step, found in damaged.items() if found], lines)
+        return min(damaged, default=None)
+
+    def _aside(self, steps: list[int], lines: list[str]):
+        for step in steps:
+            aside = self.directory / f"damaged-{step}"
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+        self.say(
+            f"DAMAGED CHECKPOINT in {self.directory}, moved aside as damaged-<step>; going on from {self._last()}:"
+            f"{listed(lines)}"
+        )
+
+    def _short(self, facts: dict) -> str | None:
+        free, need = shutil.disk_usage(self.directory).free, 1.05 * self._bytes or checksums.bytes_of(facts)
+        return f"no space left on the device: {need / 1e9:.3g} GB are needed" if free < need else None
+
+    def _last(self) -> str:
+        steps = self._steps()
+        return f"step {steps[-1]}" if steps else "the beginning"
+
+    def _failed(self, step: int, error: Exception):
+        wait = min(10 * 2**self._failures, LONGEST)
+        self._failures, self._again = self._failures + 1, time.monotonic() + wait
+        full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
+        what = "no space left on the device" if full else str(error.args[-1])[:500] or type(error).__name__
+        free = shutil.disk_usage(self.directory).free / 1e9
+        text = (
+            f"ERROR: {self.directory}: step {step} is not saved ({what}; {free:.3g} GB free). Training goes on and "
+            f"tries again in {wait} s; the last good checkpoint is {self._last()}"
+        )
+        if hosts.first():
+            self.say(text)
+        else:
+            print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+
+
+def run_id(workdir: pathlib.Path) -> str:
+    """What the run in a work directory is known by, noted there when it begins."""
+
+    def noted() -> str:
+        path = pathlib.Path(workdir, "run")
+        if not path.is_file():
+            path.write_text(secrets.token_hex(8))
+        return path.read_text().strip()
+
+    return hosts.gather(noted() if hosts.first() else None)[0]
+
+
+def leaves(state) -> dict:
+    """What a checkpoint holds of a train state."""
+    return {name: getattr(state, name) for name in ("step", "left_out", "trainable", "frozen", "opt_state")}
