@@ -212,10 +212,13 @@ class Notice:
                 return
             self._agreeing = True  # who asks now, waits
             asked = self.asked
-        counts = peers.PEERS.exchange("asked", asked)
-        with self._changed:
-            self._agreeing, self.stops_at = False, counts and max(counts) + 1
-            self._changed.notify_all()
+        counts = None
+        try:
+            counts = peers.PEERS.exchange("asked", asked)
+        finally:
+            with self._changed:
+                self._agreeing, self.stops_at = False, counts and max(counts) + 1
+                self._changed.notify_all()
 
     def reached(self) -> bool:
         """Whether to stop here; every process must ask equally often."""

@@ -45,13 +45,21 @@ def hold_aborts(action):
     """Where C++ calls abort(), `action` runs first, in that thread, and may end the process otherwise."""
 
     def handler(_):
+        release_aborts()
         action()
-        libc.signal(signal.SIGABRT, None)  # the default: abort() goes on
 
+    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handler))
+    _on_abort(ctypes.cast(_handlers[-1], ctypes.c_void_p))
+
+
+def release_aborts():
+    _on_abort(None)  # SIG_DFL
+
+
+def _on_abort(handler):
     libc = ctypes.CDLL(None)
     libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
-    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handler))
-    libc.signal(signal.SIGABRT, ctypes.cast(_handlers[-1], ctypes.c_void_p))
+    libc.signal(signal.SIGABRT, handler)
 
 
 def least() -> float:

@@ -194,8 +194,8 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
             peers.end(code, f"{type(error).__name__}: {error}", say=False)
         raise
     finally:
-        peers.stop()
         WATCH.close()
+        peers.stop()
         hosts.NOTICE.close()
 
 

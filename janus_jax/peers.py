@@ -20,7 +20,7 @@ import time
 import jax
 from jax._src import distributed  # the service's client has no public name
 
-from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, shout, within
+from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, within
 
 SHARED = (
     0,
@@ -29,7 +29,7 @@ SHARED = (
     4,
     74,
 )  # exit codes of one process that are all processes'; after another they end with AGAIN
-BEAT, SILENT = 2, 30  # seconds
+BEAT, SILENT, POLL = 2, 30, 2  # seconds
 BROKEN = 8  # seconds of silence that name the lost peer, once a connection broke
 CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "Socket closed", "Connection refused")
 
@@ -53,8 +53,17 @@ class Peers:
 
     def start(self):
         hold_aborts(self._aborted)
-        for work in (self._beat, self._listen):
-            threading.Thread(target=work, daemon=True, name=f"peers{work.__name__}").start()
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._listen)]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self):
+        """Nobody is missed, and nobody ends another any more. A thread that is in a call of JAX's client while Python
+        shuts down would crash: they are waited for."""
+        self.closed.set()
+        for thread in self.threads:
+            thread.join(2 * POLL)
+        release_aborts()
 
     # Words
 
@@ -72,7 +81,7 @@ class Peers:
         """What each process gave, once all have; None where one does not within SILENT seconds. Once a name."""
         try:
             self.client.key_value_set(f"janus/{name}/{self.index}", str(value))
-            self.client.wait_at_barrier(f"janus/{name}", SILENT * 1000)
+            self.client.wait_at_barrier(f"janus/{name}", 1000 * SILENT)
             return [int(text) for _, text in self.client.key_value_dir_get(f"janus/{name}/")]
         except jax.errors.JaxRuntimeError:
             return None  # a peer is lost, which ends the run
@@ -80,7 +89,7 @@ class Peers:
     def _listen(self):
         while not self.closed.is_set():
             try:
-                word = json.loads(self.client.blocking_key_value_get(f"janus/word/{self.heard}", 10_000))
+                word = json.loads(self.client.blocking_key_value_get(f"janus/word/{self.heard}", 1000 * POLL))
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     self._lost(str(error))
@@ -251,9 +260,11 @@ def start(told):
 
 
 def stop():
-    """The run is over: nobody is missed, and nobody ends another any more."""
+    """The run is over."""
+    global PEERS
     if PEERS is not None:
-        PEERS.closed.set()
+        PEERS.stop()
+        PEERS = None
 
 
 def end(code: int, text: str, **options):

@@ -100,16 +100,16 @@ class Watchdog:
     def _watch(self):
         last = armed = 0
         while not self._closed.wait(TICK):
-            now = time.monotonic()
+            now, group = time.monotonic(), peers.PEERS
             if last and now - last > 10 * TICK:
                 self.since = now
-                if peers.PEERS:
-                    peers.PEERS.forgive()
+                if group:
+                    group.forgive()
             last = now
             if now - armed > LOCKED / 30:
                 faulthandler.dump_traceback_later(LOCKED, exit=True)
                 armed = now
-            if peers.PEERS and (missing := peers.PEERS.missing()):
+            if group and (missing := group.missing()):
                 self._end(leaving.AGAIN, missing)
             if now - self.since > self.limit():
                 self._late(now - self.since)
