@@ -111,10 +111,7 @@ def loop(
             log.curves(now=stops or step == config.steps)
         if stops:
             checkpointer.settle(save)
-            told = hosts.NOTICE.name()
-            raise hosts.Preempted(
-                f"{name}: {told}; saved step {step} of {config.steps}. The same command goes on"
-            )
+            raise hosts.Preempted(f"{name}: {hosts.NOTICE.name()}; saved step {step} of {config.steps}")
     checkpointer.settle(save)
     return state
 
