@@ -2,10 +2,11 @@
 
 Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
 config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it, and every
-other layout that `convert.source` knows, tensor by tensor.
+other layout that `convert.source` knows (a training checkpoint among them), tensor by tensor.
 """
 
 import dataclasses
+import logging
 
 import jax
 import ml_dtypes
@@ -14,8 +15,8 @@ from flax import nnx
 
 from janus_jax import hosts
 from janus_jax import sharding as sh
+from janus_jax.convert import sidecars, table, target
 from janus_jax.convert import source as sources
-from janus_jax.convert import table, target
 from janus_jax.convert.files import OWN_FILE
 from janus_jax.convert.tensors import contiguous
 from janus_jax.data.processor import Processor
@@ -59,27 +60,45 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
     hosts.wait(f"{directory} is there")
 
 
-def import_weights(path, params: dict, *, partly: bool = False, config=None) -> tuple[dict, list[str]]:
+def import_weights(
+    path, params: dict, *, partly: bool = False, config=None, tokenizer=None, say=print
+) -> tuple[dict, list[str]]:
     """`params` with the tensors of a source put in their place, on their shardings, one by one.
 
     path: anything that `convert.source.open_source` knows, pickles excepted. partly: it may hold some children
     only. config: the model's; the sizes that no shape tells (heads, rope_theta, ...) are compared with it.
+    tokenizer: the run's; that of a whole model is compared with it.
     Returns the tree and the children that were read.
-    Raises ValueError naming every tensor that is missing, unknown or of another shape, or damaged.
+    Raises WeightsError naming every tensor that is missing, unknown or of another shape or type, or damaged.
     """
-    source = sources.open_source(path)
+    source = hosts.together(lambda: sources.open_source(path))
+    hosts.same({f"what {path} means": str(source.path)})  # a run may be saving its next step meanwhile
+    for note in source.notes:
+        say(note)
     here = {} if config is None else table.facts(config)
     wrong = [f"{k} is {v!r} there, {here[k]!r} here" for k, v in source.facts.items() if here.get(k, v) != v]
     if wrong:
-        raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(wrong)}")
+        raise _misfit(source, wrong)
     children = require_fit(source, params, partly)
+    source.require()
+    if tokenizer is not None and source.config is not None:
+        _require_tokenizer(source, tokenizer, say)
     tree = placed(source, params)
     source.settle()
     return tree, children
 
 
+def _require_tokenizer(source: sources.Source, tokenizer, say):
+    try:
+        theirs = source.processor().tokenizer
+    except FileNotFoundError as error:
+        say(f"{source.path}: its tokenizer is not compared with this run's ({error})")
+        return
+    sidecars.require_same(source.path, theirs, tokenizer)
+
+
 def require_fit(source: sources.Source, params: dict, partly: bool) -> list[str]:
-    """The children that the source holds; raises ValueError where it does not fit (see `import_weights`)."""
+    """The children that the source holds; raises WeightsError where it does not fit (see `import_weights`)."""
     wanted = flatten(params)
     found = {name: shape for name, (shape, _) in source.leaves.items()}
     children = sorted({name.split(".")[0] for name in found})
@@ -93,9 +112,14 @@ def require_fit(source: sources.Source, params: dict, partly: bool) -> list[str]
         if name in found and found[name] != shape
     ]
     if problems:
-        raise ValueError(f"{source.path} does not fit this model (another config?):{table.listed(problems)}")
-    source.require()
+        raise _misfit(source, problems)
     return children
+
+
+def _misfit(source: sources.Source, problems: list[str]) -> table.WeightsError:
+    return table.WeightsError(
+        f"{source.path} does not fit this model (another config?):{table.listed(problems)}"
+    )
 
 
 def placed(source: sources.Source, tree, prefix: str = "", layer: int | None = None):
@@ -121,11 +145,11 @@ def load(
     allow_extra: bool = False,
 ) -> tuple[Janus, Processor]:  # fmt: skip
     """The model and processor of any Janus: a weights directory of this project, DeepSeek's or transformers'
-    layout, local or by hub id ("owner/name").
+    layout, local or by hub id ("owner/name"), or a training checkpoint (WORKDIR/checkpoints/<stage>, or a step there).
 
     dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32); by
-    default the compute dtype is the one their config says, and the weights are kept as they are stored (float16
-    as float32), matrices of the unrolled form in the compute dtype. "int8" keeps the layers and heads as
+    default the compute dtype is the one their config says, and the weights are kept as they are stored (float16 and
+    float64 are refused), matrices of the unrolled form in the compute dtype. "int8" keeps the layers and heads as
     `Int8Linear` does, the rest in bfloat16, and computes in float32 on CPU, else in bfloat16. unrolled: the form
     that draws and answers (`model.transformer.Unrolled`); False gives the stacked one, which trains and is saved.
     allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are skipped.
@@ -142,8 +166,14 @@ def load(
     source = sources.open_source(path, allow_pickle=allow_pickle, allow_extra=allow_extra)
     if source.config is None:
         children = ", ".join(sorted({name.split(".")[0] for name in source.leaves}))
-        raise ValueError(f"{path}: no whole model but {children}; a stage can start from it (its `init`)")
-    source.require()
+        lines = (
+            f"{path}: no whole model but {children}; a stage can start from it (its `init`)",
+            *source.notes,
+        )
+        raise table.WeightsError("\n".join(lines))
+    source.require(cast=name is not None)
+    for note in source.notes:
+        logging.warning(note)
     processor, config = source.processor(), source.config
     sh.ensure_mesh()
     kept = "bfloat16" if name == "int8" else name

@@ -19,8 +19,16 @@ from janus_jax.sharding import mesh_shape
 def check(experiment: Experiment, devices: int, files: bool = True, known: list[str] = ()) -> Experiment:
     """Raises ConfigError naming every impossible value, after the problems already `known`; `files` also looks
     for the paths that the config names."""
-    problems = [*known, *_model_problems(experiment.model)]
-    problems += _mesh_problems(experiment, devices)
+    problems = [*known, *value_problems(experiment, devices)]
+    problems += file_problems(experiment, experiment.stages) if files else []
+    if problems:
+        raise ConfigError(listed(problems))
+    return experiment
+
+
+def value_problems(experiment: Experiment, devices: int) -> list[str]:
+    """Every value that is impossible, by itself, beside the others, or on so many devices."""
+    problems = _model_problems(experiment.model) + _mesh_problems(experiment, devices)
     for k, (name, stage) in enumerate(experiment.stages.items()):
         if name in ("stage0", "checkpoints", "tensorboard", "profile", "wandb"):
             problems.append(
@@ -36,13 +44,15 @@ def check(experiment: Experiment, devices: int, files: bool = True, known: list[
         problems.append("stages: there is none; name at least one stage")
     problems += _data_problems(experiment)
     problems += _finite("evaluation", experiment.evaluation, vars(experiment.evaluation))
+    problems += _finite("checkpoints", experiment.checkpoints, ("keep_every",))
+    if experiment.checkpoints.keep < 2:
+        problems.append(
+            f"checkpoints.keep is {experiment.checkpoints.keep}: must be at least 2, of which one may prove damaged"
+        )
     for field in ("seed", "profile"):
         value = getattr(experiment, field)
         problems += [f"{field} is {value}: must be 0 or more"] if value < 0 else []
-    problems += _file_problems(experiment, files)
-    if problems:
-        raise ConfigError(listed(problems))
-    return experiment
+    return problems
 
 
 def _name(field: str, value: str, known) -> list[str]:
@@ -257,16 +267,13 @@ def _data_problems(experiment: Experiment) -> list[str]:
     return problems
 
 
-def _file_problems(experiment: Experiment, files: bool) -> list[str]:
+def file_problems(experiment: Experiment, stages) -> list[str]:
+    """What is wrong with the tokenizer that the config names, and with the weights that `stages` begin with."""
     problems = []
-    if (
-        files
-        and experiment.tokenizer
-        and not (pathlib.Path(experiment.tokenizer) / "tokenizer.json").is_file()
-    ):
+    if experiment.tokenizer and not (pathlib.Path(experiment.tokenizer) / "tokenizer.json").is_file():
         problems.append(f"tokenizer: no tokenizer.json in {experiment.tokenizer}")
-    for name, stage in experiment.stages.items():
-        for directory in stage.init if files else ():
+    for name in stages:
+        for directory in experiment.stages[name].init:
             if directory != "previous":
                 problems += [f"stages.{name}.init: {problem}" for problem in _source_problems(directory)]
     return problems

@@ -25,15 +25,29 @@ def open_data(
             log.say(
                 f"  {entry.name} is never drawn: its steps begin at {entry.steps[0]}, the stage has {stage.steps}"
             )
-    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
-    mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
-    chances = stage.condition_dropout, stage.first_sentence
-    encoder = Encoder(processor, experiment.model, stage.rows, stage.supervise, *chances)
+    mixture, encode = drawing(experiment, name, entries, processor)
     share, of = sh.batch_share()
     return Batches(
-        mixture, encoder, share=share, of=of, workers=data.workers,
+        mixture, encode, share=share, of=of, workers=data.workers,
         ledger=ledger(experiment, mixture, directory, log), accept=data.on_change == "accept",
     )  # fmt: skip
+
+
+def drawing(
+    experiment: Experiment, name: str, entries: list[Entry], processor: Processor
+) -> tuple[Mixture, Encoder]:
+    """How the stage `name` draws from its entries, and what it makes of a record. Raises SourceError."""
+    stage = experiment.stages[name]
+    seed = experiment.seed + list(experiment.stages).index(name)  # no stage repeats another's order
+    mixture = Mixture(entries, vars(stage.ratio), seed, stage.rows.count, stage.steps)
+    return mixture, encoder(experiment, name, processor)
+
+
+def encoder(experiment: Experiment, name: str, processor: Processor) -> Encoder:
+    """What the stage `name` makes of a record."""
+    stage = experiment.stages[name]
+    chances = stage.condition_dropout, stage.first_sentence
+    return Encoder(processor, experiment.model, stage.rows, stage.supervise, *chances)
 
 
 def drawn(experiment: Experiment, name: str, sources: dict) -> list[Entry]:

@@ -95,7 +95,17 @@ class Guard:
 
     def roll_back(self, spike: Spike, step: int) -> int:
         """Counts the way back to the checkpoint of `step`, whose state is set already. Returns how many batches
-        are to be drawn and passed over: those up to and including the spike's."""
+        are to be drawn and passed over: those up to and including the spike's.
+
+        Where no checkpoint could be saved yet, `step` is the present one and nothing can be taken back: it is said.
+        """
+        if step >= spike.step:
+            self.rollbacks = spike.rollback
+            self.say(
+                f"{self.name}, step {spike.step}: LOSS SPIKE, {_numbers(spike)}. There is no checkpoint to go back to, "
+                f"so its updates stay ({spike.rollback} of {ROLLBACKS}); see the ERROR lines for why none was saved"
+            )
+            return 0
         ahead = spike.batch - step - self.skipped
         self.skipped, self.rollbacks = spike.batch - step, spike.rollback
         self.say(

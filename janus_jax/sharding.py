@@ -107,6 +107,17 @@ def make_mesh(data: int = 1, fsdp: int = -1, tensor: int = 1, devices=None) -> j
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
 
 
+@contextlib.contextmanager
+def traced_on(data: int, fsdp: int, tensor: int, devices: int):
+    """Within it, shapes are traced as on `make_mesh` over devices that need not be there, whatever mesh is set. See
+    `mesh_shape` for -1 and errors."""
+    shape = mesh_shape(data, fsdp, tensor, devices)
+    mesh = jax.sharding.AbstractMesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3)
+    none = jax.sharding.AbstractMesh((), ())  # JAX refuses to go from a mesh to one of another size at once
+    with jax.sharding.use_abstract_mesh(none), jax.sharding.use_abstract_mesh(mesh):
+        yield
+
+
 def ensure_mesh():
     """Sets a one-device mesh when none is set, so that a notebook user never has to hear of one."""
     if not jax.sharding.get_abstract_mesh().shape:

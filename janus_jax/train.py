@@ -44,16 +44,17 @@ def loop(
 ):  # fmt: skip
     """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
 
-    config has steps, log_every, checkpoint_every, spikes. shapes: of the state, with shardings; begin() gives it where
-    there is no checkpoint. data: a pipeline.Batches, or None. next_batch(i) gives the arrays of the i-th batch (from
-    0) and its facts (see meter.py).
+    config has steps, log_every, checkpoint_every, spikes. shapes: of the state, with shardings; begin(): the state
+    where there is no checkpoint. data: a pipeline.Batches, or None. next_batch(i): batch i and its facts (meter.py).
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
     guard = Guard(name, config.spikes, log.say)
     WATCH.stage(name)
     state = checkpointer.restore(shapes, data, guard)
     if state is shapes:
+        WATCH.at(f"preparing the weights of {name}")
         state = begin()
+        WATCH.at("saving step 0")
         checkpointer.save(0, state, data, guard)  # a spike can come before the first checkpoint
     step = int(state.step)
     log.stage(name, config.steps, step)
@@ -170,14 +171,16 @@ def stage_shapes(experiment: Experiment, stage: Stage, tx, without=()) -> ts.Tra
     return sh.concrete(jax.eval_shape(init, jax.random.key(0)))
 
 
-def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log, without=()):
+def init_stage(experiment: Experiment, stage: Stage, tx, previous, log: Log, without=(), tokenizer=None):
     """(the train state, host arrays of the children that it is `without`): the weights of each directory in
     `stage.init`, by child; what none of them holds is drawn at random."""
     key, model = jax.random.key(experiment.seed + 1), experiment.model
     state, whole = (stage_shapes(experiment, stage, tx, names) for names in (without, ()))
     params, fresh = whole.params, set(whole.params)
     for directory in directories(stage, previous):
-        params, children = import_weights(directory, params, partly=True, config=model)
+        params, children = import_weights(
+            directory, params, partly=True, config=model, tokenizer=tokenizer, say=log.say
+        )
         fresh -= set(children)
         log.say(f"  {', '.join(children)} <- {directory}")
     if "generation_embedding" in fresh and "generation_encoder" not in fresh:
@@ -236,9 +239,9 @@ def run_stage(
     # Where pictures to draw come as ids, the VQ tokenizer takes no part in the step: it waits on the host.
     without = ("generation_encoder",) if with_ids else ()
     shapes, aside = stage_shapes(here, stage, tx, without), {}
-    begin = lambda: init_stage(here, stage, tx, previous, log)[0]
+    begin = lambda: init_stage(here, stage, tx, previous, log, tokenizer=processor.tokenizer)[0]
     if with_ids:
-        shapes, aside = init_stage(here, stage, tx, previous, log, without)
+        shapes, aside = init_stage(here, stage, tx, previous, log, without, processor.tokenizer)
         begin = lambda: shapes
         hosts.together(lambda: require_ids(model, stage, previous, aside["generation_encoder"], with_ids))
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)

@@ -101,7 +101,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path, dtype, value, one_devic
         tensors[name][3, 4] = value
     source = foreign.save_original(tmp_path / "theirs", tensors=tensors)
     with pytest.raises(ValueError, match="damaged weights") as error:
-        janus_jax.load(source)
+        janus_jax.load(source, "float32")
     assert "gen_embed.weight holds 1 infinite" in str(error.value)
     assert f"{GATE} holds 1 infinite" in str(error.value)
     with pytest.raises(ValueError, match="holds 1 infinite"):
@@ -154,12 +154,22 @@ def test_a_wrong_type_is_refused(tmp_path, dtype):
         janus_jax.load(source)
 
 
-def test_float64_and_float16_are_read_as_float32(tmp_path, one_device):
+def test_float64_and_float16_are_cast_where_a_dtype_is_asked_for(tmp_path, one_device):
     tensors = foreign.original_tensors()
+    code = "gen_vision_model.quantize.embedding.weight"
     changed = {GATE: tensors[GATE].double(), "gen_embed.weight": tensors["gen_embed.weight"].half()}
-    model, _ = janus_jax.load(broken(tmp_path, **changed), unrolled=False)
-    assert {str(x.get_value().dtype) for _, x in nnx.to_flat_state(nnx.state(model))} == {"float32"}
-    assert np.array_equal(model.transformer.blocks.gate.kernel[1], tensors[GATE].numpy().T)
+    source = broken(tmp_path / "theirs", **changed, **{code: tensors[code].half()})
+    with pytest.raises(ValueError) as error:
+        janus_jax.load(source)
+    for name, dtype in ((GATE, "float64"), ("gen_embed.weight", "float16"), (code, "float16")):
+        assert f"type: {name} is {dtype}; float32 or bfloat16 is due (dtype=float32 casts it" in str(
+            error.value
+        )
+    target.convert(open_source(source), tmp_path / "once", "janus_jax", "float32")
+    for path, dtype in ((source, "float32"), (tmp_path / "once", None)):
+        model, _ = janus_jax.load(path, dtype, unrolled=False)
+        assert {str(x.get_value().dtype) for _, x in nnx.to_flat_state(nnx.state(model))} == {"float32"}
+        assert np.array_equal(model.transformer.blocks.gate.kernel[1], tensors[GATE].numpy().T)
 
 
 def test_a_wrong_shape_is_named(tmp_path):
@@ -416,7 +426,7 @@ def test_the_command_converts_and_verifies(tmp_path):
 def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     done = command(f"--source={tmp_path / 'no'}", f"--target={tmp_path / 'out'}", "--format=janus_jax")
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert f"FileNotFoundError: {tmp_path / 'no'}: no weights directory or file there" in done.stderr
+    assert f"NoWeightsError: {tmp_path / 'no'}: no weights directory or file there" in done.stderr
 
 
 def test_no_room_on_the_disk_is_said_before_writing(ours, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import janus_jax
-from janus_jax import checks, experiment, main
+from janus_jax import checks, experiment, identity
 from janus_jax.data import catalog
 
 ROOT = pathlib.Path(janus_jax.__file__).parent
@@ -374,33 +374,33 @@ def test_every_field_of_the_schema_is_read_somewhere():
 
 def test_a_run_may_be_watched_otherwise_when_it_goes_on(tmp_path):
     plain = experiment.read(QUICKSTART)[0]
-    main.same_run(plain, tmp_path)
+    identity.same_run(plain, tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    main.same_run(dataclasses.replace(plain, profile=5, wandb="mine"), tmp_path)
+    identity.same_run(dataclasses.replace(plain, profile=5, wandb="mine"), tmp_path)
     with pytest.raises(experiment.ConfigError, match="seed: 0 -> 5"):
-        main.same_run(dataclasses.replace(plain, seed=5), tmp_path)
+        identity.same_run(dataclasses.replace(plain, seed=5), tmp_path)
 
 
 def test_what_changes_memory_only_may_change_in_a_work_directory(tmp_path):
     """The flags that a stage which does not fit is told to take, after its first checkpoint was written."""
     path = str(pathlib.Path(__file__).parent.parent / "configs/quickstart.py")
     overrides = {"model.remat": "full", "model.attention": "blockwise", "stages.stage2.accumulate": "2"}
+    identity.same_run(experiment.read(path)[0], tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    main.same_run(experiment.read(path)[0], tmp_path)
-    main.same_run(experiment.read(path, overrides)[0], tmp_path)
+    identity.same_run(experiment.read(path, overrides)[0], tmp_path)
     with pytest.raises(experiment.ConfigError, match=r"stages\.stage2\.steps"):
-        main.same_run(experiment.read(path, {"stages.stage2.steps": "7"})[0], tmp_path)
+        identity.same_run(experiment.read(path, {"stages.stage2.steps": "7"})[0], tmp_path)
 
 
 def test_a_run_goes_on_with_other_data_only_where_that_is_accepted(tmp_path):
     path = str(QUICKSTART)
+    identity.same_run(experiment.read(path)[0], tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    main.same_run(experiment.read(path)[0], tmp_path)
     more = {"data.workers": "3", "data.max_bad_fraction": "0.5"}
-    main.same_run(experiment.read(path, more)[0], tmp_path)
+    identity.same_run(experiment.read(path, more)[0], tmp_path)
     other = {"data.datasets.questions.weight": "2.0", "stages.stage2.ratio.text": "1"}
     with pytest.raises(experiment.ConfigError) as error:
-        main.same_run(experiment.read(path, other)[0], tmp_path)
+        identity.same_run(experiment.read(path, other)[0], tmp_path)
     for line in (
         "data.datasets.questions.weight: 1.0 -> 2.0",
         "stages.stage2.ratio.text: 3.0 -> 1.0",
@@ -408,8 +408,10 @@ def test_a_run_goes_on_with_other_data_only_where_that_is_accepted(tmp_path):
     ):
         assert line in str(error.value)
     accept = {"data.on_change": "accept"}
-    main.same_run(experiment.read(path, other | accept)[0], tmp_path)
+    identity.same_run(experiment.read(path, other | accept)[0], tmp_path)
     with pytest.raises(experiment.ConfigError, match=r"image_ids: given or taken away"):
-        main.same_run(experiment.read(path, accept | {"data.datasets.scenes.image_ids": "ids"})[0], tmp_path)
+        identity.same_run(
+            experiment.read(path, accept | {"data.datasets.scenes.image_ids": "ids"})[0], tmp_path
+        )
     with pytest.raises(experiment.ConfigError, match=r"seed: 0 -> 1"):
-        main.same_run(experiment.read(path, accept | {"seed": "1"})[0], tmp_path)
+        identity.same_run(experiment.read(path, accept | {"seed": "1"})[0], tmp_path)

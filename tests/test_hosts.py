@@ -13,7 +13,7 @@ import tiny
 import yaml
 from absl import flags
 
-from janus_jax import exits, hosts, leaving, main, meet, xla_flags
+from janus_jax import hosts, leaving, main, meet, xla_flags
 from janus_jax import sharding as sh
 from janus_jax.data.shapes import ShapesPictures
 from janus_jax.experiment import ConfigError, split_flags
@@ -100,7 +100,7 @@ def test_a_notice_is_heard_once_listening_and_stays():
      (RuntimeError("x"), 1)],
 )  # fmt: skip
 def test_exit_codes(error, code):
-    assert exits.exit_code(error) == code
+    assert main.exit_code(error) == code
 
 
 # Flags of XLA

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
+from janus_jax import preflight
 from janus_jax.data import shapes
 from janus_jax.experiment import split_flags
 
@@ -155,7 +156,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished):
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(finished):
+def test_a_killed_run_goes_on_to_the_same_bits(finished, capsys):
     workdir = finished[0].parent / "killed"
     printed = finished[0].parent / "out"
     with open(printed, "w") as out:
@@ -175,6 +176,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(finished):
     killed_at = max(r["step"] for r in records(workdir) if r["stage"] == "stage2")
     assert 4 < killed_at < 40
     assert not (workdir / "stage2").exists()
+    last = max(int(p.name) for p in saved.iterdir() if p.name.isdigit())
+    flags = dict(word.removeprefix("--config.").split("=") for word in command(workdir)[5:])
+    preflight.rehearse(str(ROOT / "configs" / "quickstart.py"), flags, workdir, devices=1)
+    told = capsys.readouterr().out
+    assert (
+        f"goes on from step {last} of 40" in told and "stage1     is done" in told and "WARNING" not in told
+    )
 
     done = run(workdir, evaluation__count=0)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -229,6 +237,7 @@ def test_a_stage_that_does_not_fit_is_explained_with_flags_that_help(finished):
     """The step asks XLA's CPU runtime for 4 PB; the sizes told are those of the step that the config means."""
     workdir = finished[0].parent / "greedy"
     shutil.copytree(finished[0] / "stage0", workdir / "stage0")
+    shutil.copy(finished[0] / "config.json", workdir)
     args = command(workdir)
     done = subprocess.run(
         [args[0], "-c", GREEDY, *args[3:]], cwd=ROOT, env=environment(workdir), capture_output=True, text=True,

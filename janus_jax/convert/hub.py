@@ -47,7 +47,9 @@ def locate(path, revision: str | None, allow_pickle: bool) -> pathlib.Path:
         errors.HfHubHTTPError,
         OSError,
     ) as error:
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        why = "is not asked (HF_HUB_OFFLINE, --dry_run)" if offline else "cannot be reached"
         raise FileNotFoundError(
-            f"{path}: no such path here, not in the hub's cache, and the hub cannot be reached "
+            f"{path}: no such path here, not in the hub's cache, and the hub {why} "
             f"({type(error).__name__}); download it elsewhere and give its folder"
         ) from None

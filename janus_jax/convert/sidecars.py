@@ -4,8 +4,10 @@ import hashlib
 import json
 import pathlib
 
+from tokenizers import Tokenizer as Backend
 from tokenizers import processors
 
+from janus_jax.convert import table as tb
 from janus_jax.convert.files import read_json
 from janus_jax.data.processor import SYSTEM, Processor, Template, read_preprocessor
 from janus_jax.data.tokenizer import SPECIALS, Tokenizer
@@ -59,9 +61,74 @@ def require_fitting(source, tokenizer: Tokenizer):
     if not problems and stored and stored != file_hash(source.path / "tokenizer.json"):
         problems.append("tokenizer.json is not the file that was saved with these weights")
     if problems:
-        raise ValueError(
+        raise tb.WeightsError(
             f"{source.path}: wrong tokenizer: {'; '.join(problems)}. Put the tokenizer.json of these weights there"
         )
+
+
+def unlike(source, tokenizer: Tokenizer, named: str) -> list[str]:
+    """In what a tokenizer differs from what the files of a source say of theirs."""
+    ours, wrong = special_ids(tokenizer), []
+    expected = [
+        (source.path / "manifest.json", source.manifest.get("tokenizer", {}).get("ids", {})),
+        (source.path / "config.json", {"placeholder": source.plan.image_token_id}),
+    ]
+    there = source.path / "tokenizer.json"
+    if there.is_file() and not _same_file(there, pathlib.Path(named)):
+        try:
+            theirs = Tokenizer.load(source.path)
+            expected.append((there, special_ids(theirs)))
+            backend = theirs.backend
+        except ValueError:  # of a language model alone: it knows no pictures
+            backend = Backend.from_file(str(there))
+        wrong += _vocabulary_problems(there, backend.get_vocab(), named, tokenizer.backend.get_vocab())
+    return wrong + [
+        f"{name} ({SPECIALS[name]}) is {ours[name]} in {named}, {i} in {file}"
+        for file, ids in expected
+        for name, i in ids.items()
+        if i is not None and i != ours[name]
+    ]
+
+
+def _same_file(a: pathlib.Path, b: pathlib.Path) -> bool:
+    return b.is_file() and a.samefile(b)
+
+
+def _vocabulary_problems(there: pathlib.Path, theirs: dict, named: str, ours: dict) -> list[str]:
+    """Strings that both vocabularies have, under other ids."""
+    moved = [text for text, i in ours.items() if theirs.get(text, i) != i]
+    if not moved:
+        return []
+    first = ", ".join(
+        f"{text!r} is {ours[text]} and {theirs[text]}" for text in sorted(moved, key=ours.get)[:3]
+    )
+    return [f"{len(moved)} of {len(ours)} strings have other ids in {named} and {there}: {first}"]
+
+
+def require_same(path, theirs: Tokenizer, ours: Tokenizer):
+    """Raises WeightsError when weights at `path`, trained with one tokenizer, are to go on with another: each id
+    would mean another word."""
+    a, b = special_ids(theirs), special_ids(ours)
+    problems = [
+        f"{name} ({SPECIALS[name]}) is {b[name]} here, {a[name]} there" for name in a if a[name] != b[name]
+    ]
+    there, here = theirs.backend.get_vocab(), ours.backend.get_vocab()
+    other = sorted(text for text in there.keys() | here.keys() if there.get(text) != here.get(text))
+    if other:
+        problems.append(
+            f"{len(other)} tokens have other ids or none ({', '.join(map(repr, other[:3]))}, ...)"
+        )
+    elif _merges(theirs) != _merges(ours):
+        problems.append("words fall into other tokens (other merges)")
+    if problems:
+        raise tb.WeightsError(
+            f"{path} was trained with another tokenizer than this run's: {'; '.join(problems)}. Give the run theirs "
+            f"(the config's `tokenizer`: the directory of their tokenizer.json)"
+        )
+
+
+def _merges(tokenizer: Tokenizer):
+    return json.loads(tokenizer.backend.to_str())["model"].get("merges")
 
 
 def file_hash(path: pathlib.Path) -> str:

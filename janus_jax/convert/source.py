@@ -16,6 +16,7 @@ from janus_jax.convert import (
     janus_hf,
     janus_torch,
     llamagen_vq,
+    run_checkpoint,
     sidecars,
     siglip,
 )
@@ -24,19 +25,27 @@ from janus_jax.convert import tensors as ts
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 
-OWN = "janus_jax"
+OWN, VQ = "janus_jax", "generation_encoder"
+KEPT = (
+    np.float32,
+    ts.BFLOAT16,
+)  # types of weights that nothing is lost by reading; bfloat16 is float32 cut short
 LAYOUTS = (janus_torch, janus_hf, siglip, llamagen_vq, deepseek_llm)
 
 
 class Source:
     """Leaves of ours in someone's file.
 
-    kind: "janus_jax", "deepseek", "transformers", "siglip", "deepseek_llm" or "llamagen_vq". config: the sizes
-    of a whole Janus, None for a part. leaves: our path -> (shape, dtype as stored). ignored: their key -> why
-    it has no place. kept: tensors that only the way back needs. facts: sizes that no shape tells.
+    kind: "janus_jax", "checkpoint", "deepseek", "transformers", "siglip", "deepseek_llm" or "llamagen_vq". config:
+    the sizes of a whole Janus, None for a part. leaves: our path -> (shape, dtype as stored). ignored: their key ->
+    why it has no place. kept: tensors that only the way back needs. facts: sizes that no shape tells. lent: leaves
+    that another source holds for this one, which lacks them.
     """
 
-    def __init__(self, weights: files.Weights, plan: tb.Plan, allow_extra: bool, manifest: dict):
+    def __init__(
+        self, weights: files.Weights, plan: tb.Plan, allow_extra: bool, manifest: dict,
+        lent: dict[str, "Source"] | None = None,
+    ):  # fmt: skip
         self.path, self.kind, self.config = weights.directory, plan.kind, plan.config
         self.tensors, self.plan, self.manifest = weights.tensors, plan, manifest
         self.facts = plan.facts if plan.config is None else tb.facts(plan.config)
@@ -56,6 +65,8 @@ class Source:
             if rule and rule.keep:
                 self.kept[name] = tensor
         self.leaves = {row.ours: (row.our_shape, self._dtype(row)) for row in plan.rows}
+        self.lent = lent or {}
+        self.leaves |= {name: other.leaves[name] for name, other in self.lent.items()}
         self._problems = [*plan.problems, *weights.problems]
 
     def _dtype(self, row: tb.Row) -> np.dtype:
@@ -64,9 +75,12 @@ class Source:
             return found.pop()
         return np.result_type(*found) if found and all(map(ts.is_float, found)) else np.dtype(np.float32)
 
-    def check(self) -> list[str]:
-        """All that does not balance: tensors missing, unknown, of another shape, of no float type; sizes that
-        our model cannot have. Nothing is read."""
+    def check(self, cast: bool = False) -> list[str]:
+        """All that does not balance: tensors missing, unknown, of another shape, of a type that is not read; sizes
+        that our model cannot have. Nothing is read.
+
+        cast: float16 and float64 may become the type that was asked for; integers never become weights.
+        """
         problems, shapes = [], []
         for name, row in ((n, r) for r in self.plan.rows for n in r.names):
             if name not in self.tensors:
@@ -77,13 +91,21 @@ class Source:
                 shapes.append(f"shape: {name} is {tensor.shape} in the file, {row.stored} by the config")
             if not ts.is_float(tensor.dtype):
                 problems.append(f"type: {name} is {tensor.dtype}; a float type is due")
+            elif not cast and tensor.dtype not in KEPT:
+                problems.append(
+                    f"type: {name} is {tensor.dtype}; float32 or bfloat16 is due (dtype=float32 casts it; for a "
+                    f"stage's init do so once, by python -m janus_jax.convert --dtype=float32)"
+                )
+        problems += [problem for other in set(self.lent.values()) for problem in other.check(cast)]
         return list(dict.fromkeys([*self._problems, *shapes, *problems, *self._extra]))
 
-    def require(self) -> "Source":
-        """Itself; raises ValueError with all of `check`."""
-        problems = self.check()
+    def require(self, cast: bool = False) -> "Source":
+        """Itself; raises WeightsError with all of `check`."""
+        problems = self.check(cast)
         if problems:
-            raise ValueError(f"{self.path}: weights that do not balance ({self.kind}):{tb.listed(problems)}")
+            raise tb.WeightsError(
+                f"{self.path}: weights that do not balance ({self.kind}):{tb.listed(problems)}"
+            )
         return self
 
     def read(self, name: str, layer: int | None = None) -> np.ndarray:
@@ -91,6 +113,8 @@ class Source:
 
         Numbers that are not finite, and bytes of another checksum, are noted for `settle`.
         """
+        if name in self.lent:
+            return self.lent[name].read(name, layer)
         row = self.rows[name]
         if row.layers is None or layer is not None:
             return self._read(row, layer)
@@ -102,13 +126,16 @@ class Source:
 
     def _read(self, row: tb.Row, layer: int | None) -> np.ndarray:
         name, (k, n) = row.name(layer), row.part
-        tensor = self.tensors[name]
+        tensor, rows = self.tensors[name], None
         if row.scanned:
-            x = tensor.read(slice(layer, layer + 1))[0]
+            rows = slice(layer, layer + 1)
         elif n > 1:
-            x = tensor.read(slice(k * row.piece[0], (k + 1) * row.piece[0]))
-        else:
-            x = tensor.read()
+            rows = slice(k * row.piece[0], (k + 1) * row.piece[0])
+        try:
+            x = tensor.read(rows)
+        except ValueError as error:
+            raise tb.WeightsError(str(error)) from None
+        x = x[0] if row.scanned else x
         self._check(x, name, layer if row.scanned else None)
         return row.transform.there(x)
 
@@ -128,12 +155,16 @@ class Source:
                 f"checksum: {where} is not what was written; the file is damaged, copy it again"
             )
         elif bad:
-            self._damage[where] = f"not finite: {where} holds {bad} infinite or undefined numbers"
+            self._damage[where] = (
+                f"not finite: {where} holds {bad} infinite or undefined numbers; copy or make the file again"
+            )
 
     def settle(self):
-        """Call when all is read. Raises ValueError naming every tensor found damaged."""
+        """Call when all is read. Raises WeightsError naming every tensor found damaged."""
+        for other in set(self.lent.values()):
+            other.settle()
         if self._damage:
-            raise ValueError(f"{self.path}: damaged weights:{tb.listed(list(self._damage.values()))}")
+            raise tb.WeightsError(f"{self.path}: damaged weights:{tb.listed(list(self._damage.values()))}")
 
     def processor(self) -> Processor | None:
         """The tokenizer and template beside the weights of a whole Janus; None for a part.
@@ -142,8 +173,11 @@ class Source:
         """
         if self.config is None:
             return None
-        own = self.kind == OWN
-        processor = Processor.load(self.path) if own else sidecars.read_processor(self.path, self.config)
+        if self.kind == OWN:
+            processor = Processor.load(self.path)
+        else:
+            read = run_checkpoint if self.kind == run_checkpoint.KIND else sidecars
+            processor = read.read_processor(self.path, self.config)
         sidecars.require_fitting(self, processor.tokenizer)
         return processor
 
@@ -152,9 +186,20 @@ def open_source(path, *, allow_pickle=False, allow_extra=False, revision: str | 
     """The weights at a path (directory or file) or hub id. See `Source`; call `require` before reading.
 
     allow_pickle: PyTorch's .bin and .pt may be read, by an unpickler that only rebuilds tensors. allow_extra:
-    tensors that no table knows are skipped. Raises FileNotFoundError and ValueError with the remedy.
+    tensors that no table knows are skipped. Raises NoWeightsError and WeightsError with the remedy.
     """
-    weights = files.find(hub.locate(path, revision, allow_pickle), allow_pickle)
+    try:
+        located = hub.locate(path, revision, allow_pickle)
+        if checkpoint := run_checkpoint.locate(located):
+            return _of_run(*checkpoint, allow_extra)
+        return _of_files(path, files.find(located, allow_pickle), allow_extra)
+    except FileNotFoundError as error:
+        raise tb.NoWeightsError(str(error)) from None
+    except ValueError as error:
+        raise tb.WeightsError(str(error)) from None
+
+
+def _of_files(path, weights: files.Weights, allow_extra: bool) -> Source:
     values = {}
     if (weights.directory / "config.json").is_file():
         values = files.read_json(weights.directory / "config.json")
@@ -194,6 +239,47 @@ def _own(weights: files.Weights, values: dict, allow_extra: bool) -> Source:
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source
+
+
+def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> Source:
+    """Stages that read stored image ids hold no VQ tokenizer in their checkpoints: it is read from where the stage
+    had it from, or the source is a part."""
+    weights, config = run_checkpoint.read(step)
+    shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
+    children = {name.split(".")[0] for name in shapes}
+    expected = {row.ours: row.our_shape for row in janus_torch.rows(config)}
+    lent, lacking = {}, set(model_config.CHILDREN) - children
+    if lacking == {VQ}:
+        wanted = {name: shape for name, shape in expected.items() if name.split(".")[0] == VQ}
+        lent, note = _lent(step, wanted)
+        notes, lacking = (*notes, note), lacking if not lent else set()
+    rows = tb.own_rows({name: shape for name, shape in expected.items() if name.split(".")[0] in children})
+    facts = {key: value for key, value in tb.facts(config).items() if key.split(".")[0] in children}
+    plan = tb.Plan(
+        run_checkpoint.KIND, rows, config=None if lacking else config, facts=facts, notes=notes,
+        problems=tuple(tb.differing(shapes, expected)),
+    )  # fmt: skip
+    return Source(weights, plan, allow_extra, {}, lent)
+
+
+def _lent(step: pathlib.Path, wanted: dict[str, tuple]) -> tuple[dict[str, Source], str]:
+    """The VQ tokenizer from the stage's `init` (as in training, the last that holds it counts), and what to say."""
+    tried = []
+    for path in reversed(run_checkpoint.init_of(step)):
+        try:
+            other = open_source(path)
+        except tb.WeightsError as error:
+            tried.append(str(error))
+            continue
+        if wanted.items() <= {name: shape for name, (shape, _) in other.leaves.items()}.items():
+            return dict.fromkeys(
+                wanted, other
+            ), f"{VQ} is read from {other.path}: the stage read stored image ids"
+        tried.append(f"{path} holds none of its sizes")
+    return {}, (
+        f"{step} holds no {VQ}, since its stage read stored image ids, and the stage's init gives none: "
+        f"{'; '.join(tried) or 'it is empty'}. Put back the weights that init names"
+    )
 
 
 def read_config(directory) -> model_config.JanusConfig:

@@ -12,6 +12,14 @@ from collections.abc import Callable
 import numpy as np
 
 
+class WeightsError(ValueError):
+    """Weights that are damaged, incomplete, of another model, or no weights."""
+
+
+class NoWeightsError(FileNotFoundError, WeightsError):
+    """Where weights should be, there are none, or a file that belongs to them is missing."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Transform:
     """`there(x)` is ours of theirs; `back(y, shape)` is theirs, of that shape, of ours. Views, not copies."""

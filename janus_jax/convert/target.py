@@ -128,7 +128,7 @@ def write_own(
 def convert(source, directory, layout: str, dtype: str | None = None, wrote=lambda n: None):
     """Writes a `Source` as one of FORMATS. dtype: of the weights, the VQ tokenizer's excepted, which keep their
     own. Raises ValueError for what does not balance, is damaged, or does not fit the layout."""
-    source.require()
+    source.require(cast=True)  # as stored, or as asked for
     if layout == OWN:
         config = source.config
         if config is not None and dtype is not None:
@@ -159,7 +159,9 @@ def convert(source, directory, layout: str, dtype: str | None = None, wrote=lamb
 
 def _dtype(source, name: str, dtype: str | None) -> np.dtype:
     stored = source.leaves[name][1]
-    return stored if dtype is None or name.startswith("generation_encoder.") else np.dtype(dtype)
+    if dtype is not None and name.startswith("generation_encoder."):
+        return stored if stored == ts.BFLOAT16 else np.dtype(np.float32)
+    return stored if dtype is None else np.dtype(dtype)
 
 
 def _own_entry(source, name: str, dtype: str | None) -> Entry:

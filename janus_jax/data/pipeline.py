@@ -6,7 +6,6 @@ saved for all lanes, so any number of hosts and workers goes on from it.
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 
@@ -195,7 +194,6 @@ def fingerprint(mixture: Mixture, encoder: Encoder) -> dict:
         }
         for e in mixture.entries
     }  # fmt: skip
-    tokenizer = hashlib.sha256(encoder.processor.tokenizer.backend.to_str().encode()).hexdigest()[:16]
     return {
         "datasets": datasets,
         "ratio": mixture.ratio,
@@ -203,7 +201,7 @@ def fingerprint(mixture: Mixture, encoder: Encoder) -> dict:
         "rows": dataclasses.asdict(encoder.rows),
         "examples": {"supervise": encoder.supervise, "dropout": encoder.dropout, "first": encoder.first},
         "template": dataclasses.asdict(encoder.processor.template),
-        "tokenizer": tokenizer,
+        "tokenizer": encoder.processor.tokenizer.fingerprint,
         "versions": versions(),
     }
 

@@ -5,6 +5,7 @@ types is encoded with all control strings switched off: a typed `<image_placehol
 """
 
 import functools
+import hashlib
 import logging
 import pathlib
 
@@ -79,6 +80,11 @@ class Tokenizer:
 
     def __setstate__(self, state):
         self.__init__(Backend.from_str(state))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides about ids, 16 hexadecimal digits."""
+        return hashlib.sha256(self.backend.to_str().encode()).hexdigest()[:16]
 
     def control(self, text: str) -> int | None:
         """The id of a control string, such as a role tag; None where the vocabulary has it as mere text."""
