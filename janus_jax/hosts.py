@@ -30,6 +30,9 @@ class Others(HostsError, peers.Unwell):
 class Preempted(Exception):
     """The run was told to stop, and has saved a checkpoint. No KeyboardInterrupt: what it says is to be read."""
 
+    def __str__(self):
+        return f"{super().__str__()}; the same command goes on from there"
+
 
 def first() -> bool:
     """Whether this is the process that writes and prints for all."""
@@ -209,10 +212,13 @@ class Notice:
                 return
             self._agreeing = True  # who asks now, waits
             asked = self.asked
-        counts = peers.PEERS.exchange("asked", asked)
-        with self._changed:
-            self._agreeing, self.stops_at = False, counts and max(counts) + 1
-            self._changed.notify_all()
+        counts = None
+        try:
+            counts = peers.PEERS.exchange("asked", asked)
+        finally:
+            with self._changed:
+                self._agreeing, self.stops_at = False, counts and max(counts) + 1
+                self._changed.notify_all()
 
     def reached(self) -> bool:
         """Whether to stop here; every process must ask equally often."""

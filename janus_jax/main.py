@@ -61,8 +61,8 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
             peers.end(code, f"{type(error).__name__}: {error}", say=False)
         raise
     finally:
-        peers.stop()
         WATCH.close()
+        peers.stop()
         hosts.NOTICE.close()
 
 
@@ -102,7 +102,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     hosts.wait("done")
 
 
-def exit_code(error: Exception) -> int:
+def exit_code(error: BaseException) -> int:
     """0, or --preempted: told to stop, and saved; 2: the command, config, hosts that differ, or more than the devices'
     memory; 3: the data; 4: training diverged; 69: not all processes came; 74: the last state not saved, or no
     checkpoint can be read; 1: anything else. See docs/faults.md."""
@@ -122,13 +122,13 @@ def exit_code(error: Exception) -> int:
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
 
 
-def report(error: Exception) -> int:
+def report(error: BaseException) -> int:
     """Prints what ends the run; its exit code."""
     code = exit_code(error)
     if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
         traceback.print_exception(error)
     else:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     return code
 
 

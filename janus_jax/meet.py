@@ -12,7 +12,7 @@ import threading
 
 import jax
 
-from janus_jax import peers
+from janus_jax import leaving
 from janus_jax.hosts import HostsError
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -55,7 +55,7 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeou
             # All said: nothing is left to detect. (Detection would also leave one GPU to a process.)
             cluster_detection_method=None if missing else "deactivate",
             initialization_timeout=timeout + LEAVE, shutdown_timeout_seconds=LEAVE,
-            heartbeat_timeout_seconds=HEARTBEAT if peers.least() else 24 * 3600,
+            heartbeat_timeout_seconds=HEARTBEAT if leaving.least() else 24 * 3600,
         )  # fmt: skip
     except ValueError as error:  # no cluster that knows what was not given
         if missing == list(VARIABLES):

@@ -10,12 +10,8 @@ JAX's own client aborts the process where it finds a peer or the coordinator (pr
 than SILENT; where it is first all the same, its abort is held until the words above are said.
 """
 
-import contextlib
-import ctypes
 import faulthandler
 import json
-import os
-import signal
 import socket
 import sys
 import threading
@@ -24,7 +20,8 @@ import time
 import jax
 from jax._src import distributed  # the service's client has no public name
 
-AGAIN = 75  # exit code "start me again" (EX_TEMPFAIL of sysexits.h); the launchers do
+from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, within
+
 SHARED = (
     0,
     2,
@@ -32,10 +29,8 @@ SHARED = (
     4,
     74,
 )  # exit codes of one process that are all processes'; after another they end with AGAIN
-BEAT, SILENT = 2, 30  # seconds
+BEAT, SILENT, POLL = 2, 30, 2  # seconds
 BROKEN = 8  # seconds of silence that name the lost peer, once a connection broke
-GRACE = 2  # seconds: a main thread that ends for the same reason says it better itself
-LEAVE = 5  # seconds for which the first process, with the coordinator in it, waits for the others to go
 CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "Socket closed", "Connection refused")
 
 
@@ -57,9 +52,18 @@ class Peers:
         self.ending = threading.Lock()
 
     def start(self):
-        _hold_aborts(self)
-        for work in (self._beat, self._listen):
-            threading.Thread(target=work, daemon=True, name=f"peers{work.__name__}").start()
+        hold_aborts(self._aborted)
+        self.threads = [threading.Thread(target=work, daemon=True) for work in (self._beat, self._listen)]
+        for thread in self.threads:
+            thread.start()
+
+    def stop(self):
+        """Nobody is missed, and nobody ends another any more. A thread that is in a call of JAX's client while Python
+        shuts down would crash: they are waited for."""
+        self.closed.set()
+        for thread in self.threads:
+            thread.join(2 * POLL)
+        release_aborts()
 
     # Words
 
@@ -77,7 +81,7 @@ class Peers:
         """What each process gave, once all have; None where one does not within SILENT seconds. Once a name."""
         try:
             self.client.key_value_set(f"janus/{name}/{self.index}", str(value))
-            self.client.wait_at_barrier(f"janus/{name}", SILENT * 1000)
+            self.client.wait_at_barrier(f"janus/{name}", 1000 * SILENT)
             return [int(text) for _, text in self.client.key_value_dir_get(f"janus/{name}/")]
         except jax.errors.JaxRuntimeError:
             return None  # a peer is lost, which ends the run
@@ -85,7 +89,7 @@ class Peers:
     def _listen(self):
         while not self.closed.is_set():
             try:
-                word = json.loads(self.client.blocking_key_value_get(f"janus/word/{self.heard}", 10_000))
+                word = json.loads(self.client.blocking_key_value_get(f"janus/word/{self.heard}", 1000 * POLL))
             except jax.errors.JaxRuntimeError as error:
                 if "DEADLINE_EXCEEDED" not in str(error):
                     self._lost(str(error))
@@ -101,8 +105,24 @@ class Peers:
     def _lost(self, error: str):
         """The coordinator does not answer. Where its socket has closed, JAX's client is about to abort."""
         if any(text in error for text in CLOSED) and not self.closed.is_set():
-            self.end(AGAIN, f"{self.name(0)}, the coordinator, is gone ({self.last(0)})", tell=False)
+            self._gone()
         time.sleep(1)
+
+    def _aborted(self):
+        """JAX's client has called abort(), in this thread; returns where that is not for a lost coordinator."""
+        if self.ending.locked() or not self._reachable():
+            self._gone()
+
+    def _reachable(self) -> bool:
+        host, _, port = distributed.global_state.coordinator_address.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def _gone(self):
+        self.end(AGAIN, f"{self.name(0)}, the coordinator, is gone ({self.last(0)})", tell=False)
 
     # Beats
 
@@ -240,9 +260,11 @@ def start(told):
 
 
 def stop():
-    """The run is over: nobody is missed, and nobody ends another any more."""
+    """The run is over."""
+    global PEERS
     if PEERS is not None:
-        PEERS.closed.set()
+        PEERS.stop()
+        PEERS = None
 
 
 def end(code: int, text: str, **options):
@@ -251,66 +273,3 @@ def end(code: int, text: str, **options):
         PEERS.end(code, text, **options)
     shout(text, code)
     leave(code)
-
-
-def least() -> float:
-    """JANUS_WATCHDOG, see watchdog.py; with 0 nobody is missed either."""
-    text = os.environ.get("JANUS_WATCHDOG", "120")
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(
-            f"JANUS_WATCHDOG is {text!r}: must be the seconds that a step may always take, 0 for ever"
-        ) from None
-
-
-def within(seconds: float, action):
-    """What `action()` returns; None where it fails or takes longer: a stopped coordinator answers nothing, ever."""
-    result = []
-
-    def work():
-        with contextlib.suppress(jax.errors.JaxRuntimeError, OSError):
-            result.append(action())
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return result[0] if result else None
-
-
-def shout(text: str, code: int):
-    again = ": start the run again" * (code == AGAIN)
-    print(f"\njanus_jax: {text}. Exit code {code}{again}.", file=sys.stderr, flush=True)
-
-
-def leave(code: int):
-    """Ends the process from any thread. Not by sys.exit: JAX would wait at exit for processes that do not come."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-_kept = []  # what C calls must not be collected
-
-
-def _hold_aborts(peers: Peers):
-    """JAX's client calls abort() from a thread of its own where the coordinator is gone: that thread waits here."""
-
-    def held(number):
-        if not _reachable() or peers.ending.locked():
-            peers.end(AGAIN, f"{peers.name(0)}, the coordinator, is gone ({peers.last(0)})", tell=False)
-        _c.signal(signal.SIGABRT, None)  # an abort for another reason: let it come
-
-    _c = ctypes.CDLL(None)
-    _c.signal.argtypes = ctypes.c_int, ctypes.c_void_p
-    _kept.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(held))
-    _c.signal(signal.SIGABRT, ctypes.cast(_kept[-1], ctypes.c_void_p))
-
-
-def _reachable() -> bool:
-    host, _, port = distributed.global_state.coordinator_address.rpartition(":")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
-            return True
-    except OSError:
-        return False

@@ -44,13 +44,12 @@ def loop(
 ):  # fmt: skip
     """Steps of one stage, from its last checkpoint (or the start) to its end. Returns the final state.
 
-    config has steps, log_every, checkpoint_every, spikes. shapes: of the state, with shardings; begin() gives it where
-    there is no checkpoint. data: a pipeline.Batches, or None. next_batch(i) gives the arrays of the i-th batch (from
-    0) and its facts (see meter.py).
+    config has steps, log_every, checkpoint_every, spikes. shapes: of the state, with shardings; begin(): the state
+    where there is no checkpoint. data: a pipeline.Batches, or None. next_batch(i): batch i and its facts (meter.py).
     """
     # Resume: the latest sound checkpoint, with the data and the guard where they were.
     guard = Guard(name, config.spikes, log.say)
-    WATCH.at(f"restoring {name}")
+    WATCH.stage(name)
     state = checkpointer.restore(shapes, data, guard)
     if state is shapes:
         WATCH.at(f"preparing the weights of {name}")
@@ -59,7 +58,6 @@ def loop(
         checkpointer.save(0, state, data, guard)  # a spike can come before the first checkpoint
     step = int(state.step)
     log.stage(name, config.steps, step)
-    WATCH.stage()
     save = lambda: checkpointer.save(step, state, data, guard)
 
     while step < config.steps:
@@ -114,10 +112,7 @@ def loop(
             log.curves(now=stops or step == config.steps)
         if stops:
             checkpointer.settle(save)
-            raise hosts.Preempted(
-                f"{name}: {hosts.NOTICE.name()}; saved step {step} of {config.steps}. The same command goes on"
-            )
-    WATCH.at("saving: the last checkpoint is being written")
+            raise hosts.Preempted(f"{name}: {hosts.NOTICE.name()}; saved step {step} of {config.steps}")
     checkpointer.settle(save)
     return state
 
@@ -278,8 +273,7 @@ def run_stage(
 
 
 def train(experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log) -> pathlib.Path:
-    """All stages of a config that are not done yet. Returns the last stage's weights directory. Raises OutOfMemory
-    where a stage does not fit its devices."""
+    """Runs all stages that are not done yet. Returns the last one's weights directory. Raises OutOfMemory."""
     directory, previous = pathlib.Path(workdir), None
     # The first process looks for all: another may not see yet what is there, and remember that.
     done = lambda name: hosts.gather(hosts.first() and (directory / name / FILE).is_file())[0]

@@ -19,7 +19,7 @@ import time
 
 import jax
 
-from janus_jax import peers
+from janus_jax import leaving, peers
 
 TICK = 1  # seconds
 TIMES = 10  # a step may take so many times the median step, if that is more than JANUS_WATCHDOG
@@ -39,7 +39,7 @@ class Watchdog:
     """Of one process. least: seconds that a step may always take, 0 for no watching; end: called as peers.end."""
 
     def __init__(self, least: float | None = None, end=peers.end):
-        self.least, self._end = peers.least() if least is None else least, end
+        self.least, self._end = leaving.least() if least is None else least, end
         self.durations, self._flying = collections.deque(maxlen=64), collections.deque()
         self.passed, self._closed, self.workdir = 0, threading.Event(), None
         self.at("preparing")
@@ -55,10 +55,11 @@ class Watchdog:
         if self.workdir is not None and self.least:
             faulthandler.cancel_dump_traceback_later()
 
-    def stage(self):
-        """The steps that follow are compiled anew, and take another time."""
+    def stage(self, name: str):
+        """The main thread restores a stage, whose steps are compiled anew and take another time."""
         self.durations.clear()
         self._flying.clear()
+        self.at(f"restoring {name}")
 
     def at(self, section: str, step: int | None = None):
         """The main thread begins this: every process passes the same sections in the same order."""
@@ -99,17 +100,17 @@ class Watchdog:
     def _watch(self):
         last = armed = 0
         while not self._closed.wait(TICK):
-            now = time.monotonic()
+            now, group = time.monotonic(), peers.PEERS
             if last and now - last > 10 * TICK:
                 self.since = now
-                if peers.PEERS:
-                    peers.PEERS.forgive()
+                if group:
+                    group.forgive()
             last = now
             if now - armed > LOCKED / 30:
                 faulthandler.dump_traceback_later(LOCKED, exit=True)
                 armed = now
-            if peers.PEERS and (missing := peers.PEERS.missing()):
-                self._end(peers.AGAIN, missing)
+            if group and (missing := group.missing()):
+                self._end(leaving.AGAIN, missing)
             if now - self.since > self.limit():
                 self._late(now - self.since)
 
@@ -117,9 +118,9 @@ class Watchdog:
         who = f"; {peers.PEERS.behind()}" if peers.PEERS else ""
         path = self.workdir / f"stacks-{jax.process_index()}.txt"
         faulthandler.dump_traceback(sys.stderr)
-        peers.within(5, lambda: _dump(path))  # the file system may be what hangs
+        leaving.within(5, lambda: _dump(path))  # the file system may be what hangs
         self._end(
-            peers.AGAIN,
+            leaving.AGAIN,
             f"no progress for {age:.0f} s ({self.limit():.0f} s is the limit) in: {self.section}{who}. The stacks of "
             f"all threads are above and in {path}",
             stacks=True,

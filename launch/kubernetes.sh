@@ -20,7 +20,7 @@ for word in "$@"; do
     word=${word//\\/\\\\}
     command+=", \"${word//\"/\\\"}\""
 done
-command+=']'
+command+=', "--preempted=75"]'
 
 text=$(<"$file")
 shopt -u patsub_replacement 2>/dev/null || true # an & in a value is an &

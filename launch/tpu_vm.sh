@@ -47,9 +47,9 @@ setup() {
 
 run() {
     local line code state
-    # Each worker starts its own process again on 75; all end at the same step, so they meet again.
-    line=$(printf '%q ' ../venv/bin/python -m janus_jax.main "$@")
-    line="cd janus_jax && while :; do ${line}; code=\$?; [ \$code = 75 ] || exit \$code; done"
+    # Each worker starts its own process again on 75 (137: it was killed, and its peers end with 75), so they meet again.
+    line=$(printf '%q ' ../venv/bin/python -m janus_jax.main "$@" --preempted=75)
+    line="cd janus_jax && while :; do ${line}; code=\$?; case \$code in 75 | 137) ;; *) exit \$code ;; esac; done"
     while :; do
         on_all "$line"
         code=$?

@@ -1,5 +1,5 @@
-"""The config of two_processes.py with a fault: FAULT is "hang" or "data" (a process sleeps, or ends with SourceError) and
-PROCESS@BATCH, as in "hang 1@6"; once only, if the file ONCE is not there yet."""
+"""The config of two_processes.py, longer, with one fault: FAULT is "hang" (a process sleeps) or "data" (it meets a
+SourceError) and PROCESS@BATCH, as in "hang 1@6". SLOW: seconds that each batch takes longer."""
 
 import os
 import pathlib
@@ -29,9 +29,6 @@ def next_batch(self):
 
 
 def get_config():
-    import faulthandler, signal
-
-    faulthandler.register(signal.SIGUSR1)
     pipeline.Batches.__next__ = next_batch
     config = two_processes.get_config()
     config.stages.only.steps = 24

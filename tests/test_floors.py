@@ -12,14 +12,15 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "chips", "collectives", "curves", "guard", "optim", "peers", "sharding", "xla_flags",
+        "batch", "checksums", "chips", "collectives", "curves", "guard", "leaving", "optim", "sharding", "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.duplicates", "data.emoji", "data.resize", "data.shapes", "data.sources", "data.tokenizer", "data.workers",
         "convert.hub", "convert.table", "convert.tensors",
     ],
-    ["hosts", "watchdog", "model.kernels", "data.images"],
-    ["meet", "model.attention"],
+    ["peers", "model.kernels", "data.images"],
+    ["hosts", "watchdog", "model.attention"],
+    ["meet"],
     [
         "aot", "flops", "log", "model.layers",
         "data.fields", "data.formats.files", "data.formats.names", "data.generation", "data.image_ids",

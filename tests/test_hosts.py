@@ -13,7 +13,7 @@ import tiny
 import yaml
 from absl import flags
 
-from janus_jax import hosts, main, meet, peers, xla_flags
+from janus_jax import hosts, leaving, main, meet, xla_flags
 from janus_jax import sharding as sh
 from janus_jax.data.shapes import ShapesPictures
 from janus_jax.experiment import ConfigError, split_flags
@@ -84,18 +84,19 @@ def test_the_parts_of_a_batch_of_pictures_are_the_batch():
 def test_a_notice_is_heard_once_listening_and_stays():
     before, notice = signal.getsignal(signal.SIGTERM), hosts.Notice()
     try:
-        notice.listen()
+        notice.listen(code=75)
         assert not notice.reached()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert notice.reached() and notice.reached()
+        assert notice.reached() and notice.reached() and notice.leaving() == 75
     finally:
-        signal.signal(signal.SIGTERM, before)
+        notice.close()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(
     "error, code",
     [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (meet.Absent("x"), 69),
-     (FloatingPointError("x"), 4), (hosts.Preempted("x"), 75),
+     (FloatingPointError("x"), 4), (hosts.Preempted("x"), 0),
      (RuntimeError("x"), 1)],
 )  # fmt: skip
 def test_exit_codes(error, code):
@@ -161,6 +162,7 @@ def parsed(words: list[str]) -> flags.FlagValues:
     values = flags.FlagValues()
     main.define_flags(values)
     values(rest)
+    assert values.preempted == leaving.AGAIN  # what launchers start again after
     assert overrides == {"seed": "3"}
     assert (values.config, values.workdir) == (FLAGS[0].removeprefix("--config="), "/runs/a b")
     return values
@@ -186,6 +188,44 @@ def test_the_local_launcher_starts_again_on_75_only(tmp_path):
     assert done.stdout.count("starting again") == 2
 
 
+def local(directory, script: str, **more) -> subprocess.Popen:
+    """local.sh with two processes of a stand-in for Python; $me is the process's number, starts counts the lines."""
+    stub = directory / "python"
+    stub.write_text(
+        f'#!/bin/bash\n[ "$1" = -c ] && echo 1 && exit\nme=${{@: -1}} && me=${{me#--process=}}\n{script}\n'
+    )
+    stub.chmod(0o755)
+    return subprocess.Popen(
+        [LAUNCH / "local.sh", "2", "--config=a"], cwd=directory, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHON": str(stub)} | more,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "first, second, code, starts",
+    [
+        ("exit 75", "kill -KILL $$", 75, 2),  # killed; its peer asks for a start
+        ("exit 75", "sleep 60", 75, 2),  # stopped for good: killed after WAIT seconds
+        ("exit 75", "exit 74", 74, 1),
+        ("exit 3", "exit 75", 3, 1),
+        ("exit 0", "exit 1", 1, 1),
+    ],
+)
+def test_the_local_launcher_takes_the_code_that_says_most(tmp_path, first, second, code, starts):
+    script = f"[ $me = 1 ] && exec bash -c '{second}'\necho >> starts; {first}"
+    run = local(tmp_path, script, WAIT="1", RESTARTS="1")
+    assert run.wait(30) == code
+    assert (tmp_path / "starts").read_text().count("\n") == starts
+
+
+@pytest.mark.parametrize("sent", ["SIGTERM", "SIGINT"])
+def test_the_local_launcher_passes_a_signal_on_and_does_not_start_again(tmp_path, sent):
+    run = local(tmp_path, "trap 'echo saved; exit 75' TERM; echo ready; while :; do sleep 0.05; done")
+    assert [run.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    run.send_signal(signal.Signals[sent])
+    assert run.communicate(timeout=30)[0] == "saved\n" * 2 and run.returncode == 0
+
+
 def test_the_slurm_launcher_runs_main():
     words = shlex.split(dry("slurm.sbatch"))
     assert words[0] == "srun" and parsed(words).processes == 0  # SLURM says it
@@ -195,7 +235,7 @@ def test_the_tpu_launcher_runs_main_on_every_worker():
     words = shlex.split(dry("tpu_vm.sh", "run"))
     assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "mine"] and "--worker=all" in words
     remote = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
-    assert "[ $code = 75 ] || exit $code" in remote
+    assert "case $code in 75 | 137) ;; *) exit $code ;; esac" in remote
     parsed(shlex.split(remote[: remote.index(" ; code=")]))
 
 
@@ -219,7 +259,7 @@ def test_the_manifests_run_main_and_restart_what_may_be_restarted(kind):
     [container] = pod["containers"]
     codes = stop["onExitCodes"]
     assert codes["containerName"] == container["name"] and codes["operator"] == "In"
-    assert 0 not in codes["values"] and peers.AGAIN not in codes["values"]
+    assert 0 not in codes["values"] and leaving.AGAIN not in codes["values"]
     parsed(container["command"])
     names = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == names

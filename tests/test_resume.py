@@ -176,13 +176,16 @@ def test_step_ranges_may_be_taken_away_and_what_was_counted_begins_anew(tmp_path
 
 
 def test_workers_leave_with_a_killed_run(tmp_path):
-    """SIGKILL of the run, and SIGTERM to all of its processes, which the run alone answers."""
+    """SIGKILL of the run, and SIGTERM to all of its processes, which the run alone answers; so does it SIGINT, while
+    they start."""
     program = f"""
 import sys; sys.path.insert(0, {str(pathlib.Path(__file__).parent)!r})
 if __name__ == "__main__":
-    import multiprocessing, signal, test_resume
+    import multiprocessing, os, signal, test_resume, threading
+    signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
     signal.signal(signal.SIGTERM, lambda *_: print("told", flush=True))
     data = test_resume.batches(workers=2)
+    threading.Timer(0.4, os.killpg, (0, signal.SIGINT)).start()
     next(data)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     for line in sys.stdin:
@@ -194,6 +197,7 @@ if __name__ == "__main__":
         [sys.executable, tmp_path / "program.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+    assert started.stdout.readline() == "interrupted\n"
     workers = list(map(int, started.stdout.readline().split()))
     assert len(workers) == 2
     os.killpg(started.pid, signal.SIGTERM)

@@ -4,6 +4,7 @@ The rows of a batch depend on the config and the step alone: not on how many hos
 saved for all lanes, so any number of hosts and workers goes on from it.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -20,7 +21,7 @@ from janus_jax.data.ledger import Ledger
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.position import moved
 from janus_jax.data.sources import SourceError
-from janus_jax.data.workers import follow
+from janus_jax.data.workers import follow, unheard
 
 FORMAT = 1  # of positions; other numbers would be other rows
 DRAWN = ("row", "dataset", "position", "record", "code", "tokens")  # columns of a batch's "examples"
@@ -103,10 +104,13 @@ class Batches:
         return self
 
     def __next__(self) -> dict:
-        if self._sources is None:
-            self._sources = self._start()
+        begins = (
+            self.workers and self._sources is None
+        )  # Grain begins some processes when the first batch is drawn
         try:
-            parts = [next(source) for source in self._sources]
+            with unheard() if begins else contextlib.nullcontext():
+                self._sources = self._sources or self._start()
+                parts = [next(source) for source in self._sources]
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise

@@ -1,8 +1,10 @@
 """Parts of a job in several processes, and how far it is."""
 
 import concurrent.futures
+import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import os
 import signal
 import sys
@@ -55,6 +57,17 @@ def follow(*_):
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def unheard():
+    """SIGINT and SIGTERM wait: a process begun here inherits that, and does not die of them before it can `follow`."""
+    multiprocessing.resource_tracker.ensure_running()  # where a process begins it, it lets the signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_with_parent():

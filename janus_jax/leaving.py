@@ -1,0 +1,73 @@
+"""Ending a process from any of its threads, in time and with a code that launchers understand."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+
+import jax
+
+AGAIN = 75  # exit code "start me again" (EX_TEMPFAIL of sysexits.h); the launchers do
+GRACE = 2  # seconds: a main thread that ends for the same reason says it better itself
+LEAVE = 5  # seconds for which the first process, with the coordinator in it, waits for the others to go
+_handlers = []  # what C calls must not be collected
+
+
+def within(seconds: float, action):
+    """What `action()` returns; None where it fails or takes longer: a stopped coordinator answers nothing, ever."""
+    result = []
+
+    def work():
+        with contextlib.suppress(jax.errors.JaxRuntimeError, OSError):
+            result.append(action())
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return result[0] if result else None
+
+
+def shout(text: str, code: int):
+    again = ": start the run again" * (code == AGAIN)
+    print(f"\njanus_jax: {text}. Exit code {code}{again}.", file=sys.stderr, flush=True)
+
+
+def leave(code: int):
+    """Ends the process from any thread. Not by sys.exit: JAX would wait at exit for processes that do not come."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def hold_aborts(action):
+    """Where C++ calls abort(), `action` runs first, in that thread, and may end the process otherwise."""
+
+    def handler(_):
+        release_aborts()
+        action()
+
+    _handlers.append(ctypes.CFUNCTYPE(None, ctypes.c_int)(handler))
+    _on_abort(ctypes.cast(_handlers[-1], ctypes.c_void_p))
+
+
+def release_aborts():
+    _on_abort(None)  # SIG_DFL
+
+
+def _on_abort(handler):
+    libc = ctypes.CDLL(None)
+    libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+    libc.signal(signal.SIGABRT, handler)
+
+
+def least() -> float:
+    """JANUS_WATCHDOG, see watchdog.py; with 0 nobody is missed either."""
+    text = os.environ.get("JANUS_WATCHDOG", "120")
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(
+            f"JANUS_WATCHDOG is {text!r}: must be the seconds that a step may always take, 0 for ever"
+        ) from None

@@ -1,0 +1,298 @@
+"""Leaving in time, lost peers and hangs: two real processes on this machine, over loopback."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_two_processes import ROOT, environment, losses
+from test_two_processes import alone as alone  # what all begin with
+
+from janus_jax import hosts, leaving, watchdog
+
+# A process that only asks, as the loop does, whether to stop: argv is the address, its number, seconds of silence.
+PROGRAM = """
+import sys, time
+from janus_jax import hosts, leaving, meet, peers
+from janus_jax.watchdog import WATCH
+address, number, peers.SILENT = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+hosts.NOTICE.listen(command=True, code=75)
+meet.connect(address, 2, number)
+peers.start(hosts.NOTICE.told)
+WATCH.start(sys.argv[4])
+WATCH.durations.append(0.04)
+print("ready", flush=True)
+for step in range(3000):
+    WATCH.at("step", step)
+    time.sleep(0.02 + 0.02 * number)
+    if hosts.NOTICE.reached():
+        print("stops", step, flush=True)
+        peers.stop()
+        sys.exit(hosts.NOTICE.leaving())
+    if sys.argv[5:] == ["end", str(number)] and step == 20:
+        peers.end(3, "SourceError: the disk is gone")
+    if sys.argv[5:] == ["hang", str(number)] and step == 20:
+        time.sleep(60)
+"""
+
+
+class Pair:
+    """Two processes of PROGRAM, ready; `out` and `codes` once they have ended."""
+
+    def __init__(self, directory, *options, silent=30, least="120"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        env = environment(directory) | {"JANUS_WATCHDOG": least}
+        self.runs = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, address, str(i), str(silent), str(directory), *options],
+                cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for i in range(2)
+        ]  # fmt: skip
+        for run in self.runs:
+            assert next((line for line in run.stdout if line == "ready\n"), None)
+
+    def end(self, *left):
+        """Waits for the processes `left`, and kills the rest."""
+        try:
+            self.out = {i: self.runs[i].communicate(timeout=60)[0] for i in left}
+        finally:
+            for run in self.runs:
+                run.kill()
+        self.codes = [self.runs[i].returncode for i in left]
+
+
+@pytest.mark.parametrize("sent, code", [("SIGINT", 0), ("SIGTERM", 75)])
+def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
+    pair = Pair(tmp_path)
+    time.sleep(0.5)
+    pair.runs[1].send_signal(signal.Signals[sent])
+    pair.end(0, 1)
+    stops = [line for out in pair.out.values() for line in out.splitlines() if line.startswith("stops")]
+    assert pair.codes == [code, code], pair.out
+    assert len(stops) == 2 and stops[0] == stops[1]
+
+
+def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
+    pair = Pair(tmp_path, silent=5)
+    time.sleep(4)
+    pair.runs[1].kill()
+    begin = time.monotonic()
+    pair.end(0)
+    assert pair.codes == [leaving.AGAIN] and time.monotonic() - begin < 12
+    said = f"process 1 ({socket.gethostname()}) is dead, stopped or out of reach"
+    assert said in pair.out[0] and "last heard in: step" in pair.out[0]
+
+
+def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_path):
+    pair = Pair(tmp_path)
+    time.sleep(4)
+    pair.runs[0].kill()
+    begin = time.monotonic()
+    pair.end(1)
+    assert pair.codes == [leaving.AGAIN], pair.out
+    assert time.monotonic() - begin < 10
+    assert f"process 0 ({socket.gethostname()}), the coordinator, is gone (last heard in: step" in pair.out[1]
+
+
+def test_a_process_that_ends_by_its_own_error_takes_the_other_along(tmp_path):
+    pair = Pair(tmp_path, "end", "1")
+    pair.end(0, 1)
+    assert pair.codes == [3, 3]
+    assert f"process 1 ({socket.gethostname()}) ended: SourceError: the disk is gone" in pair.out[0]
+
+
+def test_a_hang_is_found_and_its_process_named(tmp_path):
+    pair = Pair(tmp_path, "hang", "1", least="4")
+    pair.end(0, 1)
+    assert pair.codes == [75, 75]
+    here = rf"process 1 \({socket.gethostname()}\)"
+    said = rf"{here} ended: no progress for \d s \(4 s is the limit\) in: step 20; {here} is in: step 20, for \d s"
+    assert re.search(said, pair.out[0]), pair.out[0]
+    for text in (pair.out[1], (tmp_path / "stacks-1.txt").read_text()):
+        assert 'File "<string>", line 22 in <module>' in text  # where it sleeps
+
+
+# One process
+
+
+def ended():
+    """(a stand-in for leaving's end, what it was called with)."""
+    calls, called = [], threading.Event()
+
+    def end(code, text, **_):
+        calls.append((code, text))
+        called.set()
+
+    return end, calls, called
+
+
+def test_a_section_that_takes_too_long_ends_the_process_with_its_stacks(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(watchdog, "TICK", 0.05)
+    end, calls, called = ended()
+    watch = watchdog.Watchdog(least=0.3, end=end)
+    watch.durations.append(0.01)
+    watch.at("saving step", 20)  # may take an hour
+    watch.start(tmp_path)
+    assert not called.wait(0.6)
+    watch.at("drawing the batch of step", 13)
+    assert called.wait(3)
+    watch.close()
+    assert calls[0][0] == 75 and "in: drawing the batch of step 13" in calls[0][1]
+    for text in (capfd.readouterr().err, (tmp_path / "stacks-0.txt").read_text()):
+        assert "test_a_section_that_takes_too_long" in text  # where the main thread was
+
+
+def test_a_step_counts_once_the_devices_are_done_with_it():
+    watch, ready = watchdog.Watchdog(least=120), []
+
+    class Loss:
+        def __init__(self, step):
+            self.step = step
+
+        def block_until_ready(self):
+            ready.append(self.step)
+            time.sleep(0.05)
+            return self
+
+    watch.stage("stage1")
+    assert watch.limit() == watchdog.LIMITS["restoring"]
+    for step in range(1, 9):
+        watch.draw(step)
+        watch.at("step", step)
+        compiling = step <= 2 * watchdog.AHEAD + 1
+        assert (
+            (watch.limit() == watchdog.LIMITS["compiling"]) == compiling == ("(compiling)" in watch.section)
+        )
+        watch.done(Loss(step))
+    assert ready == list(range(1, 9 - watchdog.AHEAD))
+    assert len(watch.durations) == 4 and min(watch.durations) >= 0.05
+    watch.durations.extend([30] * 9)
+    assert watch.limit() == 300
+
+
+def test_a_process_that_was_stopped_and_continued_is_not_ended(tmp_path, monkeypatch):
+    """A debugger, or a machine that slept on a clock that runs on."""
+    monkeypatch.setattr(watchdog, "TICK", 0.02)
+    end, _, called = ended()
+    watch = watchdog.Watchdog(least=1, end=end)
+    watch.durations.append(0.01)
+    watch.at("step", 3)
+    now = time.monotonic
+    watch.start(tmp_path)
+    time.sleep(0.2)
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 1000)
+    assert not called.wait(0.5) and watch.since > now() + 900
+    watch.close()
+
+
+def test_in_a_notebook_the_loop_answers_and_elsewhere_the_signal_does_what_it_did():
+    before, notice = signal.getsignal(signal.SIGINT), hosts.Notice()
+    notice.listen()
+    try:
+        with pytest.raises(KeyboardInterrupt):  # nothing is lost: the loop does not run yet
+            signal.raise_signal(signal.SIGINT)
+        assert not notice.reached()
+        signal.raise_signal(signal.SIGINT)
+        assert notice.reached() and notice.leaving() == 0 and "SIGINT" in notice.name()
+        time.sleep(0.6)
+        with pytest.raises(KeyboardInterrupt):  # the second
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        notice.close()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_after_the_last_step_stops_before_the_weights_are_written():
+    notice = hosts.Notice()
+    notice.listen(code=0)
+    try:
+        notice.reached()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(hosts.Preempted, match=r"SIGTERM.*the same command goes on"):
+            notice.settle()
+    finally:
+        notice.close()
+
+
+# Training, with every fault, to the same result
+
+
+@pytest.fixture(scope="module")
+def undisturbed(alone):
+    launch(alone, "undisturbed").wait(600)
+    return alone / "undisturbed"
+
+
+def launch(directory, name: str, fault: str = "", **more):
+    """launch/local.sh with two processes of faulty.py; what they print goes to `name`.log."""
+    pids = directory / f"{name}-pids"
+    pids.mkdir()
+    command = [ROOT / "launch" / "local.sh", "2", f"--config={ROOT / 'tests' / 'faulty.py'}"]
+    env = environment(directory) | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "10"} | more
+    with open(directory / f"{name}.log", "w") as out:
+        return subprocess.Popen(
+            [*command, f"--workdir={directory / name}"], cwd=ROOT, env=env, stdout=out, stderr=out
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, fault, sent, to, said",
+    [
+        ("kill-1", "", "SIGKILL", "1", r"process 1 \(\S+\) is dead, stopped or out of reach: no word for 3\d s"),
+        ("kill-0", "", "SIGKILL", "0", r"process 0 \(\S+\), the coordinator, is gone"),
+        ("stop-1", "", "SIGSTOP", "1", r"process 1 \(\S+\) is dead, stopped or out of reach: no word for 3\d s"),
+        ("stop-0", "", "SIGSTOP", "0", r"process 0 \(\S+\) is dead, stopped or out of reach: no word for 3\d s"),
+        ("hang", "hang 1@8", "", "", r"process 1 \(\S+\) is in: drawing the batch of step 9, for \d+ s; the others"),
+        ("term", "", "SIGTERM", "1", r"only: told to stop \(SIGTERM\); saved step \d+ of 24"),
+    ],
+)  # fmt: skip
+def test_after_a_fault_the_run_starts_again_and_ends_the_same(undisturbed, name, fault, sent, to, said):
+    directory = undisturbed.parent
+    run = launch(directory, name, fault, **({"JANUS_WATCHDOG": "10"} if fault else {}))
+    workdir, log = directory / name, directory / f"{name}.log"
+    if sent:
+        while not (workdir / "metrics.jsonl").is_file() or len(losses(workdir)) < 7:
+            assert run.poll() is None, log.read_text()[-4000:]
+            time.sleep(0.05)
+        os.kill(int((directory / f"{name}-pids" / to).read_text()), signal.Signals[sent])
+    assert run.wait(600) == 0, log.read_text()[-4000:]
+    assert re.search(said, log.read_text()), log.read_text()[-4000:]
+    assert log.read_text().count("starting again") == 1
+    assert losses(workdir) == losses(undisturbed)
+    ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (workdir, undisturbed))
+    assert all(np.array_equal(ours[key], x) for key, x in theirs.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent, to", [("SIGINT", "1"), ("SIGTERM", "launcher")])
+def test_ctrl_c_and_a_launcher_told_to_stop_do_not_start_again(alone, sent, to):
+    name = f"{sent}-{to}"
+    run = launch(alone, name)
+    while not (alone / name / "metrics.jsonl").is_file() or len(losses(alone / name)) < 7:
+        assert run.poll() is None
+        time.sleep(0.05)
+    os.kill(
+        run.pid if to == "launcher" else int((alone / f"{name}-pids" / to).read_text()), signal.Signals[sent]
+    )
+    assert run.wait(100) == 0
+    text = (alone / f"{name}.log").read_text()
+    assert text.count("saved step") == 2 and "starting again" not in text
+
+
+@pytest.mark.slow
+def test_a_process_whose_data_fail_ends_all_with_3(alone):
+    run = launch(alone, "data", "data 1@8")
+    assert run.wait(300) == 3
+    text = (alone / "data.log").read_text()
+    assert re.search(r"process 1 \(\S+\) ended: SourceError: data.datasets.questions: the disk is gone", text)
