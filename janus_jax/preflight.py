@@ -16,7 +16,6 @@ import jax
 
 from janus_jax import hosts, identity, opening, stored
 from janus_jax import sharding as sh
-from janus_jax.checkpointer import CheckpointsDamaged
 from janus_jax.checks import file_problems, value_problems
 from janus_jax.convert.sidecars import special_ids
 from janus_jax.data import catalog
@@ -24,6 +23,7 @@ from janus_jax.data.processor import Processor
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.experiment import ConfigError, Experiment, listed, read
+from janus_jax.steps import CheckpointsDamaged
 
 LIMIT = 8.0  # seconds of a dry run, of which data sets may take half to open; what takes longer is left out
 
@@ -247,8 +247,8 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
             learned = {} if found.late else opening.within({"": learn}, wait)[0]
             if not learned:
                 found.warnings.append(
-                    "tokenizer: NOT LOOKED AT, nor the first records by it: to learn it from the data takes longer than "
-                    "a dry run does"
+                    "tokenizer: NOT LOOKED AT, nor the first records by it: to learn it from the data takes longer "
+                    "than a dry run does"
                 )
                 return
             tokenizer = learned[""]

@@ -112,7 +112,7 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
             f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; "
             f"give that run's --workdir, or put back its file"
         )
-    if differing := _differing(manifest["leaves"], state):
+    if differing := checksums.unfit(manifest, leaves(state)):
         problems.append(
             f"{chosen} does not fit this config's train state (another model, or other children that learn?); use "
             f"another --workdir, or the config that it was trained with:{listed(differing)}"
@@ -137,20 +137,6 @@ def _damage(directory: pathlib.Path) -> list[str]:
         else:
             found += [f"{name}: has {here} bytes, {count} were written"] if here != count else []
     return found
-
-
-def _differing(there: dict[str, dict], state) -> list[str]:
-    """The leaves of a manifest and of a train state that are not the same, in words."""
-    text = lambda shape, dtype: f"{dtype} {tuple(shape)}"
-    here = {name: text(x.shape, x.dtype) for name, x in checksums.paths(leaves(state))}
-    there = {name: text(x["shape"], x["dtype"]) for name, x in there.items()}
-    found = [f"missing: {name}, {x}" for name, x in here.items() if name not in there]
-    found += [f"unknown: {name}, {x}" for name, x in there.items() if name not in here]
-    return found + [
-        f"{name} is {there[name]} in the checkpoint, {x} here"
-        for name, x in here.items()
-        if there.get(name, x) != x
-    ]
 
 
 def _position(checkpoint: pathlib.Path) -> dict | None:

@@ -328,7 +328,7 @@ def test_damaged_checkpoints_are_passed_over_until_none_is_left(copy, capsys):
         if next_:
             out = rehearsed(capsys, TINY, workdir, flags)
             assert next_ in out and f"WARNING: {workdir}" in out and "has 5 bytes, 100 were written" in out
-    told = refusal(checkpointer.CheckpointsDamaged, TINY, workdir, flags)
+    told = refusal(steps.CheckpointsDamaged, TINY, workdir, flags)
     assert "every checkpoint is damaged" in told and "step 4: " in told and "step 3: " in told
 
 
