@@ -8,6 +8,7 @@ manager deletes step by step in sight, and has no place for the sums before the 
 """
 
 import errno
+import itertools
 import logging
 import os
 import pathlib
@@ -42,6 +43,9 @@ for _name in ("asyncio", "absl"):
     logging.getLogger(_name).addFilter(_said_here)
 
 
+_opened = itertools.count()  # all processes open alike
+
+
 class CheckpointError(ValueError):
     """A checkpoint is not of this run, or does not fit its state."""
 
@@ -68,9 +72,11 @@ class Checkpointer:
         self.keep, self.keep_every = keep, keep_every
         self.saved = None  # the step of the last good checkpoint that this process knows of
         self._orbax = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(), async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT)
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT, barrier_sync_fn=self._meet),
         )
-        self._thread = self._error = self._again = None
+        self._thread = self._error = self._again = self._joint = None
+        self._opened = next(_opened)
         self._failures = self._tries = self._bytes = 0  # _bytes: of the last checkpoint's files
         hosts.together(lambda: hosts.first() and self._clean())
 
@@ -98,6 +104,7 @@ class Checkpointer:
             # Orbax would find out too, with a page of log for each array.
             return self._failed(step, OSError(errno.ENOSPC, short))
         self._tries += 1
+        self._joint = hosts.Joint(f"save/{self.directory.name}/{self._opened}.{self._tries}")
         saving = self.directory / f"{SAVING}{step}.{self._tries}"
         manifest = {"step": step, **self.run, "leaves": facts}
         self._thread = threading.Thread(target=self._finish, args=(step, saving, manifest), name="checkpoint")
@@ -210,16 +217,24 @@ class Checkpointer:
 
     # In the background.
 
+    def _meet(self, key: str, timeout_ms: int):
+        """Orbax's barriers of a save, in its own thread."""
+        self._joint.meet("written" if "write_complete" in key else "done", timeout_ms / 1000)
+
     def _finish(self, step: int, saving: pathlib.Path, manifest: dict):
         try:
             if self._error is None:
                 self._orbax.wait_until_finished()
                 if hosts.first():
                     self._name(step, saving, manifest)
+                self._joint.meet("named", TIMEOUT)
                 self.saved, self._failures, self._again = step, 0, None
         except Exception as error:  # whatever it is: training goes on, and it is said
             self._error = (step, error)
-        if self._error is not None and hosts.first():
+        if self._error is None:
+            return
+        self._joint.fail(_text(self._error[1]))
+        if hosts.first():
             self._clean()  # it may be what fills the disk
 
     def _name(self, step: int, saving: pathlib.Path, manifest: dict):
@@ -293,17 +308,21 @@ class Checkpointer:
     def _failed(self, step: int, error: Exception):
         wait = min(10 * 2**self._failures, LONGEST)
         self._failures, self._again = self._failures + 1, time.monotonic() + wait
-        full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
-        what = "no space left on the device" if full else str(error.args[-1])[:500] or type(error).__name__
         free = shutil.disk_usage(self.directory).free / 1e9
         text = (
-            f"ERROR: {self.directory}: step {step} is not saved ({what}; {free:.3g} GB free). Training goes on and "
+            f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}; {free:.3g} GB free). Training goes on and "
             f"tries again in {wait} s; the last good checkpoint is {self._last()}"
         )
         if hosts.first():
             self.say(text)
         else:
             print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+
+
+def _text(error: Exception) -> str:
+    full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
+    said = str(error.args[-1]) if error.args else ""
+    return "no space left on the device" if full else said[:500] or type(error).__name__
 
 
 def run_id(workdir: pathlib.Path) -> str:
