@@ -19,7 +19,7 @@ from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, require_fit
 from janus_jax.checkpointer import leaves
-from janus_jax.convert.sidecars import unlike
+from janus_jax.convert.sidecars import moved_ids, require_same
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
 from janus_jax.data.tokenizer import Tokenizer
@@ -190,13 +190,10 @@ def token_problems(
     as the files beside weights and checkpoints tell. weights: of `init_sources`, by stage."""
     found = []
     for name, sources in weights.items():
-        holding = [(path, source) for path, source in sources.items() if "text_embedding" in children(source)]
-        for path, source in holding[-1:]:  # the later one wins
-            if wrong := unlike(source, tokenizer, named):
-                found.append(
-                    f"stages.{name}.init: {path} was trained with another tokenizer than this run's; set the config's "
-                    f"tokenizer to the one of these weights, or begin with others:{listed(wrong)}"
-                )
+        for source in sources.values():
+            found += [
+                f"stages.{name}.init: {text} (this run's is {named})" for text in _unlike(source, tokenizer)
+            ]
     ours = hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest()[:16]
     for name, start in starts.items():
         theirs = (start.position or {}).get("fingerprint", {}).get("tokenizer", ours)
@@ -207,6 +204,19 @@ def token_problems(
                 f"{start.step} (hash {theirs}); put that file back"
             )
     return found
+
+
+def _unlike(source: Source, tokenizer: Tokenizer) -> list[str]:
+    try:
+        if source.config is not None:
+            require_same(source.path, source.processor().tokenizer, tokenizer)
+        elif "text_embedding" in children(source) and (file := source.path / "tokenizer.json").is_file():
+            return moved_ids(file, tokenizer)
+    except FileNotFoundError:
+        pass  # there is none beside these weights: a run says so and goes on
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 # Room.
