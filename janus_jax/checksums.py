@@ -88,8 +88,8 @@ def _compare(path: pathlib.Path, size: int, crc: int) -> str:
 def of_leaves(tree) -> dict[str, dict]:
     """{path: {"shape", "dtype", "sum", "finite"}} of a tree of arrays; sum as eight hex digits. Waits for the devices.
 
-    Each element's bits times an odd number that depends on its place, summed modulo 2^32: one changed element always
-    shows, and so do, but for one in 2^32, several, and elements that changed places.
+    Each element's bits, mixed with its place, are summed modulo 2^32: one changed element (of up to 32 bits) always
+    shows, and so do, but for one case in 2^32, several, and elements that changed places.
     """
     sums, finite = jax.device_get(_examine(tree))
     return {
@@ -128,14 +128,15 @@ def _leaf_sum(x):
     for axis in reversed(range(x.ndim)):
         place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis, out_sharding=jax.typeof(x).sharding)
         index, stride = index + place * jnp.uint32(stride % 2**32), stride * x.shape[axis]
-    return (bits.astype(jnp.uint32) * _weights(index)).sum(dtype=jnp.uint32)
+    return _mixed(bits.astype(jnp.uint32), index).sum(dtype=jnp.uint32)
 
 
-def _weights(index):
-    """An odd number for each place, uint32 of the same shape (jax or numpy): the finaliser of MurmurHash3, made odd."""
-    h = (index ^ (index >> 16)) * np.uint32(0x85EBCA6B)
+def _mixed(bits, index):
+    """A number for each element and its place, uint32 (jax or numpy): MurmurHash3's finaliser, one to one in `bits`."""
+    h = bits ^ (index * np.uint32(0x9E3779B1))
+    h = (h ^ (h >> 16)) * np.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
-    return (h ^ (h >> 16)) | np.uint32(1)
+    return h ^ (h >> 16)
 
 
 def of_array(x: np.ndarray) -> str:
@@ -148,7 +149,7 @@ def of_array(x: np.ndarray) -> str:
         part = bits[begin : begin + BLOCK]
         part = (part ^ (part >> 32) if part.itemsize == 8 else part).astype(np.uint32)
         index = np.arange(part.size, dtype=np.uint32) + np.uint32(begin % 2**32)
-        total += int((part * _weights(index)).sum(dtype=np.uint32))
+        total += int(_mixed(part, index).sum(dtype=np.uint32))
     return f"{total % 2**32:08x}"
 
 
