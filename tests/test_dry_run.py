@@ -19,7 +19,7 @@ from conftest import on_mesh
 from flax import nnx
 from PIL import Image
 
-from janus_jax import checkpoint, checkpointer, checksums, experiment, main, opening, preflight, stored
+from janus_jax import checkpoint, checkpointer, checksums, experiment, main, opening, preflight, steps, stored
 from janus_jax.checksums import paths
 from janus_jax.data import catalog
 from janus_jax.data.sources import SourceError

@@ -3,6 +3,7 @@ ones are commands (run.py)."""
 
 import numpy as np
 import pytest
+
 from chaos import compare, damage, kills, naive
 from chaos.campaign import Campaign, good
 
