@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from test_two_processes import ROOT, environment, losses
 from test_two_processes import alone as alone  # what all begin with
 
-from janus_jax import hosts, leaving, watchdog
+from janus_jax import hosts, leaving, peers, watchdog
 
 # A process that only asks, as the loop does, whether to stop: argv is the address, its number, seconds of silence.
 PROGRAM = """
@@ -123,6 +124,33 @@ def test_a_hang_is_found_and_its_process_named(tmp_path):
 
 
 # One process
+
+
+def test_a_connection_that_broke_names_the_peer_and_other_errors_are_ones_own(monkeypatch):
+    monkeypatch.setattr(peers, "GRACE", 0)
+    group, calls = peers.Peers(None, 0, 2, None), []
+    group.notes[1] = {"host": "host7", "section": "step 12"}, 0
+
+    def end(code, text, tell):
+        calls.append((code, text))
+        raise SystemExit
+
+    monkeypatch.setattr(group, "end", end)
+    for own in (ValueError("closed by peer"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")):
+        group.blame(own)
+    assert not calls
+    with pytest.raises(SystemExit):
+        group.blame(jax.errors.JaxRuntimeError("Gloo AllReduce failed: Connection closed by peer [::1]:7"))
+    assert calls[0][0] == 75 and calls[0][1].startswith(
+        "process 1 (host7) has died (last heard in: step 12): Gloo"
+    )
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_a_limit_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("JANUS_WATCHDOG", text)
+    with pytest.raises(ValueError, match=f"JANUS_WATCHDOG is '{text}'"):
+        leaving.least()
 
 
 def ended():
