@@ -266,7 +266,7 @@ def launch(directory, name: str, fault: str = "", **more):
     pids = directory / f"{name}-pids"
     pids.mkdir()
     command = [ROOT / "launch" / "local.sh", "2", f"--config={ROOT / 'tests' / 'faulty.py'}"]
-    env = environment(directory) | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "10"} | more
+    env = environment(directory) | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "45"} | more
     with open(directory / f"{name}.log", "w") as out:
         return subprocess.Popen(
             [*command, f"--workdir={directory / name}"], cwd=ROOT, env=env, stdout=out, stderr=out
