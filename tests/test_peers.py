@@ -72,7 +72,7 @@ class Pair:
         self.codes = [self.runs[i].returncode for i in left]
 
 
-@pytest.mark.parametrize("sent, code", [("SIGINT", 0), ("SIGTERM", 75)])
+@pytest.mark.parametrize("sent, code", [("SIGINT", 0), pytest.param("SIGTERM", 75, marks=pytest.mark.slow)])
 def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
     pair = Pair(tmp_path)
     time.sleep(0.5)
@@ -84,8 +84,8 @@ def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
 
 
 def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
-    pair = Pair(tmp_path, silent=5)
-    time.sleep(4)
+    pair = Pair(tmp_path, silent=4)
+    time.sleep(3)
     pair.runs[1].kill()
     begin = time.monotonic()
     pair.end(0)
@@ -96,7 +96,7 @@ def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
 
 def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_path):
     pair = Pair(tmp_path)
-    time.sleep(4)
+    time.sleep(3)  # a note or two
     pair.runs[0].kill()
     begin = time.monotonic()
     pair.end(1)
