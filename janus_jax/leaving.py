@@ -66,8 +66,11 @@ def least() -> float:
     """JANUS_WATCHDOG, see watchdog.py; with 0 nobody is missed either."""
     text = os.environ.get("JANUS_WATCHDOG", "120")
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
+        seconds = -1
+    if not seconds >= 0:
         raise ValueError(
-            f"JANUS_WATCHDOG is {text!r}: must be the seconds that a step may always take, 0 for ever"
-        ) from None
+            f"JANUS_WATCHDOG is {text!r}: must be the seconds that a step may always take, or 0 for no limit"
+        )
+    return seconds

@@ -22,13 +22,8 @@ from jax._src import distributed  # the service's client has no public name
 
 from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, within
 
-SHARED = (
-    0,
-    2,
-    3,
-    4,
-    74,
-)  # exit codes of one process that are all processes'; after another they end with AGAIN
+# Exit codes of one process that are all processes'; after another they end with AGAIN.
+SHARED = (0, 2, 3, 4, 74)
 BEAT, SILENT, POLL = 2, 30, 2  # seconds
 BROKEN = 8  # seconds of silence that name the lost peer, once a connection broke
 CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "Socket closed", "Connection refused")

@@ -37,7 +37,8 @@ start() {
     done
 }
 
-# Waits for all; one that is still there WAIT seconds after another failed (stopped, or stuck in C) is killed.
+# Waits for all; one that is still there WAIT seconds after another failed (stopped, or stuck in C) is killed: later than
+# the others would find the failed one missing (30 s).
 # The run's code: of what a restart does not mend (2, 3, 4, 69, 74), else 75 if any has it, else the first failure.
 collect() {
     local code result=0 again=0 final=0 pid failed='' left=("${pids[@]}") still

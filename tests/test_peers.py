@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from test_two_processes import ROOT, environment, losses
 from test_two_processes import alone as alone  # what all begin with
 
-from janus_jax import hosts, leaving, watchdog
+from janus_jax import hosts, leaving, peers, watchdog
 
 # A process that only asks, as the loop does, whether to stop: argv is the address, its number, seconds of silence.
 PROGRAM = """
@@ -71,7 +72,7 @@ class Pair:
         self.codes = [self.runs[i].returncode for i in left]
 
 
-@pytest.mark.parametrize("sent, code", [("SIGINT", 0), ("SIGTERM", 75)])
+@pytest.mark.parametrize("sent, code", [("SIGINT", 0), pytest.param("SIGTERM", 75, marks=pytest.mark.slow)])
 def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
     pair = Pair(tmp_path)
     time.sleep(0.5)
@@ -83,8 +84,8 @@ def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
 
 
 def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
-    pair = Pair(tmp_path, silent=5)
-    time.sleep(4)
+    pair = Pair(tmp_path, silent=4)
+    time.sleep(3)
     pair.runs[1].kill()
     begin = time.monotonic()
     pair.end(0)
@@ -95,7 +96,7 @@ def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
 
 def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_path):
     pair = Pair(tmp_path)
-    time.sleep(4)
+    time.sleep(3)  # a note or two
     pair.runs[0].kill()
     begin = time.monotonic()
     pair.end(1)
@@ -123,6 +124,33 @@ def test_a_hang_is_found_and_its_process_named(tmp_path):
 
 
 # One process
+
+
+def test_a_connection_that_broke_names_the_peer_and_other_errors_are_ones_own(monkeypatch):
+    monkeypatch.setattr(peers, "GRACE", 0)
+    group, calls = peers.Peers(None, 0, 2, None), []
+    group.notes[1] = {"host": "host7", "section": "step 12"}, 0
+
+    def end(code, text, tell):
+        calls.append((code, text))
+        raise SystemExit
+
+    monkeypatch.setattr(group, "end", end)
+    for own in (ValueError("closed by peer"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")):
+        group.blame(own)
+    assert not calls
+    with pytest.raises(SystemExit):
+        group.blame(jax.errors.JaxRuntimeError("Gloo AllReduce failed: Connection closed by peer [::1]:7"))
+    assert calls[0][0] == 75 and calls[0][1].startswith(
+        "process 1 (host7) has died (last heard in: step 12): Gloo"
+    )
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan"])
+def test_a_limit_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("JANUS_WATCHDOG", text)
+    with pytest.raises(ValueError, match=f"JANUS_WATCHDOG is '{text}'"):
+        leaving.least()
 
 
 def ended():
@@ -238,7 +266,7 @@ def launch(directory, name: str, fault: str = "", **more):
     pids = directory / f"{name}-pids"
     pids.mkdir()
     command = [ROOT / "launch" / "local.sh", "2", f"--config={ROOT / 'tests' / 'faulty.py'}"]
-    env = environment(directory) | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "10"} | more
+    env = environment(directory) | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "45"} | more
     with open(directory / f"{name}.log", "w") as out:
         return subprocess.Popen(
             [*command, f"--workdir={directory / name}"], cwd=ROOT, env=env, stdout=out, stderr=out
