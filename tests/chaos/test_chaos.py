@@ -3,9 +3,9 @@ ones are commands (run.py)."""
 
 import numpy as np
 import pytest
+
 from chaos import compare, damage, kills, naive
 from chaos.campaign import Campaign, good
-
 
 POISON = (7, 2)
 
