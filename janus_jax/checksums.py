@@ -91,15 +91,17 @@ def of_leaves(tree) -> dict[str, dict]:
     Each element's bits, mixed with its place, are summed modulo 2^32: one changed element (of up to 32 bits) always
     shows, and so do, but for one case in 2^32, several, and elements that changed places.
     """
-    sums, finite = jax.device_get(_examine(tree))
+    # Leaf by leaf: as one program, a CPU's temporaries of all leaves are there at once, as large as the state. And one
+    # after the other: with many sums on their way, fake devices wait for each other forever.
+    found = [jax.device_get(_examine(x)) for _, x in paths(tree)]
     return {
         name: {
             "shape": list(x.shape),
             "dtype": str(x.dtype),
             "sum": f"{int(total):08x}",
-            "finite": bool(good),
+            "finite": bool(finite),
         }
-        for (name, x), total, good in zip(paths(tree), jax.tree.leaves(sums), jax.tree.leaves(finite))
+        for (name, x), (total, finite) in zip(paths(tree), found)
     }
 
 
@@ -111,12 +113,8 @@ def paths(tree) -> list[tuple[str, object]]:
 
 
 @jax.jit
-def _examine(tree):
-    return jax.tree.map(_leaf_sum, tree), jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
-
-
-@jax.jit  # traced once for all leaves of a shape
-def _leaf_sum(x):
+def _examine(x):
+    """(the sum of a leaf, whether all of it is finite)."""
     bits = x
     if x.dtype == jnp.bool:
         bits = x.astype(jnp.uint32)
@@ -128,7 +126,7 @@ def _leaf_sum(x):
     for axis in reversed(range(x.ndim)):
         place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis, out_sharding=jax.typeof(x).sharding)
         index, stride = index + place * jnp.uint32(stride % 2**32), stride * x.shape[axis]
-    return _mixed(bits.astype(jnp.uint32), index).sum(dtype=jnp.uint32)
+    return _mixed(bits.astype(jnp.uint32), index).sum(dtype=jnp.uint32), jnp.isfinite(x).all()
 
 
 def _mixed(bits, index):

@@ -305,8 +305,7 @@ def test_a_manifest_whose_bytes_changed_is_not_believed(opened, tmp_path):
     assert checksums.problems(path.parent) == []
 
 
-def test_all_of_a_train_state_is_in_the_manifest(opened, tmp_path):
-    _, again = opened
+def test_all_of_a_train_state_is_in_the_manifest(tmp_path):
     with on_mesh(1, 4, 2):
         state = tiny.make_state(optim.make(tiny.OPTIM, 10), ("image_head",))
         checkpointer = cp.Checkpointer(tmp_path / "m")
