@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from janus_jax.checkpointer import DELETING, SAVING
+from janus_jax.steps import DELETING, SAVING
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
