@@ -85,7 +85,7 @@ def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
 
 def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
     pair = Pair(tmp_path, silent=4)
-    time.sleep(3)
+    time.sleep(2.5 * peers.BEAT)
     pair.runs[1].kill()
     begin = time.monotonic()
     pair.end(0)
@@ -96,7 +96,7 @@ def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
 
 def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_path):
     pair = Pair(tmp_path)
-    time.sleep(3)  # a note or two
+    time.sleep(2.5 * peers.BEAT)  # two notes: the first may be older than the first step
     pair.runs[0].kill()
     begin = time.monotonic()
     pair.end(1)
