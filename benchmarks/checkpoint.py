@@ -181,7 +181,7 @@ def child(spec: dict):
     from janus_jax import sharding as sh
 
     jax.set_mesh(sh.make_mesh(1, 8, 1))
-    directory = pathlib.Path(spec["dir"]) / spec["side"]
+    directory = pathlib.Path(spec["dir"]).absolute() / spec["side"]
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     side = {"ours": Ours, "orbax": Orbax, "blocking": Blocking}[spec["side"]](directory)

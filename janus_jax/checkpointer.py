@@ -1,15 +1,13 @@
 """Checkpoints of a stage while it trains: saved in the background, whole or not there, and sound or not taken.
 
-DIR/<step>: the state (step, weights, moments), the position in the data, what the guard has seen, and manifest.json
-(see checksums.py), with which it gets its name. What is being written or deleted has another name, so whatever kills
-a run, each directory named by a step is whole. One that is damaged later is moved to DIR/damaged-<step>, and the
-one before it is taken. Orbax writes and reads the arrays; names, sums, retries and deletion are here: its own
-manager deletes step by step in sight, and has no place for the sums before the final name.
+The state (step, weights, moments), the position in the data and what the guard has seen, as Orbax writes and reads
+them. What lies on the disk under which name is in steps.py, what has to be there in checksums.py. Orbax's own
+manager is not used: it deletes steps in sight, and has no place for sums before the final name.
 """
 
 import errno
+import itertools
 import logging
-import os
 import pathlib
 import secrets
 import shutil
@@ -23,8 +21,8 @@ import orbax.checkpoint as ocp
 from janus_jax import checksums, hosts
 from janus_jax.convert.table import listed
 from janus_jax.model.config import differences
+from janus_jax.steps import SAVING, Steps
 
-SAVING, DELETING = ".saving-", ".deleting-"  # and the step: what no reader takes for a checkpoint
 WAITS = (5, 20)  # seconds before the second and third try where a run ends with the save
 LONGEST = (
     600  # seconds between two tries while it trains; the first wait is 10, then each is twice the one before
@@ -42,12 +40,11 @@ for _name in ("asyncio", "absl"):
     logging.getLogger(_name).addFilter(_said_here)
 
 
+_opened = itertools.count()  # all processes open alike
+
+
 class CheckpointError(ValueError):
     """A checkpoint is not of this run, or does not fit its state."""
-
-
-class CheckpointsDamaged(OSError):
-    """There are checkpoints, but none that can be read."""
 
 
 class NotSaved(OSError):
@@ -65,14 +62,16 @@ class Checkpointer:
 
     def __init__(self, directory, run: dict | None = None, keep: int = 2, keep_every: int = 0, say=print):
         self.directory, self.run, self.say = pathlib.Path(directory).absolute(), run or {}, say
-        self.keep, self.keep_every = keep, keep_every
+        self.steps = Steps(self.directory, keep, keep_every, say)
         self.saved = None  # the step of the last good checkpoint that this process knows of
         self._orbax = ocp.AsyncCheckpointer(
-            ocp.CompositeCheckpointHandler(), async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT)
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT, barrier_sync_fn=self._meet),
         )
-        self._thread = self._error = self._again = None
-        self._failures = self._tries = self._bytes = 0  # _bytes: of the last checkpoint's files
-        hosts.together(lambda: hosts.first() and self._clean())
+        self._thread = self._error = self._again = self._joint = None
+        self._opened = next(_opened)
+        self._failures = self._tries = 0
+        hosts.together(lambda: hosts.first() and self.steps.clean())
 
     def save(self, step: int, state, data=None, guard=None):
         """Returns once the state is copied; the rest is done in the background, where it can fail: see `check`.
@@ -93,11 +92,12 @@ class Checkpointer:
             items["guard"] = ocp.args.JsonSave(guard.get_state())
         self.wait()
         if self._again is not None:
-            hosts.together(lambda: hosts.first() and self._clean())
-        if short := hosts.gather(self._short(facts) if hosts.first() else None)[0]:
+            hosts.together(lambda: hosts.first() and self.steps.clean())
+        if short := hosts.gather(hosts.first() and self.steps.short(checksums.bytes_of(facts)))[0]:
             # Orbax would find out too, with a page of log for each array.
             return self._failed(step, OSError(errno.ENOSPC, short))
         self._tries += 1
+        self._joint = hosts.Joint(f"save/{self.directory.name}/{self._opened}.{self._tries}")
         saving = self.directory / f"{SAVING}{step}.{self._tries}"
         manifest = {"step": step, **self.run, "leaves": facts}
         self._thread = threading.Thread(target=self._finish, args=(step, saving, manifest), name="checkpoint")
@@ -139,7 +139,7 @@ class Checkpointer:
         if any(hosts.gather(self._again is not None)):
             raise NotSaved(
                 f"{self.directory}: the last state could not be saved, {1 + len(WAITS)} times (see the ERROR lines). "
-                f"The last good checkpoint is {self._last()}. Mend what they name (free some space), and the same "
+                f"The last good checkpoint is {self.steps.last()}. Mend what they name (free some space), and the same "
                 f"command goes on from there"
             )
 
@@ -149,7 +149,7 @@ class Checkpointer:
         Those later than it are moved out of the way, so that they can be saved again.
         Raises CheckpointsDamaged where there are checkpoints but none is sound.
         """
-        return hosts.gather(hosts.together(lambda: self._examine() if hosts.first() else None))[0]
+        return hosts.gather(hosts.together(lambda: self.steps.latest() if hosts.first() else None))[0]
 
     def restore(self, like, data=None, guard=None):
         """The state of the latest sound checkpoint, with `data` and `guard` moved to it; `like` itself if there
@@ -161,7 +161,7 @@ class Checkpointer:
         """
         self.wait()
         while (step := self.latest()) is not None:
-            directory = self.directory / str(step)
+            directory = self.steps.path(step)
             manifest = hosts.gather(checksums.read(directory) if hosts.first() else None)[0]
             self._require(directory, manifest, leaves(like))
             restored = self._read(directory, leaves(like), data, guard)
@@ -171,7 +171,7 @@ class Checkpointer:
                 break
             like = like.replace(**restored["state"])
             what = [f"step {step}: {name} was read otherwise than it was saved" for name in wrong]
-            hosts.together(lambda: hosts.first() and self._aside([step], what))  # noqa: B023
+            hosts.together(lambda: hosts.first() and self.steps.aside([step], what))  # noqa: B023
         else:
             return like
         self.saved = step
@@ -210,100 +210,44 @@ class Checkpointer:
 
     # In the background.
 
+    def _meet(self, key: str, timeout_ms: int):
+        """Orbax's barriers of a save, in its own thread."""
+        self._joint.meet("written" if "write_complete" in key else "done", timeout_ms / 1000)
+
     def _finish(self, step: int, saving: pathlib.Path, manifest: dict):
         try:
             if self._error is None:
                 self._orbax.wait_until_finished()
                 if hosts.first():
-                    self._name(step, saving, manifest)
+                    self.steps.name(step, saving, manifest)
+                self._joint.meet("named", TIMEOUT)
                 self.saved, self._failures, self._again = step, 0, None
         except Exception as error:  # whatever it is: training goes on, and it is said
             self._error = (step, error)
-        if self._error is not None and hosts.first():
-            self._clean()  # it may be what fills the disk
-
-    def _name(self, step: int, saving: pathlib.Path, manifest: dict):
-        self._bytes = checksums.write(saving, manifest)
-        if step in self._steps():
-            self._delete(step)
-        saving.rename(self.directory / str(step))
-        descriptor = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # the name too is on the disk
-        finally:
-            os.close(descriptor)
-        steps = self._steps()
-        for old in steps[: -self.keep]:
-            if not (self.keep_every and old % self.keep_every == 0):
-                self._delete(old)
-
-    def _delete(self, step: int):
-        gone = self.directory / f"{DELETING}{step}.{time.time_ns()}"
-        (self.directory / str(step)).rename(gone)  # first out of sight: a deletion can be killed half-way
-        shutil.rmtree(gone, ignore_errors=True)
-
-    # On the first process.
-
-    def _steps(self) -> list[int]:
-        return sorted(int(p.name) for p in self.directory.iterdir() if p.name.isdigit())
-
-    def _clean(self):
-        """Removes what a killed run or a failed save left half-written or half-deleted."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for path in [*self.directory.iterdir()]:
-            if path.name.startswith((SAVING, DELETING)):
-                gone = self.directory / f"{DELETING}{time.time_ns()}"
-                path.rename(gone)  # writers of a save that has failed may still be at work on the old name
-                shutil.rmtree(gone, ignore_errors=True)
-
-    def _examine(self) -> int | None:
-        damaged = {}
-        for step in reversed(self._steps()):
-            damaged[step] = checksums.problems(self.directory / str(step))
-            if not damaged[step]:
-                break
-        lines = [f"step {step}: {problem}" for step, found in damaged.items() for problem in found]
-        if damaged and all(damaged.values()):
-            raise CheckpointsDamaged(
-                f"{self.directory}: every checkpoint is damaged; put back good files, or remove the directory to "
-                f"begin the stage anew:{listed(lines)}"
-            )
-        if lines:
-            self._aside([step for step, found in damaged.items() if found], lines)
-        return min(damaged, default=None)
-
-    def _aside(self, steps: list[int], lines: list[str]):
-        for step in steps:
-            aside = self.directory / f"damaged-{step}"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.directory / str(step)).rename(aside)
-        self.say(
-            f"DAMAGED CHECKPOINT in {self.directory}, moved aside as damaged-<step>; going on from {self._last()}:"
-            f"{listed(lines)}"
-        )
-
-    def _short(self, facts: dict) -> str | None:
-        free, need = shutil.disk_usage(self.directory).free, 1.05 * self._bytes or checksums.bytes_of(facts)
-        return f"no space left on the device: {need / 1e9:.3g} GB are needed" if free < need else None
-
-    def _last(self) -> str:
-        steps = self._steps()
-        return f"step {steps[-1]}" if steps else "the beginning"
+        if self._error is None:
+            return
+        self._joint.fail(_text(self._error[1]))
+        if hosts.first():
+            self.steps.clean()  # it may be what fills the disk
 
     def _failed(self, step: int, error: Exception):
         wait = min(10 * 2**self._failures, LONGEST)
         self._failures, self._again = self._failures + 1, time.monotonic() + wait
-        full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
-        what = "no space left on the device" if full else str(error.args[-1])[:500] or type(error).__name__
         free = shutil.disk_usage(self.directory).free / 1e9
         text = (
-            f"ERROR: {self.directory}: step {step} is not saved ({what}; {free:.3g} GB free). Training goes on and "
-            f"tries again in {wait} s; the last good checkpoint is {self._last()}"
+            f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}; {free:.3g} GB free). Training goes on "
+            f"and tries again in {wait} s; the last good checkpoint is {self.steps.last()}"
         )
         if hosts.first():
             self.say(text)
         else:
             print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+
+
+def _text(error: Exception) -> str:
+    full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
+    said = str(error.args[-1]) if error.args else ""
+    return "no space left on the device" if full else said[:500] or type(error).__name__
 
 
 def run_id(workdir: pathlib.Path) -> str:

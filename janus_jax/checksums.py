@@ -88,18 +88,20 @@ def _compare(path: pathlib.Path, size: int, crc: int) -> str:
 def of_leaves(tree) -> dict[str, dict]:
     """{path: {"shape", "dtype", "sum", "finite"}} of a tree of arrays; sum as eight hex digits. Waits for the devices.
 
-    Each element's bits times an odd number that depends on its place, summed modulo 2^32: one changed element always
-    shows, and so do, but for one in 2^32, several, and elements that changed places.
+    Each element's bits, mixed with its place, are summed modulo 2^32: one changed element (of up to 32 bits) always
+    shows, and so do, but for one case in 2^32, several, and elements that changed places.
     """
-    sums, finite = jax.device_get(_examine(tree))
+    # Leaf by leaf: as one program, a CPU's temporaries of all leaves are there at once, as large as the state. And one
+    # after the other: with many sums on their way, fake devices wait for each other forever.
+    found = [jax.device_get(_examine(x)) for _, x in paths(tree)]
     return {
         name: {
             "shape": list(x.shape),
             "dtype": str(x.dtype),
             "sum": f"{int(total):08x}",
-            "finite": bool(good),
+            "finite": bool(finite),
         }
-        for (name, x), total, good in zip(paths(tree), jax.tree.leaves(sums), jax.tree.leaves(finite))
+        for (name, x), (total, finite) in zip(paths(tree), found)
     }
 
 
@@ -111,12 +113,8 @@ def paths(tree) -> list[tuple[str, object]]:
 
 
 @jax.jit
-def _examine(tree):
-    return jax.tree.map(_leaf_sum, tree), jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
-
-
-@jax.jit  # traced once for all leaves of a shape
-def _leaf_sum(x):
+def _examine(x):
+    """(the sum of a leaf, whether all of it is finite)."""
     bits = x
     if x.dtype == jnp.bool:
         bits = x.astype(jnp.uint32)
@@ -128,14 +126,15 @@ def _leaf_sum(x):
     for axis in reversed(range(x.ndim)):
         place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis, out_sharding=jax.typeof(x).sharding)
         index, stride = index + place * jnp.uint32(stride % 2**32), stride * x.shape[axis]
-    return (bits.astype(jnp.uint32) * _weights(index)).sum(dtype=jnp.uint32)
+    return _mixed(bits.astype(jnp.uint32), index).sum(dtype=jnp.uint32), jnp.isfinite(x).all()
 
 
-def _weights(index):
-    """An odd number for each place, uint32 of the same shape (jax or numpy): the finaliser of MurmurHash3, made odd."""
-    h = (index ^ (index >> 16)) * np.uint32(0x85EBCA6B)
+def _mixed(bits, index):
+    """A number for each element and its place, uint32 (jax or numpy): MurmurHash3's finaliser, one to one in `bits`."""
+    h = bits ^ (index * np.uint32(0x9E3779B1))
+    h = (h ^ (h >> 16)) * np.uint32(0x85EBCA6B)
     h = (h ^ (h >> 13)) * np.uint32(0xC2B2AE35)
-    return (h ^ (h >> 16)) | np.uint32(1)
+    return h ^ (h >> 16)
 
 
 def of_array(x: np.ndarray) -> str:
@@ -148,7 +147,7 @@ def of_array(x: np.ndarray) -> str:
         part = bits[begin : begin + BLOCK]
         part = (part ^ (part >> 32) if part.itemsize == 8 else part).astype(np.uint32)
         index = np.arange(part.size, dtype=np.uint32) + np.uint32(begin % 2**32)
-        total += int((part * _weights(index)).sum(dtype=np.uint32))
+        total += int(_mixed(part, index).sum(dtype=np.uint32))
     return f"{total % 2**32:08x}"
 
 

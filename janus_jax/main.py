@@ -107,11 +107,12 @@ def exit_code(error: BaseException) -> int:
     memory; 3: the data; 4: training diverged; 69: not all processes came; 74: the last state not saved, or no
     checkpoint can be read; 1: anything else. See docs/faults.md."""
     from janus_jax import hosts, meet
-    from janus_jax.checkpointer import CheckpointError, CheckpointsDamaged, NotSaved
+    from janus_jax.checkpointer import CheckpointError, NotSaved
     from janus_jax.convert.table import WeightsError
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
+    from janus_jax.steps import CheckpointsDamaged
 
     codes = {
         hosts.Preempted: hosts.NOTICE.leaving(), meet.Absent: meet.ABSENT,

@@ -16,7 +16,8 @@ from janus_jax.data.pipeline import FORMAT, fingerprint
 from janus_jax.data.position import moved
 from janus_jax.data.processor import Processor
 from janus_jax.data.sources import Source, SourceError
-from janus_jax.experiment import Experiment
+from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.experiment import ConfigError, Experiment
 
 ROOT = "data.datasets."
 
@@ -79,6 +80,17 @@ def position_problems(
         return [], [f"stages.{stage}, its data: {line}" for line in said]
     except SourceError as error:
         return [f"stages.{stage}: {error}"], []
+
+
+def processor(experiment: Experiment, tokenizer: Tokenizer) -> Processor:
+    """Raises ConfigError for a tokenizer of more ids than the model has embeddings."""
+    model, e = experiment.model, experiment.evaluation
+    if len(tokenizer) > model.transformer.vocabulary:
+        raise ConfigError(
+            f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has {len(tokenizer)} ids"
+        )
+    counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
+    return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
 
 
 def within(jobs: dict, seconds: float | None) -> tuple[dict, dict]:

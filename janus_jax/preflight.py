@@ -6,17 +6,14 @@ data set longer than a few seconds.
 
 import dataclasses
 import math
-import os
 import pathlib
-import sys
 import time
 from contextlib import contextmanager
 
 import jax
 
-from janus_jax import hosts, identity, opening, stored
+from janus_jax import hosts, identity, leaving, opening, stored
 from janus_jax import sharding as sh
-from janus_jax.checkpointer import CheckpointsDamaged
 from janus_jax.checks import file_problems, value_problems
 from janus_jax.convert.sidecars import special_ids
 from janus_jax.data import catalog
@@ -24,6 +21,7 @@ from janus_jax.data.processor import Processor
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.experiment import ConfigError, Experiment, listed, read
+from janus_jax.steps import CheckpointsDamaged
 
 LIMIT = 8.0  # seconds of a dry run, of which data sets may take half to open; what takes longer is left out
 
@@ -80,7 +78,7 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path) -> Found:
     hosts.require_shared(workdir)
     jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
     hosts.together(lambda: hosts.first() and first_files(found, workdir))
-    load = lambda: make_processor(experiment, Tokenizer.load(experiment.tokenizer or workdir))
+    load = lambda: opening.processor(experiment, Tokenizer.load(experiment.tokenizer or workdir))
     found.processor = hosts.together(load)
     return found
 
@@ -108,11 +106,9 @@ def rehearse(config: str, overrides: dict, workdir: pathlib.Path, devices: int =
 
 def leave(code: int):
     """Ends the process at once: a data set that is still being opened would hold it up."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()
-    os._exit(code)
+    leaving.leave(code)
 
 
 def facts(found: Found) -> dict[str, str]:
@@ -126,17 +122,6 @@ def first_files(found: Found, workdir: pathlib.Path):
     identity.same_run(found.experiment, workdir)
     if not found.experiment.tokenizer and not (workdir / "tokenizer.json").is_file():
         found.processor.tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
-
-
-def make_processor(experiment: Experiment, tokenizer: Tokenizer) -> Processor:
-    """Raises ConfigError for a tokenizer of more ids than the model has embeddings."""
-    model, e = experiment.model, experiment.evaluation
-    if len(tokenizer) > model.transformer.vocabulary:
-        raise ConfigError(
-            f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has {len(tokenizer)} ids"
-        )
-    counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
-    return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
 
 
 def examine(
@@ -174,7 +159,7 @@ def examine(
         )
     else:
         _look_at_devices(found, devices)
-        starts, weights = _look_at_stored(found, workdir, where, devices)
+        starts, weights = _look_at_stored(found, workdir, where, devices, left)
     with found.timed("tokenizer"):
         _look_at_tokenizer(found, workdir, starts, weights, left())
     told = {}
@@ -204,7 +189,7 @@ def _look_at_devices(found: Found, devices: int):
 
 
 def _look_at_stored(
-    found: Found, workdir: pathlib.Path, where: pathlib.Path, devices: int
+    found: Found, workdir: pathlib.Path, where: pathlib.Path, devices: int, left
 ) -> tuple[dict, dict]:
     """(stage -> where it begins, stage -> the sources that it begins with). Checkpoints are the first process's
     business, which tells for all: others may not see yet what is there."""
@@ -215,12 +200,13 @@ def _look_at_stored(
     with found.timed("checkpoints"):
         for name, state in states.items():
             starts[name] = stored.start(workdir, name, state, told.config, told.damaged, told.warnings)
-    with found.timed("weights"):
-        begin = [name for name in experiment.stages if not starts[name].begun]
-        found.config += file_problems(experiment, begin)
-        weights = {
-            name: stored.init_sources(experiment, name, workdir, params, found.config) for name in begin
-        }
+    begin = [name for name in experiment.stages if not starts[name].begun]
+
+    def look() -> tuple[list[str], dict]:
+        problems = file_problems(experiment, begin)
+        return problems, {n: stored.init_sources(experiment, n, workdir, params, problems) for n in begin}
+
+    weights = _look_at_weights(found, look, left())
     numbers, llm = sum(x.size for x in jax.tree.leaves(params)), experiment.model.transformer
     layers = f"{llm.layers} layers of width {llm.width}, {llm.vocabulary:,} text ids"
     found.tell("model", f"{numbers:,} parameters, {layers}; computes in {experiment.model.dtype}")
@@ -231,6 +217,20 @@ def _look_at_stored(
     told.config += problems
     told.warnings += warnings
     return starts, weights
+
+
+def _look_at_weights(found: Found, look, wait: float | None) -> dict:
+    """The sources by stage that `look()` gives beside what is wrong with them; none where it takes too long: of a
+    training checkpoint that a stage begins with all files are summed."""
+    with found.timed("weights"):
+        done, _ = opening.within({"": look}, wait)
+    if not done:
+        found.warnings.append(
+            "stages.*.init: NOT LOOKED AT, to read the weights takes longer than a dry run does"
+        )
+    problems, weights = done.get("", ([], {}))
+    found.config += problems
+    return weights
 
 
 def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights: dict, wait: float | None):
@@ -247,12 +247,12 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
             learned = {} if found.late else opening.within({"": learn}, wait)[0]
             if not learned:
                 found.warnings.append(
-                    "tokenizer: NOT LOOKED AT, nor the first records by it: to learn it from the data takes longer than "
-                    "a dry run does"
+                    "tokenizer: NOT LOOKED AT, nor the first records by it: to learn it from the data takes longer "
+                    "than a dry run does"
                 )
                 return
             tokenizer = learned[""]
-        found.processor = make_processor(experiment, tokenizer)
+        found.processor = opening.processor(experiment, tokenizer)
     except ValueError as error:
         found.config.append(f"tokenizer: {error}")
         return

@@ -19,7 +19,7 @@ from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import FILE, require_fit
 from janus_jax.checkpointer import leaves
-from janus_jax.convert.sidecars import unlike
+from janus_jax.convert.sidecars import moved_ids, require_same
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
 from janus_jax.data.tokenizer import Tokenizer
@@ -112,7 +112,7 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
             f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; "
             f"give that run's --workdir, or put back its file"
         )
-    if differing := _differing(manifest["leaves"], state):
+    if differing := checksums.unfit(manifest, leaves(state)):
         problems.append(
             f"{chosen} does not fit this config's train state (another model, or other children that learn?); use "
             f"another --workdir, or the config that it was trained with:{listed(differing)}"
@@ -137,20 +137,6 @@ def _damage(directory: pathlib.Path) -> list[str]:
         else:
             found += [f"{name}: has {here} bytes, {count} were written"] if here != count else []
     return found
-
-
-def _differing(there: dict[str, dict], state) -> list[str]:
-    """The leaves of a manifest and of a train state that are not the same, in words."""
-    text = lambda shape, dtype: f"{dtype} {tuple(shape)}"
-    here = {name: text(x.shape, x.dtype) for name, x in checksums.paths(leaves(state))}
-    there = {name: text(x["shape"], x["dtype"]) for name, x in there.items()}
-    found = [f"missing: {name}, {x}" for name, x in here.items() if name not in there]
-    found += [f"unknown: {name}, {x}" for name, x in there.items() if name not in here]
-    return found + [
-        f"{name} is {there[name]} in the checkpoint, {x} here"
-        for name, x in here.items()
-        if there.get(name, x) != x
-    ]
 
 
 def _position(checkpoint: pathlib.Path) -> dict | None:
@@ -204,13 +190,10 @@ def token_problems(
     as the files beside weights and checkpoints tell. weights: of `init_sources`, by stage."""
     found = []
     for name, sources in weights.items():
-        holding = [(path, source) for path, source in sources.items() if "text_embedding" in children(source)]
-        for path, source in holding[-1:]:  # the later one wins
-            if wrong := unlike(source, tokenizer, named):
-                found.append(
-                    f"stages.{name}.init: {path} was trained with another tokenizer than this run's; set the config's "
-                    f"tokenizer to the one of these weights, or begin with others:{listed(wrong)}"
-                )
+        for source in sources.values():
+            found += [
+                f"stages.{name}.init: {text} (this run's is {named})" for text in _unlike(source, tokenizer)
+            ]
     ours = hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest()[:16]
     for name, start in starts.items():
         theirs = (start.position or {}).get("fingerprint", {}).get("tokenizer", ours)
@@ -221,6 +204,19 @@ def token_problems(
                 f"{start.step} (hash {theirs}); put that file back"
             )
     return found
+
+
+def _unlike(source: Source, tokenizer: Tokenizer) -> list[str]:
+    try:
+        if source.config is not None:
+            require_same(source.path, source.processor().tokenizer, tokenizer)
+        elif "text_embedding" in children(source) and (file := source.path / "tokenizer.json").is_file():
+            return moved_ids(file, tokenizer)
+    except FileNotFoundError:
+        pass  # there is none beside these weights: a run says so and goes on
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 # Room.

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 import janus_jax
 from janus_jax import checks, experiment, identity
 from janus_jax.data import catalog
+from janus_jax.model.config import differences
 
 ROOT = pathlib.Path(janus_jax.__file__).parent
 CONFIGS = sorted((ROOT.parent / "configs").glob("*.py"))
@@ -66,7 +67,7 @@ def test_overrides_reach_their_field_with_its_type():
     assert built.stages["stage1"].init == () and built.mesh.tensor == 2 and built.model.dtype == "bfloat16"
     assert built.model.generation_encoder.multipliers == (1, 2, 2)
     plain = experiment.read(QUICKSTART)[0]
-    assert experiment.differences(dataclasses.asdict(plain), dataclasses.asdict(built))
+    assert differences(dataclasses.asdict(plain), dataclasses.asdict(built))
     assert built.stages["stage2"].optim == plain.stages["stage2"].optim
 
 

@@ -1,4 +1,4 @@
-"""Before the first step: every shipped config passes, every broken one is told with all its faults; no trace is left."""
+"""Before the first step: every shipped config passes, every broken one is told with all its faults; nothing is left."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from conftest import on_mesh
 from flax import nnx
 from PIL import Image
 
-from janus_jax import checkpoint, checkpointer, checksums, experiment, main, opening, preflight, stored
+from janus_jax import checkpoint, checkpointer, checksums, experiment, main, opening, preflight, steps, stored
 from janus_jax.checksums import paths
 from janus_jax.data import catalog
 from janus_jax.data.sources import SourceError
@@ -70,8 +70,9 @@ def files(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def weights(files, monkeypatch):
-    """What the tiny config begins with."""
+    """What the tiny config begins with; and time enough on a machine that is busy."""
     monkeypatch.setenv("WEIGHTS", str(files / "weights"))
+    monkeypatch.setattr(preflight, "LIMIT", 600.0)
 
 
 def rehearsed(capsys, config, workdir, overrides=None, devices=0) -> str:
@@ -328,7 +329,7 @@ def test_damaged_checkpoints_are_passed_over_until_none_is_left(copy, capsys):
         if next_:
             out = rehearsed(capsys, TINY, workdir, flags)
             assert next_ in out and f"WARNING: {workdir}" in out and "has 5 bytes, 100 were written" in out
-    told = refusal(checkpointer.CheckpointsDamaged, TINY, workdir, flags)
+    told = refusal(steps.CheckpointsDamaged, TINY, workdir, flags)
     assert "every checkpoint is damaged" in told and "step 4: " in told and "step 3: " in told
 
 
@@ -374,8 +375,9 @@ def test_another_tokenizer_than_the_weights_know_is_refused(files, tmp_path, cap
     ours, theirs = tmp_path / "tokenizer.json", files / "weights"
     for words in (
         f"stages.only.init: {theirs} was trained with another tokenizer",
-        f"pad ({pad}) is 40 in {ours}, 2 in {theirs / 'manifest.json'}",
-        f"strings have other ids in {ours} and {theirs / 'tokenizer.json'}",
+        f"pad ({pad}) is 40 here, 2 there",
+        "2 tokens have other ids",
+        f"this run's is {ours}",
     ):
         assert words in told
     (tmp_path / "tokenizer.json").unlink()

@@ -38,7 +38,7 @@ FLOORS = [  # ground first; modules on one floor never import each other
     ],
     ["model.janus", "data.catalog", "data.forecast", "data.pipeline", "convert.run_checkpoint", "convert.sidecars"],
     ["convert.source", "convert.target", "meter", "train_state", "sample.decode"],
-    ["checkpoint", "sample.memory"],
+    ["checkpoint", "sample.memory", "steps"],
     ["checkpointer", "tokenizer_training.vq", "sample.generate"],
     ["experiment", "sample.understand", "convert.verify"],
     ["convert.__main__", "data.command", "checks", "eval.samples", "eval.shapes", "feed", "identity"],

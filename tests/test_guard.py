@@ -16,10 +16,11 @@ from conftest import on_mesh
 from flax import nnx
 
 from janus_jax import checksums, guard, optim, train, train_state
-from janus_jax.checkpointer import Checkpointer, CheckpointsDamaged, leaves
+from janus_jax.checkpointer import Checkpointer, leaves
 from janus_jax.guard import Spikes
 from janus_jax.log import Log
 from janus_jax.meter import Meter
+from janus_jax.steps import CheckpointsDamaged
 
 TX = optim.make(optim.Optim(learning_rate=0.01, warmup_steps=5), 60)
 BAD, HUGE = float("nan"), 1e4

@@ -66,43 +66,13 @@ def require_fitting(source, tokenizer: Tokenizer):
         )
 
 
-def unlike(source, tokenizer: Tokenizer, named: str) -> list[str]:
-    """In what a tokenizer differs from what the files of a source say of theirs."""
-    ours, wrong = special_ids(tokenizer), []
-    expected = [
-        (source.path / "manifest.json", source.manifest.get("tokenizer", {}).get("ids", {})),
-        (source.path / "config.json", {"placeholder": source.plan.image_token_id}),
-    ]
-    there = source.path / "tokenizer.json"
-    if there.is_file() and not _same_file(there, pathlib.Path(named)):
-        try:
-            theirs = Tokenizer.load(source.path)
-            expected.append((there, special_ids(theirs)))
-            backend = theirs.backend
-        except ValueError:  # of a language model alone: it knows no pictures
-            backend = Backend.from_file(str(there))
-        wrong += _vocabulary_problems(there, backend.get_vocab(), named, tokenizer.backend.get_vocab())
-    return wrong + [
-        f"{name} ({SPECIALS[name]}) is {ours[name]} in {named}, {i} in {file}"
-        for file, ids in expected
-        for name, i in ids.items()
-        if i is not None and i != ours[name]
-    ]
-
-
-def _same_file(a: pathlib.Path, b: pathlib.Path) -> bool:
-    return b.is_file() and a.samefile(b)
-
-
-def _vocabulary_problems(there: pathlib.Path, theirs: dict, named: str, ours: dict) -> list[str]:
-    """Strings that both vocabularies have, under other ids."""
-    moved = [text for text, i in ours.items() if theirs.get(text, i) != i]
-    if not moved:
-        return []
-    first = ", ".join(
-        f"{text!r} is {ours[text]} and {theirs[text]}" for text in sorted(moved, key=ours.get)[:3]
-    )
-    return [f"{len(moved)} of {len(ours)} strings have other ids in {named} and {there}: {first}"]
+def moved_ids(path: pathlib.Path, ours: Tokenizer) -> list[str]:
+    """Strings that the tokenizer.json at `path`, of a language model alone, has under other ids than ours: it knows no
+    pictures, so it need not be the same."""
+    theirs, ours = Backend.from_file(str(path)).get_vocab(), ours.backend.get_vocab()
+    moved = sorted((text for text, i in ours.items() if theirs.get(text, i) != i), key=ours.get)
+    first = ", ".join(f"{text!r} is {ours[text]} here, {theirs[text]} there" for text in moved[:3])
+    return [f"{len(moved)} of {len(ours)} strings have other ids in {path}: {first}"] if moved else []
 
 
 def require_same(path, theirs: Tokenizer, ours: Tokenizer):

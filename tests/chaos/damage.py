@@ -16,12 +16,12 @@ DAMAGED = "DAMAGED"
 UNREADABLE = 74  # the exit code where no checkpoint is sound
 
 
-def damage(campaign: Campaign, target: str, count: int):
+def damage(campaign: Campaign, target: str, count: int, reference: Training | None = None, **hooks):
     """`count` times a file of the latest checkpoint, the next one and in the next way, while nobody runs; then, in a
-    copy, a file of every checkpoint."""
-    reference, number = campaign.undisturbed(target), 0
+    copy, a file of every checkpoint. hooks: see child.py; reference: of a run with the same."""
+    reference, number = reference or campaign.undisturbed(target, **hooks), 0
     while number < count:
-        training = campaign.training(f"{target}-{len(campaign.rounds)}", target)
+        training = campaign.training(f"{target}-{len(campaign.rounds)}", target, **hooks)
         training.start()
         while number < count and until(training, lambda: fresh(training)):  # noqa: B023
             fault = campaign.fault(training, "damage", "between two starts")

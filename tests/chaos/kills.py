@@ -11,10 +11,11 @@ HOW = {"KILL": 6, "TERM": 2, "STOP+CONT": 1, "STOP+KILL": 1}
 LEAVE = 120  # seconds after which a process whose peer has died counts as hung
 
 
-def kills(campaign: Campaign, target: str, count: int, poison=None):
-    """`count` signals into runs of the target, begun anew where one is done; each is compared with its reference."""
+def kills(campaign: Campaign, target: str, count: int, poison=None, reference: Training | None = None):
+    """`count` signals into runs of the target, begun anew where one is done; each is compared with its reference,
+    which is made where none is given."""
     hooks = {"poison": poison} if poison else {}
-    reference = campaign.undisturbed(target, **hooks)
+    reference = reference or campaign.undisturbed(target, **hooks)
     done = 0
     while done < count:
         training = campaign.training(f"{target}-{len(campaign.rounds)}", target, **hooks)
