@@ -122,26 +122,31 @@ class Peers:
     # Beats
 
     def _beat(self):
-        while not self.closed.wait(BEAT):
-            began = time.monotonic()
-            self.beats += 1
-            note = self.note | {
-                "host": self.host,
-                "beat": self.beats,
-                "age": round(began - self.note["since"]),
-            }
-            try:
-                self.client.key_value_set(f"janus/beat/{self.index}", json.dumps(note), allow_overwrite=True)
-                read = {} if self.index else self.read()
-                if self.index:
-                    read[0] = json.loads(self.client.key_value_try_get("janus/beat/0"))
-            except jax.errors.JaxRuntimeError as error:
-                if "NOT_FOUND" not in str(error):
-                    continue
-            self.answered = time.monotonic()
+        while True:
+            read = self._exchange_notes()
             for i, note in read.items():
                 if i != self.index and note["beat"] != self.notes[i][0].get("beat"):
                     self.notes[i] = note, time.monotonic()
+            if self.closed.wait(BEAT):
+                return
+
+    def _exchange_notes(self) -> dict[int, dict]:
+        """Leaves this process's note; those of the others that it looks at."""
+        self.beats += 1
+        age = round(time.monotonic() - self.note["since"])
+        note = self.note | {"host": self.host, "beat": self.beats, "age": age}
+        read = {}
+        try:
+            self.client.key_value_set(f"janus/beat/{self.index}", json.dumps(note), allow_overwrite=True)
+            if self.index == 0:
+                read = self.read()
+            else:
+                read[0] = json.loads(self.client.key_value_try_get("janus/beat/0"))
+        except jax.errors.JaxRuntimeError as error:
+            if "NOT_FOUND" not in str(error):
+                return {}
+        self.answered = time.monotonic()
+        return read
 
     def read(self) -> dict[int, dict]:
         """Everyone's last note."""

@@ -83,20 +83,21 @@ def test_a_signal_to_one_stops_both_after_as_many_steps(tmp_path, sent, code):
     assert len(stops) == 2 and stops[0] == stops[1]
 
 
+@pytest.mark.slow
 def test_a_peer_that_was_killed_is_named_with_what_it_did(tmp_path):
-    pair = Pair(tmp_path, silent=4)
-    time.sleep(3)
+    pair = Pair(tmp_path, silent=8)
+    time.sleep(2.5 * peers.BEAT)
     pair.runs[1].kill()
     begin = time.monotonic()
     pair.end(0)
-    assert pair.codes == [leaving.AGAIN] and time.monotonic() - begin < 12
+    assert pair.codes == [leaving.AGAIN] and time.monotonic() - begin < 8 + 2 * peers.BEAT + leaving.LEAVE
     said = f"process 1 ({socket.gethostname()}) is dead, stopped or out of reach"
     assert said in pair.out[0] and "last heard in: step" in pair.out[0]
 
 
 def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_path):
     pair = Pair(tmp_path)
-    time.sleep(3)  # a note or two
+    time.sleep(2.5 * peers.BEAT)  # two notes: the first may be older than the first step
     pair.runs[0].kill()
     begin = time.monotonic()
     pair.end(1)
