@@ -9,8 +9,8 @@ is a process of its own; they run one after the other.
 A save's stall is how long the call to save keeps the loop. What it costs in all is the time of the steps from the call
 until the checkpoint is there, above the same number of steps without a save. "There" means: ours is summed, synced to
 the disk and named; Orbax's and the blocking one's are as those leave them (no sums; the blocking one is synced and
-renamed). Restoring: ours reads all files twice, to verify their sums and to read, and sums the arrays on the devices. Peaks include what the allocator keeps from the rounds
-before, for all sides alike.
+renamed). Restoring: ours reads all files twice, to verify their sums and to read, and sums the arrays on the devices.
+Peaks include what the allocator keeps from the rounds before, for all sides alike.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ def update(state: dict) -> dict:
 
 class Ours:
     def __init__(self, directory: pathlib.Path):
-        from janus_jax.checkpointer import Checkpointer
+        from janus_jax.checkpoint import Checkpointer
 
         self.directory = directory
         self.it = Checkpointer(directory, say=lambda line: print(line, file=sys.stderr))

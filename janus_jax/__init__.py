@@ -7,7 +7,7 @@ that data workers never import JAX.
 import importlib
 
 _HOME = {
-    "load": "janus_jax.checkpoint",
+    "load": "janus_jax.weights",
     "generate": "janus_jax.sample.generate",
     "understand": "janus_jax.sample.understand",
     "Janus": "janus_jax.model.janus",

@@ -1,215 +1,267 @@
-"""A directory of plain weights, when a stage is done.
+"""Checkpoints of a stage while it trains: saved in the background, whole or not there, and sound or not taken.
 
-Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
-config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it, and every
-other layout that `convert.source` knows (a training checkpoint among them), tensor by tensor.
+The state (step, weights, moments), the position in the data and what the guard has seen, as Orbax writes and reads
+them. What lies on the disk under which name is in steps.py, what has to be there in checksums.py. Orbax's own
+manager is not used: it deletes steps in sight, and has no place for sums before the final name.
 """
 
-import dataclasses
+import errno
+import itertools
 import logging
+import pathlib
+import secrets
+import shutil
+import sys
+import threading
+import time
 
 import jax
-import ml_dtypes
-import numpy as np
-from flax import nnx
+import orbax.checkpoint as ocp
 
-from janus_jax import hosts
-from janus_jax import sharding as sh
-from janus_jax.convert import sidecars, table, target
-from janus_jax.convert import source as sources
-from janus_jax.convert.files import OWN_FILE
-from janus_jax.convert.tensors import contiguous
-from janus_jax.data.processor import Processor
-from janus_jax.model import config as model_config
-from janus_jax.model.janus import Janus, abstract, serving
+from janus_jax import checksums, hosts
+from janus_jax.convert.table import listed
+from janus_jax.model.config import differences
+from janus_jax.steps import SAVING, Steps
 
-FILE = OWN_FILE
-VQ, STACKED = "generation_encoder.", ("transformer", "understanding_encoder")
-CAST = ("kernel", "table", "positions")  # leaves whose every use casts them to the compute dtype first
+WAITS = (5, 20)  # seconds before the second and third try where a run ends with the save
+LONGEST = (
+    600  # seconds between two tries while it trains; the first wait is 10, then each is twice the one before
+)
+TIMEOUT = 600  # seconds in which all processes must have written their part
 
 
-def flatten(params: dict) -> dict:
-    return {".".join(str(k.key) for k in path): x for path, x in jax.tree.leaves_with_path(params)}
+def _said_here(record: logging.LogRecord) -> bool:
+    """Keeps out what Orbax logs of a save that has failed, a page for each array: `check` says it in a line."""
+    text = record.getMessage()
+    return not any(x in text for x in ("async_serialize", "Handler Commit operations", "_SignalingThread"))
 
 
-def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
-    """Writes a weights directory (float32) in one move: it is there complete, or not at all.
+for _name in ("asyncio", "absl"):
+    logging.getLogger(_name).addFilter(_said_here)
 
-    Raises ValueError for the unrolled form, whose layers are regrouped.
+
+_opened = itertools.count()  # all processes open alike
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not of this run, or does not fit its state."""
+
+
+class NotSaved(OSError):
+    """The run is over, or was told to stop, and its last state could not be saved."""
+
+
+class Checkpointer:
+    """Saves and restores one stage. `data` is a pipeline.Batches, or None when the data is a function of the step;
+    `guard` has get_state and set_state like it, in values that JSON holds.
+
+    run: {"run": its id, "config": nested facts}, written into each checkpoint; one of another run is refused.
+    keep: how many of the latest checkpoints stay; keep_every: and those whose step it divides, 0 for none.
+    All processes call all methods alike, but `check`.
     """
-    if "layers" in params.get("transformer", ()):
-        raise ValueError(
-            f"{directory}: these weights are in the unrolled form, which only draws and answers; "
-            f"load(path, unrolled=False) gives the one that is saved"
+
+    def __init__(self, directory, run: dict | None = None, keep: int = 2, keep_every: int = 0, say=print):
+        self.directory, self.run, self.say = pathlib.Path(directory).absolute(), run or {}, say
+        self.steps = Steps(self.directory, keep, keep_every, say)
+        self.saved = None  # the step of the last good checkpoint that this process knows of
+        self._orbax = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT, barrier_sync_fn=self._meet),
         )
+        self._thread = self._error = self._again = self._joint = None
+        self._opened = next(_opened)
+        self._failures = self._tries = 0
+        hosts.together(lambda: hosts.first() and self.steps.clean())
 
-    def entry(name: str, x) -> target.Entry:
-        def pieces():
-            for piece in sh.pieces(x, table.stacked(name)):
-                yield np.ascontiguousarray(piece, np.float32)
+    def save(self, step: int, state, data=None, guard=None):
+        """Returns once the state is copied; the rest is done in the background, where it can fail: see `check`.
 
-        return target.Entry(name, tuple(x.shape), np.dtype(np.float32), pieces)
+        Raises FloatingPointError for a state that is not finite, and saves nothing.
+        """
+        facts = checksums.of_leaves(leaves(state))
+        if bad := [name for name, x in facts.items() if not x.pop("finite")]:
+            raise FloatingPointError(
+                f"{self.directory}, step {step}: {len(bad)} arrays hold a NaN or an infinity ({', '.join(bad[:3])}), "
+                f"so this state is not saved; the checkpoints before it are kept. A larger optim.eps or a lower "
+                f"optim.learning_rate keeps updates finite."
+            )
+        items = {"state": ocp.args.StandardSave(leaves(state))}
+        if data is not None:
+            items["data"] = ocp.args.JsonSave(data.get_state(hosts.gather))
+        if guard is not None:
+            items["guard"] = ocp.args.JsonSave(guard.get_state())
+        self.wait()
+        if self._again is not None:
+            hosts.together(lambda: hosts.first() and self.steps.clean())
+        if short := hosts.gather(hosts.first() and self.steps.short(checksums.bytes_of(facts)))[0]:
+            # Orbax would find out too, with a page of log for each array.
+            return self._failed(step, OSError(errno.ENOSPC, short))
+        self._tries += 1
+        self._joint = hosts.Joint(f"save/{self.directory.name}/{self._opened}.{self._tries}")
+        saving = self.directory / f"{SAVING}{step}.{self._tries}"
+        manifest = {"step": step, **self.run, "leaves": facts}
+        self._thread = threading.Thread(target=self._finish, args=(step, saving, manifest), name="checkpoint")
+        try:
+            self._orbax.save(saving, args=ocp.args.Composite(**items))
+        except OSError as error:
+            self._error = (step, error)
+        self._thread.start()
 
-    entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
-    if hosts.first():
-        target.write_own(directory, entries, config, processor)
-    else:  # what it writes is gathered from all processes, in its order
-        for e in entries:
-            for _ in e.pieces():
-                pass
-    hosts.wait(f"{directory} is there")
+    def check(self):
+        """Says whether the save in the background has failed, once it has. Costs nothing; asked after each step."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
 
+    def wait(self):
+        """Until nothing is being saved."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            self._failed(*error)
 
-def import_weights(
-    path, params: dict, *, partly: bool = False, config=None, tokenizer=None, say=print
-) -> tuple[dict, list[str]]:
-    """`params` with the tensors of a source put in their place, on their shardings, one by one.
+    def due(self) -> bool:
+        """Whether to save again now because the last save has failed."""
+        self.check()
+        return any(hosts.gather(self._again is not None and time.monotonic() >= self._again))
 
-    path: anything that `convert.source.open_source` knows, pickles excepted. partly: it may hold some children
-    only. config: the model's; the sizes that no shape tells (heads, rope_theta, ...) are compared with it.
-    tokenizer: the run's; that of a whole model is compared with it.
-    Returns the tree and the children that were read.
-    Raises WeightsError naming every tensor that is missing, unknown or of another shape or type, or damaged.
-    """
-    source = hosts.together(lambda: sources.open_source(path))
-    hosts.same({f"what {path} means": str(source.path)})  # a run may be saving its next step meanwhile
-    for note in source.notes:
-        say(note)
-    here = {} if config is None else table.facts(config)
-    wrong = [f"{k} is {v!r} there, {here[k]!r} here" for k, v in source.facts.items() if here.get(k, v) != v]
-    if wrong:
-        raise _misfit(source, wrong)
-    children = require_fit(source, params, partly)
-    source.require()
-    if tokenizer is not None and source.config is not None:
-        _require_tokenizer(source, tokenizer, say)
-    tree = placed(source, params)
-    source.settle()
-    return tree, children
+    def settle(self, save):
+        """Until what was saved last is on the disk; where that fails, `save()` is tried again. Raises NotSaved."""
+        self.wait()
+        for wait in WAITS:
+            if not any(hosts.gather(self._again is not None)):
+                return
+            self.say(f"this is the last save: the next try is in {wait} s")
+            time.sleep(wait)
+            save()
+            self.wait()
+        if any(hosts.gather(self._again is not None)):
+            raise NotSaved(
+                f"{self.directory}: the last state could not be saved, {1 + len(WAITS)} times (see the ERROR lines). "
+                f"The last good checkpoint is {self.steps.last()}. Mend what they name (free some space), and the same "
+                f"command goes on from there"
+            )
 
+    def latest(self) -> int | None:
+        """The latest step whose files are as they were written; the first process looks, for all.
 
-def _require_tokenizer(source: sources.Source, tokenizer, say):
-    try:
-        theirs = source.processor().tokenizer
-    except FileNotFoundError as error:
-        say(f"{source.path}: its tokenizer is not compared with this run's ({error})")
-        return
-    sidecars.require_same(source.path, theirs, tokenizer)
+        Those later than it are moved out of the way, so that they can be saved again.
+        Raises CheckpointsDamaged where there are checkpoints but none is sound.
+        """
+        return hosts.gather(hosts.together(lambda: self.steps.latest() if hosts.first() else None))[0]
 
+    def restore(self, like, data=None, guard=None):
+        """The state of the latest sound checkpoint, with `data` and `guard` moved to it; `like` itself if there
+        is no checkpoint at all.
 
-def require_fit(source: sources.Source, params: dict, partly: bool) -> list[str]:
-    """The children that the source holds; raises WeightsError where it does not fit (see `import_weights`)."""
-    wanted = flatten(params)
-    found = {name: shape for name, (shape, _) in source.leaves.items()}
-    children = sorted({name.split(".")[0] for name in found})
-    expected = {n: tuple(x.shape) for n, x in wanted.items() if not partly or n.split(".")[0] in children}
-    problems = table.differing(found, expected)
-    problems += [f"missing: {name} {shape}" for name, shape in expected.items() if name not in found]
-    problems += [f"unknown: {name} {shape}" for name, shape in found.items() if name not in expected]
-    problems += [
-        f"shape: {name} is {found[name]} in the file, {shape} in the model"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        raise _misfit(source, problems)
-    return children
+        like: a train state, of arrays or of their shapes with shardings (any mesh). Arrays are donated: they make
+        room for those that are read. Raises CheckpointError naming every leaf that does not fit, before any is read,
+        or the run that the checkpoint is of; CheckpointsDamaged.
+        """
+        self.wait()
+        while (step := self.latest()) is not None:
+            directory = self.steps.path(step)
+            manifest = hosts.gather(checksums.read(directory) if hosts.first() else None)[0]
+            self._require(directory, manifest, leaves(like))
+            restored = self._read(directory, leaves(like), data, guard)
+            sums = checksums.of_leaves(restored["state"])
+            wrong = [name for name, x in manifest["leaves"].items() if x["sum"] != sums[name]["sum"]]
+            if not wrong:
+                break
+            like = like.replace(**restored["state"])
+            what = [f"step {step}: {name} was read otherwise than it was saved" for name in wrong]
+            hosts.together(lambda: hosts.first() and self.steps.aside([step], what))  # noqa: B023
+        else:
+            return like
+        self.saved = step
+        if guard is not None:
+            guard.set_state(restored["guard"])
+        for line in data.set_state(restored["data"]) if data is not None else ():
+            self.say(f"data, step {step}: {line}")
+        return like.replace(**restored["state"])
 
+    def close(self):
+        self.wait()
+        self._orbax.close()
 
-def _misfit(source: sources.Source, problems: list[str]) -> table.WeightsError:
-    return table.WeightsError(
-        f"{source.path} does not fit this model (another config?):{table.listed(problems)}"
-    )
+    def _read(self, directory, like: dict, data, guard):
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
+        jax.tree.map(lambda x: x.delete() if isinstance(x, jax.Array) else None, like)
+        items = {"state": ocp.args.StandardRestore(target)}
+        items |= {
+            name: ocp.args.JsonRestore() for name, x in (("data", data), ("guard", guard)) if x is not None
+        }
+        return self._orbax.restore(directory, args=ocp.args.Composite(**items))
 
+    def _require(self, directory, manifest: dict, like: dict):
+        if self.run and manifest.get("run") != self.run["run"]:
+            changed = differences(manifest.get("config", {}), self.run["config"])
+            raise CheckpointError(
+                f"{directory} is a checkpoint of run {manifest.get('run')}, this is run {self.run['run']}: give that "
+                f"run's --workdir, or begin a stage with its weights (stages.<name>.init). Their configs differ in:"
+                f"{listed(changed) if changed else ' nothing'}"
+            )
+        if problems := checksums.unfit(manifest, like):
+            raise CheckpointError(
+                f"{directory} does not fit this config's train state (another model, or other children that learn?); "
+                f"use another --workdir, or the config that it was trained with:{listed(problems)}"
+            )
 
-def placed(source: sources.Source, tree, prefix: str = "", layer: int | None = None):
-    """`tree` with what the source has of it, read tensor by tensor, or one layer of each stacked one."""
+    # In the background.
 
-    def put(path, x):
-        name = prefix + ".".join(str(k.key) for k in path)
-        if name not in source.leaves:
-            return x
-        read = lambda i: contiguous(source.read(name, i), x.dtype)
-        if layer is None and table.stacked(name):
-            return sh.put_layers(map(read, range(x.shape[0])), x)
-        sharding = x.sharding
-        if layer is not None:
-            sharding = jax.NamedSharding(sharding.mesh, jax.P(*sharding.spec[1:]))
-        return sh.put(read(layer), sharding)
+    def _meet(self, key: str, timeout_ms: int):
+        """Orbax's barriers of a save, in its own thread."""
+        self._joint.meet("written" if "write_complete" in key else "done", timeout_ms / 1000)
 
-    return jax.tree.map_with_path(put, tree)
+    def _finish(self, step: int, saving: pathlib.Path, manifest: dict):
+        try:
+            if self._error is None:
+                self._orbax.wait_until_finished()
+                if hosts.first():
+                    self.steps.name(step, saving, manifest)
+                self._joint.meet("named", TIMEOUT)
+                self.saved, self._failures, self._again = step, 0, None
+        except Exception as error:  # whatever it is: training goes on, and it is said
+            self._error = (step, error)
+        if self._error is None:
+            return
+        self._joint.fail(_text(self._error[1]))
+        if hosts.first():
+            self.steps.clean()  # it may be what fills the disk
 
-
-def load(
-    path, dtype: str | None = None, *, unrolled: bool = True, allow_pickle: bool = False,
-    allow_extra: bool = False,
-) -> tuple[Janus, Processor]:  # fmt: skip
-    """The model and processor of any Janus: a weights directory of this project, DeepSeek's or transformers'
-    layout, local or by hub id ("owner/name"), or a training checkpoint (WORKDIR/checkpoints/<stage>, or a step there).
-
-    dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in float32); by
-    default the compute dtype is the one their config says, and the weights are kept as they are stored (float16 and
-    float64 are refused), matrices of the unrolled form in the compute dtype. "int8" keeps the layers and heads as
-    `Int8Linear` does, the rest in bfloat16, and computes in float32 on CPU, else in bfloat16. unrolled: the form
-    that draws and answers (`model.transformer.Unrolled`); False gives the stacked one, which trains and is saved.
-    allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are skipped.
-    Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and what is wrong
-    with it.
-    """
-    dtypes = (None, "float32", "bfloat16", "int8") if unrolled else (None, "float32", "bfloat16")
-    name = dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
-    if name not in dtypes:
-        raise ValueError(
-            f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models trained in "
-            f"bfloat16 exceed what float16 can hold (65504), and int8 needs the unrolled form"
+    def _failed(self, step: int, error: Exception):
+        wait = min(10 * 2**self._failures, LONGEST)
+        self._failures, self._again = self._failures + 1, time.monotonic() + wait
+        free = shutil.disk_usage(self.directory).free / 1e9
+        text = (
+            f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}; {free:.3g} GB free). Training goes on "
+            f"and tries again in {wait} s; the last good checkpoint is {self.steps.last()}"
         )
-    source = sources.open_source(path, allow_pickle=allow_pickle, allow_extra=allow_extra)
-    if source.config is None:
-        children = ", ".join(sorted({name.split(".")[0] for name in source.leaves}))
-        lines = (
-            f"{path}: no whole model but {children}; a stage can start from it (its `init`)",
-            *source.notes,
-        )
-        raise table.WeightsError("\n".join(lines))
-    source.require(cast=name is not None)
-    for note in source.notes:
-        logging.warning(note)
-    processor, config = source.processor(), source.config
-    sh.ensure_mesh()
-    kept = "bfloat16" if name == "int8" else name
-    if name is not None:
-        compute = {"int8": "float32" if jax.default_backend() == "cpu" else "bfloat16"}.get(name, name)
-        config = dataclasses.replace(config, dtype=compute)
-    model = _read(source, abstract(config), kept, unrolled, name == "int8")
-    source.settle()
-    return model, processor
+        if hosts.first():
+            self.say(text)
+        else:
+            print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
 
 
-def _read(source: sources.Source, model: Janus, dtype: str | None, unrolled: bool, int8: bool) -> Janus:
-    """The abstract model with its weights, kept in `dtype`; unrolled, its layers are read one by one."""
+def _text(error: Exception) -> str:
+    full = "No space left on device" in str(error)  # TensorStore's, a ValueError of a page
+    said = str(error.args[-1]) if error.args else ""
+    return "no space left on the device" if full else said[:500] or type(error).__name__
 
-    def kept_as(path, x):
-        name = ".".join(str(k.key) for k in path)
-        to = source.leaves[name][1] if name in source.leaves else x.dtype
-        if dtype is not None:
-            to = np.dtype(dtype)
-        elif unrolled and name.endswith(CAST):
-            to = np.dtype(model.config.dtype)  # what each use would make of it
-        return x.update(dtype=to if to == ml_dtypes.bfloat16 and not name.startswith(VQ) else np.float32)
 
-    graphdef, state = nnx.split(model)
-    shapes = jax.tree.map_with_path(kept_as, sh.concrete(nnx.to_pure_dict(state)))
-    require_fit(source, shapes, partly=False)
-    if not unrolled:
-        return nnx.merge(graphdef, placed(source, shapes))
-    stacks = {box: shapes[box].pop("blocks") for box in STACKED}
-    params = placed(source, shapes)
-    for box, stack in stacks.items():  # shapes only: each layer is read when its turn comes
-        params[box]["blocks"] = stack
+def run_id(workdir: pathlib.Path) -> str:
+    """What the run in a work directory is known by, noted there when it begins."""
 
-    def layers(box: str):
-        definition = nnx.graphdef(getattr(model, box).blocks)
-        for i in range(jax.tree.leaves(stacks[box])[0].shape[0]):
-            yield nnx.merge(definition, placed(source, stacks[box], f"{box}.blocks.", i))
+    def noted() -> str:
+        path = pathlib.Path(workdir, "run")
+        if not path.is_file():
+            path.write_text(secrets.token_hex(8))
+        return path.read_text().strip()
 
-    return serving(nnx.merge(graphdef, params), int8, layers)
+    return hosts.gather(noted() if hosts.first() else None)[0]
+
+
+def leaves(state) -> dict:
+    """What a checkpoint holds of a train state."""
+    return {name: getattr(state, name) for name in ("step", "left_out", "trainable", "frozen", "opt_state")}

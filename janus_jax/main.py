@@ -19,9 +19,9 @@ START = time.perf_counter()
 
 def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Path, log):
     """Draws, asks, scores and writes what the last stage's model can do."""
-    from janus_jax.checkpoint import load
     from janus_jax.eval import samples
     from janus_jax.eval import shapes as shapes_eval
+    from janus_jax.weights import load
 
     e = experiment.evaluation
     model, processor = load(weights)
@@ -107,7 +107,7 @@ def exit_code(error: BaseException) -> int:
     memory; 3: the data; 4: training diverged; 69: not all processes came; 74: the last state not saved, or no
     checkpoint can be read; 1: anything else. See docs/faults.md."""
     from janus_jax import hosts, meet
-    from janus_jax.checkpointer import CheckpointError, NotSaved
+    from janus_jax.checkpoint import CheckpointError, NotSaved
     from janus_jax.convert.table import WeightsError
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError

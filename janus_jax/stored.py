@@ -17,8 +17,7 @@ from flax import nnx
 from janus_jax import budget, checksums, optim
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import FILE, require_fit
-from janus_jax.checkpointer import leaves
+from janus_jax.checkpoint import leaves
 from janus_jax.convert.sidecars import moved_ids, require_same
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
@@ -27,6 +26,7 @@ from janus_jax.experiment import Experiment
 from janus_jax.model.janus import abstract
 from janus_jax.plan import size
 from janus_jax.tokenizer_training import vq
+from janus_jax.weights import FILE, require_fit
 
 
 @dataclasses.dataclass

@@ -16,8 +16,7 @@ from janus_jax import feed, hosts
 from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import FILE, VQ, export, flatten, import_weights
-from janus_jax.checkpointer import Checkpointer, run_id
+from janus_jax.checkpoint import Checkpointer, run_id
 from janus_jax.convert.source import open_source
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
@@ -28,6 +27,7 @@ from janus_jax.model import attention
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
 from janus_jax.watchdog import WATCH
+from janus_jax.weights import FILE, VQ, export, flatten, import_weights
 
 
 class OutOfMemory(Exception):

@@ -20,11 +20,11 @@ from tokenizers import Tokenizer as Backend
 
 import janus_jax
 from janus_jax import sharding as sh
-from janus_jax.checkpoint import import_weights
 from janus_jax.convert import pickles, target, verify
 from janus_jax.convert.source import open_source
 from janus_jax.data.tokenizer import SPECIALS, Tokenizer
 from janus_jax.model.janus import abstract
+from janus_jax.weights import import_weights
 
 GATE = "language_model.model.layers.1.mlp.gate_proj.weight"
 

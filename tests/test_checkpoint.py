@@ -19,13 +19,13 @@ from safetensors.numpy import load_file, save_file
 
 import janus_jax
 from janus_jax import optim
-from janus_jax.checkpoint import FILE, export, import_weights
-from janus_jax.checkpointer import Checkpointer, leaves
+from janus_jax.checkpoint import Checkpointer, leaves
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
 from janus_jax.data.pipeline import Rows, count_examples
 from janus_jax.model.janus import serving
 from janus_jax.model.transformer import Unrolled
+from janus_jax.weights import FILE, export, import_weights
 
 FLAMES = ("understanding_adaptor", "generation_adaptor", "image_head")
 RATIO = {"understanding": 1, "text": 1, "generation": 2}

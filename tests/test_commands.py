@@ -13,13 +13,13 @@ from conftest import on_mesh
 from flax import nnx
 from PIL import Image
 
-from janus_jax import checkpoint
+from janus_jax import weights
 from janus_jax.convert.source import open_source
 from janus_jax.model import config as sizes
 from janus_jax.sample import chat, memory, terminal
 from janus_jax.sample.generate import generate
 
-ROOT = pathlib.Path(checkpoint.__file__).parents[1]
+ROOT = pathlib.Path(weights.__file__).parents[1]
 PARAMETERS = "127,011"
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model"
     with on_mesh():
         params = nnx.to_pure_dict(nnx.split(tiny.make_model())[1])
-        checkpoint.export(path, params, tiny.CONFIG, tiny.processor())
+        weights.export(path, params, tiny.CONFIG, tiny.processor())
     return path
 
 
@@ -51,7 +51,7 @@ def test_generate_writes_pictures_that_tell_how_they_were_drawn(folder, tmp_path
     names = [f"{row}-{k}" for row in rows for k in (0, 1)]
     assert sorted(p.name for p in out.iterdir()) == sorted([*(f"{name}.png" for name in names), "sheet.png"])
     assert all(str(out / f"{name}.png") in done.stdout for name in names)
-    model, processor = checkpoint.load(folder)
+    model, processor = weights.load(folder)
     want = generate(model, processor, "日本 ø", seed=3, cfg_scale=2.0, images_per_prompt=2)[1]
     with Image.open(out / "日本-ø-0-1.png") as picture:
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(want))
@@ -200,17 +200,17 @@ def test_progress_is_a_bar_on_a_terminal_and_a_line_every_ten_seconds_elsewhere(
 def test_memory_is_what_arrays_take(folder, one_device):
     source = open_source(folder)
     plan = memory.Plan.of(source, None, rows=3, text=6, pictures=1, drawings=1)
-    need, (model, _) = plan.needs(), checkpoint.load(folder)
+    need, (model, _) = plan.needs(), weights.load(folder)
     assert need["weights"] == sum(x.nbytes for x in jax.tree.leaves(nnx.state(model)))
     places = 6 + (16 + 2) + 16
     assert need["cache"] == 2 * tiny.CONFIG.transformer.layers * 3 * places * 32 * 4
     assert plan.dtypes == ("float32", "float32")
     half = memory.Plan.of(source, "bfloat16", rows=3, text=6, pictures=1, drawings=1)
-    loaded, _ = checkpoint.load(folder, dtype="bfloat16")
+    loaded, _ = weights.load(folder, dtype="bfloat16")
     assert half.weights == sum(x.nbytes for x in jax.tree.leaves(nnx.state(loaded)))
     assert half.needs()["cache"] == need["cache"], "float32 on CPU"
     eighth = memory.Plan.of(source, "int8", rows=3, text=6, pictures=1, drawings=1)
-    loaded, _ = checkpoint.load(folder, dtype="int8")
+    loaded, _ = weights.load(folder, dtype="int8")
     scales = sum(
         x.nbytes for path, x in jax.tree.leaves_with_path(nnx.state(loaded)) if "scale" in str(path[-2:])
     )

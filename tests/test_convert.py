@@ -21,13 +21,13 @@ from flax import nnx
 
 import janus_jax
 from janus_jax import sharding as sh
-from janus_jax.checkpoint import export, import_weights
 from janus_jax.convert import janus_hf, janus_torch, sidecars, target
 from janus_jax.convert import table as tb
 from janus_jax.convert.source import open_source
 from janus_jax.data.processor import SYSTEM, Processor, Template
 from janus_jax.model import config as sizes
 from janus_jax.model.janus import abstract
+from janus_jax.weights import export, import_weights
 
 DATA = pathlib.Path(__file__).parent / "data"
 

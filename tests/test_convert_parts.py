@@ -17,10 +17,10 @@ from flax import nnx
 
 import janus_jax
 from janus_jax import sharding as sh
-from janus_jax.checkpoint import import_weights
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
 from janus_jax.model.janus import abstract
+from janus_jax.weights import import_weights
 
 TOWER = "understanding_encoder"
 

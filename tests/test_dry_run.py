@@ -19,7 +19,8 @@ from conftest import on_mesh
 from flax import nnx
 from PIL import Image
 
-from janus_jax import checkpoint, checkpointer, checksums, experiment, main, opening, preflight, steps, stored
+from janus_jax import checkpoint, checksums, experiment, main, opening, preflight, steps, stored
+from janus_jax import weights as plain_weights
 from janus_jax.checksums import paths
 from janus_jax.data import catalog
 from janus_jax.data.sources import SourceError
@@ -64,7 +65,7 @@ def files(tmp_path_factory):
     directory = tmp_path_factory.mktemp("files")
     with on_mesh():
         params = nnx.to_pure_dict(nnx.state(tiny.make_model(two_processes.MODEL)))
-        checkpoint.export(directory / "weights", params, two_processes.MODEL, tiny.processor())
+        plain_weights.export(directory / "weights", params, two_processes.MODEL, tiny.processor())
     return directory
 
 
@@ -124,7 +125,7 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
     for stage, column in e.stages.items():
         if column.init and column.init != ("previous",):
             _, params = stored.states(e, devices)
-            hollow(tmp_path / "weights" / checkpoint.FILE, checkpoint.flatten(params))
+            hollow(tmp_path / "weights" / plain_weights.FILE, plain_weights.flatten(params))
             overrides[f"stages.{stage}.init"] = str(tmp_path / "weights")
     out = rehearsed(capsys, config, tmp_path / "run", overrides, devices)
     assert "the run can begin" in out and "WARNING" not in out
@@ -238,7 +239,7 @@ def test_another_runs_work_directory_and_a_foreign_one_are_refused(tmp_path):
 def test_finished_stages_without_their_checkpoints_still_belong_to_their_config(tmp_path):
     plain = experiment.read(QUICKSTART)[0]
     (tmp_path / "stage1").mkdir()
-    (tmp_path / "stage1" / checkpoint.FILE).touch()
+    (tmp_path / "stage1" / plain_weights.FILE).touch()
     (tmp_path / "config.json").write_text(json.dumps(preflight.identity._values(plain)))
     assert "seed: 0 -> 5" in refusal(experiment.ConfigError, QUICKSTART, tmp_path, {"seed": "5"})
 
@@ -263,7 +264,7 @@ def test_room_for_two_checkpoints_or_for_the_next_one(held, free, refused, monke
     """free: in checkpoints of the stage; to the end it takes three, and the weights."""
     e = experiment.read(TINY)[0]
     states, params = stored.states(e, 8)
-    one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(checkpointer.leaves(states["only"])))
+    one = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(checkpoint.leaves(states["only"])))
     monkeypatch.setattr(stored.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=free * one))
     start = {"only": stored.Start(held=held, step=4 if held else None)}
     said, problems, warnings = stored.room(pathlib.Path("w"), e, states, params, start)
@@ -289,7 +290,7 @@ def begun(files):
     (workdir / "run").write_text("abc")
     state = stored.states(e, 8)[0]["only"]
     facts = {
-        name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in paths(checkpointer.leaves(state))
+        name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in paths(checkpoint.leaves(state))
     }
     for step in (3, 4):
         directory = workdir / "checkpoints" / "only" / str(step)
@@ -312,14 +313,14 @@ def test_a_run_that_goes_on_says_from_which_step(begun, capsys):
 
 def test_weights_to_begin_with_need_not_be_there_any_more(begun, monkeypatch, capsys):
     monkeypatch.setenv("WEIGHTS", str(begun[0].parent / "weights") + "/../weights")
-    shutil.move(begun[0].parent / "weights" / checkpoint.FILE, begun[0].parent / "aside")
+    shutil.move(begun[0].parent / "weights" / plain_weights.FILE, begun[0].parent / "aside")
     try:
         told = refusal(experiment.ConfigError, TINY, begun[0].parent / "new", begun[1])
         assert "stages.only.init" in told
         monkeypatch.setenv("WEIGHTS", str(begun[0].parent / "weights"))
         assert "goes on from step 4" in rehearsed(capsys, TINY, *begun)
     finally:
-        shutil.move(begun[0].parent / "aside", begun[0].parent / "weights" / checkpoint.FILE)
+        shutil.move(begun[0].parent / "aside", begun[0].parent / "weights" / plain_weights.FILE)
 
 
 def test_damaged_checkpoints_are_passed_over_until_none_is_left(copy, capsys):

@@ -20,7 +20,6 @@ from safetensors.numpy import load_file, save_file
 
 import janus_jax
 from janus_jax import checksums, main
-from janus_jax.checkpoint import export, import_weights
 from janus_jax.checks import check
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
@@ -28,6 +27,7 @@ from janus_jax.convert.table import NoWeightsError, WeightsError
 from janus_jax.data.tokenizer import Tokenizer, train
 from janus_jax.experiment import ConfigError, read
 from janus_jax.guard import Guard, Spike, Spikes
+from janus_jax.weights import export, import_weights
 
 KERNEL = "transformer.blocks.gate.kernel"
 

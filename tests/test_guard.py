@@ -16,7 +16,7 @@ from conftest import on_mesh
 from flax import nnx
 
 from janus_jax import checksums, guard, optim, train, train_state
-from janus_jax.checkpointer import Checkpointer, leaves
+from janus_jax.checkpoint import Checkpointer, leaves
 from janus_jax.guard import Spikes
 from janus_jax.log import Log
 from janus_jax.meter import Meter

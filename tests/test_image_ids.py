@@ -24,7 +24,6 @@ from PIL import Image
 from janus_jax import batch as bt
 from janus_jax import budget, hosts, loss, optim, train, train_state
 from janus_jax import sharding as sh
-from janus_jax.checkpoint import export, flatten
 from janus_jax.checks import check
 from janus_jax.data import image_ids, shapes, tokenize_images
 from janus_jax.data.catalog import open_dataset
@@ -32,6 +31,7 @@ from janus_jax.data.command import CommandError
 from janus_jax.data.images import ImageError, generation_image
 from janus_jax.data.sources import Dataset, RecordError, SourceError
 from janus_jax.experiment import ConfigError, resolve
+from janus_jax.weights import export, flatten
 
 VQ = tiny.CONFIG.generation_encoder
 TX = optim.make(tiny.OPTIM, 10)

@@ -14,7 +14,7 @@ import tiny
 from test_guard import TX, Killed, Run, Stage, Toy, records, toy_batch, toy_loss
 
 from janus_jax import flops, meter, train, train_state
-from janus_jax.checkpointer import Checkpointer
+from janus_jax.checkpoint import Checkpointer
 from janus_jax.data.pipeline import DRAWN
 
 

@@ -13,11 +13,11 @@ from flax import nnx
 
 import janus_jax
 from janus_jax import checksums, optim
-from janus_jax.checkpoint import export, import_weights
-from janus_jax.checkpointer import Checkpointer
+from janus_jax.checkpoint import Checkpointer
 from janus_jax.convert import target
 from janus_jax.convert.source import open_source
 from janus_jax.convert.table import NoWeightsError, WeightsError
+from janus_jax.weights import export, import_weights
 
 FLAMES = ("understanding_adaptor", "generation_adaptor", "image_head")
 TX = optim.make(tiny.OPTIM, 10)

@@ -14,7 +14,7 @@ import tiny
 from conftest import on_mesh
 from test_guard import Counting, toy_state
 
-from janus_jax import checkpointer as cp
+from janus_jax import checkpoint as cp
 from janus_jax import checksums, optim, steps
 from janus_jax import sharding as sh
 

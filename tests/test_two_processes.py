@@ -20,7 +20,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 
 from janus_jax import main
-from janus_jax.checkpoint import export
+from janus_jax.weights import export
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = ROOT / "tests" / "two_processes.py"

@@ -8,8 +8,8 @@ import functools
 import jax
 import numpy as np
 
-from janus_jax.checkpoint import load
 from janus_jax.convert.source import open_source
+from janus_jax.weights import load
 
 
 def probe(path, dtype: str, *, allow_pickle: bool, allow_extra: bool) -> dict[str, np.ndarray]:

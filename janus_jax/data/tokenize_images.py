@@ -28,7 +28,6 @@ from flax import nnx
 from janus_jax import hosts, meet
 from janus_jax import sharding as sh
 from janus_jax.batch import pixels
-from janus_jax.checkpoint import VQ, flatten, placed
 from janus_jax.convert import table
 from janus_jax.convert.source import open_source
 from janus_jax.data import command, image_ids
@@ -40,6 +39,7 @@ from janus_jax.data.workers import Progress
 from janus_jax.experiment import Data
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
+from janus_jax.weights import VQ, flatten, placed
 
 SHARD = 4096  # records; a kill loses what was done of one
 

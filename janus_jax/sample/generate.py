@@ -138,8 +138,8 @@ def read_prompts(path) -> list[str]:
 def main(_):
     from absl import flags
 
-    from janus_jax.checkpoint import load
     from janus_jax.convert.source import open_source
+    from janus_jax.weights import load
 
     f = flags.FLAGS
     prompts = [*(f.prompt or []), *(read_prompts(f.prompts_file) if f.prompts_file else [])]

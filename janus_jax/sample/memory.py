@@ -31,7 +31,7 @@ class Plan:
 
     @classmethod
     def of(cls, source: Source, dtype: str | None, **work) -> "Plan":
-        """Of a whole model's `source` as `checkpoint.load` will keep it. Raises ValueError for a part."""
+        """Of a whole model's `source` as `weights.load` will keep it. Raises ValueError for a part."""
         if source.config is None:
             raise ValueError(f"{source.path}: no whole model but parts of one; give a whole one")
         if dtype not in DTYPES:

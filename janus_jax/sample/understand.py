@@ -128,8 +128,8 @@ def prepare(processor, conversation, side: int):
 def main(_):
     from absl import flags
 
-    from janus_jax.checkpoint import load
     from janus_jax.convert.source import open_source
+    from janus_jax.weights import load
 
     f = flags.FLAGS
     numbers = dict(max_new_tokens=f.max_new_tokens, temperature=f.temperature, top_p=f.top_p, seed=f.seed)

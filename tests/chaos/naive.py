@@ -14,7 +14,7 @@ FILE = "state.npz"
 
 
 class Checkpointer:
-    """In the place of janus_jax.checkpoint.Checkpointer."""
+    """In the place of janus_jax.weights.Checkpointer."""
 
     def __init__(self, directory, run=None, keep: int = 2, keep_every: int = 0, say=print):
         self.directory, self.keep = pathlib.Path(directory), keep
