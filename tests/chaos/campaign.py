@@ -15,7 +15,7 @@ import time
 from chaos import compare, naive
 from chaos.process import Training, visible
 
-LIMIT = 300  # seconds that a run told to end, or to begin, may take on a busy machine
+LIMIT = 600  # seconds that a run told to end, or to begin, may take on a busy machine
 TOLD = "told to stop"
 
 

@@ -1,11 +1,14 @@
 """A short turn of the harness: a few kills, damages and poison, and the control that it must see through. The long
 ones are commands (run.py)."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from chaos import compare, damage, kills, naive
-from chaos.campaign import Campaign, good
+from chaos.campaign import LIMIT, Campaign, good
+from chaos.disk import until
 
 POISON = (7, 2)
 
@@ -50,10 +53,19 @@ def test_damage_is_named_put_aside_and_survived(campaign, reference):
 
 
 def test_the_control_is_seen_through(campaign, reference):
+    """Its data begins anew after a kill, so that it learns something else."""
     one = campaign("control", saver="naive")
-    kills.kills(one, "stage2", 1, POISON, reference)
+    training = one.training("stage2-0", "stage2", poison=POISON)
+    training.start()
+    assert until(training, lambda: training.last_step()[1] > 5), training.printed()
+    fault = one.fault(training, "KILL", "stepping")
+    training.signal(signal.SIGKILL)
+    one.ended(training, fault, training.wait(LIMIT), (-signal.SIGKILL,))
+    training.start()
+    assert one.finished(training, training.wait(LIMIT)), training.printed()
+    one.compared(training, reference)
     report = one.report("kills")
-    assert not good(report) and report["totals"]["runs_with_other_bits"], report
+    assert not good(report) and report["totals"]["runs_with_other_bits"] == 1, report
 
 
 def test_a_torn_file_of_the_control_is_broken(tmp_path):
