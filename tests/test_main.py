@@ -156,6 +156,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished):
     assert (workdir / "config.json").read_bytes() == before
 
 
+@pytest.mark.slow  # the quick start's stages; chaos/test_chaos.py kills shorter runs
 def test_a_killed_run_goes_on_to_the_same_bits(finished, capsys):
     workdir = finished[0].parent / "killed"
     printed = finished[0].parent / "out"
