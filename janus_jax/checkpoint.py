@@ -5,6 +5,7 @@ them. What lies on the disk under which name is in steps.py, what has to be ther
 manager is not used: it deletes steps in sight, and has no place for sums before the final name.
 """
 
+import contextlib
 import errno
 import itertools
 import logging
@@ -27,7 +28,7 @@ WAITS = (5, 20)  # seconds before the second and third try where a run ends with
 LONGEST = (
     600  # seconds between two tries while it trains; the first wait is 10, then each is twice the one before
 )
-TIMEOUT = 600  # seconds in which all processes must have written their part
+TIMEOUT = 3600  # seconds that a save may take, as long as the watchdog lets the loop wait for one
 
 
 def _said_here(record: logging.LogRecord) -> bool:
@@ -63,14 +64,13 @@ class Checkpointer:
     def __init__(self, directory, run: dict | None = None, keep: int = 2, keep_every: int = 0, say=print):
         self.directory, self.run, self.say = pathlib.Path(directory).absolute(), run or {}, say
         self.steps = Steps(self.directory, keep, keep_every, say)
-        self.saved = None  # the step of the last good checkpoint that this process knows of
         self._orbax = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(),
             async_options=ocp.AsyncOptions(timeout_secs=TIMEOUT, barrier_sync_fn=self._meet),
         )
         self._thread = self._error = self._again = self._joint = None
         self._opened = next(_opened)
-        self._failures = self._tries = 0
+        self._failures, self._tries, self._last = 0, 0, False  # _last: the run waits for this save
         hosts.together(lambda: hosts.first() and self.steps.clean())
 
     def save(self, step: int, state, data=None, guard=None):
@@ -91,11 +91,9 @@ class Checkpointer:
         if guard is not None:
             items["guard"] = ocp.args.JsonSave(guard.get_state())
         self.wait()
-        if self._again is not None:
-            hosts.together(lambda: hosts.first() and self.steps.clean())
-        if short := hosts.gather(hosts.first() and self.steps.short(checksums.bytes_of(facts)))[0]:
-            # Orbax would find out too, with a page of log for each array.
-            return self._failed(step, OSError(errno.ENOSPC, short))
+        if why := hosts.gather(hosts.first() and self._unable(checksums.bytes_of(facts)))[0]:
+            # Orbax would find out too, with a page of log for each array, and its other processes much later.
+            return self._failed(step, OSError(errno.ENOSPC, why))
         self._tries += 1
         self._joint = hosts.Joint(f"save/{self.directory.name}/{self._opened}.{self._tries}")
         saving = self.directory / f"{SAVING}{step}.{self._tries}"
@@ -103,7 +101,7 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._finish, args=(step, saving, manifest), name="checkpoint")
         try:
             self._orbax.save(saving, args=ocp.args.Composite(**items))
-        except OSError as error:
+        except (OSError, ValueError, RuntimeError) as error:  # TensorStore's of a full disk is a ValueError
             self._error = (step, error)
         self._thread.start()
 
@@ -128,11 +126,13 @@ class Checkpointer:
 
     def settle(self, save):
         """Until what was saved last is on the disk; where that fails, `save()` is tried again. Raises NotSaved."""
+        self._last = True
         self.wait()
         for wait in WAITS:
             if not any(hosts.gather(self._again is not None)):
+                self._last = False
                 return
-            self.say(f"this is the last save: the next try is in {wait} s")
+            self.say(f"this is the last save of the stage or run: tries again in {wait} s")
             time.sleep(wait)
             save()
             self.wait()
@@ -143,24 +143,18 @@ class Checkpointer:
                 f"command goes on from there"
             )
 
-    def latest(self) -> int | None:
-        """The latest step whose files are as they were written; the first process looks, for all.
-
-        Those later than it are moved out of the way, so that they can be saved again.
-        Raises CheckpointsDamaged where there are checkpoints but none is sound.
-        """
-        return hosts.gather(hosts.together(lambda: self.steps.latest() if hosts.first() else None))[0]
-
     def restore(self, like, data=None, guard=None):
         """The state of the latest sound checkpoint, with `data` and `guard` moved to it; `like` itself if there
         is no checkpoint at all.
 
         like: a train state, of arrays or of their shapes with shardings (any mesh). Arrays are donated: they make
-        room for those that are read. Raises CheckpointError naming every leaf that does not fit, before any is read,
-        or the run that the checkpoint is of; CheckpointsDamaged.
+        room for those that are read. Damaged ones later than it are moved out of the way, so that they can be saved
+        again. Raises CheckpointError naming every leaf that does not fit, before any is read, or the run that the
+        checkpoint is of; CheckpointsDamaged where none is sound.
         """
         self.wait()
-        while (step := self.latest()) is not None:
+        damaged = {}
+        while (step := self._sound(damaged)) is not None:
             directory = self.steps.path(step)
             manifest = hosts.gather(checksums.read(directory) if hosts.first() else None)[0]
             self._require(directory, manifest, leaves(like))
@@ -170,11 +164,11 @@ class Checkpointer:
             if not wrong:
                 break
             like = like.replace(**restored["state"])
-            what = [f"step {step}: {name} was read otherwise than it was saved" for name in wrong]
-            hosts.together(lambda: hosts.first() and self.steps.aside([step], what))  # noqa: B023
+            damaged[step] = [f"{name} was read otherwise than it was saved" for name in wrong]
         else:
             return like
-        self.saved = step
+        if any(hosts.gather(bool(damaged))):
+            hosts.together(lambda: hosts.first() and self.steps.aside(damaged))
         if guard is not None:
             guard.set_state(restored["guard"])
         for line in data.set_state(restored["data"]) if data is not None else ():
@@ -184,6 +178,15 @@ class Checkpointer:
     def close(self):
         self.wait()
         self._orbax.close()
+
+    def _sound(self, damaged: dict) -> int | None:
+        """The first process looks, for all."""
+        return hosts.gather(hosts.together(lambda: self.steps.sound(damaged) if hosts.first() else None))[0]
+
+    def _unable(self, size: int) -> str:
+        if self._again is not None:
+            self.steps.clean()
+        return self.steps.unable(size)
 
     def _read(self, directory, like: dict, data, guard):
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
@@ -221,7 +224,9 @@ class Checkpointer:
                 if hosts.first():
                     self.steps.name(step, saving, manifest)
                 self._joint.meet("named", TIMEOUT)
-                self.saved, self._failures, self._again = step, 0, None
+                self._failures, self._again = 0, None
+                if hosts.first():
+                    self.steps.prune()
         except Exception as error:  # whatever it is: training goes on, and it is said
             self._error = (step, error)
         if self._error is None:
@@ -233,15 +238,16 @@ class Checkpointer:
     def _failed(self, step: int, error: Exception):
         wait = min(10 * 2**self._failures, LONGEST)
         self._failures, self._again = self._failures + 1, time.monotonic() + wait
-        free = shutil.disk_usage(self.directory).free / 1e9
-        text = (
-            f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}; {free:.3g} GB free). Training goes on "
-            f"and tries again in {wait} s; the last good checkpoint is {self.steps.last()}"
-        )
+        text = f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}"
+        with contextlib.suppress(OSError):  # a file system that is gone cannot tell
+            free, last = shutil.disk_usage(self.directory).free / 1e9, self.steps.last()
+            text += f"; {free:.3g} GB free; the last good checkpoint is {last}"
+        text += ")" if self._last else f"). Training goes on and tries again in {wait} s"
         if hosts.first():
             self.say(text)
         else:
-            print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, ValueError):
+                print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
 
 
 def _text(error: Exception) -> str:

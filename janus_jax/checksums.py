@@ -6,6 +6,7 @@ lies between the devices and the disk; it is a sum modulo 2^32 over all elements
 """
 
 import concurrent.futures
+import errno
 import json
 import math
 import os
@@ -18,6 +19,7 @@ import numpy as np
 
 NAME = "manifest.json"
 OWN = ', "crc32": '  # the manifest's last field: of all bytes before it
+DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)  # of a file; other errors are not the file's
 THREADS, CHUNK = 8, 1 << 24
 BLOCK = 1 << 17  # elements that the host sums at once: what it makes of them stays in the cache
 
@@ -46,10 +48,13 @@ def read(directory: pathlib.Path) -> dict:
 
 
 def problems(directory: pathlib.Path) -> list[str]:
-    """What is wrong with the directory, a line for each file that is missing, cut, changed or unreadable."""
+    """What is wrong with the directory, a line for each file that is missing, cut, changed or on a bad sector. Raises
+    OSError where it cannot be told, for lack of permission or of the file system."""
     try:
         wanted = {directory / name: (size, crc) for name, (size, crc) in read(directory)["files"].items()}
     except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
         return [f"{NAME}: {error.strerror}; it is written last, so the rest may be incomplete"]
     except (ValueError, KeyError) as error:
         return [f"{NAME}: {error}"]
@@ -79,6 +84,8 @@ def _compare(path: pathlib.Path, size: int, crc: int) -> str:
     try:
         got = _sum(path)
     except OSError as error:
+        if error.errno not in DAMAGE:
+            raise
         return f"cannot be read ({error.strerror})"
     if got[0] != size:
         return f"has {got[0]} bytes, {size} were written"

@@ -1,6 +1,7 @@
 """curves.png: the metrics of a run, one panel a group, stages side by side."""
 
 import itertools
+import json
 import math
 import os
 
@@ -134,3 +135,18 @@ def draw(records, path):
             axes.set_xlabel("step", fontsize=10)
     FigureCanvasAgg(figure).print_png(path + ".tmp", metadata={"Software": None})
     os.replace(path + ".tmp", path)
+
+
+def read(path):
+    """[(line, record)] of metrics.jsonl; a line that a killed run left half-written is passed over."""
+    found = []
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file.read().split("\n"):
+                try:
+                    record = json.loads(line)
+                    record["stage"], record["step"]
+                    found.append((line, record))
+                except (ValueError, TypeError, KeyError):
+                    continue
+    return found

@@ -5,6 +5,7 @@ import pathlib
 
 from janus_jax import hosts
 from janus_jax import sharding as sh
+from janus_jax.convert.source import open_source
 from janus_jax.data.lanes import Encoder
 from janus_jax.data.ledger import Ledger
 from janus_jax.data.mixture import Entry, Mixture
@@ -12,6 +13,7 @@ from janus_jax.data.pipeline import Batches, RandomPictures
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment
 from janus_jax.log import Log
+from janus_jax.weights import VQ, flatten
 
 
 def open_data(
@@ -75,3 +77,15 @@ def open_pictures(experiment: Experiment, sources: dict, directory: pathlib.Path
     only = {"understanding": 0, "text": 0, "generation": 1}
     mixture = Mixture(entries, only, experiment.seed, config.batch_size, config.steps)
     return RandomPictures(mixture, side, *sh.batch_share(), ledger(experiment, mixture, directory, log))
+
+
+def require_ids(model, weights: list, params: dict, sources: list):
+    """Raises SourceError unless stored ids are those of the tokenizer with which the stage begins.
+
+    weights: the directories that it begins with; params: of generation_encoder; sources: `image_ids.WithIds`.
+    """
+    holds = lambda directory: any(name.startswith(VQ) for name in open_source(directory).leaves)
+    named = next(filter(holds, reversed(weights)), "drawn at random")
+    arrays, sizes = flatten(params), dataclasses.asdict(model.generation_encoder)
+    for source in sources:
+        source.ids.require(arrays, sizes, str(named))

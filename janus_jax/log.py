@@ -4,6 +4,7 @@ Metrics that are shares (fill, data_wait, mfu, examples_*, positions_*, tokens_*
 Biases is told the same numbers.
 """
 
+import contextlib
 import itertools
 import json
 import math
@@ -75,18 +76,17 @@ class Log:
         from tensorboardX import SummaryWriter  # slow to import
 
         self._close_files()
-        kept = _before(_read(self.path), name, math.inf if step >= steps else step)
-        with open(self.path + ".tmp", "w", encoding="utf-8") as file:
-            file.writelines(line + "\n" for line, _ in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(self.path + ".tmp", self.path)
+        kept = _before(curves.read(self.path), name, math.inf if step >= steps else step)
+        self._rewrite(kept)
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
         # One folder a stage: on resume TensorBoard hides the later steps of all tags in the folder. A queue without
         # end: its thread ends where the disk is full, and a full queue would stop the training.
         folder, suffix = os.path.join(self.workdir, "tensorboard", name), f".{os.getpid()}.{next(_serial)}"
         how = {"max_queue": 0, "flush_secs": 5, "filename_suffix": suffix}
-        self._events = SummaryWriter(folder, purge_step=step + 1, **how)
+        try:
+            self._events = SummaryWriter(folder, purge_step=step + 1, **how)
+        except OSError as error:
+            self._lost("TensorBoard's events", error)
         if self._wandb:  # each stage counts its own steps
             self._wandb.define_metric(f"{name}/*", step_metric=f"{name}/step")
         self._name, self._steps = name, steps
@@ -104,7 +104,7 @@ class Log:
         record = {"stage": self._name, "step": int(step), "time": time.time()}
         record |= {name: None if name in bad else value for name, value in metrics.items()}
         self._record(json.dumps(record).encode() + b"\n")
-        for name, value in metrics.items():
+        for name, value in metrics.items() if self._events else ():
             self._events.add_scalar(f"{self._name}/{name}", value, step)
         if self._wandb:
             self._wandb.log(
@@ -123,7 +123,7 @@ class Log:
         """Prints a plain line."""
         if self.active:
             self._end_line()
-            print(text, flush=True)
+            _print(text)
 
     def curves(self, now: bool = True) -> None:
         """Redraws curves.png from metrics.jsonl; without a record it does nothing. now: also if that would take more
@@ -131,7 +131,7 @@ class Log:
         (then, took), begin = self._drawn, time.monotonic()
         if not self.active or (not now and begin - then < took / SHARE):
             return
-        if records := [record for _, record in _read(self.path)]:
+        if records := [record for _, record in curves.read(self.path)]:
             try:
                 curves.draw(records, os.path.join(self.workdir, "curves.png"))
             except OSError as error:
@@ -144,6 +144,23 @@ class Log:
         if self._wandb:
             self._wandb.finish()
         self._wandb = None
+
+    def _rewrite(self, kept: list):
+        """metrics.jsonl with these records alone. On a full disk it is done in place: to cut takes no room."""
+        text = "".join(line + "\n" for line, _ in kept).encode()
+        try:
+            with open(self.path + ".tmp", "wb") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(self.path + ".tmp", self.path)
+        except OSError as error:
+            self._lost(self.path, error)
+            with contextlib.suppress(OSError):
+                os.unlink(self.path + ".tmp")
+            with open(self.path, "r+b" if os.path.exists(self.path) else "wb") as file:
+                file.write(text)
+                file.truncate()
 
     def _record(self, line: bytes):
         """Writes a line, and those that a full disk did not take before; keeps what it does not take now."""
@@ -197,18 +214,24 @@ class Log:
             left = [f"left {_clock(seconds)}"]
         self._last = (step, now)
         if not sys.stdout.isatty():
-            return print("  ".join([head, *body, *speed, *left]), flush=True)
+            return _print("  ".join([head, *body, *speed, *left]))
         width = shutil.get_terminal_size().columns - 1
         while len("  ".join([head, *body, *speed, *left])) > width and len(body) + len(speed) > 2:
             (body if len(body) > 1 else speed).pop()  # a wrapped line could not be rewritten in place
         line = "  ".join([head, *body, *speed, *left])[:width]
-        print("\r" + line.ljust(self._pending), end="", flush=True)
+        _print("\r" + line.ljust(self._pending), end="")
         self._pending = len(line)
 
     def _end_line(self):
         if self._pending:
-            print(flush=True)
+            _print("")
         self._pending = 0
+
+
+def _print(text: str, end: str = "\n"):
+    """A reader that has gone (`| tee`), or a full disk under a redirected output, does not stop training."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, end=end, flush=True)
 
 
 def table(headers, rows) -> str:
@@ -264,21 +287,6 @@ def _clock(seconds):
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _read(path):
-    """[(line, record)] of metrics.jsonl; a line that a killed run left half-written is passed over."""
-    found = []
-    if os.path.exists(path):
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file.read().split("\n"):
-                try:
-                    record = json.loads(line)
-                    record["stage"], record["step"]
-                    found.append((line, record))
-                except (ValueError, TypeError, KeyError):
-                    continue
-    return found
 
 
 def _before(lines, stage, step):

@@ -112,13 +112,13 @@ def exit_code(error: BaseException) -> int:
     from janus_jax.data.images import ImageError
     from janus_jax.data.sources import RecordError, SourceError
     from janus_jax.experiment import ConfigError
-    from janus_jax.steps import CheckpointsDamaged
+    from janus_jax.steps import CheckpointsUnreadable
 
     codes = {
         hosts.Preempted: hosts.NOTICE.leaving(), meet.Absent: meet.ABSENT,
         ConfigError: 2, hosts.HostsError: 2, CheckpointError: 2, WeightsError: 2,
         SourceError: 3, ImageError: 3, RecordError: 3,
-        FloatingPointError: 4, NotSaved: 74, CheckpointsDamaged: 74,
+        FloatingPointError: 4, NotSaved: 74, CheckpointsUnreadable: 74,
     }  # fmt: skip
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
 

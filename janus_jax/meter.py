@@ -39,6 +39,16 @@ def facts(batch: dict, model, trainable: tuple[str, ...]) -> dict:
     return out
 
 
+def numbers(metrics: dict) -> dict[str, float]:
+    """A step's metrics on the host; where a step had no token of a task, that task had no loss."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if not name.endswith("_loss") or values.get(f"tokens_{name.removesuffix('_loss')}", 1) > 0
+    }
+
+
 class Meter:
     """Of one stage; `with Meter(...) as meter:` ends a profile that is still running.
 

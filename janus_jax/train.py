@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import pathlib
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import jax
 import jax.numpy as jnp
@@ -17,17 +17,16 @@ from janus_jax import optim as optims
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
 from janus_jax.checkpoint import Checkpointer, run_id
-from janus_jax.convert.source import open_source
 from janus_jax.data.processor import Processor
 from janus_jax.experiment import Experiment, Stage
 from janus_jax.guard import Guard
 from janus_jax.log import Log
-from janus_jax.meter import Meter, facts
+from janus_jax.meter import Meter, facts, numbers
 from janus_jax.model import attention
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.tokenizer_training import vq
 from janus_jax.watchdog import WATCH
-from janus_jax.weights import FILE, VQ, export, flatten, import_weights
+from janus_jax.weights import FILE, export, import_weights
 
 
 class OutOfMemory(Exception):
@@ -117,16 +116,6 @@ def loop(
     return state
 
 
-def numbers(metrics: dict) -> dict[str, float]:
-    """A step's metrics on the host; where a step had no token of a task, that task had no loss."""
-    values = {name: float(value) for name, value in metrics.items()}
-    return {
-        name: value
-        for name, value in values.items()
-        if not name.endswith("_loss") or values.get(f"tokens_{name.removesuffix('_loss')}", 1) > 0
-    }
-
-
 def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, log: Log):
     """The VQ tokenizer from nothing, on the pictures of the generation source."""
     config, model = experiment.stage0, experiment.model
@@ -143,7 +132,7 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     next_batch = lambda i: (sh.put_batch({"images": pictures[i]})["images"], part)
     schedule = optims.schedule(config.optim, config.steps)
     with (
-        closing(checkpoints(experiment, "stage0", directory, log)) as checkpointer,
+        saving(checkpoints(experiment, "stage0", directory, log)) as checkpointer,
         Meter("stage0", config.steps, log.say, directory, experiment.profile) as meter,
     ):
         state = loop(
@@ -154,6 +143,20 @@ def run_stage0(experiment: Experiment, sources: dict, directory: pathlib.Path, l
     export(directory / "stage0", state.params)
     for line in pictures.ledger.report():
         log.say(line)
+
+
+@contextmanager
+def saving(checkpointer: Checkpointer):
+    """Waits at the end for a save under way. Not after an error of one of several processes: it is to be told first,
+    and what is half-written goes when the run begins again."""
+    try:
+        yield checkpointer
+    except Exception:
+        if jax.process_count() == 1:
+            WATCH.at("saving: a checkpoint under way")
+            checkpointer.close()
+        raise
+    checkpointer.close()
 
 
 def checkpoints(experiment: Experiment, name: str, directory, log: Log) -> Checkpointer:
@@ -211,18 +214,6 @@ def directories(stage: Stage, previous) -> list:
     return [previous if directory == "previous" else directory for directory in stage.init]
 
 
-def require_ids(model, stage: Stage, previous, params: dict, sources: list):
-    """Raises SourceError unless stored ids are those of the tokenizer with which the stage begins.
-
-    params: of generation_encoder; sources: `image_ids.WithIds`.
-    """
-    holds = lambda directory: any(name.startswith(VQ) for name in open_source(directory).leaves)
-    weights = next(filter(holds, reversed(directories(stage, previous))), "drawn at random")
-    arrays, sizes = flatten(params), dataclasses.asdict(model.generation_encoder)
-    for source in sources:
-        source.ids.require(arrays, sizes, str(weights))
-
-
 def run_stage(
     experiment: Experiment, name: str, sources, processor: Processor, previous, directory, log: Log
 ):
@@ -243,7 +234,8 @@ def run_stage(
     if with_ids:
         shapes, aside = init_stage(here, stage, tx, previous, log, without, processor.tokenizer)
         begin = lambda: shapes
-        hosts.together(lambda: require_ids(model, stage, previous, aside["generation_encoder"], with_ids))
+        begun_with = directories(stage, previous)
+        hosts.together(lambda: feed.require_ids(model, begun_with, aside["generation_encoder"], with_ids))
     step_fn = jax.jit(functools.partial(ts.train_step, tx=tx, accumulate=stage.accumulate), donate_argnums=0)
     of = sh.batch_share()[1]
 
@@ -257,7 +249,7 @@ def run_stage(
     schedule = optims.schedule(stage.optim, stage.steps)
     # Closed also where the loop fails: a process that ends while a checkpoint is being written cannot finish it.
     with (
-        closing(checkpoints(experiment, name, directory, log)) as checkpointer,
+        saving(checkpoints(experiment, name, directory, log)) as checkpointer,
         Meter(name, stage.steps, log.say, directory, experiment.profile) as meter,
         closing(data),
     ):

@@ -1,6 +1,8 @@
 """The log of a run: what is on disk and on the screen after kills, resumes and bad numbers."""
 
+import errno
 import json
+import os
 import struct
 import sys
 import types
@@ -248,3 +250,45 @@ def test_table():
         "position  97.26       -      64",
     ]
     assert table(("task", "score"), []).splitlines() == ["task  score", "----  -----"]
+
+
+def test_an_output_that_is_gone_or_full_stops_nothing(tmp_path, monkeypatch):
+    log = Log(tmp_path)
+    full = open("/dev/full", "w")  # noqa: SIM115
+    monkeypatch.setattr("sys.stdout", full)
+    log.stage("a", 2)
+    log.write(1, {"loss": 1.0})
+    log.say("hello")
+    log.close()
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space"):
+        full.close()
+    assert [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        1.0
+    ]
+
+
+def test_records_that_a_full_disk_did_not_take_are_written_later(tmp_path, monkeypatch, capsys):
+    log, write = Log(tmp_path), os.write
+    log.stage("a", 5)
+    room = [10]
+
+    def full(descriptor, data):
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        count = write(descriptor, data[: room[0]])
+        room[0] -= count
+        return count
+
+    monkeypatch.setattr(os, "write", full)
+    log.write(1, {"loss": 1.0})
+    log.write(2, {"loss": 2.0})
+    room[0] = 10**6
+    log.write(3, {"loss": 3.0})
+    log.close()
+    assert [json.loads(line)["loss"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+    ]
+    assert capsys.readouterr().out.count("ERROR") == 1

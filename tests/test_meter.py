@@ -13,7 +13,7 @@ import pytest
 import tiny
 from test_guard import TX, Killed, Run, Stage, Toy, records, toy_batch, toy_loss
 
-from janus_jax import flops, meter, train, train_state
+from janus_jax import flops, meter, train_state
 from janus_jax.checkpoint import Checkpointer
 from janus_jax.data.pipeline import DRAWN
 
@@ -147,7 +147,7 @@ def test_norms_by_part_are_of_the_gradient_and_make_up_the_whole(one_device):
 def test_a_task_without_a_token_in_the_step_has_no_loss():
     metrics = {"loss": jnp.float32(2), "text_loss": jnp.float32(0), "tokens_text": jnp.float32(0)}
     metrics |= {"generation_loss": jnp.float32(2), "tokens_generation": jnp.float32(1)}
-    assert set(train.numbers(metrics)) == {"loss", "tokens_text", "generation_loss", "tokens_generation"}
+    assert set(meter.numbers(metrics)) == {"loss", "tokens_text", "generation_loss", "tokens_generation"}
 
 
 def test_the_time_of_logging_and_saving_is_nobody_s(tmp_path, monkeypatch, one_device):

@@ -1,5 +1,6 @@
 """Checkpoints on the disk: named when whole, refused where they are not this run's, tried again where they failed."""
 
+import errno
 import json
 import os
 import re
@@ -88,6 +89,35 @@ def test_a_save_has_no_name_before_its_sums(opened, tmp_path, monkeypatch):
     assert names(tmp_path / "c") == ["5"] and checksums.problems(tmp_path / "c" / "5") == []
 
 
+def test_what_cannot_be_deleted_is_said_and_makes_no_save_fail(opened, tmp_path, monkeypatch):
+    said, again = opened
+    checkpointer, rename = again(keep=1), os.rename
+
+    def stuck(self, target):
+        if self.name == "0":
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        rename(self, target)
+
+    monkeypatch.setattr(steps.pathlib.Path, "rename", stuck)
+    for step in (0, 10, 20):
+        checkpointer.save(step, at(step))
+    checkpointer.wait()
+    assert names(tmp_path / "c") == ["0", "20"]
+    assert said and all("0 cannot be deleted (Device or resource busy)" in line for line in said)
+    assert not checkpointer.due()
+
+
+def test_what_stays_for_ever_keeps_its_name(opened, tmp_path, monkeypatch):
+    _, again = opened
+    monkeypatch.setattr(steps.shutil, "rmtree", lambda *_, **__: None)
+    (tmp_path / "c" / ".saving-7.1").mkdir(parents=True)
+    found = set()
+    for _ in range(3):
+        again()
+        found |= set(names(tmp_path / "c"))
+    assert len(found) == 1
+
+
 def test_what_a_killed_run_left_half_written_goes(opened, tmp_path):
     _, again = opened
     for name in (".saving-7.1.orbax-checkpoint-tmp", ".deleting-3.12"):
@@ -142,23 +172,67 @@ def test_every_leaf_that_differs_is_named_before_any_is_read(opened, monkeypatch
     assert not any(x.is_deleted() for x in jax.tree.leaves(flame)), "the state can still be used"
 
 
-def test_arrays_that_were_read_otherwise_than_saved_are_damage(opened, tmp_path, monkeypatch):
+def written_otherwise(directory):
+    """The manifest of a sound checkpoint whose arrays it does not fit."""
+    manifest = checksums.read(directory)
+    manifest["leaves"]["trainable.flame.bias"]["sum"] = "00000bad"
+    files = manifest.pop("files")
+    manifest.pop("crc32")
+    (directory / checksums.NAME).unlink()
+    checksums.write(directory, manifest)
+    assert checksums.read(directory)["files"].keys() == files.keys()
+
+
+def test_arrays_that_were_read_otherwise_than_saved_are_damage(opened, tmp_path):
     """Files that are what was written, arrays that are not: memory, a codec, a reader with a bug."""
     said, again = opened
     saved(again, 10)
     saved(again, 20)
-    path = tmp_path / "c" / "20" / checksums.NAME
-    manifest = checksums.read(path.parent)
-    manifest["leaves"]["trainable.flame.bias"]["sum"] = "00000bad"
-    files = manifest.pop("files")
-    manifest.pop("crc32")
-    path.unlink()
-    checksums.write(path.parent, manifest)
-    assert checksums.read(path.parent)["files"].keys() == files.keys()
+    written_otherwise(tmp_path / "c" / "20")
     state = again().restore(at(0))
     assert int(state.step) == 10
     assert "step 20: trainable.flame.bias was read otherwise than it was saved" in said[-1]
+    assert "going on from step 10" in said[-1]
     assert names(tmp_path / "c") == ["10", "damaged-20"]
+
+
+def test_where_no_array_is_what_was_saved_nothing_is_touched(opened, tmp_path):
+    _, again = opened
+    for step in (10, 20):
+        saved(again, step)
+        written_otherwise(tmp_path / "c" / str(step))
+    with pytest.raises(
+        steps.CheckpointsDamaged, match=r"(?s)every checkpoint is damaged.*step 20: .*step 10: "
+    ):
+        again().restore(at(0))
+    assert names(tmp_path / "c") == ["10", "20"]
+
+
+def test_a_file_system_that_refuses_is_no_damage(opened, tmp_path, monkeypatch):
+    _, again = opened
+    saved(again, 10)
+    saved(again, 20)
+
+    def refuses(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(checksums, "_sum", refuses)
+    with pytest.raises(
+        steps.CheckpointsUnreadable, match=r"20.*Permission denied; nothing was changed"
+    ) as error:
+        again().restore(at(0))
+    assert not isinstance(error.value, steps.CheckpointsDamaged)
+    assert names(tmp_path / "c") == ["10", "20"]
+
+
+def test_a_second_damaged_one_of_a_step_does_not_replace_the_first(opened, tmp_path):
+    _, again = opened
+    saved(again, 10)
+    for _ in range(2):
+        saved(again, 20)
+        (tmp_path / "c" / "20" / checksums.NAME).write_text("{}")
+        assert int(again().restore(at(0)).step) == 10
+    assert names(tmp_path / "c") == ["10", "damaged-20", "damaged-20.1"]
 
 
 # What fails
@@ -197,7 +271,7 @@ def test_a_full_disk_is_said_and_tried_again(how, opened, tmp_path, monkeypatch)
     (line,) = said
     assert line.startswith("ERROR: ") and "step 2 is not saved (no space left on the device" in line
     assert "the last good checkpoint is step 1" in line and "again in 10 s" in line and len(line) < 400
-    assert names(tmp_path / "c") == ["1"] and checkpointer.saved == 1
+    assert names(tmp_path / "c") == ["1"]
     assert not checkpointer.due()
     clock[0] += 11
     assert checkpointer.due()

@@ -73,13 +73,13 @@ class Ledger:
             line = {"dataset": e.name, "record": index, "where": where, "cause": cause, "message": message}
             lines.append(json.dumps(line) + "\n")
         if self.listing and lines:
-            if self._listed is None:  # a run that goes on finds some again
-                self._listed = set(
-                    self.listing.read_text("utf-8").splitlines(True) if self.listing.is_file() else ()
-                )
             try:
+                if self._listed is None:  # a run that goes on finds some again
+                    there = self.listing.read_text("utf-8") if self.listing.is_file() else ""
+                    self._listed = set(there.splitlines(True))
                 with self.listing.open("a", encoding="utf-8") as file:
                     file.writelines(line for line in lines if line not in self._listed)
+                self._listed |= set(lines)
             except OSError as error:  # a full disk does not stop training; the counts are kept
                 self.say(
                     f"ERROR: {self.listing} cannot be written ({error.strerror}); {len(lines)} are not listed"
