@@ -59,7 +59,7 @@ def problems(directory: pathlib.Path) -> list[str]:
     except (ValueError, KeyError) as error:
         return [f"{NAME}: {error}"]
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
-        found = list(pool.map(lambda path: _compare(path, *wanted[path]), wanted))
+        found = list(pool.map(lambda path: compare(path, *wanted[path]), wanted))
     return [f"{path.relative_to(directory)}: {what}" for path, what in zip(wanted, found) if what]
 
 
@@ -80,7 +80,8 @@ def _sum(path: pathlib.Path) -> tuple[int, int]:
     return size, crc
 
 
-def _compare(path: pathlib.Path, size: int, crc: int) -> str:
+def compare(path: pathlib.Path, size: int, crc: int) -> str:
+    """What is wrong with a file of which `size` bytes of this CRC-32 were written; empty if nothing."""
     try:
         got = _sum(path)
     except OSError as error:

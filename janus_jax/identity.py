@@ -9,7 +9,7 @@ import pathlib
 import platform
 
 from janus_jax.convert.files import OWN_FILE
-from janus_jax.experiment import ConfigError, Experiment
+from janus_jax.experiment import ConfigError, Experiment, resolve
 from janus_jax.model.config import differences
 
 NAME = "config.json"
@@ -76,8 +76,14 @@ def problems(experiment: Experiment, workdir: pathlib.Path) -> list[str]:
             f"--workdir (weights to begin with are named in a stage's init), or put back the {NAME} of that run"
         ]
     try:
-        old = json.loads(path.read_text())
-        changed = _changed(old, _values(experiment))
+        # What older code has stored gets the defaults of the fields that it did not know.
+        old, _ = resolve(json.loads(path.read_text()), {})
+        changed = _changed(_values(old), _values(experiment))
+    except ConfigError as error:
+        return [
+            f"{path} was written by other code, with fields that this code does not know or reads otherwise; go on "
+            f"with that code, or use another --workdir: {error}"
+        ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [
             f"{path}: cannot be read as the config of a run ({type(error).__name__}: {error}); put back the file, or "

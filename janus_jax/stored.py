@@ -28,6 +28,8 @@ from janus_jax.plan import size
 from janus_jax.tokenizer_training import vq
 from janus_jax.weights import FILE, require_fit
 
+POSITION = "data/metadata"  # in a checkpoint: the position in the data, as Orbax writes JSON
+
 
 @dataclasses.dataclass
 class Start:
@@ -86,8 +88,8 @@ def stage_line(experiment: Experiment, name: str, start: "Start", weights: dict[
 
 
 def start(workdir, name: str, state, problems: list[str], lost: list[str], warnings: list[str]) -> Start:
-    """Where stage `name` goes on. Checkpoints whose files are not of the size that was written are passed over, as the
-    run passes over damaged ones; their sums are not taken here."""
+    """Where stage `name` goes on. Checkpoints whose files are not of the size that was written, or whose position in
+    the data has changed, are passed over, as the run passes over damaged ones; the other sums are not taken here."""
     if (workdir / name / FILE).is_file():
         return Start(done=True)
     directory = workdir / "checkpoints" / name
@@ -121,7 +123,8 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
 
 
 def _damage(directory: pathlib.Path) -> list[str]:
-    """Files of a checkpoint that are missing or of another size than was written."""
+    """Files of a checkpoint that are missing or of another size than was written; and, of the file that is read here,
+    changed bytes."""
     try:
         wanted = checksums.read(directory)["files"]
     except OSError as error:
@@ -129,19 +132,23 @@ def _damage(directory: pathlib.Path) -> list[str]:
     except (ValueError, KeyError) as error:
         return [f"{checksums.NAME}: {error}"]
     found = []
-    for name, (count, _) in wanted.items():
+    for name, (count, crc) in wanted.items():
+        path = directory / name
         try:
-            here = (directory / name).stat().st_size
+            here = path.stat().st_size
         except OSError as error:
             found.append(f"{name}: {error.strerror}")
         else:
-            found += [f"{name}: has {here} bytes, {count} were written"] if here != count else []
+            what = f"has {here} bytes, {count} were written" if here != count else ""
+            if name == POSITION and not what:
+                what = checksums.compare(path, count, crc)
+            found += [f"{name}: {what}"] if what else []
     return found
 
 
 def _position(checkpoint: pathlib.Path) -> dict | None:
     """Where it stands in the data; None for a stage whose data is a function of the step."""
-    path = checkpoint / "data" / "metadata"
+    path = checkpoint / POSITION
     return json.loads(path.read_text()) if path.is_file() else None
 
 

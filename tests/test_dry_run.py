@@ -236,6 +236,28 @@ def test_another_runs_work_directory_and_a_foreign_one_are_refused(tmp_path):
     assert sorted(p.name for p in run.iterdir()) == ["checkpoints", "config.json"]
 
 
+def test_a_config_that_other_code_stored_gets_the_defaults_of_new_fields(tmp_path):
+    plain, path = experiment.read(QUICKSTART)[0], tmp_path / "config.json"
+    (tmp_path / "checkpoints").mkdir()
+    values = preflight.identity._values(plain)
+    for section, field in (
+        (values, "seed"),
+        (values["stages"]["stage1"], "spikes"),
+        (values["data"], "workers"),
+    ):
+        del section[field]
+    del values["model"]["transformer"]["rope_theta"], values["stages"]["stage2"]["optim"]["eps"]
+    path.write_text(json.dumps(values))
+    assert preflight.identity.problems(plain, tmp_path) == []
+    other = dataclasses.replace(plain, seed=5)
+    assert "undo:\n  seed: 0 -> 5" in preflight.identity.problems(other, tmp_path)[0]
+    values["data"]["flavour"] = values["stages"]["stage1"]["colour"] = 3
+    path.write_text(json.dumps(values))
+    (told,) = preflight.identity.problems(plain, tmp_path)
+    assert f"{path} was written by other code" in told
+    assert "data.flavour: unknown field" in told and "stages.stage1.colour: unknown field" in told
+
+
 def test_finished_stages_without_their_checkpoints_still_belong_to_their_config(tmp_path):
     plain = experiment.read(QUICKSTART)[0]
     (tmp_path / "stage1").mkdir()
@@ -332,6 +354,22 @@ def test_damaged_checkpoints_are_passed_over_until_none_is_left(copy, capsys):
             assert next_ in out and f"WARNING: {workdir}" in out and "has 5 bytes, 100 were written" in out
     told = refusal(steps.CheckpointsDamaged, TINY, workdir, flags)
     assert "every checkpoint is damaged" in told and "step 4: " in told and "step 3: " in told
+
+
+@pytest.mark.parametrize("rotten", ['{"a": 2}', '{"a": 1)'])
+def test_a_checkpoint_whose_position_in_the_data_has_changed_is_passed_over(rotten, copy, capsys):
+    """Of the same size, so that only its sum tells; as JSON it may be sound or not."""
+    workdir, flags = copy
+    step = workdir / "checkpoints" / "only" / "4"
+    (step / "data").mkdir()
+    (step / stored.POSITION).write_text('{"a": 1}')
+    checksums.write(
+        step, {key: x for key, x in checksums.read(step).items() if key not in ("files", "crc32")}
+    )
+    assert stored._damage(step) == []
+    (step / stored.POSITION).write_text(rotten)
+    out = rehearsed(capsys, TINY, workdir, flags)
+    assert "goes on from step 3 of 8" in out and "data/metadata: its bytes have changed" in out
 
 
 def test_checkpoints_of_another_run_and_of_another_model_are_refused(copy):
