@@ -81,9 +81,10 @@ def main():
         poison(*hooks["poison"])
     if hooks.get("saver") == "naive":
         from chaos import naive
-        from janus_jax import train
+        from janus_jax import stored, train
 
         train.Checkpointer = naive.Checkpointer
+        stored.start = lambda *_: stored.Start()  # it believes whatever lies there
     from janus_jax.main import main
 
     main()

@@ -31,7 +31,7 @@ def stage(name: str, steps: int) -> dict:
     trainable, ratio, supervise = STAGES[name]
     return {
         "trainable": trainable, "init": ("previous",), "steps": steps, "batch_size": 16,
-        "rows": {"count": 8, "length": 96, "pictures": 1, "images": 2},
+        "rows": {"count": 8, "length": 192 if supervise == "answers" else 96, "pictures": 1, "images": 2},
         "ratio": dict(zip(("understanding", "text", "generation"), ratio)), "supervise": supervise,
         "optim": OPTIM, **EVERY,
     }  # fmt: skip
