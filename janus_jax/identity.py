@@ -4,11 +4,11 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import pathlib
 import platform
 
 from janus_jax.convert.files import OWN_FILE
+from janus_jax.data import durable
 from janus_jax.experiment import ConfigError, Experiment, resolve
 from janus_jax.model.config import differences
 
@@ -55,10 +55,7 @@ def same_run(experiment: Experiment, workdir: pathlib.Path):
     if found := problems(experiment, workdir):
         raise ConfigError("\n".join(found))
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / NAME
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_values(experiment), indent=2))
-    os.replace(partial, path)
+    durable.write(workdir / NAME, json.dumps(_values(experiment), indent=2))
 
 
 def problems(experiment: Experiment, workdir: pathlib.Path) -> list[str]:

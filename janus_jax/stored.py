@@ -17,7 +17,7 @@ from flax import nnx
 from janus_jax import budget, checksums, optim
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import leaves
+from janus_jax.checkpoint import known_run, leaves
 from janus_jax.convert.sidecars import moved_ids, require_same
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
@@ -107,8 +107,7 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
     if not sound:
         return Start()
     chosen = directory / str(sound[0])
-    manifest, run = checksums.read(chosen), workdir / "run"
-    here = run.read_text().strip() if run.is_file() else "not known"
+    manifest, here = checksums.read(chosen), known_run(workdir) or "not known"
     if manifest.get("run") != here:
         problems.append(
             f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; "
