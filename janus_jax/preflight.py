@@ -29,12 +29,14 @@ LIMIT = 8.0  # seconds of a dry run, of which data sets may take half to open; w
 @dataclasses.dataclass
 class Found:
     """lines: (subject, what it is); config, data, damaged: what is wrong, by the exit code that it means; late: data
-    sets that were not waited for; seconds: of each part; named: where the tokenizer is from."""
+    sets that were not waited for; seconds: of each part; named: where the tokenizer is from;
+    learned: whether it is learned from the data now."""
 
     experiment: Experiment
     sources: dict = dataclasses.field(default_factory=dict)
     processor: Processor | None = None
     named: str = "the tokenizer learned from the data"
+    learned: bool = False
     lines: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     config: list[str] = dataclasses.field(default_factory=list)
@@ -118,9 +120,9 @@ def facts(found: Found) -> dict[str, str]:
 
 
 def first_files(found: Found, workdir: pathlib.Path):
-    """What the first process writes before training: config.json, and the tokenizer if none is given."""
+    """What the first process writes before training: config.json, and the tokenizer if it is learned."""
     identity.same_run(found.experiment, workdir)
-    if not found.experiment.tokenizer and not (workdir / "tokenizer.json").is_file():
+    if found.learned:
         found.processor.tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
 
 
@@ -237,7 +239,7 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
     experiment = found.experiment
     directory = pathlib.Path(experiment.tokenizer or workdir)
     try:
-        if (directory / "tokenizer.json").is_file():
+        if (directory / "tokenizer.json").is_file() and not _cut(found, workdir):
             found.named, tokenizer = str(directory / "tokenizer.json"), Tokenizer.load(directory)
         elif experiment.tokenizer or found.data or not (found.sources or found.late):
             return  # it is told already what is missing
@@ -251,7 +253,7 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
                     "than a dry run does"
                 )
                 return
-            tokenizer = learned[""]
+            found.learned, tokenizer = True, learned[""]
         found.processor = opening.processor(experiment, tokenizer)
     except ValueError as error:
         found.config.append(f"tokenizer: {error}")
@@ -259,6 +261,19 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
     ids = ", ".join(f"{name} {i}" for name, i in special_ids(tokenizer).items())
     found.tell("tokenizer", f"{found.named}: {len(tokenizer):,} ids; {ids}")
     found.config += stored.token_problems(experiment, tokenizer, found.named, starts, weights)
+
+
+def _cut(found: Found, workdir: pathlib.Path) -> bool:
+    """Whether the tokenizer that this run learned cannot be read, and nothing has been trained with it yet."""
+    trained = any(workdir.glob("checkpoints/*/[!.]*")) or any(workdir.glob(f"*/{stored.FILE}"))
+    if found.experiment.tokenizer or trained:
+        return False
+    try:
+        Tokenizer.load(workdir)
+    except ValueError as error:
+        found.warnings.append(f"tokenizer: {error}. Nothing was trained with it: it is learned again")
+        return True
+    return False
 
 
 def _look_at_records(found: Found, starts: dict, wait: float | None) -> dict[str, str]:

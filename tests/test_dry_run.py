@@ -298,6 +298,27 @@ def test_room_for_two_checkpoints_or_for_the_next_one(held, free, refused, monke
         assert f"{size(free * one)} free in w, but only needs {needed}" in problems[0]
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_learned_tokenizer_that_was_cut_is_learned_again_while_nothing_needs_it(trained, tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
+    plain = experiment.read(QUICKSTART)[0]
+    preflight.identity.same_run(plain, tmp_path)
+    (tmp_path / "checkpoints" / "stage1" / ("7" if trained else ".saving-7")).mkdir(parents=True)
+    found = preflight.Found(plain, sources=opening.open_sources(plain, [], None)[0])
+    preflight._look_at_tokenizer(found, tmp_path, {}, {}, None)
+    assert bool(found.config) == trained and bool(found.warnings) != trained
+    if trained:
+        assert "copy the file again" in found.config[0]
+        return
+    assert "it is learned again" in found.warnings[0]
+    preflight.first_files(found, tmp_path)
+    again = preflight.Found(plain, sources=found.sources)
+    preflight._look_at_tokenizer(again, tmp_path, {}, {}, None)
+    assert not again.learned and again.warnings == []
+    assert again.processor.tokenizer.fingerprint == found.processor.tokenizer.fingerprint
+    assert not list(tmp_path.glob("*.partial"))
+
+
 # Checkpoints, weights, tokenizers
 
 
@@ -385,6 +406,23 @@ def test_checkpoints_of_another_run_and_of_another_model_are_refused(copy):
     (workdir / "run").write_text("xyz")
     told = refusal(experiment.ConfigError, TINY, workdir, flags)
     assert "only/4 is a checkpoint of run abc" in told and "of run xyz" in told
+
+
+@pytest.mark.parametrize("left", ["", "\0" * 16, None])
+def test_the_id_of_a_run_that_a_crash_took_is_that_of_its_checkpoints(left, copy, capsys):
+    workdir, flags = copy
+    if left is None:
+        (workdir / "run").unlink()
+    else:
+        (workdir / "run").write_text(left)
+    assert "goes on from step 4" in rehearsed(capsys, TINY, workdir, flags)
+    assert checkpoint.run_id(workdir) == "abc" == (workdir / "run").read_text()
+    step = workdir / "checkpoints" / "only" / "3"
+    facts = {key: x for key, x in checksums.read(step).items() if key not in ("files", "crc32")}
+    checksums.write(step, facts | {"run": "xyz"})  # now they do not agree
+    (workdir / "run").write_text("")
+    told = refusal(experiment.ConfigError, TINY, workdir, flags)
+    assert "only/4 is a checkpoint of run abc" in told and "of run not known" in told
 
 
 def test_weights_of_another_model_are_refused_by_their_headers(files, tmp_path):
