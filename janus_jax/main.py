@@ -70,6 +70,9 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
         WATCH.close()
         peers.stop()
         hosts.NOTICE.close()
+        from janus_jax import identity  # slow to import: not before the peers are watched
+
+        identity.release()
 
 
 def train_and_show(config: str, overrides: dict, workdir: str):

@@ -120,7 +120,8 @@ def facts(found: Found) -> dict[str, str]:
 
 
 def first_files(found: Found, workdir: pathlib.Path):
-    """What the first process writes before training: config.json, and the tokenizer if it is learned."""
+    """What the first process writes before training: its lock, config.json, and the tokenizer if it is learned."""
+    identity.hold(workdir)
     identity.same_run(found.experiment, workdir)
     if found.learned:
         found.processor.tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files

@@ -1,10 +1,12 @@
 """Before the first step: every shipped config passes, every broken one is told with all its faults; nothing is left."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -460,6 +462,55 @@ def test_another_tokenizer_than_the_weights_know_is_refused(files, tmp_path, cap
     (tmp_path / "tokenizer.json").unlink()
     shutil.copy(theirs / "tokenizer.json", tmp_path)
     assert "the run can begin" in rehearsed(capsys, TINY, tmp_path / "run", flags)
+
+
+# Two runs in one work directory
+
+HOLDER = """
+import os, pathlib, sys, time
+from janus_jax import identity
+identity.hold(pathlib.Path(sys.argv[1]))
+if not os.fork():
+    time.sleep(300)
+print(os.getpid(), flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_second_run_is_kept_out_until_the_first_is_gone_and_not_by_a_child_it_left(
+    tmp_path, monkeypatch, capsys
+):
+    identity = preflight.identity
+    monkeypatch.setattr(identity, "WAITS", 1)
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], cwd=ROOT, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert first.stdout.readline().strip() == str(first.pid)
+        with pytest.raises(experiment.ConfigError, match=f"is in use by process {first.pid} on ") as error:
+            identity.hold(tmp_path / "run")
+        assert main.exit_code(error.value) == 2
+        assert f"in use by process {first.pid}" in capsys.readouterr().out
+        first.kill()  # its child lives on
+        first.wait()
+        identity.hold(tmp_path / "run")
+        assert capsys.readouterr().out == ""
+        identity.hold(tmp_path / "run")  # as a notebook does that runs its cell again
+    finally:
+        identity.release()
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(preflight.identity.fcntl, "flock", flock)
+    preflight.identity.hold(tmp_path)
+    preflight.identity.release()
+    assert f"{tmp_path / '.lock'}: no lock (No locks available)" in capsys.readouterr().out
 
 
 # As a command
