@@ -239,8 +239,9 @@ def _look_at_weights(found: Found, look, wait: float | None) -> dict:
 def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights: dict, wait: float | None):
     experiment = found.experiment
     directory = pathlib.Path(experiment.tokenizer or workdir)
+    found.warnings += (cut := [] if experiment.tokenizer else stored.cut_tokenizer(workdir))
     try:
-        if (directory / "tokenizer.json").is_file() and not _cut(found, workdir):
+        if (directory / "tokenizer.json").is_file() and not cut:
             found.named, tokenizer = str(directory / "tokenizer.json"), Tokenizer.load(directory)
         elif experiment.tokenizer or found.data or not (found.sources or found.late):
             return  # it is told already what is missing
@@ -262,19 +263,6 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
     ids = ", ".join(f"{name} {i}" for name, i in special_ids(tokenizer).items())
     found.tell("tokenizer", f"{found.named}: {len(tokenizer):,} ids; {ids}")
     found.config += stored.token_problems(experiment, tokenizer, found.named, starts, weights)
-
-
-def _cut(found: Found, workdir: pathlib.Path) -> bool:
-    """Whether the tokenizer that this run learned cannot be read, and nothing has been trained with it yet."""
-    trained = any(workdir.glob("checkpoints/*/[!.]*")) or any(workdir.glob(f"*/{stored.FILE}"))
-    if found.experiment.tokenizer or trained:
-        return False
-    try:
-        Tokenizer.load(workdir)
-    except ValueError as error:
-        found.warnings.append(f"tokenizer: {error}. Nothing was trained with it: it is learned again")
-        return True
-    return False
 
 
 def _look_at_records(found: Found, starts: dict, wait: float | None) -> dict[str, str]:

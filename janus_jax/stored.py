@@ -189,6 +189,19 @@ def children(source: Source) -> list[str]:
     return sorted({name.split(".")[0] for name in source.leaves})
 
 
+def cut_tokenizer(workdir: pathlib.Path) -> list[str]:
+    """Why the tokenizer that a run learned cannot be read; empty where it can, or something was trained with it."""
+    if any(workdir.glob("checkpoints/*/[!.]*")) or any(workdir.glob(f"*/{FILE}")):
+        return []
+    try:
+        Tokenizer.load(workdir)
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        return [f"tokenizer: {error}. Nothing was trained with it: it is learned again"]
+    return []
+
+
 def token_problems(
     experiment: Experiment, tokenizer: Tokenizer, named: str, starts: dict[str, Start], weights: dict
 ) -> list[str]:
