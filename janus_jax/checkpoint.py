@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from janus_jax import checksums, hosts
 from janus_jax.convert.table import listed
+from janus_jax.data import durable
 from janus_jax.model.config import differences
 from janus_jax.steps import SAVING, Steps
 
@@ -261,11 +262,26 @@ def run_id(workdir: pathlib.Path) -> str:
 
     def noted() -> str:
         path = pathlib.Path(workdir, "run")
-        if not path.is_file():
-            path.write_text(secrets.token_hex(8))
-        return path.read_text().strip()
+        known = known_run(path.parent) or secrets.token_hex(8)
+        if not path.is_file() or path.read_text() != known:
+            durable.write(path, known)
+        return known
 
     return hosts.gather(noted() if hosts.first() else None)[0]
+
+
+def known_run(workdir: pathlib.Path) -> str:
+    """The id that a work directory's file `run` holds; where a crash has left it empty or away, the one that all
+    checkpoints were saved with; else empty."""
+    path = workdir / "run"
+    text = path.read_text(errors="replace").strip("\0 \n") if path.is_file() else ""
+    if text:
+        return text
+    runs = set()
+    for manifest in workdir.glob(f"checkpoints/*/[0-9]*/{checksums.NAME}"):
+        with contextlib.suppress(OSError, ValueError):
+            runs.add(checksums.read(manifest.parent).get("run"))
+    return str(runs.pop() or "") if len(runs) == 1 else ""
 
 
 def leaves(state) -> dict:

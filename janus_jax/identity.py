@@ -1,18 +1,69 @@
 """Which run this is: the same on all its hosts, and the one that its work directory holds."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import time
 
 from janus_jax.convert.files import OWN_FILE
+from janus_jax.data import durable
 from janus_jax.experiment import ConfigError, Experiment, resolve
 from janus_jax.model.config import differences
 
-NAME = "config.json"
+NAME, LOCK = "config.json", ".lock"
+WAITS = 100  # seconds: a file server keeps the lock of a host that died for up to 90
+_held = []  # the descriptor of this process's lock
+
+
+def hold(workdir: pathlib.Path):
+    """Keeps other commands out of a work directory until `release`, or until this process ends in whatever way.
+
+    Raises ConfigError where another has it and keeps it for WAITS seconds. Without locks on the file system: a warning.
+    """
+    release()
+    workdir.mkdir(parents=True, exist_ok=True)
+    path, until, said = workdir / LOCK, time.monotonic() + WAITS, False
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # commands that it starts do not inherit it
+    _held.append(descriptor)
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            who = os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+            if time.monotonic() > until:
+                release()
+                raise ConfigError(
+                    f"--workdir={workdir} is in use by {who}; two runs would spoil each other's files: end that one, "
+                    f"or give another --workdir. If it is there no more, delete {path}"
+                ) from None
+            if not said:
+                print(f"{workdir} is in use by {who}: waits up to {WAITS} s for its end", flush=True)
+            said = True
+            time.sleep(0.5)
+        except OSError as error:
+            print(
+                f"WARNING: {path}: no lock ({error.strerror}): start no second run in {workdir}", flush=True
+            )
+            return
+    with contextlib.suppress(OSError):  # who it is only helps others; a full disk is told where it matters
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+
+
+def release():
+    """Lets go of what `hold` took, if anything."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=release)  # a child that outlives the run must not keep its work directory
 
 
 def fingerprints(experiment) -> dict[str, str]:
@@ -55,10 +106,7 @@ def same_run(experiment: Experiment, workdir: pathlib.Path):
     if found := problems(experiment, workdir):
         raise ConfigError("\n".join(found))
     workdir.mkdir(parents=True, exist_ok=True)
-    path = workdir / NAME
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(_values(experiment), indent=2))
-    os.replace(partial, path)
+    durable.write(workdir / NAME, json.dumps(_values(experiment), indent=2))
 
 
 def problems(experiment: Experiment, workdir: pathlib.Path) -> list[str]:

@@ -5,7 +5,9 @@ goes on where it was stopped.
 """
 
 import dataclasses
+import errno
 import functools
+import io
 import json
 import os
 import pathlib
@@ -14,11 +16,13 @@ import time
 import traceback
 from contextlib import nullcontext
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # a disk that is full or gone
 START = time.perf_counter()
 
 
 def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Path, log):
     """Draws, asks, scores and writes what the last stage's model can do."""
+    from janus_jax.data import durable
     from janus_jax.eval import samples
     from janus_jax.eval import shapes as shapes_eval
     from janus_jax.weights import load
@@ -36,8 +40,10 @@ def finish(experiment, sources: dict, weights: pathlib.Path, workdir: pathlib.Pa
         from janus_jax.data.emoji import ATTRIBUTION
 
         text += "\n" + ATTRIBUTION
-    (workdir / "results.json").write_text(json.dumps(results, indent=2))
-    pictures.save(workdir / "pictures.png")
+    durable.write(workdir / "results.json", json.dumps(results, indent=2))
+    drawn = io.BytesIO()
+    pictures.save(drawn, "PNG")
+    durable.write(workdir / "pictures.png", drawn.getvalue())
     log.say(f"\n{text}\n")
 
 
@@ -64,6 +70,9 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
         WATCH.close()
         peers.stop()
         hosts.NOTICE.close()
+        from janus_jax import identity  # slow to import: not before the peers are watched
+
+        identity.release()
 
 
 def train_and_show(config: str, overrides: dict, workdir: str):
@@ -104,8 +113,8 @@ def train_and_show(config: str, overrides: dict, workdir: str):
 
 def exit_code(error: BaseException) -> int:
     """0, or --preempted: told to stop, and saved; 2: the command, config, hosts that differ, or more than the devices'
-    memory; 3: the data; 4: training diverged; 69: not all processes came; 74: the last state not saved, or no
-    checkpoint can be read; 1: anything else. See docs/faults.md."""
+    memory; 3: the data; 4: training diverged; 69: not all processes came; 74: the last state not saved, no checkpoint
+    can be read, or the disk is full or gone; 1: anything else. See docs/faults.md."""
     from janus_jax import hosts, meet
     from janus_jax.checkpoint import CheckpointError, NotSaved
     from janus_jax.convert.table import WeightsError
@@ -120,7 +129,8 @@ def exit_code(error: BaseException) -> int:
         SourceError: 3, ImageError: 3, RecordError: 3,
         FloatingPointError: 4, NotSaved: 74, CheckpointsUnreadable: 74,
     }  # fmt: skip
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+    gone = isinstance(error, OSError) and error.errno in DISK
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 74 if gone else 1)
 
 
 def report(error: BaseException) -> int:

@@ -29,12 +29,14 @@ LIMIT = 8.0  # seconds of a dry run, of which data sets may take half to open; w
 @dataclasses.dataclass
 class Found:
     """lines: (subject, what it is); config, data, damaged: what is wrong, by the exit code that it means; late: data
-    sets that were not waited for; seconds: of each part; named: where the tokenizer is from."""
+    sets that were not waited for; seconds: of each part; named: where the tokenizer is from;
+    learned: whether it is learned from the data now."""
 
     experiment: Experiment
     sources: dict = dataclasses.field(default_factory=dict)
     processor: Processor | None = None
     named: str = "the tokenizer learned from the data"
+    learned: bool = False
     lines: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
     config: list[str] = dataclasses.field(default_factory=list)
@@ -118,9 +120,10 @@ def facts(found: Found) -> dict[str, str]:
 
 
 def first_files(found: Found, workdir: pathlib.Path):
-    """What the first process writes before training: config.json, and the tokenizer if none is given."""
+    """What the first process writes before training: its lock, config.json, and the tokenizer if it is learned."""
+    identity.hold(workdir)
     identity.same_run(found.experiment, workdir)
-    if not found.experiment.tokenizer and not (workdir / "tokenizer.json").is_file():
+    if found.learned:
         found.processor.tokenizer.save(workdir)  # a resumed run keeps its words, whatever became of its files
 
 
@@ -236,8 +239,9 @@ def _look_at_weights(found: Found, look, wait: float | None) -> dict:
 def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights: dict, wait: float | None):
     experiment = found.experiment
     directory = pathlib.Path(experiment.tokenizer or workdir)
+    found.warnings += (cut := [] if experiment.tokenizer else stored.cut_tokenizer(workdir))
     try:
-        if (directory / "tokenizer.json").is_file():
+        if (directory / "tokenizer.json").is_file() and not cut:
             found.named, tokenizer = str(directory / "tokenizer.json"), Tokenizer.load(directory)
         elif experiment.tokenizer or found.data or not (found.sources or found.late):
             return  # it is told already what is missing
@@ -251,7 +255,7 @@ def _look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weight
                     "than a dry run does"
                 )
                 return
-            tokenizer = learned[""]
+            found.learned, tokenizer = True, learned[""]
         found.processor = opening.processor(experiment, tokenizer)
     except ValueError as error:
         found.config.append(f"tokenizer: {error}")

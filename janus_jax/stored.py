@@ -17,7 +17,7 @@ from flax import nnx
 from janus_jax import budget, checksums, optim
 from janus_jax import sharding as sh
 from janus_jax import train_state as ts
-from janus_jax.checkpoint import leaves
+from janus_jax.checkpoint import known_run, leaves
 from janus_jax.convert.sidecars import moved_ids, require_same
 from janus_jax.convert.source import Source, open_source
 from janus_jax.convert.table import facts, listed
@@ -107,8 +107,7 @@ def start(workdir, name: str, state, problems: list[str], lost: list[str], warni
     if not sound:
         return Start()
     chosen = directory / str(sound[0])
-    manifest, run = checksums.read(chosen), workdir / "run"
-    here = run.read_text().strip() if run.is_file() else "not known"
+    manifest, here = checksums.read(chosen), known_run(workdir) or "not known"
     if manifest.get("run") != here:
         problems.append(
             f"{chosen} is a checkpoint of run {manifest.get('run')}, {workdir} is of run {here} by its file `run`; "
@@ -188,6 +187,19 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
 def children(source: Source) -> list[str]:
     """The parts of the model that a source holds."""
     return sorted({name.split(".")[0] for name in source.leaves})
+
+
+def cut_tokenizer(workdir: pathlib.Path) -> list[str]:
+    """Why the tokenizer that a run learned cannot be read; empty where it can, or something was trained with it."""
+    if any(workdir.glob("checkpoints/*/[!.]*")) or any(workdir.glob(f"*/{FILE}")):
+        return []
+    try:
+        Tokenizer.load(workdir)
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        return [f"tokenizer: {error}. Nothing was trained with it: it is learned again"]
+    return []
 
 
 def token_problems(

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file as save_numpy
 from tokenizers import Tokenizer as Backend
 
 import janus_jax
+from janus_jax import main
 from janus_jax import sharding as sh
 from janus_jax.convert import pickles, target, verify
 from janus_jax.convert.source import open_source
@@ -431,6 +432,7 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
 
 def test_no_room_on_the_disk_is_said_before_writing(ours, tmp_path, monkeypatch):
     monkeypatch.setattr(target.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10**8))
-    with pytest.raises(ValueError, match=r"GB are to be written and 0.1 GB free"):
+    with pytest.raises(OSError, match=r"GB are to be written and 0.1 GB free") as error:
         target.convert(open_source(ours), tmp_path / "out", "deepseek")
+    assert main.exit_code(error.value) == 74
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()

@@ -1,10 +1,12 @@
 """Before the first step: every shipped config passes, every broken one is told with all its faults; nothing is left."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -298,6 +300,27 @@ def test_room_for_two_checkpoints_or_for_the_next_one(held, free, refused, monke
         assert f"{size(free * one)} free in w, but only needs {needed}" in problems[0]
 
 
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_learned_tokenizer_that_was_cut_is_learned_again_while_nothing_needs_it(trained, tmp_path):
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
+    plain = experiment.read(QUICKSTART)[0]
+    preflight.identity.same_run(plain, tmp_path)
+    (tmp_path / "checkpoints" / "stage1" / ("7" if trained else ".saving-7")).mkdir(parents=True)
+    found = preflight.Found(plain, sources=opening.open_sources(plain, [], None)[0])
+    preflight._look_at_tokenizer(found, tmp_path, {}, {}, None)
+    assert bool(found.config) == trained and bool(found.warnings) != trained
+    if trained:
+        assert "copy the file again" in found.config[0]
+        return
+    assert "it is learned again" in found.warnings[0]
+    preflight.first_files(found, tmp_path)
+    again = preflight.Found(plain, sources=found.sources)
+    preflight._look_at_tokenizer(again, tmp_path, {}, {}, None)
+    assert not again.learned and again.warnings == []
+    assert again.processor.tokenizer.fingerprint == found.processor.tokenizer.fingerprint
+    assert not list(tmp_path.glob("*.partial"))
+
+
 # Checkpoints, weights, tokenizers
 
 
@@ -387,6 +410,23 @@ def test_checkpoints_of_another_run_and_of_another_model_are_refused(copy):
     assert "only/4 is a checkpoint of run abc" in told and "of run xyz" in told
 
 
+@pytest.mark.parametrize("left", ["", "\0" * 16, None])
+def test_the_id_of_a_run_that_a_crash_took_is_that_of_its_checkpoints(left, copy, capsys):
+    workdir, flags = copy
+    if left is None:
+        (workdir / "run").unlink()
+    else:
+        (workdir / "run").write_text(left)
+    assert "goes on from step 4" in rehearsed(capsys, TINY, workdir, flags)
+    assert checkpoint.run_id(workdir) == "abc" == (workdir / "run").read_text()
+    step = workdir / "checkpoints" / "only" / "3"
+    facts = {key: x for key, x in checksums.read(step).items() if key not in ("files", "crc32")}
+    checksums.write(step, facts | {"run": "xyz"})  # now they do not agree
+    (workdir / "run").write_text("")
+    told = refusal(experiment.ConfigError, TINY, workdir, flags)
+    assert "only/4 is a checkpoint of run abc" in told and "of run not known" in told
+
+
 def test_weights_of_another_model_are_refused_by_their_headers(files, tmp_path):
     flags = {
         "tokenizer": str(files / "weights"),
@@ -422,6 +462,55 @@ def test_another_tokenizer_than_the_weights_know_is_refused(files, tmp_path, cap
     (tmp_path / "tokenizer.json").unlink()
     shutil.copy(theirs / "tokenizer.json", tmp_path)
     assert "the run can begin" in rehearsed(capsys, TINY, tmp_path / "run", flags)
+
+
+# Two runs in one work directory
+
+HOLDER = """
+import os, pathlib, sys, time
+from janus_jax import identity
+identity.hold(pathlib.Path(sys.argv[1]))
+if not os.fork():
+    time.sleep(300)
+print(os.getpid(), flush=True)
+time.sleep(300)
+"""
+
+
+def test_a_second_run_is_kept_out_until_the_first_is_gone_and_not_by_a_child_it_left(
+    tmp_path, monkeypatch, capsys
+):
+    identity = preflight.identity
+    monkeypatch.setattr(identity, "WAITS", 1)
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], cwd=ROOT, text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"}, stdout=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        assert first.stdout.readline().strip() == str(first.pid)
+        with pytest.raises(experiment.ConfigError, match=f"is in use by process {first.pid} on ") as error:
+            identity.hold(tmp_path / "run")
+        assert main.exit_code(error.value) == 2
+        assert f"in use by process {first.pid}" in capsys.readouterr().out
+        first.kill()  # its child lives on
+        first.wait()
+        identity.hold(tmp_path / "run")
+        assert capsys.readouterr().out == ""
+        identity.hold(tmp_path / "run")  # as a notebook does that runs its cell again
+    finally:
+        identity.release()
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(preflight.identity.fcntl, "flock", flock)
+    preflight.identity.hold(tmp_path)
+    preflight.identity.release()
+    assert f"{tmp_path / '.lock'}: no lock (No locks available)" in capsys.readouterr().out
 
 
 # As a command

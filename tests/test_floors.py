@@ -15,10 +15,10 @@ FLOORS = [  # ground first; modules on one floor never import each other
         "batch", "checksums", "chips", "collectives", "curves", "guard", "leaving", "optim", "sharding", "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
-        "data.duplicates", "data.emoji", "data.resize", "data.shapes", "data.sources", "data.tokenizer", "data.workers",
+        "data.duplicates", "data.durable", "data.emoji", "data.resize", "data.shapes", "data.sources", "data.workers",
         "convert.hub", "convert.table", "convert.tensors",
     ],
-    ["peers", "model.kernels", "data.images"],
+    ["peers", "model.kernels", "data.images", "data.tokenizer"],
     ["hosts", "watchdog", "model.attention"],
     ["meet"],
     [

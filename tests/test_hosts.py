@@ -1,5 +1,6 @@
 """Finding the run's processes, sharing a batch among them, stopping, and the launchers that start them."""
 
+import errno
 import os
 import pathlib
 import shlex
@@ -97,6 +98,7 @@ def test_a_notice_is_heard_once_listening_and_stays():
     "error, code",
     [(ConfigError("x"), 2), (hosts.HostsError("x"), 2), (meet.Absent("x"), 69),
      (FloatingPointError("x"), 4), (hosts.Preempted("x"), 0),
+     (OSError(errno.ENOSPC, "x"), 74), (OSError(errno.EIO, "x"), 74), (OSError(errno.EACCES, "x"), 1),
      (RuntimeError("x"), 1)],
 )  # fmt: skip
 def test_exit_codes(error, code):

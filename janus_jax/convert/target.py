@@ -3,6 +3,7 @@ complete or not at all."""
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from janus_jax.convert import janus_hf, janus_torch, sidecars
 from janus_jax.convert import table as tb
 from janus_jax.convert import tensors as ts
 from janus_jax.convert.files import OWN_FILE
+from janus_jax.data import durable
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 
@@ -65,8 +67,8 @@ def write_safetensors(
 
 @contextlib.contextmanager
 def whole(directory, size: int):
-    """A directory to write into that becomes `directory` in one move when the body ends well. Raises ValueError
-    when less than `size` bytes, and a tenth of a gigabyte, are free there."""
+    """A directory to write into that becomes `directory` in one move when the body ends well and all of it is on the
+    disk. Raises OSError (ENOSPC) when less than `size` bytes, and a tenth of a gigabyte, are free there."""
     directory = pathlib.Path(directory)
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -74,13 +76,17 @@ def whole(directory, size: int):
     try:
         free = shutil.disk_usage(partial).free
         if free < size + 1e8:
-            raise ValueError(
+            raise OSError(
+                errno.ENOSPC,
                 f"{directory}: {size / 1e9:.1f} GB are to be written and {free / 1e9:.1f} GB free; make room, or "
-                f"choose a target elsewhere"
+                f"choose a target elsewhere",
             )
         yield partial
+        for path in [*partial.rglob("*"), partial]:
+            durable.sync(path)
         shutil.rmtree(directory, ignore_errors=True)
         os.replace(partial, directory)
+        durable.sync(directory.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

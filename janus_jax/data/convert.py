@@ -16,9 +16,9 @@ import json
 import os
 import pathlib
 
-from janus_jax.data import command, workers
+from janus_jax.data import command, durable, workers
 from janus_jax.data.formats.array_record import MANIFEST
-from janus_jax.data.shards import Job, write_file, write_shard
+from janus_jax.data.shards import Job, write_shard
 from janus_jax.data.sources import Dataset, SourceError
 
 RECORDS = 5000  # of a shard, where their number is not given
@@ -41,14 +41,14 @@ def convert(job: Job, processes: int, max_bad: float, progress=None) -> dict:
                     raise SourceError(refusal)
         finally:
             progress.close()
-            write_file(
+            durable.write(
                 job.out / ROTTEN,
                 "".join(json.dumps(line) + "\n" for k in sorted(done) for line in done[k]["bad"]),
             )
         refusal = _refusal(job, done, max_bad, 1)
         # All shards are there; yet training shall not take what the command refused.
         manifest = job.identity() | _totals(job, done) | {"complete": not refusal}
-        write_file(job.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+        durable.write(job.out / MANIFEST, json.dumps(manifest, indent=1) + "\n")
         for k in range(job.shards):
             job.facts(k).unlink(missing_ok=True)
         if refusal:
@@ -84,7 +84,7 @@ def _found(job: Job) -> dict[int, dict]:
                 f"{job.out}: holds {strange[0]}{' and more' * (len(strange) > 1)}, but no {MANIFEST}; choose an empty "
                 "--out"
             )
-        write_file(path, json.dumps(identity | {"complete": False}, indent=1) + "\n")
+        durable.write(path, json.dumps(identity | {"complete": False}, indent=1) + "\n")
         return {}
     old = json.loads(path.read_text())
     changed = [

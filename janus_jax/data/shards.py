@@ -12,6 +12,7 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from PIL import Image
 
+from janus_jax.data import durable
 from janus_jax.data.survey import bad, count_pictures
 
 
@@ -77,9 +78,9 @@ def write_shard(job: Job, k: int, tick) -> dict:
             "reencoded": reencoded,
             "bad": left_out,
         }
-        write_file(job.facts(k), json.dumps(facts))
+        durable.write(job.facts(k), json.dumps(facts))
         if written:  # readers refuse a shard that holds nothing
-            _sync(temporary)
+            durable.sync(temporary)
             os.replace(temporary, path)
         return facts
     finally:
@@ -124,19 +125,3 @@ def _writing(path: pathlib.Path):
             f"{path}: cannot be written ({error}); {disk.f_bavail * disk.f_frsize / 1e9:.2f} GB are free there. Make "
             "room and start the same command again: complete shards are kept"
         ) from None
-
-
-def write_file(path: pathlib.Path, text: str):
-    """All of a file or nothing."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text)
-    _sync(temporary)
-    os.replace(temporary, path)
-
-
-def _sync(path: pathlib.Path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,8 @@ import pathlib
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from janus_jax.data import durable
+
 CHARACTERS = 16  # a token: longer texts are refused, or cut, before they are encoded; English has about four
 SPECIALS = {
     "bos": "<｜begin▁of▁sentence｜>",
@@ -67,7 +69,7 @@ class Tokenizer:
             raise ValueError(f"{path}: {error}; copy the file again") from None
 
     def save(self, directory):
-        self.backend.save(str(pathlib.Path(directory) / "tokenizer.json"))
+        durable.write(pathlib.Path(directory) / "tokenizer.json", self.backend.to_str(pretty=True))
 
     def __len__(self) -> int:
         return self.backend.get_vocab_size()
