@@ -10,17 +10,15 @@ JAX's own client aborts the process where it finds a peer or the coordinator (pr
 than SILENT; where it is first all the same, its abort is held until the words above are said.
 """
 
-import faulthandler
 import json
 import socket
-import sys
 import threading
 import time
 
 import jax
 from jax._src import distributed  # the service's client has no public name
 
-from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, within
+from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, stacks, within
 
 # Exit codes of one process that are all processes'; after another they end with AGAIN.
 SHARED = (0, 2, 3, 4, 74)
@@ -233,7 +231,7 @@ class Peers:
         if not self.ending.acquire(blocking=False):
             return
         if word["stacks"]:
-            faulthandler.dump_traceback(sys.stderr)
+            stacks()
         shout(f"process {word['process']} ({word['host']}) ended: {word['text']}", word["code"])
         self._go(word["code"])
 

@@ -13,7 +13,6 @@ import collections
 import faulthandler
 import pathlib
 import statistics
-import sys
 import threading
 import time
 
@@ -117,7 +116,7 @@ class Watchdog:
     def _late(self, age: float):
         who = f"; {peers.PEERS.behind()}" if peers.PEERS else ""
         path = self.workdir / f"stacks-{jax.process_index()}.txt"
-        faulthandler.dump_traceback(sys.stderr)
+        leaving.stacks()
         leaving.within(5, lambda: _dump(path))  # the file system may be what hangs
         self._end(
             leaving.AGAIN,

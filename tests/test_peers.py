@@ -241,6 +241,91 @@ def test_in_a_notebook_the_loop_answers_and_elsewhere_the_signal_does_what_it_di
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def noticing(monkeypatch):
+    """(a Notice of a command whose loop asks, the codes that it ends with, a clock that the test sets)."""
+    notice, ends, clock = hosts.Notice(), [], [1000.0]
+    notice.command = notice.answers = True
+
+    def end(code, _):
+        ends.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr(peers, "end", end)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    return notice, ends, clock
+
+
+def test_a_ctrl_c_that_another_process_told_of_first_is_the_same_one(monkeypatch):
+    notice, ends, clock = noticing(monkeypatch)
+    monkeypatch.setattr(peers, "PEERS", peers.Peers(None, 0, 2, None))
+    monkeypatch.setattr(peers.PEERS, "exchange", lambda *_: [3, 4])
+    notice.told({"number": signal.SIGINT, "process": 1, "host": "host7"})
+    clock[0] += 3
+    notice._note(signal.SIGINT)  # its own, late
+    clock[0] += 0.1
+    notice._note(signal.SIGINT)  # passed on twice
+    assert notice.stops_at == 5 and not ends
+    clock[0] += 3
+    with pytest.raises(SystemExit):
+        notice._note(signal.SIGINT)
+    assert ends == [130]
+
+
+def test_ctrl_c_ends_a_run_that_saves_after_sigterm(monkeypatch):
+    notice, ends, clock = noticing(monkeypatch)
+    notice._note(signal.SIGTERM)
+    clock[0] += 3
+    notice._note(signal.SIGTERM)
+    assert not ends
+    with pytest.raises(SystemExit):
+        notice._note(signal.SIGINT)
+    assert ends == [130]
+
+
+SPEAK = """
+from janus_jax import hosts, leaving, peers
+class Group:
+    def tell(self, kind, **_): print(kind, flush=True)
+peers.PEERS = Group()
+hosts.NOTICE.answers = True
+hosts.NOTICE._note(15)
+peers.PEERS = None
+peers.end(7, "said to nobody")
+"""
+
+
+def test_a_process_with_a_full_stderr_tells_the_others_and_ends():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SPEAK],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            cwd=ROOT,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (7, "stop\n")
+
+
+def test_a_process_whose_stderr_nobody_reads_ends(monkeypatch):
+    monkeypatch.setattr(leaving, "LEAVE", 0.2)
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as pipe:
+        os.set_blocking(write, False)
+        while True:
+            try:
+                os.write(write, b"x" * 65536)
+            except BlockingIOError:
+                break
+        os.set_blocking(write, True)
+        monkeypatch.setattr(sys, "stderr", pipe)
+        begin = time.monotonic()
+        leaving.shout("nobody reads this", 7)
+        assert time.monotonic() - begin < 2
+        threading.Thread(target=os.read, args=(read, 1 << 20)).start()
+    os.close(read)
+
+
 def test_a_signal_after_the_last_step_stops_before_the_weights_are_written():
     notice = hosts.Notice()
     notice.listen(code=0)
