@@ -24,8 +24,9 @@ free_port() {
 
 start() {
     local address i
-    address=127.0.0.1:$(free_port) || exit 1
+    address=127.0.0.1:$(free_port) || exit $((${stopping:-0} == 0))
     for ((i = 0; i < count; i++)); do
+        [ -z "$stopping" ] || break
         local command=("$python" -m janus_jax.main "$@" --preempted=75
             "--coordinator=$address" "--processes=$count" "--process=$i")
         if [ "$dry" = 1 ]; then
@@ -41,7 +42,7 @@ start() {
 # the others would find the failed one missing (30 s).
 # The run's code: of what a restart does not mend (2, 3, 4, 69, 74), else 75 if any has it, else the first failure.
 collect() {
-    local code result=0 again=0 final=0 pid failed='' left=("${pids[@]}") still
+    local code result=0 again=0 final=0 pid failed='' left=(${pids[@]+"${pids[@]}"}) still
     while [ "${#left[@]}" -gt 0 ]; do
         still=()
         for pid in "${left[@]}"; do
@@ -74,17 +75,20 @@ collect() {
 stopping=
 pass_on() {
     if [ -n "$stopping" ]; then
-        kill -KILL "${pids[@]}" 2>/dev/null
+        kill -KILL ${pids[@]+"${pids[@]}"} 2>/dev/null
         exit 130
     fi
     stopping=1
-    kill -TERM "${pids[@]}" 2>/dev/null
+    kill -TERM ${pids[@]+"${pids[@]}"} 2>/dev/null
 }
 trap pass_on INT TERM
 for ((left = ${RESTARTS:-100}; left >= 0; left--)); do
+    [ -z "$stopping" ] || exit 0
     pids=()
     start "$@"
     [ "$dry" = 1 ] && exit 0
+    # While they were started the signal went to those that were there already; a second one changes nothing there.
+    [ -z "$stopping" ] || kill -TERM ${pids[@]+"${pids[@]}"} 2>/dev/null
     collect
     code=$?
     if [ -n "$stopping" ] && [ "$code" = 75 ]; then exit 0; fi

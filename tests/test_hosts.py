@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -224,6 +225,24 @@ def test_the_local_launcher_passes_a_signal_on_and_does_not_start_again(tmp_path
     assert [run.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
     run.send_signal(signal.Signals[sent])
     assert run.communicate(timeout=30)[0] == "saved\n" * 2 and run.returncode == 0
+
+
+@pytest.mark.parametrize("again", ["", "x"])
+def test_a_signal_while_the_local_launcher_starts_is_not_lost(tmp_path, again):
+    """`again`: in a restart. It comes while the port is chosen, when the launcher knows no process."""
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/bash\n[ "$1" = -c ] && {{ [ -n "{again}" ] && [ ! -e starts ] || '
+                    '{ touch choosing; sleep 1; }; echo 1; exit; }\necho x >> starts; exit 75\n')  # fmt: skip
+    stub.chmod(0o755)
+    run = subprocess.Popen(
+        [LAUNCH / "local.sh", "1", "--config=a"], cwd=tmp_path, env=os.environ | {"PYTHON": str(stub)}
+    )
+    while not (tmp_path / "choosing").exists():
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(20) == 0
+    starts = tmp_path / "starts"
+    assert (starts.read_text() if starts.exists() else "") == ("x\n" if again else "")
 
 
 def test_the_slurm_launcher_runs_main():
