@@ -49,7 +49,11 @@ def gather(value) -> list:
 
 
 def wait(name: str):
-    """Returns once all processes have come here."""
+    """Returns once all processes have come here.
+
+    The first collective opens the connections that the later ones use, and on CPU (Gloo) only where no process is more
+    than 30 s behind: so all wait for each other as soon as they have met, before any opens its data.
+    """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 

@@ -54,6 +54,7 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
         peers.start(hosts.NOTICE.told)
         if command:
             WATCH.start(workdir)
+        hosts.wait("begun")
         train_and_show(config, overrides, workdir)
     except Exception as error:
         # Where all agreed to stop, all end so; another error is this process's own even then.
@@ -200,6 +201,7 @@ def main(argv: list[str] | None = None):
         try:
             meet.connect(f.coordinator, f.processes, f.process)
             if f.dry_run:
+                hosts.wait("begun")
                 preflight.rehearse(f.config, overrides, pathlib.Path(f.workdir), f.devices)
                 end(0)
             run(f.config, overrides, f.workdir, command=True)

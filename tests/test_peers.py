@@ -124,6 +124,37 @@ def test_a_hang_is_found_and_its_process_named(tmp_path):
         assert 'File "<string>", line 22 in <module>' in text  # where it sleeps
 
 
+LATE = """
+import sys, time
+from janus_jax import hosts, main, meet, preflight
+def prepare(*_):
+    time.sleep(35 * int(sys.argv[-1]))  # Gloo gives the first collective 30 s
+    print(hosts.gather(int(sys.argv[-1])), flush=True)
+main.train_and_show = prepare
+meet.connect(sys.argv[1], 2, int(sys.argv[-1]))
+main.run("", {}, ".", command=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_may_open_its_data_for_longer_than_collectives_wait(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", LATE, address, str(i)], cwd=ROOT, env=environment(tmp_path), text=True,
+            stdout=subprocess.PIPE,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    try:
+        assert all("[0, 1]\n" in run.communicate(timeout=120)[0] for run in runs)
+    finally:
+        for run in runs:
+            run.kill()
+
+
 # One process
 
 
