@@ -2,7 +2,7 @@
 # N processes of one run on this machine, over loopback: to try a pod's code without a pod.
 #   launch/local.sh [--dry_run] N --config=... --workdir=... [main's flags]
 # On CPU give each process its devices: JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=4 launch/local.sh 2 ...
-# Starts all again when they end with 75 (a process died or hung; one was told to stop, and all have saved), at most
+# Starts all again when they end with 75 or a signal (a process died or hung; one was told to stop, and all saved), at most
 # RESTARTS times (100). TERM or INT to this script is passed on, and ends it when all have saved; a second one kills.
 set -uo pipefail
 
@@ -40,9 +40,10 @@ start() {
 
 # Waits for all; one that is still there WAIT seconds after another failed (stopped, or stuck in C) is killed: later than
 # the others would find the failed one missing (30 s).
-# The run's code: of what a restart does not mend (2, 3, 4, 69, 74), else 75 if any has it, else the first failure.
+# The run's code: of what a restart does not mend (2, 3, 4, 69, 74, 130), else 75 if any has it or died of a signal
+# (128 and more), else the first failure.
 collect() {
-    local code result=0 again=0 final=0 pid failed='' left=(${pids[@]+"${pids[@]}"}) still
+    local code result=0 again=0 final=0 pid failed='' killed='' left=(${pids[@]+"${pids[@]}"}) still
     while [ "${#left[@]}" -gt 0 ]; do
         still=()
         for pid in "${left[@]}"; do
@@ -55,14 +56,21 @@ collect() {
             case $code in
             0) continue ;;
             75) again=1 ;;
-            2 | 3 | 4 | 69 | 74) [ "$final" != 0 ] || final=$code ;;
-            *) [ "$result" != 0 ] || result=$code ;;
+            2 | 3 | 4 | 69 | 74 | 130) [ "$final" != 0 ] || final=$code ;;
+            *) # from 128 on it died of a signal: of this script's own KILL, after another's failure, which counts
+                if [ "$code" -lt 128 ]; then
+                    [ "$result" != 0 ] || result=$code
+                elif [ -z "$killed" ]; then
+                    again=1
+                fi
+                ;;
             esac
             failed=${failed:-$SECONDS}
         done
         left=(${still[@]+"${still[@]}"})
         [ "${#left[@]}" = 0 ] && break
         if [ -n "$failed" ] && ((SECONDS - failed > ${WAIT:-120})); then
+            killed=1
             kill -KILL "${left[@]}" 2>/dev/null
         fi
         sleep 0.3

@@ -209,7 +209,10 @@ def local(directory, script: str, **more) -> subprocess.Popen:
         ("exit 75", "sleep 60", 75, 2),  # stopped for good: killed after WAIT seconds
         ("exit 75", "exit 74", 74, 1),
         ("exit 3", "exit 75", 3, 1),
-        ("exit 0", "exit 1", 1, 1),
+        ("exit 1", "exit 1", 1, 1),
+        ("exit 1", "exec sleep 60", 1, 1),  # the launcher's own kill is no reason to start again
+        ("exit 139", "exit 0", 75, 2),
+        ("exit 75", "exit 130", 130, 1),
     ],
 )
 def test_the_local_launcher_takes_the_code_that_says_most(tmp_path, first, second, code, starts):
@@ -254,7 +257,18 @@ def test_the_tpu_launcher_runs_main_on_every_worker():
     words = shlex.split(dry("tpu_vm.sh", "run"))
     assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "mine"] and "--worker=all" in words
     remote = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
-    assert "case $code in 75 | 137) ;; *) exit $code ;; esac" in remote
+    for code, again in (
+        (75, True),
+        (137, True),
+        (139, True),
+        (130, False),
+        (0, False),
+        (1, False),
+        (3, False),
+    ):
+        one = remote[remote.index("code=$?") :].removesuffix("; done").replace("$?", str(code))
+        done = subprocess.run(["sh", "-c", f"{one}; exit 99"], timeout=10)
+        assert done.returncode == (99 if again else code)
     parsed(shlex.split(remote[: remote.index(" ; code=")]))
 
 

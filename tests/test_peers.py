@@ -37,8 +37,8 @@ for step in range(3000):
         print("stops", step, flush=True)
         peers.stop()
         sys.exit(hosts.NOTICE.leaving())
-    if sys.argv[5:] == ["end", str(number)] and step == 20:
-        peers.end(3, "SourceError: the disk is gone")
+    if sys.argv[5:6] and sys.argv[5][:3] == "end" and sys.argv[6] == str(number) and step == 20:
+        peers.end(int(sys.argv[5][4:]), "SourceError: the disk is gone")
     if sys.argv[5:] == ["hang", str(number)] and step == 20:
         time.sleep(60)
 """
@@ -106,10 +106,11 @@ def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_pat
     assert f"process 0 ({socket.gethostname()}), the coordinator, is gone (last heard in: step" in pair.out[1]
 
 
-def test_a_process_that_ends_by_its_own_error_takes_the_other_along(tmp_path):
-    pair = Pair(tmp_path, "end", "1")
+@pytest.mark.parametrize("code", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_process_that_ends_by_its_own_error_takes_the_other_along(tmp_path, code):
+    pair = Pair(tmp_path, f"end {code}", "1")
     pair.end(0, 1)
-    assert pair.codes == [3, 3]
+    assert pair.codes == [code, code]
     assert f"process 1 ({socket.gethostname()}) ended: SourceError: the disk is gone" in pair.out[0]
 
 
@@ -171,11 +172,29 @@ def test_a_connection_that_broke_names_the_peer_and_other_errors_are_ones_own(mo
     for own in (ValueError("closed by peer"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")):
         group.blame(own)
     assert not calls
+    wrapped = ValueError("cannot save")
+    wrapped.__cause__ = jax.errors.JaxRuntimeError(
+        "NCCL error: remote process exited or there was a network error"
+    )
+    with pytest.raises(SystemExit):
+        group.blame(wrapped)
+    assert calls.pop()[0] == 75
     with pytest.raises(SystemExit):
         group.blame(jax.errors.JaxRuntimeError("Gloo AllReduce failed: Connection closed by peer [::1]:7"))
     assert calls[0][0] == 75 and calls[0][1].startswith(
         "process 1 (host7) has died (last heard in: step 12): Gloo"
     )
+
+
+@pytest.mark.parametrize("text, code", [("INTERNAL: CUDA error", None), ("NCCL: Connection timed out", 75)])
+def test_an_error_that_may_be_another_processs_waits_for_one_that_is_missing(monkeypatch, text, code):
+    group, told, waited, calls = peers.Peers(None, 0, 3, None), [], [], []
+    monkeypatch.setattr(group, "tell", told.append)
+    monkeypatch.setattr(group, "end", lambda code, _: calls.append(code))
+    monkeypatch.setattr(time, "sleep", waited.append)
+    group.blame(jax.errors.JaxRuntimeError(text))
+    assert told == ["broken"] and sum(waited) > peers.BROKEN + peers.BEAT
+    assert calls == ([] if code is None else [code])
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])
