@@ -6,7 +6,6 @@ import pathlib
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from janus_jax import peers
+from janus_jax import leaving, peers
 
 SEE = 30  # seconds to wait for a file of another host
 
@@ -50,7 +49,11 @@ def gather(value) -> list:
 
 
 def wait(name: str):
-    """Returns once all processes have come here."""
+    """Returns once all processes have come here.
+
+    The first collective opens the connections that the later ones use, and on CPU (Gloo) only where no process is more
+    than 30 s behind: so all wait for each other as soon as they have met, before any opens its data.
+    """
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
@@ -170,7 +173,7 @@ class Joint:
 
 class Notice:
     """SIGTERM, the notice before a machine is taken away, and SIGINT, Ctrl-C: the loop asks after each step whether
-    to stop there. A second SIGINT ends at once, with 130.
+    to stop there. A SIGINT after either ends at once, with 130.
 
     Where the loop does not ask (before a stage's first step is done, and when its last checkpoint is written) nothing
     can be lost that the same command would not find or make again: a signal ends the command at once; in a notebook
@@ -179,7 +182,9 @@ class Notice:
 
     def __init__(self):
         self.code = 0  # exit code after SIGTERM; after SIGINT it is 0
-        self.given, self.at, self.command = 0, 0.0, False  # signal, when, whether main() runs
+        self.command = False  # whether main() runs
+        # The signal that the run was given, when it or the last that is the same was, and whether this process was.
+        self.given, self.at, self.own = 0, 0.0, False
         self.asked, self.stops_at, self.answers, self.agreed = 0, None, False, False
         self._before, self._changed, self._agreeing = {}, threading.Condition(), False
 
@@ -188,7 +193,7 @@ class Notice:
         ended, from a thread that hears signals while the main thread is in C (compiling, waiting for a peer)."""
         if threading.current_thread() is not threading.main_thread():
             return
-        self.given, self.stops_at, self.answers, self.agreed = 0, None, False, False
+        self.given, self.own, self.stops_at, self.answers, self.agreed = 0, False, None, False, False
         self.command, self.code = command, code
         handler = (lambda *_: None) if command else (lambda number, _: self._note(number))
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -215,9 +220,12 @@ class Notice:
 
     def _note(self, number: int):
         now, name = time.monotonic(), signal.Signals(number).name
-        if (
-            self.given == number == signal.SIGINT and now - self.at > 0.5
-        ):  # some parents pass on one that came twice
+        first, self.own = not self.own, True
+        if first and self.given == number == signal.SIGINT:
+            self.at = now  # one Ctrl-C, given to all, of which another process spoke first
+            return
+        if self.given and number == signal.SIGINT and now - self.at > 0.5:  # some parents pass one on twice
+            self.given = number
             self._now(
                 130,
                 "interrupted again: ends without saving; the same command goes on from the last checkpoint",
@@ -230,9 +238,9 @@ class Notice:
                 self.leaving(), f"told to stop ({name}); nothing has changed since the last checkpoint or weights "
                 f"that were written: the same command goes on from there",
             )  # fmt: skip
-        print(f"\n{name}: finishes this step and saves; Ctrl-C ends without", file=sys.stderr, flush=True)
         if peers.PEERS:
             threading.Thread(target=peers.PEERS.tell, args=("stop",), kwargs={"number": int(number)}).start()
+        leaving.say(f"\n{name}: finishes this step and saves; Ctrl-C ends without")
 
     def _now(self, code: int, text: str):
         if self.command:
@@ -250,7 +258,8 @@ class Notice:
 
     def told(self, word: dict):
         """Some process was given a signal: all stop when they have asked as often as the furthest, and once more."""
-        self.given = self.given or word["number"]
+        if not self.given:
+            self.given, self.at = word["number"], time.monotonic()
         if not self.answers:
             self._now(self.leaving(), f"process {word['process']} ({word['host']}) was told to stop")
         with self._changed:

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -16,11 +17,12 @@ _handlers = []  # what C calls must not be collected
 
 
 def within(seconds: float, action):
-    """What `action()` returns; None where it fails or takes longer: a stopped coordinator answers nothing, ever."""
+    """What `action()` returns; None where it fails or takes longer: a stopped coordinator answers nothing, ever, and
+    nobody may read the pipe that stderr is."""
     result = []
 
     def work():
-        with contextlib.suppress(jax.errors.JaxRuntimeError, OSError):
+        with contextlib.suppress(jax.errors.JaxRuntimeError, OSError, ValueError):
             result.append(action())
 
     thread = threading.Thread(target=work, daemon=True)
@@ -29,16 +31,29 @@ def within(seconds: float, action):
     return result[0] if result else None
 
 
+def say(text: str):
+    """A line on stderr, if it can be written: a closed or full one must not keep a process from ending."""
+    within(LEAVE, lambda: print(text, file=sys.stderr, flush=True))
+
+
 def shout(text: str, code: int):
     again = ": start the run again" * (code == AGAIN)
-    print(f"\njanus_jax: {text}. Exit code {code}{again}.", file=sys.stderr, flush=True)
+    say(f"\njanus_jax: {text}. Exit code {code}{again}.")
+
+
+def stacks():
+    """The Python stacks of all threads, on stderr if it can be written."""
+    with contextlib.suppress(OSError, ValueError, RuntimeError, AttributeError):
+        faulthandler.dump_traceback(sys.stderr)
 
 
 def leave(code: int):
     """Ends the process from any thread. Not by sys.exit: JAX would wait at exit for processes that do not come."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        within(LEAVE, lambda: print(end="", flush=True))
+        within(LEAVE, lambda: print(end="", file=sys.stderr, flush=True))
+    finally:
+        os._exit(code)
 
 
 def hold_aborts(action):

@@ -14,7 +14,7 @@ import pathlib
 import sys
 import time
 import traceback
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # a disk that is full or gone
 START = time.perf_counter()
@@ -51,6 +51,7 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
     """Trains what the config says. command: the process belongs to the run, and may be ended from a thread (see
     hosts.Notice, watchdog.py). Raises hosts.Preempted where it was told to stop, all else as it comes."""
     from janus_jax import hosts, peers
+    from janus_jax.checkpoint import NotSaved
     from janus_jax.watchdog import WATCH
 
     if not command:
@@ -59,9 +60,13 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
         peers.start(hosts.NOTICE.told)
         if command:
             WATCH.start(workdir)
+        hosts.wait("begun")
         train_and_show(config, overrides, workdir)
     except Exception as error:
-        if peers.PEERS is not None and not hosts.NOTICE.agreed:
+        # Where all agreed to stop, all end so; another error is this process's own even then.
+        if peers.PEERS is not None and not (
+            hosts.NOTICE.agreed and isinstance(error, hosts.Preempted | NotSaved)
+        ):
             peers.PEERS.blame(error)
             code = report(error)
             peers.end(code, f"{type(error).__name__}: {error}", say=False)
@@ -136,10 +141,11 @@ def exit_code(error: BaseException) -> int:
 def report(error: BaseException) -> int:
     """Prints what ends the run; its exit code."""
     code = exit_code(error)
-    if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
-        traceback.print_exception(error)
-    else:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    with suppress(OSError, ValueError):  # where stderr is gone, the code and the other processes still tell
+        if code == 1 and not isinstance(error, FileNotFoundError | ImportError):
+            traceback.print_exception(error)
+        else:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
     return code
 
 
@@ -205,6 +211,7 @@ def main(argv: list[str] | None = None):
         try:
             meet.connect(f.coordinator, f.processes, f.process)
             if f.dry_run:
+                hosts.wait("begun")
                 preflight.rehearse(f.config, overrides, pathlib.Path(f.workdir), f.devices)
                 end(0)
             run(f.config, overrides, f.workdir, command=True)

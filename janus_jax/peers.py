@@ -10,23 +10,26 @@ JAX's own client aborts the process where it finds a peer or the coordinator (pr
 than SILENT; where it is first all the same, its abort is held until the words above are said.
 """
 
-import faulthandler
 import json
 import socket
-import sys
 import threading
 import time
 
 import jax
 from jax._src import distributed  # the service's client has no public name
 
-from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, within
+from janus_jax.leaving import AGAIN, GRACE, LEAVE, hold_aborts, leave, release_aborts, shout, stacks, within
 
-# Exit codes of one process that are all processes'; after another they end with AGAIN.
-SHARED = (0, 2, 3, 4, 74)
+# Exit codes of one process that are all processes': a fault of the program (1) would come back after a restart. After
+# another they end with AGAIN.
+SHARED = (0, 1, 2, 3, 4, 74, 130)
 BEAT, SILENT, POLL = 2, 30, 2  # seconds
 BROKEN = 8  # seconds of silence that name the lost peer, once a connection broke
-CLOSED = ("closed by peer", "reset by peer", "Broken pipe", "Socket closed", "Connection refused")
+CLOSED = (  # what Gloo, gRPC and NCCL say of a connection that broke: another process's doing
+    "closed by peer", "closed by remote peer", "reset by peer", "Broken pipe", "Socket closed", "Connection refused",
+    "Connection timed out", "No route to host", "remote process exited",
+)  # fmt: skip
+OWN = ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")  # errors of JAX's runtime that no other process brings about
 
 
 class Unwell(Exception):
@@ -202,18 +205,21 @@ class Peers:
         all end with words that name it. Where it is this process's own, `end` is to be called with it."""
         if isinstance(error, Unwell):
             time.sleep(LEAVE)  # the end of the other comes, with its code
-        if not isinstance(error, jax.errors.JaxRuntimeError) or not any(
-            text in str(error) for text in CLOSED
-        ):
+        cause = error
+        while cause is not None and not isinstance(cause, jax.errors.JaxRuntimeError):
+            cause = cause.__cause__
+        if cause is None or any(text in str(cause) for text in OWN):
             return
-        first = str(error).strip().splitlines()[0][:200]
-        if self.count == 2:
+        first = (str(cause).strip() or type(cause).__name__).splitlines()[0][:200]
+        broke = any(text in str(cause) for text in CLOSED)
+        if broke and self.count == 2:
             time.sleep(GRACE)  # for its own words, if it had any
             other = 1 - self.index
             self.end(AGAIN, f"{self.name(other)} has died ({self.last(other)}): {first}", tell=False)
         within(LEAVE, lambda: self.tell("broken"))
-        time.sleep(BROKEN + 4 * BEAT + LEAVE)
-        self.end(AGAIN, f"a connection to another process broke, but none is missing: {first}")
+        time.sleep(BROKEN + 4 * BEAT + LEAVE)  # a peer that is lost is named, and ends all
+        if broke:
+            self.end(AGAIN, f"a connection to another process broke, but none is missing: {first}")
 
     def end(self, code: int, text: str, tell: bool = True, stacks: bool = False, say: bool = True):
         """Ends this process with `code` after one line, and tells the others. Does not return."""
@@ -233,7 +239,7 @@ class Peers:
         if not self.ending.acquire(blocking=False):
             return
         if word["stacks"]:
-            faulthandler.dump_traceback(sys.stderr)
+            stacks()
         shout(f"process {word['process']} ({word['host']}) ended: {word['text']}", word["code"])
         self._go(word["code"])
 

@@ -13,7 +13,6 @@ import collections
 import faulthandler
 import pathlib
 import statistics
-import sys
 import threading
 import time
 
@@ -32,7 +31,9 @@ LIMITS = {  # seconds that a section with this first word may take; one of anoth
     "exporting": 3600,
     "evaluating": 24 * 3600,  # on the first process; the others wait for it
 }
-LOCKED = 900  # seconds without Python running at all, after which a thread of C ends the process with code 1
+# Seconds without Python running at all, after which a thread of C writes the stacks. It ends nothing: it cannot tell
+# an extension that holds the interpreter from a process that was stopped (Ctrl-Z, a paused container) and goes on.
+LOCKED = 900
 
 
 class Watchdog:
@@ -107,7 +108,7 @@ class Watchdog:
                     group.forgive()
             last = now
             if now - armed > LOCKED / 30:
-                faulthandler.dump_traceback_later(LOCKED, exit=True)
+                faulthandler.dump_traceback_later(LOCKED)
                 armed = now
             if group and (missing := group.missing()):
                 self._end(leaving.AGAIN, missing)
@@ -117,7 +118,7 @@ class Watchdog:
     def _late(self, age: float):
         who = f"; {peers.PEERS.behind()}" if peers.PEERS else ""
         path = self.workdir / f"stacks-{jax.process_index()}.txt"
-        faulthandler.dump_traceback(sys.stderr)
+        leaving.stacks()
         leaving.within(5, lambda: _dump(path))  # the file system may be what hangs
         self._end(
             leaving.AGAIN,

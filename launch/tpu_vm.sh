@@ -47,9 +47,10 @@ setup() {
 
 run() {
     local line code state
-    # Each worker starts its own process again on 75 (137: it was killed, and its peers end with 75), so they meet again.
+    # Each worker starts its own process again on 75 (from 128 on, but for 130, it died of a signal, and its peers end
+    # with 75), so they meet again.
     line=$(printf '%q ' ../venv/bin/python -m janus_jax.main "$@" --preempted=75)
-    line="cd janus_jax && while :; do ${line}; code=\$?; case \$code in 75 | 137) ;; *) exit \$code ;; esac; done"
+    line="cd janus_jax && while :; do ${line}; code=\$?; [ \$code = 75 ] || { [ \$code -ge 128 ] && [ \$code != 130 ]; } || exit \$code; done"
     while :; do
         on_all "$line"
         code=$?

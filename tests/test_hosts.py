@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -210,7 +211,10 @@ def local(directory, script: str, **more) -> subprocess.Popen:
         ("exit 75", "sleep 60", 75, 2),  # stopped for good: killed after WAIT seconds
         ("exit 75", "exit 74", 74, 1),
         ("exit 3", "exit 75", 3, 1),
-        ("exit 0", "exit 1", 1, 1),
+        ("exit 1", "exit 1", 1, 1),
+        ("exit 1", "exec sleep 60", 1, 1),  # the launcher's own kill is no reason to start again
+        ("exit 139", "exit 0", 75, 2),
+        ("exit 75", "exit 130", 130, 1),
     ],
 )
 def test_the_local_launcher_takes_the_code_that_says_most(tmp_path, first, second, code, starts):
@@ -228,6 +232,24 @@ def test_the_local_launcher_passes_a_signal_on_and_does_not_start_again(tmp_path
     assert run.communicate(timeout=30)[0] == "saved\n" * 2 and run.returncode == 0
 
 
+@pytest.mark.parametrize("again", ["", "x"])
+def test_a_signal_while_the_local_launcher_starts_is_not_lost(tmp_path, again):
+    """`again`: in a restart. It comes while the port is chosen, when the launcher knows no process."""
+    stub = tmp_path / "python"
+    stub.write_text(f'#!/bin/bash\n[ "$1" = -c ] && {{ [ -n "{again}" ] && [ ! -e starts ] || '
+                    '{ touch choosing; sleep 1; }; echo 1; exit; }\necho x >> starts; exit 75\n')  # fmt: skip
+    stub.chmod(0o755)
+    run = subprocess.Popen(
+        [LAUNCH / "local.sh", "1", "--config=a"], cwd=tmp_path, env=os.environ | {"PYTHON": str(stub)}
+    )
+    while not (tmp_path / "choosing").exists():
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(20) == 0
+    starts = tmp_path / "starts"
+    assert (starts.read_text() if starts.exists() else "") == ("x\n" if again else "")
+
+
 def test_the_slurm_launcher_runs_main():
     words = shlex.split(dry("slurm.sbatch"))
     assert words[0] == "srun" and parsed(words).processes == 0  # SLURM says it
@@ -237,7 +259,18 @@ def test_the_tpu_launcher_runs_main_on_every_worker():
     words = shlex.split(dry("tpu_vm.sh", "run"))
     assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "mine"] and "--worker=all" in words
     remote = next(word for word in words if word.startswith("--command=")).removeprefix("--command=")
-    assert "case $code in 75 | 137) ;; *) exit $code ;; esac" in remote
+    for code, again in (
+        (75, True),
+        (137, True),
+        (139, True),
+        (130, False),
+        (0, False),
+        (1, False),
+        (3, False),
+    ):
+        one = remote[remote.index("code=$?") :].removesuffix("; done").replace("$?", str(code))
+        done = subprocess.run(["sh", "-c", f"{one}; exit 99"], timeout=10)
+        assert done.returncode == (99 if again else code)
     parsed(shlex.split(remote[: remote.index(" ; code=")]))
 
 

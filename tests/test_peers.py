@@ -37,8 +37,8 @@ for step in range(3000):
         print("stops", step, flush=True)
         peers.stop()
         sys.exit(hosts.NOTICE.leaving())
-    if sys.argv[5:] == ["end", str(number)] and step == 20:
-        peers.end(3, "SourceError: the disk is gone")
+    if sys.argv[5:6] and sys.argv[5][:3] == "end" and sys.argv[6] == str(number) and step == 20:
+        peers.end(int(sys.argv[5][4:]), "SourceError: the disk is gone")
     if sys.argv[5:] == ["hang", str(number)] and step == 20:
         time.sleep(60)
 """
@@ -106,10 +106,11 @@ def test_the_coordinator_that_was_killed_is_named_and_jax_does_not_abort(tmp_pat
     assert f"process 0 ({socket.gethostname()}), the coordinator, is gone (last heard in: step" in pair.out[1]
 
 
-def test_a_process_that_ends_by_its_own_error_takes_the_other_along(tmp_path):
-    pair = Pair(tmp_path, "end", "1")
+@pytest.mark.parametrize("code", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_process_that_ends_by_its_own_error_takes_the_other_along(tmp_path, code):
+    pair = Pair(tmp_path, f"end {code}", "1")
     pair.end(0, 1)
-    assert pair.codes == [3, 3]
+    assert pair.codes == [code, code]
     assert f"process 1 ({socket.gethostname()}) ended: SourceError: the disk is gone" in pair.out[0]
 
 
@@ -122,6 +123,37 @@ def test_a_hang_is_found_and_its_process_named(tmp_path):
     assert re.search(said, pair.out[0]), pair.out[0]
     for text in (pair.out[1], (tmp_path / "stacks-1.txt").read_text()):
         assert 'File "<string>", line 22 in <module>' in text  # where it sleeps
+
+
+LATE = """
+import sys, time
+from janus_jax import hosts, main, meet, preflight
+def prepare(*_):
+    time.sleep(35 * int(sys.argv[-1]))  # Gloo gives the first collective 30 s
+    print(hosts.gather(int(sys.argv[-1])), flush=True)
+main.train_and_show = prepare
+meet.connect(sys.argv[1], 2, int(sys.argv[-1]))
+main.run("", {}, ".", command=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_may_open_its_data_for_longer_than_collectives_wait(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", LATE, address, str(i)], cwd=ROOT, env=environment(tmp_path), text=True,
+            stdout=subprocess.PIPE,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    try:
+        assert all("[0, 1]\n" in run.communicate(timeout=120)[0] for run in runs)
+    finally:
+        for run in runs:
+            run.kill()
 
 
 # One process
@@ -140,11 +172,29 @@ def test_a_connection_that_broke_names_the_peer_and_other_errors_are_ones_own(mo
     for own in (ValueError("closed by peer"), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")):
         group.blame(own)
     assert not calls
+    wrapped = ValueError("cannot save")
+    wrapped.__cause__ = jax.errors.JaxRuntimeError(
+        "NCCL error: remote process exited or there was a network error"
+    )
+    with pytest.raises(SystemExit):
+        group.blame(wrapped)
+    assert calls.pop()[0] == 75
     with pytest.raises(SystemExit):
         group.blame(jax.errors.JaxRuntimeError("Gloo AllReduce failed: Connection closed by peer [::1]:7"))
     assert calls[0][0] == 75 and calls[0][1].startswith(
         "process 1 (host7) has died (last heard in: step 12): Gloo"
     )
+
+
+@pytest.mark.parametrize("text, code", [("INTERNAL: CUDA error", None), ("NCCL: Connection timed out", 75)])
+def test_an_error_that_may_be_another_processs_waits_for_one_that_is_missing(monkeypatch, text, code):
+    group, told, waited, calls = peers.Peers(None, 0, 3, None), [], [], []
+    monkeypatch.setattr(group, "tell", told.append)
+    monkeypatch.setattr(group, "end", lambda code, _: calls.append(code))
+    monkeypatch.setattr(time, "sleep", waited.append)
+    group.blame(jax.errors.JaxRuntimeError(text))
+    assert told == ["broken"] and sum(waited) > peers.BROKEN + peers.BEAT
+    assert calls == ([] if code is None else [code])
 
 
 @pytest.mark.parametrize("text", ["soon", "-1", "nan"])
@@ -239,6 +289,91 @@ def test_in_a_notebook_the_loop_answers_and_elsewhere_the_signal_does_what_it_di
     finally:
         notice.close()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def noticing(monkeypatch):
+    """(a Notice of a command whose loop asks, the codes that it ends with, a clock that the test sets)."""
+    notice, ends, clock = hosts.Notice(), [], [1000.0]
+    notice.command = notice.answers = True
+
+    def end(code, _):
+        ends.append(code)
+        raise SystemExit
+
+    monkeypatch.setattr(peers, "end", end)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    return notice, ends, clock
+
+
+def test_a_ctrl_c_that_another_process_told_of_first_is_the_same_one(monkeypatch):
+    notice, ends, clock = noticing(monkeypatch)
+    monkeypatch.setattr(peers, "PEERS", peers.Peers(None, 0, 2, None))
+    monkeypatch.setattr(peers.PEERS, "exchange", lambda *_: [3, 4])
+    notice.told({"number": signal.SIGINT, "process": 1, "host": "host7"})
+    clock[0] += 3
+    notice._note(signal.SIGINT)  # its own, late
+    clock[0] += 0.1
+    notice._note(signal.SIGINT)  # passed on twice
+    assert notice.stops_at == 5 and not ends
+    clock[0] += 3
+    with pytest.raises(SystemExit):
+        notice._note(signal.SIGINT)
+    assert ends == [130]
+
+
+def test_ctrl_c_ends_a_run_that_saves_after_sigterm(monkeypatch):
+    notice, ends, clock = noticing(monkeypatch)
+    notice._note(signal.SIGTERM)
+    clock[0] += 3
+    notice._note(signal.SIGTERM)
+    assert not ends
+    with pytest.raises(SystemExit):
+        notice._note(signal.SIGINT)
+    assert ends == [130]
+
+
+SPEAK = """
+from janus_jax import hosts, leaving, peers
+class Group:
+    def tell(self, kind, **_): print(kind, flush=True)
+peers.PEERS = Group()
+hosts.NOTICE.answers = True
+hosts.NOTICE._note(15)
+peers.PEERS = None
+peers.end(7, "said to nobody")
+"""
+
+
+def test_a_process_with_a_full_stderr_tells_the_others_and_ends():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", SPEAK],
+            stdout=subprocess.PIPE,
+            stderr=full,
+            cwd=ROOT,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stdout) == (7, "stop\n")
+
+
+def test_a_process_whose_stderr_nobody_reads_ends(monkeypatch):
+    monkeypatch.setattr(leaving, "LEAVE", 0.2)
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as pipe:
+        os.set_blocking(write, False)
+        while True:
+            try:
+                os.write(write, b"x" * 65536)
+            except BlockingIOError:
+                break
+        os.set_blocking(write, True)
+        monkeypatch.setattr(sys, "stderr", pipe)
+        begin = time.monotonic()
+        leaving.shout("nobody reads this", 7)
+        assert time.monotonic() - begin < 2
+        threading.Thread(target=os.read, args=(read, 1 << 20)).start()
+    os.close(read)
 
 
 def test_a_signal_after_the_last_step_stops_before_the_weights_are_written():
