@@ -22,6 +22,7 @@ import orbax.checkpoint as ocp
 from janus_jax import checksums, hosts
 from janus_jax.convert.table import listed
 from janus_jax.data import durable
+from janus_jax.joint import Joint
 from janus_jax.model.config import differences
 from janus_jax.steps import SAVING, Steps
 
@@ -96,7 +97,7 @@ class Checkpointer:
             # Orbax would find out too, with a page of log for each array, and its other processes much later.
             return self._failed(step, OSError(errno.ENOSPC, why))
         self._tries += 1
-        self._joint = hosts.Joint(f"save/{self.directory.name}/{self._opened}.{self._tries}")
+        self._joint = Joint(f"save/{self.directory.name}/{self._opened}.{self._tries}")
         saving = self.directory / f"{SAVING}{step}.{self._tries}"
         manifest = {"step": step, **self.run, "leaves": facts}
         self._thread = threading.Thread(target=self._finish, args=(step, saving, manifest), name="checkpoint")

@@ -12,7 +12,8 @@ import janus_jax
 
 FLOORS = [  # ground first; modules on one floor never import each other
     [
-        "batch", "checksums", "chips", "collectives", "curves", "guard", "leaving", "optim", "sharding", "xla_flags",
+        "batch", "checksums", "chips", "collectives", "curves", "guard", "joint", "leaving", "optim", "sharding",
+        "xla_flags",
         "model.blockwise", "model.config",
         "sample.answer", "sample.options", "sample.terminal",
         "data.duplicates", "data.durable", "data.emoji", "data.resize", "data.shapes", "data.sources", "data.workers",
