@@ -195,7 +195,8 @@ def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[s
 
 
 def listed(problems: list[str]) -> str:
-    """All problems as one message."""
+    """All problems as one message; what two checks found alike is told once."""
+    problems = list(dict.fromkeys(problems))
     return f"{len(problems)} problem(s) in the config:\n" + "\n".join(f"  - {p}" for p in problems)
 
 
