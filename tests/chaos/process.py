@@ -143,7 +143,7 @@ class Training:
 def entries(workdir: pathlib.Path) -> dict[str, int]:
     """Everything in the checkpoint directories of all stages: path from workdir -> inode."""
     found = {}
-    for path in workdir.glob("checkpoints/*/*"):
+    for path in workdir.glob("checkpoints*/*/*"):
         with contextlib.suppress(FileNotFoundError):
             found[path.relative_to(workdir).as_posix()] = path.stat().st_ino
     return found
@@ -160,7 +160,7 @@ def unfinished(workdir: pathlib.Path, before: dict) -> list[pathlib.Path]:
 
 def visible(workdir: pathlib.Path) -> list[pathlib.Path]:
     """The checkpoints that a restart would look at, of all stages."""
-    return sorted(p for p in workdir.glob("checkpoints/*/*") if p.name.isdigit())
+    return sorted(p for p in workdir.glob("checkpoints*/*/*") if p.name.isdigit())
 
 
 def summed(path: pathlib.Path) -> bool:
