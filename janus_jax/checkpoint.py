@@ -244,7 +244,11 @@ class Checkpointer:
         with contextlib.suppress(OSError):  # a file system that is gone cannot tell
             free, last = shutil.disk_usage(self.directory).free / 1e9, self.steps.last()
             text += f"; {free:.3g} GB free; the last good checkpoint is {last}"
-        text += ")" if self._last else f"). Training goes on and tries again in {wait} s"
+        text += (
+            ")"
+            if self._last
+            else f"). Training goes on; the next try is in {wait} s, or at the next checkpoint"
+        )
         if hosts.first():
             self.say(text)
         else:

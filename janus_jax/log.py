@@ -85,6 +85,8 @@ class Log:
         how = {"max_queue": 0, "flush_secs": 5, "filename_suffix": suffix}
         try:
             self._events = SummaryWriter(folder, purge_step=step + 1, **how)
+            # Where a full disk has ended its thread, nobody empties its queue, and an exit would wait for that.
+            self._events.file_writer.event_writer._event_queue.cancel_join_thread()
         except OSError as error:
             self._lost("TensorBoard's events", error)
         if self._wandb:  # each stage counts its own steps
@@ -187,8 +189,6 @@ class Log:
             self._record(b"")
             self._file.close()
         if self._events is not None:
-            # Where a full disk has ended its thread, nobody empties its queue, and an exit would wait for that.
-            self._events.file_writer.event_writer._event_queue.cancel_join_thread()
             try:
                 self._events.close()
             except OSError as error:

@@ -270,14 +270,14 @@ def test_a_full_disk_is_said_and_tried_again(how, opened, tmp_path, monkeypatch)
     checkpointer.wait()
     (line,) = said
     assert line.startswith("ERROR: ") and "step 2 is not saved (no space left on the device" in line
-    assert "the last good checkpoint is step 1" in line and "again in 10 s" in line and len(line) < 400
+    assert "the last good checkpoint is step 1" in line and "next try is in 10 s" in line and len(line) < 400
     assert names(tmp_path / "c") == ["1"]
     assert not checkpointer.due()
     clock[0] += 11
     assert checkpointer.due()
     checkpointer.save(3, at(3))
     checkpointer.wait()
-    assert "again in 20 s" in said[1]
+    assert "next try is in 20 s" in said[1]
     clock[0] += 21
     disk.full = False
     assert checkpointer.due()
