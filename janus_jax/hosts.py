@@ -2,8 +2,6 @@
 
 import json
 import os
-import pathlib
-import secrets
 import signal
 import socket
 import threading
@@ -15,15 +13,17 @@ from jax.experimental import multihost_utils
 
 from janus_jax import leaving, peers
 
-SEE = 30  # seconds to wait for a file of another host
-
 
 class HostsError(ValueError):
     """The processes of a run cannot find each other, or do not fit together."""
 
 
 class Others(HostsError, peers.Unwell):
-    """This process is well, another is not."""
+    """This process is well, another is not. kinds: names of the classes of the others' errors and of their bases."""
+
+    def __init__(self, text: str, kinds=()):
+        super().__init__(text)
+        self.kinds = frozenset(kinds)
 
 
 class Preempted(Exception):
@@ -74,12 +74,15 @@ def together(action):
         result = action()
     except Exception as caught:
         error = caught
-    failed = gather(None if error is None else f"{type(error).__name__}: {error}")
+    failed = gather(
+        error and [f"{type(error).__name__}: {error}", *(k.__name__ for k in type(error).__mro__)]
+    )
     if error is not None:
         raise error
     if any(failed):
-        told = "\n".join(f"process {i}: {text}" for i, text in enumerate(failed) if text)
-        raise Others(f"this process is well, but not all are:\n{told}")
+        told = "\n".join(f"process {i}: {one[0]}" for i, one in enumerate(failed) if one)
+        kinds = (name for one in failed if one for name in one[1:])
+        raise Others(f"this process is well, but not all are:\n{told}", kinds)
     return result
 
 
@@ -99,29 +102,6 @@ def same(facts: dict[str, str]):
         raise HostsError(
             "the processes of this run do not run the same; give all hosts the same command, code, packages and "
             "files. They differ in:\n" + "\n".join(lines)
-        )
-
-
-def require_shared(directory: pathlib.Path):
-    """Raises HostsError on every process unless all see what the first writes into the directory."""
-    if jax.process_count() == 1:
-        return
-    token = gather(f".seen-by-all-{secrets.token_hex(8)}" if first() else "")[0]
-    if first():
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / token).touch()
-    wait("token written")
-    until = time.monotonic() + SEE  # a network file system may take a while to show it
-    while not (seen := (directory / token).is_file()) and time.monotonic() < until:
-        time.sleep(0.5)
-    blind = [str(i) for i, sees in enumerate(gather(seen)) if not sees]
-    if first():
-        (directory / token).unlink()
-    if blind:
-        raise HostsError(
-            f"--workdir={directory}: process {', '.join(blind)} did not see a file there that process 0 had "
-            f"written {SEE} s before. All hosts need the same directory: a network file system (NFS, Filestore, "
-            f"Lustre, a mounted bucket), not each its own disk"
         )
 
 
@@ -221,13 +201,10 @@ class Notice:
                 return
             self._agreeing = True  # who asks now, waits
             asked = self.asked
-        counts = None
-        try:
-            counts = peers.PEERS.exchange("asked", asked)
-        finally:
-            with self._changed:
-                self._agreeing, self.stops_at = False, counts and max(counts) + 1
-                self._changed.notify_all()
+        counts = peers.PEERS.exchange("asked", asked)
+        with self._changed:
+            self._agreeing, self.stops_at = False, max(counts) + 1 if counts else None
+            self._changed.notify_all()
 
     def reached(self) -> bool:
         """Whether to stop here; every process must ask equally often."""

@@ -134,6 +134,8 @@ def exit_code(error: BaseException) -> int:
         SourceError: 3, ImageError: 3, RecordError: 3,
         FloatingPointError: 4, NotSaved: 74, CheckpointsUnreadable: 74,
     }  # fmt: skip
+    if isinstance(error, hosts.Others):  # a dry run; in a run the other's own word comes first
+        return next((code for kind, code in codes.items() if kind.__name__ in error.kinds), 1)
     gone = isinstance(error, OSError) and error.errno in DISK
     return next((code for kind, code in codes.items() if isinstance(error, kind)), 74 if gone else 1)
 

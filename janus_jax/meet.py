@@ -1,4 +1,4 @@
-"""How the processes of a run find each other.
+"""How the processes of a run find each other, and one work directory.
 
 On a TPU pod, under SLURM, Kubernetes and Open MPI, JAX finds the processes itself (jax/_src/clusters); elsewhere
 JAX_COORDINATOR_ADDRESS (HOST:PORT of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID say it, or main's flags.
@@ -7,18 +7,26 @@ would wait for its heartbeat.
 """
 
 import os
+import pathlib
+import secrets
 import sys
 import threading
+import time
+from contextlib import suppress
 
 import jax
 
-from janus_jax import leaving
+from janus_jax import hosts, leaving
 from janus_jax.hosts import HostsError
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 ABSENT = 69  # exit code: not all processes came (EX_UNAVAILABLE of sysexits.h)
 CONNECT, LEAVE = 300, 60  # seconds to wait: for all to come, for all to go
 HEARTBEAT = 100  # seconds, JAX's own: peers.py sees a silent peer before, and names it
+
+SEE = 90  # seconds to wait for a file of another host: NFS may remember for 60 that there is none
+SEEN = ".seen-by-all-"  # files of require_shared
+NO_CLUSTER = "coordinator_address should be defined"  # JAX, where no cluster and no address was found
 
 
 class Absent(HostsError):
@@ -29,8 +37,12 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeou
     """Joins the run's processes; to be called before anything else of JAX. What is not given (empty, 0, -1) is
     taken from VARIABLES, else from the cluster, if there is one; nothing at all is a lone process.
 
-    timeout: seconds to wait for the others. Raises HostsError.
+    timeout: seconds to wait for the others. Raises HostsError, also for a JANUS_WATCHDOG that is none.
     """
+    try:
+        heartbeat = HEARTBEAT if leaving.least() else 24 * 3600
+    except ValueError as error:
+        raise HostsError(str(error)) from None
     given = dict(zip(VARIABLES, (coordinator, processes or "", "" if process < 0 else process)))
     given = {name: str(value) or os.environ.get(name, "") for name, value in given.items()}
     missing = [name for name, value in given.items() if not value]
@@ -55,13 +67,16 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeou
             # All said: nothing is left to detect. (Detection would also leave one GPU to a process.)
             cluster_detection_method=None if missing else "deactivate",
             initialization_timeout=timeout + LEAVE, shutdown_timeout_seconds=LEAVE,
-            heartbeat_timeout_seconds=HEARTBEAT if leaving.least() else 24 * 3600,
+            heartbeat_timeout_seconds=heartbeat,
         )  # fmt: skip
-    except ValueError as error:  # no cluster that knows what was not given
-        if missing == list(VARIABLES):
+    except ValueError as error:
+        absent = NO_CLUSTER in str(error)  # nothing was found that knows what was not given
+        if absent and missing == list(VARIABLES):
             return
-        if not missing:
-            raise
+        if not missing or (missing == list(VARIABLES) and not absent):
+            raise HostsError(
+                f"JAX cannot join the processes of this run: {error}. {VARIABLES[1]}=1 runs this process alone"
+            ) from error
         raise HostsError(
             f"{', '.join(n for n in VARIABLES if n not in missing)} set, {', '.join(missing)} not, and no cluster "
             f"(TPU, SLURM, Kubernetes, Open MPI) was found that says the rest: set all three or none ({error})"
@@ -70,6 +85,33 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1, timeou
         raise Absent(_alone(given, timeout) + f"\nJAX says: {error}") from error
     finally:
         watch.cancel()
+
+
+def require_shared(directory: pathlib.Path):
+    """Raises HostsError on every process unless all see what the first writes into the directory."""
+    if jax.process_count() == 1:
+        return
+    token = hosts.gather(f"{SEEN}{secrets.token_hex(8)}" if hosts.first() else "")[0]
+    if hosts.first():
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.glob(f"{SEEN}*"):  # of a run that was killed here
+            left.unlink(missing_ok=True)
+        (directory / token).touch()
+    hosts.wait("token written")
+    until = time.monotonic() + SEE  # a network file system may take a while to show it
+    while not (seen := (directory / token).is_file()) and time.monotonic() < until:
+        with suppress(OSError):  # to list a directory makes NFS look anew
+            os.listdir(directory if directory.is_dir() else directory.parent)
+        time.sleep(1)
+    blind = [str(i) for i, sees in enumerate(hosts.gather(seen)) if not sees]
+    if hosts.first():
+        (directory / token).unlink(missing_ok=True)
+    if blind:
+        raise HostsError(
+            f"--workdir={directory}: process {', '.join(blind)} did not see a file there that process 0 had "
+            f"written {SEE} s before. All hosts need the same directory: a network file system (NFS, Filestore, "
+            f"Lustre, a mounted bucket), not each its own disk"
+        )
 
 
 def _alone(given: dict[str, str], timeout: int) -> str:

@@ -10,6 +10,7 @@ JAX's own client aborts the process where it finds a peer or the coordinator (pr
 than SILENT; where it is first all the same, its abort is held until the words above are said.
 """
 
+import contextlib
 import json
 import socket
 import threading
@@ -76,13 +77,19 @@ class Peers:
                     return  # nobody to tell: the coordinator is gone, and who waits for it sees that
 
     def exchange(self, name: str, value: int) -> list[int] | None:
-        """What each process gave, once all have; None where one does not within SILENT seconds. Once a name."""
-        try:
-            self.client.key_value_set(f"janus/{name}/{self.index}", str(value))
-            self.client.wait_at_barrier(f"janus/{name}", 1000 * SILENT)
-            return [int(text) for _, text in self.client.key_value_dir_get(f"janus/{name}/")]
-        except jax.errors.JaxRuntimeError:
-            return None  # a peer is lost, which ends the run
+        """What each process gave, once all have; None once the run is over. Once a name.
+
+        No barrier and no time limit: those can fail on one process only, which would go on while the others stop.
+        What does not come is of a lost peer, which ends the run.
+        """
+        found = []
+        while len(found) < self.count:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # asked again
+                self.client.key_value_set(f"janus/{name}/{self.index}", str(value), allow_overwrite=True)
+                found = self.client.key_value_dir_get(f"janus/{name}/")
+            if len(found) < self.count and self.closed.wait(0.2):
+                return None
+        return [int(text) for _, text in found]
 
     def _listen(self):
         while not self.closed.is_set():

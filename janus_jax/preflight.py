@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import jax
 
-from janus_jax import hosts, identity, leaving, opening, stored
+from janus_jax import hosts, identity, leaving, meet, opening, stored
 from janus_jax import sharding as sh
 from janus_jax.checks import file_problems, value_problems
 from janus_jax.convert.sidecars import special_ids
@@ -77,7 +77,7 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path) -> Found:
     found = hosts.together(look)
     experiment, mesh = found.experiment, found.experiment.mesh
     hosts.same(facts(found))
-    hosts.require_shared(workdir)
+    meet.require_shared(workdir)
     jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
     hosts.together(lambda: hosts.first() and first_files(found, workdir))
     load = lambda: opening.processor(experiment, Tokenizer.load(experiment.tokenizer or workdir))

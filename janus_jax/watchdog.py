@@ -37,16 +37,20 @@ LOCKED = 900
 
 
 class Watchdog:
-    """Of one process. least: seconds that a step may always take, 0 for no watching; end: called as peers.end."""
+    """Of one process. least: seconds that a step may always take, 0 for no watching, None: JANUS_WATCHDOG; end: called
+    as peers.end."""
 
     def __init__(self, least: float | None = None, end=peers.end):
-        self.least, self._end = leaving.least() if least is None else least, end
+        self.least, self._end = least, end
         self.durations, self._flying = collections.deque(maxlen=64), collections.deque()
         self.passed, self._closed, self.workdir = 0, threading.Event(), None
         self.at("preparing")
 
     def start(self, workdir):
+        """Raises ValueError for a JANUS_WATCHDOG that is none."""
         self.workdir = pathlib.Path(workdir)
+        if self.least is None:
+            self.least = leaving.least()
         self._closed.clear()
         if self.least:
             threading.Thread(target=self._watch, daemon=True, name="watchdog").start()

@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
+import jax
 import numpy as np
 import pytest
 import tiny
 import yaml
 from absl import flags
 
-from janus_jax import hosts, leaving, main, meet, xla_flags
+from janus_jax import hosts, leaving, main, meet, watchdog, xla_flags
 from janus_jax import sharding as sh
 from janus_jax.data.shapes import ShapesPictures
+from janus_jax.data.sources import SourceError
 from janus_jax.experiment import ConfigError, split_flags
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -104,6 +107,39 @@ def test_a_notice_is_heard_once_listening_and_stays():
 )  # fmt: skip
 def test_exit_codes(error, code):
     assert main.exit_code(error) == code
+
+
+def test_a_process_whose_peer_is_not_well_ends_with_its_code():
+    for kind, code in ((SourceError, 3), (ConfigError, 2), (KeyError, 1)):
+        assert main.exit_code(hosts.Others("x", [k.__name__ for k in kind.__mro__])) == code
+
+
+@pytest.mark.parametrize("text, refused", [(meet.NO_CLUSTER, False), ("SLURM_NTASKS is 'x'", True)])
+def test_only_where_no_cluster_is_found_a_process_is_alone(monkeypatch, text, refused):
+    def initialize(*_, **__):
+        raise ValueError(text)
+
+    for name in meet.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    with pytest.raises(hosts.HostsError, match=text) if refused else nullcontext():
+        meet.connect()
+
+
+def test_a_watchdog_that_is_none_is_refused_when_processes_meet(monkeypatch):
+    monkeypatch.setenv("JANUS_WATCHDOG", "abc")
+    with pytest.raises(hosts.HostsError, match="JANUS_WATCHDOG is 'abc'"):
+        meet.connect(processes=1, process=0)
+    assert watchdog.Watchdog().least is None  # a notebook may be without
+
+
+def test_the_first_process_clears_what_a_killed_run_left_to_be_seen(tmp_path, monkeypatch):
+    (tmp_path / f"{meet.SEEN}old").touch()
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "gather", lambda value: [value])
+    monkeypatch.setattr(hosts, "wait", lambda _: None)
+    meet.require_shared(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # Flags of XLA

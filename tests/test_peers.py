@@ -186,6 +186,25 @@ def test_a_connection_that_broke_names_the_peer_and_other_errors_are_ones_own(mo
     )
 
 
+def test_counts_are_exchanged_until_all_have_come_though_calls_fail(monkeypatch):
+    store, fails = {"janus/asked/1": "7"}, [True, True]
+
+    class Client:
+        def key_value_set(self, key, value, allow_overwrite=False):
+            store[key] = value
+            if fails and fails.pop():
+                raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED")
+
+        def key_value_dir_get(self, _):
+            return list(store.items())
+
+    group = peers.Peers(Client(), 0, 2, None)
+    assert max(group.exchange("asked", 5)) == 7 and store["janus/asked/0"] == "5" and not fails
+    group.count = 3
+    group.closed.set()
+    assert group.exchange("asked", 5) is None
+
+
 @pytest.mark.parametrize("text, code", [("INTERNAL: CUDA error", None), ("NCCL: Connection timed out", 75)])
 def test_an_error_that_may_be_another_processs_waits_for_one_that_is_missing(monkeypatch, text, code):
     group, told, waited, calls = peers.Peers(None, 0, 3, None), [], [], []
