@@ -181,6 +181,8 @@ class Notice:
             peers.end(code, text)
         number, before = self.given, self._before[self.given]
         self.given = 0
+        if before is signal.SIG_IGN:  # as in a shell's background: `nohup ... &`
+            return
         if callable(before):
             return before(number, None)
         signal.signal(number, signal.SIG_DFL)

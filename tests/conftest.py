@@ -1,12 +1,17 @@
 """Eight fake devices, so that every sharded test runs on every machine."""
 
 import contextlib
+import signal
 
 import jax
 import pytest
 
 from janus_jax import sharding as sh
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background ignores it, and so would all children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
