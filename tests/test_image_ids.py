@@ -288,16 +288,16 @@ def test_a_stage_refuses_the_ids_of_another_tokenizer(tmp_path, weights, stage):
     own, other = (make(tmp_path / str(seed), weights[seed])[0].origin.tokenizer for seed in (0, 1))
     sources = [image_ids.attach(Pictures(50), tmp_path / str(seed)) for seed in (0, 1)]
     params = aside["generation_encoder"]
-    train.require_ids(tiny.CONFIG, stage, directory, params, sources[:1])
+    feed.require_ids(tiny.CONFIG, train.directories(stage, directory), params, sources[:1])
     with pytest.raises(SourceError) as caught:
-        train.require_ids(tiny.CONFIG, stage, directory, params, sources)
+        feed.require_ids(tiny.CONFIG, train.directories(stage, directory), params, sources)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / '1'}: holds the ids of another tokenizer than {directory}")
     assert f"tokenizer: {own} now, {other} in image_ids.json" in message
     assert message.endswith(f"python -m janus_jax.data.tokenize_images --weights={directory} --out=ids")
     wider = dataclasses.replace(tiny.CONFIG, generation_encoder=dataclasses.replace(VQ, image_size=32))
     with pytest.raises(SourceError, match=r"32 pixels now, .*16 pixels in image_ids\.json"):
-        train.require_ids(wider, stage, directory, params, sources[:1])
+        feed.require_ids(wider, train.directories(stage, directory), params, sources[:1])
 
 
 def test_a_step_with_ids_holds_no_tokenizer(stage):
