@@ -22,7 +22,7 @@ from flax import nnx
 from PIL import Image
 
 from janus_jax import batch as bt
-from janus_jax import budget, hosts, loss, optim, train, train_state
+from janus_jax import budget, feed, hosts, loss, optim, train, train_state
 from janus_jax import sharding as sh
 from janus_jax.checks import check
 from janus_jax.data import image_ids, shapes, tokenize_images
