@@ -59,7 +59,7 @@ def made(tmp_path_factory):
 
 
 def write_config(directory, init=("vq",)):
-    """What `main.same_run` writes, as far as it is read."""
+    """What `identity.same_run` writes, as far as it is read."""
     values = {
         "model": dataclasses.asdict(tiny.CONFIG),
         "template": dataclasses.asdict(tiny.processor().template),

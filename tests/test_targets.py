@@ -85,7 +85,7 @@ def test_every_config_of_the_papers_lists_every_target():
 @pytest.mark.parametrize("name, target", ALL, ids=lambda x: x or "any")
 def test_a_target_changes_the_shape_and_nothing_else(name, target):
     built, plain, stage = read(name, target), read(name), stage_of(name, target)
-    changed = experiment.differences(dataclasses.asdict(plain), dataclasses.asdict(built))
+    changed = sizes.differences(dataclasses.asdict(plain), dataclasses.asdict(built))
     allowed = ("mesh.", "model.remat", f"stages.{next(iter(built.stages))}.")
     assert all(line.startswith(allowed) for line in changed)
     of_stage = ("trainable", "optim") if name == "finetune" else ()  # a smaller card trains less

@@ -170,7 +170,7 @@ def _spec(step: pathlib.Path, key: str) -> dict:
 
 
 def read_processor(step: pathlib.Path, config: model_config.JanusConfig) -> Processor:
-    """As `main.make_processor` made it for the run. Raises WeightsError where its tokenizer is another by now."""
+    """As `preflight.make_processor` made it for the run. Raises WeightsError where its tokenizer is another by now."""
     values, position = run_config(step), step / "data" / "metadata"
     tower, vq, e = config.understanding_encoder, config.generation_encoder, values["evaluation"]
     directory = values["tokenizer"] or workdir(step)
