@@ -1,12 +1,14 @@
-"""Real pictures: OpenMoji's drawings and their names, learned both ways ("what is this?", "draw a fox").
+"""Real pictures: OpenMoji's drawings and their names, learned both ways ("what is this?", "draw a
+fox").
 
-Needs the extra: pip install "janus_jax[emoji]". A run this small memorises its pictures; it does not learn
-what a fox is. Pictures by OpenMoji, CC BY-SA 4.0. For your own pictures see docs/data.md.
+Needs the extra: pip install "janus_jax[emoji]". A run this small memorises its pictures; it does
+not learn what a fox is. Pictures by OpenMoji, CC BY-SA 4.0. For your own pictures see docs/data.md.
 """
 
 from ml_collections import ConfigDict
 
 from janus_jax.model import config as model_config
+from janus_jax.model import presets
 
 ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
 LLM = ("text_embedding", "transformer", "text_head")
@@ -15,8 +17,7 @@ LLM = ("text_embedding", "transformer", "text_head")
 def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
-        "batch_size": 32,
-        "rows": {"count": 16, "length": 176, "pictures": 2, "images": 2},
+        "rows": {"count": 16, "length": 176, "understanding_images": 2, "generation_images": 2},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -39,31 +40,33 @@ def optim(learning_rate, **changes) -> dict:
 def get_config() -> ConfigDict:
     return ConfigDict({
         "seed": 0,
-        "model": model_config.to_dict(model_config.emoji()),
+        "model": model_config.to_dict(presets.emoji()),
         "template": {"user": "User", "assistant": "Assistant", "system": ""},
         "tokenizer": "",
         "data": {"datasets": {
-            "questions": {"kind": "understanding", "path": "emoji:200"},
-            "facts": {"kind": "text", "path": "emoji:200"},
-            "names": {"kind": "generation", "path": "emoji:200"},
+            "questions": {"kind": "understanding", "path": "emoji:200", "form": "chat"},
+            "facts": {"kind": "text", "path": "emoji:200", "form": "chat"},
+            "names": {"kind": "generation", "path": "emoji:200", "form": "chat"},
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-        "stage0": {
-            "steps": 800, "batch_size": 16, "commitment": 0.25, "entropy": 0.005,
-            "optim": optim(3e-3, schedule="cosine", warmup_steps=20),
-        },
         "stages": {
+            "stage0": {
+                "task": "vq", "init": (), "trainable": ("generation_encoder",), "steps": 800, "batch_size": 16,
+                "ratio": {"understanding": 0, "text": 0, "generation": 1},
+                "options": {"commitment": 0.25, "entropy": 0.005},
+                "optim": optim(3e-3, schedule="cosine", warmup_steps=20), "checkpoint_every": 200, "log_every": 50,
+            },
             "stage1": stage(
-                steps=50, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
+                steps=50, batch_size=32, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
-                steps=500, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
-                optim=optim(2e-3, warmup_steps=50),
+                steps=500, batch_size=40, trainable=ADAPTORS + LLM,
+                ratio={"understanding": 2, "text": 3, "generation": 5}, optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=250, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
-                ratio={"understanding": 7, "text": 3, "generation": 10},
+                steps=250, batch_size=35, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                supervise="answers", ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),
         },

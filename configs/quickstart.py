@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from janus_jax.model import config as model_config
+from janus_jax.model import presets
 
 ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
 LLM = ("text_embedding", "transformer", "text_head")
@@ -11,8 +12,7 @@ LLM = ("text_embedding", "transformer", "text_head")
 def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
-        "batch_size": 50,
-        "rows": {"count": 16, "length": 208, "pictures": 2, "images": 4},
+        "rows": {"count": 16, "length": 208, "understanding_images": 2, "generation_images": 4},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -35,32 +35,36 @@ def optim(learning_rate, **changes) -> dict:
 def get_config() -> ConfigDict:
     return ConfigDict({
         "seed": 0,
-        "model": model_config.to_dict(model_config.quickstart()),
+        "model": model_config.to_dict(presets.quickstart()),
         "template": {"user": "User", "assistant": "Assistant", "system": ""},
         "tokenizer": "",
         "data": {"datasets": {
-            "questions": {"kind": "understanding", "path": "shapes:"},
-            "sentences": {"kind": "text", "path": "shapes:"},
-            "scenes": {"kind": "generation", "path": "shapes:", "stages": ("stage1", "stage2", "stage3")},
+            "questions": {"kind": "understanding", "path": "shapes:", "form": "chat"},
+            "sentences": {"kind": "text", "path": "shapes:", "form": "chat"},
+            "scenes": {
+                "kind": "generation", "path": "shapes:", "form": "chat", "stages": ("stage1", "stage2", "stage3"),
+            },
             "pictures": {"kind": "generation", "path": "shapes:pictures", "stages": ("stage0",)},
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
-        "stage0": {
-            "steps": 600, "batch_size": 16, "commitment": 0.25, "entropy": 0.01,
-            "optim": optim(4e-3, schedule="cosine", warmup_steps=20),
-        },
         "stages": {
+            "stage0": {
+                "task": "vq", "init": (), "trainable": ("generation_encoder",), "steps": 600, "batch_size": 16,
+                "ratio": {"understanding": 0, "text": 0, "generation": 1},
+                "options": {"commitment": 0.25, "entropy": 0.01},
+                "optim": optim(4e-3, schedule="cosine", warmup_steps=20), "checkpoint_every": 200, "log_every": 50,
+            },
             "stage1": stage(
-                steps=60, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
+                steps=60, batch_size=40, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
-                steps=850, trainable=ADAPTORS + LLM, ratio={"understanding": 2, "text": 3, "generation": 5},
-                optim=optim(2e-3, warmup_steps=50),
+                steps=850, batch_size=64, trainable=ADAPTORS + LLM,
+                ratio={"understanding": 2, "text": 3, "generation": 5}, optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=800, trainable=(*ADAPTORS, *LLM, "understanding_encoder"), supervise="answers",
-                ratio={"understanding": 7, "text": 3, "generation": 10},
+                steps=800, batch_size=50, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                supervise="answers", ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),
         },

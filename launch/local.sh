@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # N processes of one run on this machine, over loopback: to try a pod's code without a pod.
-#   launch/local.sh [--dry_run] N --config=... --workdir=... [main's flags]
+#   launch/local.sh [--dry_run] N --config=... --workdir=... [flags of janus-jax train]
 # On CPU give each process its devices: JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=4 launch/local.sh 2 ...
 # Starts all again when they end with 75 or a signal (a process died or hung; one was told to stop, and all saved), at most
 # RESTARTS times (100). TERM or INT to this script is passed on, and ends it when all have saved; a second one kills.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Janus on a TPU VM slice, through gcloud.
-#   launch/tpu_vm.sh [--dry_run] create|setup|run|delete [main's flags, for run]
+#   launch/tpu_vm.sh [--dry_run] create|setup|run|delete [flags of janus-jax train, for run]
 #   NAME=janus ZONE=us-east5-a TYPE=v5p-256 SPOT=1 launch/tpu_vm.sh run --config=configs/stage2.py:v5p:4x4x8 --workdir=/mnt/runs/stage2
 # create: the slice; setup: this checkout and its packages onto every worker; run: the same command on every worker,
 # started again on 75. A slice that is taken away (SPOT=1) is created anew, and the run goes on there.
@@ -12,7 +12,7 @@ for word in "$@"; do # --dry_run counts wherever it stands
     if [ "$word" = --dry_run ]; then dry=1; else words+=("$word"); fi
 done
 set -- ${words[@]+"${words[@]}"}
-action=${1:?usage: launch/tpu_vm.sh [--dry_run] create|setup|run|delete [main\'s flags]} && shift
+action=${1:?usage: launch/tpu_vm.sh [--dry_run] create|setup|run|delete [flags of janus-jax train]} && shift
 name=${NAME:-janus} zone=${ZONE:?ZONE=us-east5-a, for example} type=${TYPE:-v5p-256}
 case $type in # the software of the VM, by the kind of TPU
 v4-*) version="tpu-ubuntu2204-base" ;;

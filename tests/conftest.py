@@ -1,26 +1,58 @@
-"""Eight fake devices, so that every sharded test runs on every machine."""
+"""Eight fake devices, so that every sharded test runs on every machine; and nothing is compiled
+twice."""
 
-import contextlib
+import os
+import shutil
 import signal
+import tempfile
 
-import jax
-import pytest
+from janus_jax.distributed import xla_flags
 
-from janus_jax import sharding as sh
+# All processes of a session, xdist's workers and those that tests start, share what they compile.
+# Set the folder yourself to keep it from run to run.
+SHARED = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="compiled-")
+if SHARED:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = SHARED
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell's background ignores it, and so would all children
+# Compiling is most of a test's time, and the machine code need not be good: these flags take three
+# quarters of it. They are asked for first, because an XLA that does not know one ends the process.
+CHEAP = ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
+if "XLA_FLAGS" not in os.environ:
+    os.environ["XLA_FLAGS"] = " ".join(xla_flags.known("gpu", CHEAP))
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+from absl import logging  # noqa: E402
+from support.mesh import on_mesh  # noqa: E402
+
+# A shell's background ignores it, and so would all children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
 
-@contextlib.contextmanager
-def on_mesh(data=1, fsdp=1, tensor=1):
-    """Runs the body on the first data * fsdp * tensor devices."""
-    with sh.mesh_context(sh.make_mesh(data, fsdp, tensor, jax.devices()[: data * fsdp * tensor])) as mesh:
-        yield mesh
+def pytest_collection_modifyitems(config, items):
+    """Slow tests run only where -m names them, whatever else it asks for."""
+    if "slow" in config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if item not in slow]
+    config.hook.pytest_deselected(items=slow)
+
+
+def pytest_unconfigure():
+    if SHARED:
+        shutil.rmtree(SHARED, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_verbosity():
+    """A command that runs inside a test says what is logged from then on."""
+    before = logging.get_verbosity()
+    yield
+    logging.set_verbosity(before)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
-"""Opens the data sets that a config names, and learns a tokenizer from their words when none is given."""
+"""Opens the data sets that a config names, and learns a tokenizer from their words when none is
+given."""
 
 import dataclasses
 import os
 
-from janus_jax.data import image_ids, shapes, tokenizer
+from janus_jax.config.schema import FORMATS, KINDS, Dataset, Template
+from janus_jax.data import image_ids, tokenizer
 from janus_jax.data.formats.array_record import ArrayRecords
 from janus_jax.data.formats.files import PICTURES
 from janus_jax.data.formats.folder import Folder
@@ -13,13 +15,14 @@ from janus_jax.data.formats.parquet import Parquet
 from janus_jax.data.formats.tars import Tars
 from janus_jax.data.formats.text_files import TextFiles
 from janus_jax.data.formats.tfds import Tfds
-from janus_jax.data.processor import Template
 from janus_jax.data.records import Records
-from janus_jax.data.sources import KINDS, Dataset, RecordError, Source, SourceError
+from janus_jax.data.sources import RecordError, Source, SourceError
+from janus_jax.data.toy import shapes_sources
 
 _SUFFIXES = {
-    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".tar": "webdataset", ".array_record": "array_record",
-    ".arrayrecord": "array_record", ".parquet": "parquet", ".txt": "text",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".tar": "webdataset",
+    ".array_record": "array_record", ".arrayrecord": "array_record",
+    ".parquet": "parquet", ".txt": "text",
 }  # fmt: skip
 _READERS = {
     "json": lambda d: JsonFiles(d.path, d.images),
@@ -32,19 +35,24 @@ _READERS = {
     "tfds": lambda d: Tfds(d.path.removeprefix("tfds:")),
     "hf": lambda d: HubDataset(d.path.removeprefix("hf:")),
 }
-FORMATS = tuple(_READERS)
 PRESETS = ("shapes", "emoji")
 
 
 def open_datasets(
     datasets: dict[str, Dataset], side: int, seed: int, needed=None, resized: int = 0
 ) -> dict[str, Source]:
-    """Name -> source, for the names in `needed` (None: all). Raises SourceError with the problems of all of them.
+    """Name -> source, for the names in `needed` (None: all). Raises SourceError with the problems
+    of all of them.
 
-    side: pixels of pictures to generate; seed: order of the presets. resized: pixels of pictures to understand, when
-    large JPEGs may come scaled down to what training needs; 0: all come whole.
+    datasets: the lines of a config by name.
+    side: pixels of pictures to generate.
+    seed: order of the presets.
+    needed: the names to open.
+    resized: pixels of pictures to understand, when large JPEGs may come scaled down to what
+        training needs; 0: all come whole.
     """
-    sources, problems = {}, []
+    sources = {}
+    problems = []
     for name, dataset in datasets.items():
         if needed is None or name in needed:
             try:
@@ -59,13 +67,14 @@ def open_datasets(
 
 
 def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> Source:
-    """The source of one line of a config, without its image_ids; see open_datasets. Raises SourceError, ImportError
-    for an extra that is not installed."""
+    """The source of one line of a config, without its image_ids; see open_datasets. Raises
+    SourceError, ImportError for an extra that is not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     if not dataset.path:
         raise SourceError(
-            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji: and a name"
+            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji: and a "
+            "name"
         )
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
@@ -84,7 +93,8 @@ def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> So
 
 
 def detect(path: str) -> str:
-    """The format of what lies at `path`, by its prefix, suffix or what the folder holds. Raises SourceError."""
+    """The format of what lies at `path`, by its prefix, suffix or what the folder holds. Raises
+    SourceError."""
     prefix = path.partition(":")[0]
     if prefix in ("tfds", "hf"):
         return prefix
@@ -107,14 +117,20 @@ def detect(path: str) -> str:
             return "folder"
         if {"dataset_info.json", "state.json"} <= set(names) or "dataset_dict.json" in names:
             return "hf"  # of save_to_disk
-        found = {format for name in names for suffix, format in _SUFFIXES.items() if name.endswith(suffix)}
+        found = {
+            format
+            for name in names
+            for suffix, format in _SUFFIXES.items()
+            if name.endswith(suffix)
+        }
         if len(found) == 1:
             return found.pop()
         if "array_record" in found:
             return "array_record"  # beside the shards lie the lists that the conversion wrote
         if found:
             raise SourceError(
-                f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a pattern"
+                f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a "
+                f"pattern"
             )
         if folders:
             return "folder"
@@ -125,28 +141,34 @@ def detect(path: str) -> str:
 
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on) and `emoji:`, `emoji:200` (so many of them)."""
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on) and `emoji:`, `emoji:200` (so
+    many of them)."""
     if preset == "shapes" and rest in ("", "pictures"):
-        pictures = shapes.ShapesPictures if rest else shapes.ShapesGeneration
+        pictures = shapes_sources.ShapesPictures if rest else shapes_sources.ShapesGeneration
         kinds = {
-            "understanding": shapes.ShapesUnderstanding,
-            "text": shapes.ShapesText,
+            "understanding": shapes_sources.ShapesUnderstanding,
+            "text": shapes_sources.ShapesText,
             "generation": pictures,
         }
         return kinds[kind](seed)
     if preset == "emoji" and (not rest or rest.isdigit()):
-        from janus_jax.data import emoji
+        from janus_jax.data.toy import emoji
 
         count = int(rest) if rest else None
         if kind == "text":
             return emoji.EmojiText(count, seed)
         pictures = emoji.EmojiUnderstanding if kind == "understanding" else emoji.EmojiGeneration
         return pictures(side, count, seed)
-    raise SourceError(f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji: or emoji:<count>")
+    raise SourceError(
+        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji: or emoji:<count>"
+    )
 
 
-def learn_tokenizer(sources, template: Template, vocabulary: int, records: int = 2000) -> tokenizer.Tokenizer:
-    """A byte-level BPE of at most `vocabulary` ids from the first records of every source, a list or {name: source}."""
+def learn_tokenizer(
+    sources, template: Template, vocabulary: int, records: int = 2000
+) -> tokenizer.Tokenizer:
+    """A byte-level BPE of at most `vocabulary` ids from the first records of every source, a list
+    or {name: source}."""
     return tokenizer.train(_texts(sources, template, records), vocabulary)
 
 
@@ -166,8 +188,6 @@ def _strings(record: dict):
     yield from filter(None, record.get("document", ()))
     for caption in record.get("captions", ()):
         yield f" {caption}\n\n"
-    for message in record.get("messages", ()):
-        content = message["content"]
-        parts = [content] if isinstance(content, str) else [p["text"] for p in content if p["type"] == "text"]
-        for part in parts:
-            yield f": {part}\n\n"
+    for turn in record.get("messages", ()):
+        for piece in turn.texts:
+            yield f": {piece}\n\n"

@@ -1,19 +1,25 @@
-"""What the raw fields of a record mean: captions, conversations, documents and pictures, in the forms that people have.
+"""What the raw fields of a record mean: captions, conversations, documents and pictures, in the
+forms that people have.
 
-Every function raises RecordError with the field, its value and why; who reads the record adds where it stands.
+Every function raises RecordError with the field, its value and why; who reads the record adds where
+it stands.
 """
 
 import functools
 import re
-import unicodedata
 
+from janus_jax.data.image_types import base64_type
+from janus_jax.data.messages import PICTURE, ROLES, Turn, blank, laid_out
 from janus_jax.data.sources import RecordError, SourceError
 
-CAPTIONS = ("captions", "caption", "text", "name", "class")  # where a caption is looked for, in this order
+CAPTIONS = (
+    "captions",
+    "caption",
+    "text",
+    "name",
+    "class",
+)  # where a caption is looked for, in this order
 _PICTURES = ("image", "images", "file_name")
-_ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-_BLANK = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories of control characters and spaces
-_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR")  # how JPEG, PNG, GIF and WebP files begin in base64
 _BRACES = re.compile(r"\{(\w+)\}")
 _MARK = "<image>"  # stands for a picture in LLaVA's files
 
@@ -27,10 +33,11 @@ def text(value, field: str) -> str:
     except UnicodeEncodeError as error:
         raise RecordError(
             "lone surrogate",
-            f'field "{field}" has the lone surrogate {value[error.start]!a} at character {error.start} (byte '
+            f'field "{field}" has the lone surrogate {value[error.start]!a} at character '
+            f"{error.start} (byte "
             f"{len(value[: error.start].encode())}), which is no text; drop it",
         ) from None
-    if all(unicodedata.category(c) in _BLANK for c in value):
+    if blank(value):
         raise RecordError(
             "blank text",
             f'field "{field}" is empty or blank: {value[:20]!r}; fill it in, or remove the record',
@@ -39,15 +46,19 @@ def text(value, field: str) -> str:
 
 
 def captions(raw: dict, field: str = "") -> list[str]:
-    """The captions in `field`, by default the first of CAPTIONS that the record has: a string, or alternatives."""
+    """The captions in `field`, by default the first of CAPTIONS that the record has: a string, or
+    alternatives."""
     field = field or next((name for name in CAPTIONS if raw.get(name) is not None), "")
     if not field:
-        found = ", ".join(raw) or "none"
+        found = ", ".join(raw)[:200] or "none"
         raise RecordError(
-            "missing field", f"no caption in {', '.join(CAPTIONS)} (fields: {found}); name it as caption"
+            "missing field",
+            f"no caption in {', '.join(CAPTIONS)} (fields: {found}); name it as caption",
         )
     if field not in raw:
-        raise RecordError("missing field", f'no field "{field}" (fields: {", ".join(raw) or "none"})')
+        raise RecordError(
+            "missing field", f'no field "{field}" (fields: {", ".join(raw)[:200] or "none"})'
+        )
     values = raw[field] if isinstance(raw[field], list) and raw[field] else [raw[field]]
     try:
         return [text(value, field) for value in values]
@@ -56,8 +67,11 @@ def captions(raw: dict, field: str = "") -> list[str]:
 
 
 def fill(templates: tuple[str, ...], raw: dict, field: str = "") -> list[str]:
-    """Captions, each put into each template, whose braces name fields of the record or {caption}."""
-    found = captions(raw, field) if not templates or any("{caption}" in t for t in templates) else [""]
+    """Captions, each put into each template, whose braces name fields of the record or
+    {caption}."""
+    found = (
+        captions(raw, field) if not templates or any("{caption}" in t for t in templates) else [""]
+    )
     if not templates:
         return found
 
@@ -67,7 +81,8 @@ def fill(templates: tuple[str, ...], raw: dict, field: str = "") -> list[str]:
             return caption
         if raw.get(name) is None:
             raise RecordError(
-                "missing field", f'no field "{name}" for prompt (fields: {", ".join(raw) or "none"})'
+                "missing field",
+                f'no field "{name}" for prompt (fields: {", ".join(raw)[:200] or "none"})',
             )
         return text(raw[name] if isinstance(raw[name], str) else str(raw[name]), name)
 
@@ -80,14 +95,16 @@ def check_templates(templates: tuple[str, ...], path: str):
         rest = _BRACES.sub("", template)
         if rest == template or "{" in rest or "}" in rest:
             raise SourceError(
-                f"{path}: prompt is {template!r}: a template of generation names fields in braces, as in "
+                f"{path}: prompt is {template!r}: a template of generation names fields in braces, "
+                f"as in "
                 "'a photo of {caption}', and has no others"
             )
 
 
 def pictures(raw: dict) -> list:
-    """References to a record's pictures in order, None where a document has text: paths, bytes, the struct
-    {"bytes", "path"} of the hub's datasets, or what the reader's `open` knows. An empty path is no picture."""
+    """References to a record's pictures in order, None where a document has text: paths, bytes, the
+    struct {"bytes", "path"} of the hub's datasets, or what the reader's `open` knows. An empty path
+    is no picture."""
     field = next((name for name in _PICTURES if raw.get(name) not in (None, "")), None)
     if field is None:
         return []
@@ -95,14 +112,17 @@ def pictures(raw: dict) -> list:
     return [None if v is None or v == "" else _reference(v, field) for v in values]
 
 
-def turns(raw: dict, images: int) -> list[tuple[str, str]]:
-    """The conversation as [(role, text)]: user and assistant in turn, answered, one `<image>` each picture or none.
+def conversation(raw: dict, images: int) -> list[Turn]:
+    """The conversation: user and assistant in turn, answered, one `<image>` each picture or none.
 
-    Forms: LLaVA's "conversations" of {"from", "value"}, "messages" of {"role", "content"}, "question" and "answer".
+    Forms: LLaVA's "conversations" of {"from", "value"}, "messages" of {"role", "content"},
+    "question" and "answer".
     """
     if "conversations" in raw or "messages" in raw:
         field, role, content = (
-            ("conversations", "from", "value") if "conversations" in raw else ("messages", "role", "content")
+            ("conversations", "from", "value")
+            if "conversations" in raw
+            else ("messages", "role", "content")
         )
         values = raw[field] if isinstance(raw[field], list) else [raw[field]]
         found = _in_order(values, field, role, content)
@@ -115,16 +135,25 @@ def turns(raw: dict, images: int) -> list[tuple[str, str]]:
     if marks and marks != images:
         raise RecordError(
             "placeholders",
-            f'field "{field}" has {marks} {_MARK} placeholders for {images} images; write one for each, or none',
+            f'field "{field}" has {marks} {_MARK} placeholders for {images} images; write one for '
+            f"each, or none",
         )
     if not found or found[-1][0] != "assistant":
         raise RecordError(
-            "no answer", f'field "{field}" ends without an answer (gpt); add it, or cut the question'
+            "no answer",
+            f'field "{field}" ends without an answer (gpt); add it, or cut the question',
         )
     if images and not marks:
         first = next(k for k, (role, _) in enumerate(found) if role == "user")
-        found[first] = ("user", _MARK * images + found[first][1])
-    return found
+        found[first] = ("user", f"{_MARK}\n" * images + found[first][1])
+    return [Turn(role, _content(role, value)) for role, value in found]
+
+
+def described(question: str, answer: str, images: int) -> list[Turn]:
+    """A conversation about pictures of which only a caption is known, which may say anything,
+    `<image>` too."""
+    content = [PICTURE] * images + [text(question, "prompt")]
+    return [Turn("user", laid_out(content)), Turn("assistant", [answer])]
 
 
 def _in_order(values: list, field: str, role_name: str, content: str) -> list[tuple[str, str]]:
@@ -133,17 +162,21 @@ def _in_order(values: list, field: str, role_name: str, content: str) -> list[tu
         at = f"{field}[{k}]"
         if not isinstance(turn, dict) or not {role_name, content} <= set(turn):
             raise RecordError(
-                "missing field", f'field "{at}" is {_short(turn)}, needs "{role_name}" and "{content}"'
+                "missing field",
+                f'field "{at}" is {_short(turn)}, needs "{role_name}" and "{content}"',
             )
-        role = _ROLES.get(turn[role_name]) if isinstance(turn[role_name], str) else None
+        role = ROLES.get(turn[role_name]) if isinstance(turn[role_name], str) else None
         if role is None:
-            known = ", ".join(_ROLES)
+            known = ", ".join(ROLES)
             raise RecordError(
-                "unknown role", f'field "{at}.{role_name}" is {turn[role_name]!r}; known are {known}'
+                "unknown role",
+                f'field "{at}.{role_name}" is {repr(turn[role_name])[:60]}; known are {known}',
             )
         previous = found[-1][0] if found else "system"
         if role == previous and found:
-            raise RecordError("turn out of order", f'field "{at}": two {role} turns in a row; join them')
+            raise RecordError(
+                "turn out of order", f'field "{at}": two {role} turns in a row; join them'
+            )
         if (role == "system" and found) or (role == "assistant" and previous == "system"):
             raise RecordError(
                 "turn out of order",
@@ -152,33 +185,41 @@ def _in_order(values: list, field: str, role_name: str, content: str) -> list[tu
         value = text(turn[content], f"{at}.{content}")
         if role != "user" and _MARK in value:
             raise RecordError(
-                "placeholders", f'field "{at}.{content}" has {_MARK} in role {role}; put it in a human turn'
+                "placeholders",
+                f'field "{at}.{content}" has {_MARK} in role {role}; put it in a human turn',
             )
         found.append((role, value))
     return found
 
 
-def parts(value: str) -> str | list[dict]:
-    """A user's text with `<image>` in it, as the parts of a message; without, itself."""
-    before, *after = value.split(_MARK)
-    if not after:
-        return value
-    found = [{"type": "text", "text": before}] if before.strip() else []
-    for piece in map(str.strip, after):
-        found += [{"type": "image"}, *([{"type": "text", "text": piece}] if piece else [])]
-    return found
+def _content(role: str, value: str) -> list:
+    """A turn's content: in a user's text `<image>` stands for a picture. Spaces and line breaks are
+    the record's own; only words that follow pictures at the very front always begin a line."""
+    before, *after = value.split(_MARK) if role == "user" else [value]
+    pieces = [before] if before.strip() or not after else []
+    for piece in after:
+        pieces.append(PICTURE)
+        front = all(p is PICTURE or p.isspace() for p in pieces)
+        if front and piece.strip():
+            words = piece.lstrip(" \t\r")
+            pieces += ["\n", words.removeprefix("\n")]
+        elif piece:
+            pieces.append(piece)
+    return pieces
 
 
 def document(raw: dict, images: list) -> list[str | None]:
-    """An interleaved document, None where a picture stands: OBELICS's "texts" beside "images", each None where the
-    other stands, or "text" with one `<image>` for each picture (as many before it when it has none)."""
+    """An interleaved document, None where a picture stands: OBELICS's "texts" beside "images", each
+    None where the other stands, or "text" with one `<image>` for each picture (as many before it
+    when it has none)."""
     if "texts" not in raw:
         value = text(raw.get("text"), "text")
         pieces = value.split(_MARK) if _MARK in value else [""] * len(images) + [value]
         if len(pieces) - 1 != len(images):
             raise RecordError(
                 "placeholders",
-                f'field "text" has {len(pieces) - 1} {_MARK} placeholders for {len(images)} images; write one for each',
+                f'field "text" has {len(pieces) - 1} {_MARK} placeholders for {len(images)} '
+                f"images; write one for each",
             )
         found = [pieces[0], *(item for piece in pieces[1:] for item in (None, piece))]
     else:
@@ -187,7 +228,8 @@ def document(raw: dict, images: list) -> list[str | None]:
             given = f"{len(values)} texts" if isinstance(values, list) else _short(values)
             raise RecordError(
                 "wrong type",
-                f'fields "texts" and "images": {given} for {len(images)} images; needs lists of one length',
+                f'fields "texts" and "images": {given} for {len(images)} images; needs lists of '
+                f"one length",
             )
         found = []
         for k, (value, image) in enumerate(zip(values, images or [None] * len(values))):
@@ -214,18 +256,22 @@ def _reference(value, field: str):
                 "wrong type", f'field "{field}" is {_short(value)}, needs a path or a file as bytes'
             )
         return value
-    if re.match("data:", value, re.I):
+    if re.match(r"\s*data:", value, re.I):
         return value
-    if (value.startswith(_BASE64) and len(value) > 80) or max(map(len, value.split("/"))) > 255:
+    if base64_type(value) or max(map(len, value.split("/"))) > 255:
         raise RecordError(
             "no path",
-            f'field "{field}" is no path: {len(value):,} characters, {value[:40]!r}...; base64 needs '
+            f'field "{field}" is no path: {len(value):,} characters, {value[:40]!r}...; base64 '
+            f"needs "
             '"data:image/jpeg;base64," before it',
         )
     if "://" in value:
-        raise RecordError(
-            "web address", f'field "{field}" is a URL: {value[:80]!r}; download it and give its path'
+        remedy = (
+            "give the path alone"
+            if value[:5].lower() == "file:"
+            else "download it and give its path"
         )
+        raise RecordError("web address", f'field "{field}" is a URL: {value[:80]!r}; {remedy}')
     return text(value, field)
 
 

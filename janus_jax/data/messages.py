@@ -1,24 +1,32 @@
-"""Chat messages in the forms that people write, to plain turns; every problem is reported at once.
+"""Conversations as turns: the one form that records and chats are brought to, and how chats are
+written.
 
-Forms of a message's content: a string; parts {"type": "text", "text"} and {"type": "image", "image" | "path" |
-"url"} or OpenAI's {"type": "image_url"}; or the original code's string with `<image_placeholder>` once for each
-entry of the message's own "images". In a message without "images" a typed placeholder is text.
+Forms of a message's content: a string; parts {"type": "text", "text"} and {"type": "image", "image"
+| "path" | "url"} or OpenAI's {"type": "image_url"}; or the original code's string with
+`<image_placeholder>` once for each entry of the message's own "images". In a message without
+"images" a typed placeholder is text. Every problem of a chat is reported at once. What a record may
+say, and what is said of it where it is wrong, stands in fields.py.
 """
 
-import base64
-import binascii
 import dataclasses
-import io
 import unicodedata
 
-from janus_jax.data.images import ImageError, read_image
-from janus_jax.data.tokenizer import SPECIALS
-
-ROLES = {
-    "user": "user", "User": "user", "<|User|>": "user",
-    "assistant": "assistant", "Assistant": "assistant", "<|Assistant|>": "assistant",
+SPECIALS = {
+    "bos": "<｜begin▁of▁sentence｜>",
+    "eos": "<｜end▁of▁sentence｜>",
+    "pad": "<｜▁pad▁｜>",
+    "begin_of_image": "<begin_of_image>",
+    "end_of_image": "<end_of_image>",
+    "placeholder": "<image_placeholder>",
+}
+ROLES = {  # as people write them: chats, LLaVA's records, the original code
+    "human": "user", "user": "user", "User": "user", "<|User|>": "user",
+    "gpt": "assistant", "assistant": "assistant", "Assistant": "assistant",
+    "<|Assistant|>": "assistant",
     "system": "system",
 }  # fmt: skip
+# Where a part may hold its picture; null counts as absent.
+PICTURE_FIELDS = ("image", "path", "url", "image_url", "bytes", "base64")
 PICTURE = None  # stands for a picture among the strings of a turn
 PLACEHOLDER = SPECIALS["placeholder"]
 _BLANK = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories of control characters and spaces
@@ -26,24 +34,89 @@ _BLANK = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories of control charact
 
 @dataclasses.dataclass
 class Turn:
-    """role "user", "assistant" or "system"; content: strings and PICTUREs; pictures: their sources in order."""
+    """What one side says.
+
+    role: "user", "assistant" or "system".
+    content: strings and PICTUREs.
+    pictures: where the pictures come from, in order; empty in a record, whose source opens them.
+    """
 
     role: str
     content: list
-    pictures: list
+    pictures: list = dataclasses.field(default_factory=list)
+
+    @property
+    def texts(self) -> list[str]:
+        """What is said, without the line breaks that follow pictures."""
+        return [piece for piece in self.content if piece is not PICTURE and piece != "\n"]
+
+    @property
+    def count_pictures(self) -> int:
+        return sum(piece is PICTURE for piece in self.content)
+
+
+def laid_out(pieces) -> list:
+    """Strings and PICTUREs as a turn's content: a picture stands on a line of its own unless
+    nothing follows it."""
+    out = []
+    for i, piece in enumerate(pieces):
+        out.append(piece)
+        if piece is PICTURE and i + 1 < len(pieces):
+            out.append("\n")
+    return out
+
+
+def stripped(content) -> list:
+    """A turn's content without outer white space and empty strings."""
+    out = list(content)
+    for end, strip in ((0, str.lstrip), (-1, str.rstrip)):
+        while out and isinstance(out[end], str):
+            out[end] = strip(out[end])
+            if out[end]:
+                break
+            out.pop(end)
+    return [piece for piece in out if piece != ""]
+
+
+def plain(said: list[Turn], unasked: bool, flags: dict[str, int], eos: int) -> list[tuple]:
+    """(string, PICTURE or `eos`, flag) of pictures and words alone, as the papers write them before
+    the last stage: <image><text>, <question><answer>. A line break ends the words of a question,
+    end of sentence an answer; none follows a picture.
+
+    said: the turns.
+    unasked: leaves out the words of the first, which are not the record's.
+    flags: by role.
+    eos: the id of end of sentence.
+    """
+    pieces = []
+    for k, turn in enumerate(said):
+        flag = flags[turn.role]
+        content = stripped(turn.content)
+        if unasked and k == 0:
+            content = [piece for piece in content if piece is PICTURE]
+        for before, piece in zip(["", *content], content):
+            if piece != "\n" or before is not PICTURE:
+                pieces.append((piece, flag))
+        if turn.role == "assistant":
+            pieces.append((eos, flag))
+        elif content and content[-1] is not PICTURE:
+            pieces.append(("\n", flag))
+    return pieces
 
 
 def turns(messages) -> list[Turn]:
-    """The turns of chat messages. Raises ValueError that lists what is wrong, by message and part."""
+    """The turns of chat messages; what is a Turn already stays. Raises ValueError that lists what
+    is wrong, by message and part."""
     if not isinstance(messages, list | tuple):
         raise ValueError(
             f"conversation: is a {type(messages).__name__}, needs a list of messages such as "
             '[{"role": "user", "content": "hi"}]'
         )
-    out, problems = [], []
+    out = []
+    problems = []
     for k, message in enumerate(messages):
         try:
-            out.append(_turn(message, f"message {k}"))
+            out.append(message if isinstance(message, Turn) else _turn(message, f"message {k}"))
         except ValueError as error:
             problems.append(str(error))
     if problems:
@@ -63,7 +136,8 @@ def check_text(text, where: str):
             text.decode()
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"{where}: byte {text[error.start]:#04x} at offset {error.start} is not UTF-8; give a string"
+                f"{where}: byte {text[error.start]:#04x} at offset {error.start} is not UTF-8; "
+                f"give a string"
             ) from None
         raise ValueError(f"{where}: is bytes, needs a string; use .decode()")
     if not isinstance(text, str):
@@ -72,20 +146,30 @@ def check_text(text, where: str):
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{where}: lone surrogate {text[error.start]!r} at offset {error.start} is no character; remove "
+            f"{where}: lone surrogate {text[error.start]!r} at offset {error.start} is no "
+            f"character; remove "
             "it, or read the file with encoding='utf-8'"
         ) from None
 
 
 def _turn(message, where: str) -> Turn:
     if not isinstance(message, dict) or not {"role", "content"} <= set(message):
-        raise ValueError(f'{where}: is {str(message)[:60]!r}, needs a dict with "role" and "content"')
+        raise ValueError(
+            f'{where}: is {str(message)[:60]!r}, needs a dict with "role" and "content"'
+        )
     role = ROLES.get(message["role"]) if isinstance(message["role"], str) else None
     if role is None:
-        raise ValueError(f"{where}: role {message['role']!r} is none of user, assistant, system")
-    content, images = message["content"], message.get("images")
+        raise ValueError(
+            f"{where}: role {repr(message['role'])[:60]} is none of user, assistant, system"
+        )
+    content = message["content"]
+    if content is None and role == "assistant":  # as others write what is still to be said
+        content = ""
+    images = message.get("images")
     if images is not None and not isinstance(content, str):
-        raise ValueError(f'{where}: has "images" beside parts; give pictures in one of the two ways')
+        raise ValueError(
+            f'{where}: has "images" beside parts; give pictures in one of the two ways'
+        )
     if isinstance(content, str) and images is not None:
         turn = _placed(role, content, images, where)
     elif isinstance(content, str):
@@ -93,9 +177,13 @@ def _turn(message, where: str) -> Turn:
     elif isinstance(content, list | tuple):
         turn = _from_parts(role, content, where)
     else:
-        raise ValueError(f"{where}: content is a {type(content).__name__}, needs a string or a list of parts")
+        raise ValueError(
+            f"{where}: content is a {type(content).__name__}, needs a string or a list of parts"
+        )
     if role == "system" and turn.pictures:
-        raise ValueError(f"{where}: a system message holds text only; put the picture in a user message")
+        raise ValueError(
+            f"{where}: a system message holds text only; put the picture in a user message"
+        )
     for text in turn.content:
         if text is not PICTURE:
             check_text(text, where)
@@ -109,57 +197,42 @@ def _placed(role: str, content: str, images, where: str) -> Turn:
     first, *rest = content.split(PLACEHOLDER)
     if len(rest) != len(images):
         raise ValueError(
-            f"{len(rest)} placeholders, {len(images)} images in {where}: write {PLACEHOLDER} once for each"
+            f"{len(rest)} placeholders, {len(images)} images in {where}: write {PLACEHOLDER} once "
+            f"for each"
         )
     return Turn(role, [first, *(piece for text in rest for piece in (PICTURE, text))], list(images))
 
 
 def _from_parts(role: str, parts, where: str) -> Turn:
-    """Parts; a picture stands on a line of its own unless nothing follows it."""
-    turn, problems = Turn(role, [], []), []
+    pieces = []
+    pictures = []
+    problems = []
     for i, part in enumerate(parts):
-        kind = part.get("type") if isinstance(part, dict) else None
+        kind = _kind(part) if isinstance(part, dict) else None
         if kind == "text" and "text" in part:
             check_text(part["text"], f"{where}: part {i}")
-            turn.content.append(part["text"])
+            pieces.append(part["text"])
         elif kind in ("image", "image_url"):
-            turn.content += [PICTURE, *(["\n"] if i + 1 < len(parts) else [])]
-            turn.pictures.append(part)
+            pieces.append(PICTURE)
+            pictures.append(part)
         elif kind == "text":
-            problems.append(f"{where}: part {i} of type 'text' has no \"text\" (fields: {', '.join(part)})")
+            fields = ", ".join(map(str, part))[:200]
+            problems.append(f"{where}: part {i} of type 'text' has no \"text\" (fields: {fields})")
+        elif isinstance(part, dict):
+            problems.append(f"{where}: part of type {repr(kind)[:60]}; use 'text' or 'image'")
         else:
-            problems.append(f"{where}: part of type {kind!r}; use 'text' or 'image'")
+            problems.append(
+                f"{where}: part {i} is a {type(part).__name__}, needs a dict such as "
+                '{"type": "text", "text": "what?"}'
+            )
     if problems:
         raise ValueError("\n".join(problems))
-    return turn
+    return Turn(role, laid_out(pieces), pictures)
 
 
-def open_picture(source, where: str):
-    """A picture of a message, RGB: a part, a path, a data URI, a file's bytes, a PIL image or a uint8 array.
-    Raises ImageError that names the message."""
-    if isinstance(source, dict):
-        fields = sorted(source)
-        source = next((source[f] for f in ("image", "path", "url", "image_url") if f in source), None)
-        source = source.get("url") if isinstance(source, dict) else source
-        if source is None:
-            raise ImageError(f"{where}: part {fields} holds no picture; give 'image' a PIL image or a path")
-    if isinstance(source, bytes):
-        source = io.BytesIO(source)
-    if isinstance(source, str) and source.startswith("data:"):
-        try:
-            source = io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True))
-        except (binascii.Error, ValueError) as error:
-            raise ImageError(
-                f"{where}: the data URI is not valid base64 ({error}); encode the file's bytes again"
-            ) from None
-    elif isinstance(source, str) and source.startswith(("http://", "https://")):
-        raise ImageError(f"{where}: {source} is a web address; download the picture and give its path")
-    try:
-        return read_image(source)
-    except ImageError as error:
-        raise ImageError(f"{where}: {error}", cause=error.cause) from None
-    except TypeError:
-        raise ImageError(
-            f"{where}: a picture is a path, a data URI, a PIL image or a uint8 array, not a "
-            f"{type(source).__name__}"
-        ) from None
+def _kind(part: dict):
+    """The type of a part; where it says none, by the one field that it has."""
+    if part.get("type") is not None:
+        return part["type"]
+    fields = [name for name in ("text", *PICTURE_FIELDS) if part.get(name) is not None]
+    return None if len(fields) != 1 else "text" if fields == ["text"] else "image"

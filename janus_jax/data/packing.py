@@ -1,90 +1,126 @@
-"""Examples to rows: text cut where an example is too long, the fullest choice for a row, and the row's arrays."""
-
-import itertools
+"""Examples to rows: text cut where an example is too long, the fullest choice for a row, and the
+row's arrays."""
 
 import numpy as np
 
-from janus_jax import batch as bt
 from janus_jax.data.sources import RecordError
+from janus_jax.model import batch as bt
 
 PER_TOKEN = ("tokens", "role", "supervised")
+LEAST = 8  # tokens of a stretch that always stay
 
 
-def shorten(example: dict, length: int) -> dict:
-    """Cuts the longest stretch of text, prompt or target, until the example fits, and marks it so.
+def shorten(spans: list[tuple], length: int, eos: int) -> tuple[list[tuple], bool]:
+    """Spans that fit `length` tokens, and whether any text was cut. The template and the pictures
+    stay as they are.
 
-    A prompt keeps its last 8 tokens (the template's "Assistant:", begin_of_image); a target that is cut at the
-    example's end loses its end of sentence too, so that nobody learns to stop there. Raises RecordError when
-    no stretch is long enough.
+    The longest stretch of words is cut, or, while that is not enough, the last question is left
+    out with its answer. What end of sentence closes loses its end, and nobody learns to stop
+    there; other words lose their middle. Raises RecordError when all this is not enough.
     """
-    over = len(example["tokens"]) - length
-    if over <= 0:
-        return example
-    kind = np.where(example["role"] == bt.TEXT, example["supervised"], -1)
-    edges = np.r_[0, np.flatnonzero(np.diff(kind)) + 1, len(kind)]
-    runs = [(b - a, a, b) for a, b in itertools.pairwise(edges) if kind[a] >= 0]
-    size, _, end = max(runs)
-    tail = 8 if kind[end - 1] == 0 else int(end < len(kind))
-    if size < over + tail + 1:
-        raise RecordError(
-            "too long",
-            f"an example of {len(kind)} tokens does not fit rows of {length}: its longest text has {size}, the "
-            f"rest are pictures and template; raise the stage's rows.length",
-        )
-    keep = np.r_[0 : end - over - tail, end - tail : len(kind)]
-    cut = {name: example[name][keep] for name in PER_TOKEN}
-    return {**example, **cut, "example": example["example"] + bt.TRUNCATED}
+    total = lambda: sum(len(ids) for ids, _, _ in spans)
+    closes = lambda k: k < len(spans) and list(spans[k][0]) == [eos]
+    whole = total()
+    while (over := total() - length) > 0:
+        words = [
+            len(ids) if role == bt.TEXT and flag and not closes(k) else 0
+            for k, (ids, role, flag) in enumerate(spans)
+        ]
+        at = int(np.argmax(words))
+        answered = [k + 1 for k in range(len(spans) - 1) if closes(k)]
+        if words[at] - LEAST < over and answered:
+            spans = spans[: answered[-1]]
+        elif words[at] > LEAST:
+            spans = _cut(spans, at, max(words[at] - over, LEAST), closes(at + 1))
+        else:
+            raise RecordError(
+                "too long",
+                f"an example of {whole} tokens does not fit rows of {length}: all but {sum(words)} "
+                f"are pictures and template; raise the stage's rows.length",
+            )
+    return spans, whole > length
 
 
-def choose(sizes: list[tuple[int, int, int]], length: int, pictures: int, images: int) -> list[int]:
-    """The examples that fill a row best: the first, which has waited longest, and of the others those that leave
-    the fewest positions empty; the older ones where that is equal.
+def _cut(spans: list[tuple], at: int, size: int, closed: bool) -> list[tuple]:
+    """The spans with stretch `at` cut to `size` tokens; closed: by end of sentence."""
+    ids, role, flag = spans[at]
+    before = spans[:at]
+    after = spans[at + 1 :]
+    if closed and len(after) > 1:
+        return [*before, (ids[:size], role, flag), (after[0][0], role, 0), *after[1:]]
+    if closed:
+        return [*before, (ids[: size + 1], role, flag)]  # the mark's place is free
+    left = ids[: size // 2]
+    right = ids[size // 2 - size :]
+    # The first word after the gap is not predicted: it does not follow from those before.
+    pieces = [(left, role, flag), (right[:1], role, bt.GIVEN), (right[1:], role, flag)]
+    return [*before, *pieces, *after]
 
-    sizes: (tokens, pictures to understand, pictures to generate) of each. An exact subset sum: bit t of a number
-    says that t tokens can be reached, one number for each count of pictures and images.
+
+def choose(
+    sizes: list[tuple[int, int, int]],
+    length: int,
+    understanding_images: int,
+    generation_images: int,
+) -> list[int]:
+    """The examples that fill a row best: the first, which has waited longest, and of the others
+    those that leave the fewest positions empty; the older ones where that is equal.
+
+    sizes: (tokens, images to understand, images to generate) of each. An exact subset sum: bit t of
+    a number says that t tokens can be reached, one number for each count of either.
     """
     first = sizes[0]
-    reached, before = {first[1:]: 1 << first[0]}, []
+    reached = {first[1:]: 1 << first[0]}
+    before = []
     mask = (1 << (length + 1)) - 1
     for tokens, p, g in sizes[1:]:
         before.append(reached)
         grown = dict(reached)
         for (a, b), totals in reached.items():
-            cell, moved = (a + p, b + g), totals << tokens & mask
-            if moved and cell[0] <= pictures and cell[1] <= images:
+            cell = (a + p, b + g)
+            moved = totals << tokens & mask
+            if moved and cell[0] <= understanding_images and cell[1] <= generation_images:
                 grown[cell] = grown.get(cell, 0) | moved
         reached = grown
         if any(totals >> length for totals in reached.values()):
             break  # full: the younger ones wait
     total, cell = max((totals.bit_length() - 1, (-a, -b)) for (a, b), totals in reached.items())
-    cell, taken = (-cell[0], -cell[1]), [0]
+    cell = (-cell[0], -cell[1])
+    taken = [0]
     for i in range(len(before), 0, -1):
         if before[i - 1].get(cell, 0) >> total & 1:
             continue  # reached without it
         tokens, p, g = sizes[i]
         taken.append(i)
-        total, cell = total - tokens, (cell[0] - p, cell[1] - g)
+        total = total - tokens
+        cell = (cell[0] - p, cell[1] - g)
     return sorted(taken)
 
 
 def assemble(examples: list[dict], length: int) -> dict:
-    """One row of a batch without its pictures (see batch.py): targets and slots of examples laid end to end."""
+    """One row of a batch without its pictures (see batch.py): targets and slots of examples laid
+    end to end."""
     sizes = [len(e["tokens"]) for e in examples]
-    join = lambda parts, dtype: np.concatenate([*parts, np.zeros(length - sum(sizes))]).astype(dtype)
+    join = lambda parts, dtype: np.concatenate([*parts, np.zeros(length - sum(sizes))]).astype(
+        dtype
+    )
     tokens, role, supervised = (join([e[name] for e in examples], np.int32) for name in PER_TOKEN)
     segment = join([np.full(n, i + 1) for i, n in enumerate(sizes)], np.int32)
     following = np.zeros(length, bool)
     following[:-1] = (segment[1:] == segment[:-1]) & (segment[1:] > 0)
     after = lambda x: np.append(x[1:], x[:1])
-    slots = {r: np.where(role == r, np.cumsum(role == r), 0).astype(np.int32) for r in (bt.PICTURE, bt.IMAGE)}
+    slots = {
+        r: np.where(role == r, np.cumsum(role == r), 0).astype(np.int32)
+        for r in (bt.UNDERSTANDING_SLOT, bt.GENERATION_SLOT)
+    }
     text_next = following & (after(role) == bt.TEXT) & (after(supervised) == 1)
     codes = np.array([0, *(int(e["example"][0]) % bt.TRUNCATED for e in examples)], np.int32)
     return {
         "tokens": tokens,
         "text_targets": np.where(text_next, after(tokens), bt.IGNORE).astype(np.int32),
-        "image_targets": np.where(following, after(slots[bt.IMAGE]), 0).astype(np.int32),
-        "picture_slots": slots[bt.PICTURE],
-        "image_slots": slots[bt.IMAGE],
+        "image_targets": np.where(following, after(slots[bt.GENERATION_SLOT]), 0).astype(np.int32),
+        "understanding_slots": slots[bt.UNDERSTANDING_SLOT],
+        "generation_slots": slots[bt.GENERATION_SLOT],
         "positions": join([np.arange(n) for n in sizes], np.int32),
         "segment_ids": segment,
         "tasks": codes[segment],

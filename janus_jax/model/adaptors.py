@@ -27,7 +27,7 @@ class Embedding(nnx.Module):
     def __call__(self, ids):  # int32 [B, T] -> [B, T, D]
         table = self.table[...]
         if table.dtype == jnp.bfloat16:
-            # XLA's CPU compiler reads bfloat16 rows from a widened table; tied to ids, the widening is not
-            # moved out of a loop, where it would be of the whole table.
+            # XLA's CPU compiler reads bfloat16 rows from a widened table; tied to ids, the widening
+            # is not moved out of a loop, where it would be of the whole table.
             table, ids = jax.lax.optimization_barrier((table, ids))
         return lookup(table, ids, self.dtype)

@@ -1,16 +1,20 @@
 """Causal attention of packed rows: a token sees itself and the earlier tokens of its own example.
 
-`packed` is what the transformer trains with. Its kinds compute the same numbers and differ in what they hold:
+`packed` is what the transformer trains with. Its kinds compute the same numbers and differ in what
+they hold:
 
-    plain      softmax over all T x T scores, in XLA; short rows, and what the others are tested against
-    blockwise  a loop over tiles, in XLA on any platform; holds no T x T array, visits no tile without a pair
+    plain      softmax over all T x T scores, in XLA; short rows, and what the others are tested
+    against blockwise  a loop over tiles, in XLA on any platform; holds no T x T array, visits no
+    tile without a pair
     splash     TPU: JAX's splash attention kernel, told which tiles hold a pair of one example
     triton     NVIDIA, Ampere and later: JAX's Pallas kernel with segment ids
     cudnn      NVIDIA, Hopper and later, 16 bit: cuDNN's packed layout
 
-A kernel without segment ids would let the examples of a row see each other without a word: none is offered, and
-`working` compares the kind with `plain`, gradients included, on the devices it will run on, before it is used.
-Letters: B rows, T tokens, H heads, K head size. Inside one device a row's tiles are counted, not its tokens.
+A kernel without segment ids would let the examples of a row see each other without a word: none is
+offered, and `working` compares the kind with `plain`, gradients included, on the devices it will
+run on, before it is used.
+Letters: B rows, T tokens, H heads, K head size. Inside one device a row's tiles are counted, not
+its tokens.
 """
 
 import re
@@ -18,20 +22,21 @@ import re
 import jax
 import jax.numpy as jnp
 
-from janus_jax import sharding as sh
-from janus_jax.model.blockwise import MASKED, TILE, blockwise
-from janus_jax.model.kernels import cudnn, splash, triton
+from janus_jax.model import sharding as sh
+from janus_jax.model.config import ATTENTION
+from janus_jax.model.kernels import MASKED, TILE, blockwise, cudnn, einsum, splash, triton
 
-KINDS = ("auto", "plain", "blockwise", "splash", "triton", "cudnn")
 LOCAL = {"blockwise": blockwise, "splash": splash, "triton": triton, "cudnn": cudnn}
 SHORT = 512  # tokens of a row up to which all T x T scores are cheaper than a loop
 
 
-def packed(q, k, v, segment_ids, kind: str = "auto"):  # each [B, T, H, K], int32 [B, T] -> [B, T, H, K]
+def packed(
+    q, k, v, segment_ids, kind: str = "auto"
+):  # each [B, T, H, K], int32 [B, T] -> [B, T, H, K]
     """Attention within the examples of each row, scores scaled by K ** -0.5, softmax in float32.
 
-    segment_ids: the examples of a row lie one after the other, each with an id of its own; padding is one.
-    Raises ValueError where `kind` is unknown.
+    segment_ids: the examples of a row lie one after the other, each with an id of its own; padding
+        is one. Raises ValueError where `kind` is unknown.
     """
     kind = choose(kind, q.shape[1], q.dtype)
     if kind == "plain":
@@ -41,8 +46,8 @@ def packed(q, k, v, segment_ids, kind: str = "auto"):  # each [B, T, H, K], int3
 
 
 def working(kind: str, length: int, heads: int, head_size: int, dtype, say=print) -> str:
-    """The kind to train rows of `length` tokens with on this machine: `kind` itself once `verify` has passed it; for
-    `auto` the devices' own, or, told to `say`, the first after it that passes.
+    """The kind to train rows of `length` tokens with on this machine: `kind` itself once `verify`
+    has passed it; for `auto` the devices' own, or, told to `say`, the first after it that passes.
 
     Raises RuntimeError where none does.
     """
@@ -54,21 +59,25 @@ def working(kind: str, length: int, heads: int, head_size: int, dtype, say=print
             verify(candidate, length, heads, head_size, dtype)
             return candidate
         except Exception as error:
-            where, what = jax.devices()[0].device_kind, f"{type(error).__name__}: {error}"
+            where = jax.devices()[0].device_kind
+            what = f"{type(error).__name__}: {error}"
             problem = f"model.attention: {candidate} does not work on {where}: {what}"
             if follower is None:
                 raise RuntimeError(
-                    f"{problem}\nOther kinds: {', '.join(KINDS[1:])}; plain always works, in more memory"
+                    f"{problem}\nOther kinds: {', '.join(ATTENTION[1:])}; plain always works, in "
+                    "more memory"
                 ) from error
             say(f"{problem}\nTraining with {follower} instead, which is slower. Please report it.")
 
 
 def verify(kind: str, length: int, heads: int, head_size: int, dtype):
-    """Compares a kind, on this machine's devices, with `plain` in float32: results and gradients of rows of several
-    examples. Raises ValueError when they differ by more than the dtype's rounding."""
+    """Compares a kind, on this machine's devices, with `plain` in float32: results and gradients of
+    rows of several examples. Raises ValueError when they differ by more than the dtype's
+    rounding."""
     if kind == "plain":
         return
-    rows, length = sh.batch_shards(), min(length, 4 * TILE)
+    rows = sh.batch_shards()
+    length = min(length, 4 * TILE)
     draws = jax.random.normal(
         jax.random.key(0), (4, rows, length, heads, head_size), out_sharding=sh.STACK_BTHK
     )
@@ -85,42 +94,46 @@ def verify(kind: str, length: int, heads: int, head_size: int, dtype):
     allowed = 16 * float(jnp.finfo(dtype if sh.platform() == "cpu" else jnp.bfloat16).eps)
     run = jax.jit(run, static_argnums=(0, 1))
     for name, want, got in zip(
-        ("result", "dq", "dk", "dv"), run("plain", jnp.float32, draws, ids), run(kind, dtype, draws, ids)
+        ("result", "dq", "dk", "dv"),
+        run("plain", jnp.float32, draws, ids),
+        run(kind, dtype, draws, ids),
     ):
         error = float(jnp.abs(want - got).max() / jnp.abs(want).max())
         if not error < allowed:
             raise ValueError(
-                f"another {name} than plain attention's: off by {error:.2g} of the largest value, {allowed:.2g} "
-                f"allowed"
+                f"another {name} than plain attention's: off by {error:.2g} of the largest value, "
+                f"{allowed:.2g} allowed"
             )
 
 
 def choose(kind: str, length: int, dtype) -> str:
     """The kind that `auto` means on the current mesh's devices, for rows of `length` tokens."""
-    if kind not in KINDS:
-        raise ValueError(f"model.attention is {kind!r}: known: {', '.join(KINDS)}")
+    if kind not in ATTENTION:
+        raise ValueError(f"model.attention is {kind!r}: known: {', '.join(ATTENTION)}")
     if kind != "auto":
         return kind
     platform = sh.platform()
     if length <= SHORT:
         return "plain"
+    if dtype == jnp.float32:
+        return "blockwise"  # the accelerators' kernels round what they multiply
     if platform == "gpu":
         capability = str(getattr(jax.devices()[0], "compute_capability", ""))
         if not re.fullmatch(r"\d+\.\d+", capability) and jax.default_backend() == "gpu":
             return "blockwise"  # not NVIDIA's
         hopper = capability and float(capability) >= 9.0
-        return "cudnn" if hopper and jnp.dtype(dtype).itemsize == 2 else "triton"
+        return "cudnn" if hopper else "triton"
     return "splash" if platform == "tpu" else "blockwise"
 
 
 def plain(q, k, v, mask=None):
-    """softmax(q k / sqrt(K)) v with a float32 softmax. q [B, T, H, K], k and v [B, S, H, K], mask bool
-    [B, 1, T, S]; a query that may see nothing gives the mean of v, never NaN."""
-    scores = jnp.einsum("bthk,bshk->bhts", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    """softmax(q k / sqrt(K)) v with a float32 softmax. q [B, T, H, K], k and v [B, S, H, K], mask
+    bool [B, 1, T, S]; a query that may see nothing gives the mean of v, never NaN."""
+    scores = einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
     weights = jax.nn.softmax(scores).astype(v.dtype)
-    return jnp.einsum("bhts,bshk->bthk", weights, v, preferred_element_type=jnp.float32).astype(v.dtype)
+    return einsum("bhts,bshk->bthk", weights, v).astype(v.dtype)
 
 
 def causal_mask(segment_ids):

@@ -1,8 +1,11 @@
-"""Figure 2, "Gen. Encoder" and the image decoder: LlamaGen's VQ tokenizer (arXiv 2406.06525, section 2.1).
+"""Figure 2, "Gen. Encoder" and the image decoder: LlamaGen's VQ tokenizer (arXiv 2406.06525,
+section 2.1).
 
-A convolutional encoder, an l2-normalised codebook lookup, a convolutional decoder, in float32 throughout.
-Weights are whole on every device (72 M at the released size). The checkpoint's `codebook_used` buffer counts
-usage and takes no part in the computation; it is not built.
+A convolutional encoder, an l2-normalised codebook lookup, a convolutional decoder, in float32
+throughout, its products too (see `model.kernels`): ids do not depend on the platform, but where two
+codes are equally near within float32's rounding. Weights are whole on every device (72 M at the
+released size). The checkpoint's `codebook_used` buffer counts usage and takes no part in the
+computation; it is not built.
 """
 
 import itertools
@@ -11,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax import sharding as sh
+from janus_jax.model import sharding as sh
 from janus_jax.model.config import GenerationEncoderConfig
+from janus_jax.model.kernels import FLOAT32, einsum
 from janus_jax.model.layers import take, weight
 
 
@@ -20,26 +24,33 @@ class Conv(nnx.Module):
     """3x3 (padding 1) or 1x1 convolution, or the stride-2 one that pads right and bottom only."""
 
     def __init__(self, c_in: int, c_out: int, rngs: nnx.Rngs, size: int = 3, stride: int = 1):
-        self.kernel = weight(rngs, (size, size, c_in, c_out), sh.REPLICATED, (size * size * c_in) ** -0.5)
+        self.kernel = weight(
+            rngs, (size, size, c_in, c_out), sh.REPLICATED, (size * size * c_in) ** -0.5
+        )
         self.bias = nnx.Param(jnp.zeros(c_out))
-        self.stride, self.pad = stride, (0, 1) if stride == 2 else (size // 2, size // 2)
+        self.stride = stride
+        self.pad = (0, 1) if stride == 2 else (size // 2, size // 2)
 
     def __call__(self, x):  # [B, H, W, in] -> [B, H / stride, W / stride, out]
         y = jax.lax.conv_general_dilated(
             x, self.kernel[...].astype(jnp.float32), (self.stride,) * 2, (self.pad,) * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=FLOAT32,
         )  # fmt: skip
         return y + self.bias
 
 
 def group_norm(channels: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    return nnx.GroupNorm(channels, num_groups=groups, epsilon=1e-6, use_fast_variance=False, rngs=rngs)
+    return nnx.GroupNorm(
+        channels, num_groups=groups, epsilon=1e-6, use_fast_variance=False, rngs=rngs
+    )
 
 
 class ResBlock(nnx.Module):
     def __init__(self, c_in: int, c_out: int, groups: int, rngs: nnx.Rngs):
-        self.norm1, self.conv1 = group_norm(c_in, groups, rngs), Conv(c_in, c_out, rngs)
-        self.norm2, self.conv2 = group_norm(c_out, groups, rngs), Conv(c_out, c_out, rngs)
+        self.norm1 = group_norm(c_in, groups, rngs)
+        self.conv1 = Conv(c_in, c_out, rngs)
+        self.norm2 = group_norm(c_out, groups, rngs)
+        self.conv2 = Conv(c_out, c_out, rngs)
         self.shortcut = Conv(c_in, c_out, rngs, size=1) if c_in != c_out else nnx.data(None)
 
     def __call__(self, x):  # [B, H, W, in] -> [B, H, W, out]
@@ -53,24 +64,31 @@ class AttnBlock(nnx.Module):
 
     def __init__(self, channels: int, groups: int, rngs: nnx.Rngs):
         self.norm = group_norm(channels, groups, rngs)
-        self.q, self.k, self.v, self.proj = (Conv(channels, channels, rngs, size=1) for _ in range(4))
+        self.q, self.k, self.v, self.proj = (
+            Conv(channels, channels, rngs, size=1) for _ in range(4)
+        )
 
     def __call__(self, x):  # [B, H, W, C]
         h = self.norm(x)
-        q, k, v = self.q(h), self.k(h), self.v(h)
-        scores = jnp.einsum("bhwc,byxc->bhwyx", q, k) * x.shape[-1] ** -0.5
+        q = self.q(h)
+        k = self.k(h)
+        v = self.v(h)
+        scores = einsum("bhwc,byxc->bhwyx", q, k) * x.shape[-1] ** -0.5
         weights = jnp.exp(scores - scores.max((3, 4), keepdims=True))
         weights = weights / weights.sum((3, 4), keepdims=True)
-        return x + self.proj(jnp.einsum("bhwyx,byxc->bhwc", weights, v))
+        return x + self.proj(einsum("bhwyx,byxc->bhwc", weights, v))
 
 
 class Level(nnx.Module):
-    """One resolution: residual blocks, attention after each where asked, then a change of resolution."""
+    """One resolution: residual blocks, attention after each where asked, then a change of
+    resolution."""
 
     def __init__(self, c_in, c_out, blocks, groups, rngs, *, attention: bool, resample: int | None):
         widths = [c_in] + [c_out] * blocks
         self.res = nnx.List([ResBlock(a, b, groups, rngs) for a, b in itertools.pairwise(widths)])
-        self.attn = nnx.List([AttnBlock(c_out, groups, rngs) for _ in range(blocks if attention else 0)])
+        self.attn = nnx.List(
+            [AttnBlock(c_out, groups, rngs) for _ in range(blocks if attention else 0)]
+        )
         self.resample = Conv(c_out, c_out, rngs, stride=resample) if resample else nnx.data(None)
         self.upsamples = resample == 1
 
@@ -88,9 +106,10 @@ def middle(channels: int, groups: int, rngs: nnx.Rngs) -> nnx.List:
     return nnx.List([res[0], AttnBlock(channels, groups, rngs), res[1]])
 
 
-class Encoder(nnx.Module):
+class VqEncoder(nnx.Module):
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
-        g, last = config.norm_groups, len(config.multipliers) - 1
+        g = config.norm_groups
+        last = len(config.multipliers) - 1
         widths = [config.channels] + [config.channels * m for m in config.multipliers]
         self.conv_in = Conv(3, config.channels, rngs)
         self.levels = nnx.List([
@@ -109,9 +128,10 @@ class Encoder(nnx.Module):
         return self.conv_out(nnx.silu(self.norm_out(x)))
 
 
-class Decoder(nnx.Module):
+class VqDecoder(nnx.Module):
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
-        g, last = config.norm_groups, len(config.multipliers) - 1
+        g = config.norm_groups
+        last = len(config.multipliers) - 1
         out = [config.channels * m for m in reversed(config.multipliers)]
         widths = [out[0], *out]
         self.conv_in = Conv(config.z_channels, out[0], rngs)
@@ -140,19 +160,20 @@ class GenerationEncoder(nnx.Module):
     """Pictures to ids and back. `codebook` is stored raw and always used normalised."""
 
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
-        n, c = config.codebook_size, config.code_dim
-        self.encoder = Encoder(config, rngs)
+        n = config.codebook_size
+        c = config.code_dim
+        self.encoder = VqEncoder(config, rngs)
         self.quant_conv = Conv(config.z_channels, c, rngs, size=1)
         self.codebook = nnx.Param(normalise(jax.random.uniform(rngs.params(), (n, c), minval=-1.0)))
         self.post_quant_conv = Conv(c, config.z_channels, rngs, size=1)
-        self.decoder = Decoder(config, rngs)
+        self.decoder = VqDecoder(config, rngs)
 
     def latents(self, images):  # [B, H, W, 3] in [-1, 1] -> unit vectors [B, h, w, code_dim]
         return normalise(self.quant_conv(self.encoder(images.astype(jnp.float32))))
 
     def nearest(self, z):  # [B, h, w, code_dim] -> int32 ids [B, h, w]; the first code wins a tie
         codes = normalise(self.codebook[...])
-        distance = 1.0 + (codes * codes).sum(-1) - 2.0 * jnp.einsum("bhwc,nc->bhwn", z, codes)
+        distance = 1.0 + (codes * codes).sum(-1) - 2.0 * einsum("bhwc,nc->bhwn", z, codes)
         return jnp.argmin(distance, -1).astype(jnp.int32)
 
     def codes(self, ids):  # int32 [...] -> normalised code vectors [..., code_dim]

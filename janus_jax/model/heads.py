@@ -1,10 +1,11 @@
-"""Figure 2, "Text De-Tokenizer" head and "Image Decoder" head: hidden states (after the norm) to logits."""
+"""Figure 2, "Text De-Tokenizer" head and "Image Decoder" head: hidden states (after the norm) to
+logits."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax import sharding as sh
+from janus_jax.model import sharding as sh
 from janus_jax.model.layers import Linear
 
 
@@ -22,7 +23,7 @@ class ImageHead(nnx.Module):
     """Linear, exact GELU, Linear to the image codebook."""
 
     def __init__(self, width: int, hidden: int, codebook: int, dtype, rngs: nnx.Rngs):
-        self.fc1 = Linear(width, hidden, jax.P("fsdp", None), sh.ACT_BTD, dtype, rngs)
+        self.fc1 = Linear(width, hidden, sh.W_DD, sh.ACT_BTD, dtype, rngs)
         self.fc2 = Linear(hidden, codebook, sh.W_DF, sh.ACT_BTV, dtype, rngs)
 
     def __call__(self, x):  # [B, T, D] -> float32 [B, T, codebook]

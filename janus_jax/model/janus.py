@@ -1,19 +1,17 @@
 """Figure 2, wired. Every label of the figure is one child (`model.config.CHILDREN`)."""
 
-import copy
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax import batch as bt
-from janus_jax import sharding as sh
+from janus_jax.model import batch as bt
+from janus_jax.model import sharding as sh
 from janus_jax.model.adaptors import Adaptor, Embedding
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.heads import ImageHead, TextHead
-from janus_jax.model.layers import Int8Linear, filled, gathered, layer, of_filled
-from janus_jax.model.transformer import Transformer, Unrolled
+from janus_jax.model.layers import filled, of_filled, with_whole_weights
+from janus_jax.model.transformer import Transformer
 from janus_jax.model.understanding_encoder import UnderstandingEncoder
 
 
@@ -21,10 +19,11 @@ class Janus(nnx.Module):
     """One autoregressive transformer with two eyes (arXiv 2410.13848, section 3.1)."""
 
     def __init__(self, config: JanusConfig, rngs: nnx.Rngs):
-        llm, vq, tower, dtype = (
-            config.transformer, config.generation_encoder, config.understanding_encoder, config.dtype,
-        )  # fmt: skip
+        llm = config.transformer
+        vq = config.generation_encoder
+        tower = config.understanding_encoder
         d = llm.width
+        dtype = config.dtype
         self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
         self.understanding_encoder = UnderstandingEncoder(tower, dtype, config.remat, rngs)
         self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
@@ -38,35 +37,66 @@ class Janus(nnx.Module):
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)
         self.config = config
 
-    def embed_pictures(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, D]
+    def embed_images(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, D]
         return self.understanding_adaptor(self.understanding_encoder(images))
 
     def embed_image_ids(self, ids):  # int32 [B, N] -> [B, N, D]
         return self.generation_adaptor(self.generation_embedding(ids))
 
-    def embed(self, tokens, pictures, image_ids, picture_slots, image_slots):
+    def image_ids(self, batch):  # a batch as in model.batch -> int32 [B, G*N]
+        """Those that the batch brings, or those of its images that exist, by the frozen
+        tokenizer."""
+        if "image_ids" in batch:
+            return batch["image_ids"].reshape(len(batch["tokens"]), -1)
+        images = batch["generation_images"]
+        n = self.config.generation_encoder.tokens
+        if images.shape[1] == 0:
+            return jnp.zeros((len(images), 0), jnp.int32)
+        encode = lambda x: self.generation_encoder.encode(bt.pixels(x))
+        ids = of_filled(encode, images, filled(batch["generation_slots"], n))
+        return ids.reshape(len(ids), -1)
+
+    def embed(self, tokens, understanding_images, image_ids, understanding_slots, generation_slots):
         """Text embeddings, overwritten where a slot says so.
 
-        tokens int32 [B, T]; pictures [B, M, H, W, 3], uint8 or pixels as floats; image_ids int32 [B, G*N]; slots
-        int32 [B, T], 0 for text, else 1 + the index into the row's M*N picture tokens or G*N image ids; a row's
-        pictures come first among its M. Returns [B, T, D].
+        tokens: int32 [B, T].
+        understanding_images: [B, M, H, W, 3], uint8 or pixels as floats; a row's own come first
+            among its M.
+        image_ids: int32 [B, G*N].
+        understanding_slots: int32 [B, T], 0 for text, else 1 + the index into the row's M*N
+            features.
+        generation_slots: int32 [B, T], 0 for text, else 1 + the index into the row's G*N image ids.
+        Returns [B, T, D].
         """
         x = self.text_embedding(tokens)
-        if pictures.shape[1]:
-            encode = copy.copy(self)
-            if pictures.shape[1] > 1:
-                encode.understanding_encoder = gathered(self.understanding_encoder, self.config.dtype)
-            count = filled(picture_slots, self.config.understanding_encoder.tokens)
-            features = of_filled(lambda p: encode.embed_pictures(floats(p)), pictures, count)
-            x = overwrite(x, features.reshape(len(x), -1, x.shape[-1], out_sharding=sh.BATCH), picture_slots)
+        if understanding_images.shape[1]:
+            tower = self.understanding_encoder
+            if understanding_images.shape[1] > 1:  # gone through several times
+                tower = with_whole_weights(tower, self.config.dtype)
+            encode = lambda images: self.understanding_adaptor(tower(floats(images)))
+            count = filled(understanding_slots, self.config.understanding_encoder.tokens)
+            features = of_filled(encode, understanding_images, count)
+            features = features.reshape(len(x), -1, x.shape[-1], out_sharding=sh.BATCH)
+            x = overwrite(x, features, understanding_slots)
         if image_ids.shape[1]:
-            x = overwrite(x, self.embed_image_ids(image_ids), image_slots)
+            x = overwrite(x, self.embed_image_ids(image_ids), generation_slots)
         return x
 
-    def __call__(self, tokens, pictures, image_ids, picture_slots, image_slots, positions, segment_ids):
-        """Packed rows to hidden states [B, T, D] after the final norm (see `embed`; positions and
-        segment_ids int32 [B, T])."""
-        x = self.embed(tokens, pictures, image_ids, picture_slots, image_slots)
+    def __call__(
+        self,
+        tokens,
+        understanding_images,
+        image_ids,
+        understanding_slots,
+        generation_slots,
+        positions,
+        segment_ids,
+    ):
+        """Packed rows to hidden states [B, T, D] after the final norm. See `embed`; positions and
+        segment_ids are int32 [B, T], as in model.batch."""
+        x = self.embed(
+            tokens, understanding_images, image_ids, understanding_slots, generation_slots
+        )
         return self.transformer(x, positions, segment_ids)
 
 
@@ -84,26 +114,3 @@ def overwrite(x, features, slots):
 def abstract(config: JanusConfig) -> Janus:
     """The model's shapes and shardings on the current mesh, nothing allocated."""
     return jax.eval_shape(lambda: Janus(config, nnx.Rngs(0)))
-
-
-def serving(model: Janus, int8: bool = False, layers=None) -> Janus:
-    """The model with an `Unrolled` transformer and the tower's layers in a list, and with int8 heads and
-    transformer if asked; the rest is shared. A model that has one already is returned as it is.
-
-    layers(box) gives the layers of the box of that name one by one, by default those of the model.
-    """
-    if isinstance(model.transformer, Unrolled):
-        return model
-    if layers is None:
-        boxes = {"transformer": model.transformer, "understanding_encoder": model.understanding_encoder}
-        count = lambda blocks: len(jax.tree.leaves(blocks)[0])
-        layers = lambda box: (layer(boxes[box].blocks, i) for i in range(count(boxes[box].blocks)))
-    stacked, kind = model.transformer, jax.jit(Int8Linear) if int8 else lambda linear: linear
-    served, head = copy.copy(model), model.image_head
-    served.transformer = Unrolled(stacked.config, stacked.dtype, layers("transformer"), stacked.norm, int8)
-    served.understanding_encoder = copy.copy(model.understanding_encoder)
-    served.understanding_encoder.blocks = nnx.List(layers("understanding_encoder"))
-    served.text_head, served.image_head = copy.copy(model.text_head), copy.copy(head)
-    served.text_head.linear = kind(model.text_head.linear)
-    served.image_head.fc1, served.image_head.fc2 = kind(head.fc1), kind(head.fc2)
-    return served

@@ -1,4 +1,5 @@
-"""The parts that several boxes share: linear maps, multi-head attention, two-layer MLPs, the layer scan."""
+"""The parts that several boxes share: linear maps, multi-head attention, two-layer MLPs, the layer
+scan."""
 
 import functools
 import math
@@ -8,11 +9,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from janus_jax import sharding as sh
+from janus_jax.model import sharding as sh
 from janus_jax.model.attention import plain
-from janus_jax.model.blockwise import SAVED
+from janus_jax.model.kernels import SAVED, precision
 
-PRODUCT = "product"  # the name of a `Linear`'s result, in its compute dtype: the product itself is float32
+# the name of a `Linear`'s result, in its compute dtype: the product itself is float32
+PRODUCT = "product"
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT, SAVED),
@@ -21,7 +23,8 @@ REMAT = {
 
 
 def weight(rngs: nnx.Rngs, shape: tuple[int, ...], spec, std: float) -> nnx.Param:
-    """A float32 parameter drawn from N(0, std^2), already split as `spec` says where that divides it."""
+    """A float32 parameter drawn from N(0, std^2), already split as `spec` says where that divides
+    it."""
     spec = sh.fitting(spec, shape)
     return nnx.Param(std * jax.random.normal(rngs.params(), shape, jnp.float32, out_sharding=spec))
 
@@ -38,8 +41,9 @@ def take(table: jax.Array, ids: jax.Array) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def lookup(table: jax.Array, ids: jax.Array, dtype) -> jax.Array:
-    """Rows of a table [V, D], split or not, by int32 ids [B, T], in the compute type: [B, T, D]. Its gradient is
-    summed in float32: a frequent id has thousands of terms, more than bfloat16 can count."""
+    """Rows of a table [V, D], split or not, by int32 ids [B, T], in the compute type: [B, T, D].
+    Its gradient is summed in float32 within a device, for a frequent id has thousands of terms, more
+    than bfloat16 can count; the sums of devices are added in the compute type, like a matrix's."""
     return take(jax.sharding.reshard(table.astype(dtype), sh.REPLICATED), ids)
 
 
@@ -68,69 +72,37 @@ class Linear(nnx.Module):
     def __init__(self, d_in: int, d_out: int, spec, out, dtype, rngs: nnx.Rngs, bias: bool = True):
         spec = sh.fitting(spec, (d_in, d_out))
         self.kernel = weight(rngs, (d_in, d_out), spec, d_in**-0.5)
-        self.bias = nnx.Param(jnp.zeros(d_out, out_sharding=jax.P(spec[1]))) if bias else nnx.data(None)
-        self.spec, self.out, self.dtype = spec, out, jnp.dtype(dtype)
+        self.bias = (
+            nnx.Param(jnp.zeros(d_out, out_sharding=jax.P(spec[1]))) if bias else nnx.data(None)
+        )
+        self.spec = spec
+        self.out = out
+        self.dtype = jnp.dtype(dtype)
 
     def __call__(self, x):  # [B, T, in] -> [B, T, out]
         b, t, d = x.shape
-        # As a plain matrix product: XLA's CPU backward of the three-dimensional one is 2.5 times slower.
+        # As a plain matrix product: XLA's CPU backward of the three-dimensional one is 2.5 times
+        # slower.
         flat = x.astype(self.dtype).reshape(b * t, d, out_sharding=jax.P(self.out[0], None))
         y = self.product(flat, jax.P(self.out[0], self.out[2]))
         if self.bias is not None:
             y = y + use(self.bias, jax.P(self.spec[1]), jnp.float32)
-        return checkpoint_name(y.astype(self.dtype).reshape(b, t, -1, out_sharding=self.out), PRODUCT)
+        return checkpoint_name(
+            y.astype(self.dtype).reshape(b, t, -1, out_sharding=self.out), PRODUCT
+        )
 
     def product(self, x, out):  # [N, in] -> float32 [N, out]
-        w = sh.gather(self.kernel[...].astype(self.dtype), self.spec)  # cast first: half the bytes travel
+        w = sh.gather(
+            self.kernel[...].astype(self.dtype), self.spec
+        )  # cast first: half the bytes travel
         if len(x) == 1 and self.dtype != jnp.float32:
             # XLA's CPU product of one bfloat16 row is ten times slower than that of two.
             return self.product(jnp.concatenate([x, x]), out)[:1]
-        return jnp.matmul(x, w, out_sharding=out, preferred_element_type=jnp.float32)
-
-
-class Fused(Linear):
-    """Several maps of one input as one product. The columns lie by tensor shard first, then by part, so that
-    `split_parts` moves nothing between devices."""
-
-    def __init__(self, linears: list[Linear]):
-        first, n = linears[0], sh.tensor_shards()
-        d = len(first.kernel[...])
-        shards = [w.kernel[...].reshape(d, n, -1, out_sharding=sh.SHARDS_DNF) for w in linears]
-        self.kernel = nnx.Param(jnp.stack(shards, 2).reshape(d, -1, out_sharding=first.spec))
-        self.bias, self.spec, self.out, self.dtype = nnx.data(None), first.spec, first.out, first.dtype
-
-
-def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
-    """The results [B, T, F] of the `count` maps whose joint result `Fused` gave, y [B, T, count * F]."""
-    b, t, _ = y.shape
-    y = y.reshape(b, t, sh.tensor_shards(), count, -1, out_sharding=sh.SHARDS_BTNPF)
-    return [y[:, :, :, i].reshape(b, t, -1, out_sharding=sh.ACT_BTF) for i in range(count)]
-
-
-class Int8Linear(Linear):
-    """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output, rows of x
-    rounded to int8 likewise as they come, products summed exactly in int32."""
-
-    def __init__(self, linear: Linear):
-        self.kernel, self.scale = (nnx.Param(x) for x in int8(linear.kernel[...].swapaxes(0, 1)))
-        self.bias, self.spec, self.out, self.dtype = linear.bias, linear.spec, linear.out, linear.dtype
-
-    def product(self, x, out):  # [N, in] -> float32 [N, out]
-        if len(x) == 1:
-            return self.product(jnp.concatenate([x, x]), out)[:1]  # as above: the int8 product is the same
-        d_out = self.spec[1]
-        kernel = jax.sharding.reshard(self.kernel[...], sh.gathered(jax.P(d_out, self.spec[0])))
-        x, scale = int8(x)
-        y = jax.lax.dot_general(
-            x, kernel, (((1,), (1,)), ((), ())), preferred_element_type=jnp.int32, out_sharding=out
+        exact = precision(self.dtype)
+        exact = precision(self.dtype)
+        return jnp.matmul(
+            x, w, precision=exact, out_sharding=out, preferred_element_type=jnp.float32
         )
-        return y.astype(jnp.float32) * scale[:, None] * use(self.scale, jax.P(d_out), jnp.float32)
-
-
-def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows [N, D] as int8 and the float32 scales [N] that give them back: symmetric, nearest."""
-    scale = jnp.maximum(jnp.abs(x.astype(jnp.float32)).max(-1), 1e-30) / 127
-    return jnp.round(x / scale[:, None]).astype(jnp.int8), scale
 
 
 class MLP(nnx.Module):
@@ -156,9 +128,12 @@ class Attention(nnx.Module):
 
     def __call__(self, x, attend=plain, rope=None):  # [B, T, D] -> [B, T, D]
         b, t, d = x.shape
-        q, k, v = (p(x).reshape(b, t, self.heads, d // self.heads) for p in (self.q, self.k, self.v))
+        q, k, v = (
+            p(x).reshape(b, t, self.heads, d // self.heads) for p in (self.q, self.k, self.v)
+        )
         if rope is not None:
-            q, k = rotate(q, rope), rotate(k, rope)
+            q = rotate(q, rope)
+            k = rotate(k, rope)
         return self.o(attend(q, k, v).reshape(b, t, d))
 
 
@@ -181,38 +156,39 @@ def stack(make, layers: int, rngs: nnx.Rngs):
     return jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), layers))
 
 
-def layer(stacked, i: int):
-    """Layer `i` of stacked layers, with arrays of its own."""
-    return jax.tree.map(lambda x: x[i], stacked)
-
-
 def through_layers(layers, x, remat: str, *more):
     """x through each layer in turn, each called with `more`.
 
-    Stacked layers are scanned, recomputing in the backward pass as `remat` says. A list of layers, as models
-    that only infer have it, is gone through: a scan copies each layer's weights out of the stack before it
-    reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
+    Stacked layers are scanned, recomputing in the backward pass as `remat` says. A list of layers,
+    as models
+    that only infer have it, is gone through: a scan copies each layer's weights out of the stack
+    before it reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
     """
     if isinstance(layers, nnx.List):
         for one in layers:
             x = one(x, *more)
         return x
-    body = jax.checkpoint(lambda x, one: (one(x, *more), None), policy=REMAT[remat], prevent_cse=False)
+    body = jax.checkpoint(
+        lambda x, one: (one(x, *more), None), policy=REMAT[remat], prevent_cse=False
+    )
     return jax.lax.scan(body, x, layers)[0]
 
 
 def filled(slots, tokens: int):
-    """int32 [B]: how many pictures of each row exist, from its slots int32 [B, T] (0, or 1 + an index into the
-    row's pictures of `tokens` tokens each); they come first in the row."""
+    """int32 [B]: how many pictures of each row exist, from its slots int32 [B, T] (0, or 1 + an
+    index into the row's pictures of `tokens` tokens each); they come first in the row."""
     return -(-slots.max(1) // tokens)
 
 
 def of_filled(encode, images, count):
-    """`encode` ([n, S, S, 3] -> [n, N, ...]) of the first `count` int32 [B] of each row's images [B, M, S, S, 3];
+    """`encode` ([n, S, S, 3] -> [n, N, ...]) of the first `count` int32 [B] of each row's images
+    [B, M, S, S, 3];
     zeros for the others: [B, M, N, ...].
 
-    Each device moves its images together and goes through them, one a row at a time, as far as the fullest device
-    needs: waiting for it comes anyway. All devices take the same steps, so `encode` may be split over them.
+    Each device moves its images together and goes through them, one a row at a time, as far as the
+    fullest device
+    needs: waiting for it comes anyway. All devices take the same steps, so `encode` may be split
+        over them.
     """
 
     def gather(images, count):
@@ -224,11 +200,17 @@ def of_filled(encode, images, count):
 
     def scatter(found, order):
         flat = found.reshape(-1, *found.shape[2:])
-        return jnp.zeros_like(flat).at[order.reshape(-1)].set(flat).reshape(-1, len(order), *flat.shape[1:])
+        return (
+            jnp.zeros_like(flat)
+            .at[order.reshape(-1)]
+            .set(flat)
+            .reshape(-1, len(order), *flat.shape[1:])
+        )
 
     split = sh.CHUNKS, sh.CHUNKS, sh.REPLICATED
     chunks, order, most = sh.per_device(gather, (sh.BATCH, sh.BATCH), split)(images, count)
-    shape, rows = jax.eval_shape(encode, chunks[0]), len(images) // sh.batch_shards()
+    shape = jax.eval_shape(encode, chunks[0])
+    rows = len(images) // sh.batch_shards()
 
     def one(i, chunk):
         zeros = lambda _: jnp.zeros(shape.shape, shape.dtype, out_sharding=shape.sharding.spec)
@@ -238,9 +220,9 @@ def of_filled(encode, images, count):
     return sh.per_device(scatter, (sh.CHUNKS, sh.CHUNKS), sh.BATCH)(found, order)
 
 
-def gathered(module, dtype):
-    """The module with its weights whole along `fsdp`, kernels in `dtype`: for one that is gone through several
-    times, whose layers would otherwise be gathered each time."""
+def with_whole_weights(module, dtype):
+    """The module with its weights whole along `fsdp`, kernels in `dtype`: for one that is gone
+    through several times, whose layers would otherwise be gathered each time."""
     graphdef, state = nnx.split(module)
 
     def gather(path, x):

@@ -1,15 +1,16 @@
 """Figure 2, "Und. Encoder": the SigLIP vision tower (paper section 3.1; arXiv 2303.15343).
 
-All patches after the final LayerNorm are returned; the attention-pooling head that checkpoints carry is not
-part of Janus' computation and is not built.
+All patches after the final LayerNorm are returned; the attention-pooling head that checkpoints
+carry is not part of Janus' computation and is not built.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax import sharding as sh
+from janus_jax.model import sharding as sh
 from janus_jax.model.config import UnderstandingEncoderConfig
+from janus_jax.model.kernels import precision
 from janus_jax.model.layers import MLP, Attention, stack, through_layers, weight
 
 
@@ -17,7 +18,7 @@ def layer_norm(width: int, dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(width, epsilon=1e-6, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
-class Block(nnx.Module):
+class EncoderBlock(nnx.Module):
     def __init__(self, config: UnderstandingEncoderConfig, dtype, rngs: nnx.Rngs):
         self.norm1 = layer_norm(config.width, dtype, rngs)
         self.attention = Attention(config.width, config.heads, dtype, rngs, bias=True)
@@ -30,27 +31,34 @@ class Block(nnx.Module):
 
 
 class UnderstandingEncoder(nnx.Module):
-    """Pictures to continuous features; full attention, learned positions for exactly one picture size."""
+    """Pictures to continuous features; full attention, learned positions for exactly one picture
+    size."""
 
     def __init__(self, config: UnderstandingEncoderConfig, dtype, remat: str, rngs: nnx.Rngs):
-        p, c = config.patch_size, config.width
-        self.patch_kernel = weight(rngs, (p, p, 3, c), jax.P(None, None, None, "fsdp"), (3 * p * p) ** -0.5)
+        p = config.patch_size
+        c = config.width
+        self.patch_kernel = weight(rngs, (p, p, 3, c), sh.W_HWIC, (3 * p * p) ** -0.5)
         self.patch_bias = nnx.Param(jnp.zeros(c))
-        self.positions = weight(rngs, (config.tokens, c), jax.P(None, "fsdp"), c**-0.5)
-        self.blocks = stack(lambda rngs: Block(config, dtype, rngs), config.layers, rngs)
+        self.positions = weight(rngs, (config.tokens, c), sh.W_NC, c**-0.5)
+        self.blocks = stack(lambda rngs: EncoderBlock(config, dtype, rngs), config.layers, rngs)
         self.norm = layer_norm(c, dtype, rngs)
-        self.dtype, self.remat, self.patch, self.size = jnp.dtype(dtype), remat, p, config.image_size
+        self.dtype = jnp.dtype(dtype)
+        self.remat = remat
+        self.patch = p
+        self.size = config.image_size
 
     def __call__(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, C]
         if images.shape[1:] != (self.size, self.size, 3):
-            raise ValueError(f"images {images.shape}: the tower reads [B, {self.size}, {self.size}, 3]")
+            raise ValueError(
+                f"images {images.shape}: the tower reads [B, {self.size}, {self.size}, 3]"
+            )
         kernel, positions = (
             jax.sharding.reshard(w[...].astype(self.dtype), sh.REPLICATED)
             for w in (self.patch_kernel, self.positions)
         )
         x = jax.lax.conv_general_dilated(
             images.astype(self.dtype), kernel, (self.patch,) * 2, "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision(self.dtype),
         )  # fmt: skip
         x = x.reshape(x.shape[0], -1, x.shape[-1]) + self.patch_bias.astype(self.dtype) + positions
         x = jax.sharding.reshard(x, sh.ACT_BTD)

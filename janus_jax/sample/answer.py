@@ -2,16 +2,23 @@
 
 
 class Answer:
-    """Takes ids until end of sentence, a stop or `most` ids, and tells `emit` each stretch of text that is sure.
+    """Takes ids until end of sentence, a stop or `most` ids, and tells `emit` each stretch of text
+    that is sure.
 
-    Sure text never ends inside a UTF-8 character, nor in what may become a stop string, nor in white space that
-    may be the last; so the stretches joined are `text`, the answer with outer white space stripped.
+    Sure text never ends inside a UTF-8 character, nor in what may become a stop string, nor in
+    white space that may be the last; so the stretches joined are `text`, the answer with outer
+    white space stripped.
     """
 
     def __init__(self, tokenizer, stop_ids, stop_strings, most: int, emit=None):
-        self.tokenizer, self.stop_ids, self.stop_strings = tokenizer, set(stop_ids), tuple(stop_strings)
-        self.most, self.emit = most, emit
-        self.ids, self.text, self.done = [], "", False
+        self.tokenizer = tokenizer
+        self.stop_ids = set(stop_ids)
+        self.stop_strings = tuple(stop_strings)
+        self.most = most
+        self.emit = emit
+        self.ids = []
+        self.text = ""
+        self.done = False
 
     def add(self, ids):
         """New ids, int [n]; those after the end are ignored."""
@@ -33,7 +40,8 @@ class Answer:
         self.text = sure
 
     def _sure(self, whole: str) -> int:
-        """How much of unfinished text can no longer change; the decoder writes U+FFFD for half a character."""
+        """How much of unfinished text can no longer change; the decoder writes U+FFFD for half a
+        character."""
         end = len(whole.rstrip("\ufffd"))
         for stop in self.stop_strings:
             for n in range(min(len(stop) - 1, end), 0, -1):

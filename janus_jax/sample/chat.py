@@ -1,6 +1,11 @@
 """A conversation in the terminal: words, pictures, and drawings that can be asked about next."""
 
-from janus_jax.data.messages import open_picture
+import pathlib
+import shlex
+
+from janus_jax.common.paths import expanded
+from janus_jax.common.text import bounded
+from janus_jax.data.image_parts import open_picture
 
 HELP = """Ask anything, or:
   /image FILE  show a picture with your next words
@@ -10,11 +15,12 @@ HELP = """Ask anything, or:
   /quit        leave (as Ctrl-D and Ctrl-C do)"""
 
 
-def run(ask, draw, images=(), read=input, write=print):
-    """Reads lines until /quit, Ctrl-D or Ctrl-C; a line that cannot be used is answered by one line.
+def converse(ask, draw, images=(), read=input, write=print):
+    """Reads lines until /quit, Ctrl-D or Ctrl-C; a line that cannot be used is answered by one
+    line.
 
-    ask(messages, stream) -> the answer, told to `stream` as it comes; draw(text) -> (picture, where it was
-    saved). read(prompt) -> a line; write(*text, end=, flush=) as print.
+    ask(messages, stream) -> the answer, told to `stream` as it comes; draw(text) -> (picture, where
+    it was saved). read(prompt) -> a line; write(*text, end=, flush=) as print.
     """
     talk = Chat(ask, draw, write)
     write(HELP)
@@ -31,23 +37,30 @@ class Chat:
     """The history, and the pictures that wait for the next words."""
 
     def __init__(self, ask, draw, write):
-        self.ask, self.draw, self.write = ask, draw, write
-        self.history, self.waiting = [], []
+        self.ask = ask
+        self.draw = draw
+        self.write = write
+        self.history = []
+        self.waiting = []
 
     def line(self, line: str) -> bool:
         """Does what a line says; False when it says to leave."""
-        command, _, rest = line.partition(" ")
-        if command == "/quit":
-            return False
+        command, rest = (*line.split(None, 1), "", "")[:2]
         try:
+            if rest and command in ("/quit", "/reset", "/help"):
+                raise ValueError(f"{command} takes no words: {rest}")
+            if command == "/quit":
+                return False
             if command == "/image":
-                self.image(rest.strip())
+                for path in named_files(rest):
+                    self.image(path)
             elif command == "/draw":
                 picture, path = self.draw(rest.strip())
                 self.waiting.append(picture)
                 self.write(f"{path}  (shown with your next words)")
             elif command == "/reset":
-                self.history, self.waiting = [], []
+                self.history = []
+                self.waiting = []
                 self.write("begun anew")
             elif command == "/help":
                 self.write(HELP)
@@ -56,7 +69,9 @@ class Chat:
             elif line:
                 self.say(line)
         except (ValueError, OSError) as error:
-            self.write("; ".join(line.strip() for line in str(error).splitlines()))
+            told = "; ".join(line.strip() for line in bounded(str(error)).splitlines())
+            full = "the context is" in told and self.history
+            self.write(told + (". Or begin anew: /reset" if full else ""))
         return True
 
     def image(self, path: str):
@@ -71,3 +86,19 @@ class Chat:
         self.write()
         self.history += [asked, {"role": "assistant", "content": answer}]
         self.waiting = []
+
+
+def named_files(words: str) -> list[str]:
+    """The files that are named behind /image: one as it is written, spaces too, or several, each
+    perhaps in quotes or with backslashes, as a shell and a terminal's drag and drop write them."""
+    if not words:
+        raise ValueError("/image needs a file: /image cat.png")
+    if pathlib.Path(expanded(words)).exists():
+        return [expanded(words)]
+    try:
+        found = list(map(expanded, shlex.split(words)))
+    except ValueError:  # a lone quote
+        found = [words]
+    quoted = any(mark in words for mark in "\"'\\")
+    there = all(pathlib.Path(path).exists() for path in found)
+    return found if quoted or there else [words]

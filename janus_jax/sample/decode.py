@@ -1,49 +1,47 @@
-"""Prefill, then a compiled loop over tokens with a KV cache: guided image ids and text answers.
+"""Prompts and what follows them: guided image ids and text answers, any number of rows.
 
-Prompts of different lengths are left-padded; padding is masked and positions start at each row's BOS. The
-loop runs in chunks of a fixed number of steps, so that an accelerator is never asked whether to go on, and
-the cache grows between chunks by `GROWTH` places: attention reads what is filled, and a new prompt length
-compiles a prefill at most, since the loop's shapes are the caches'.
+Rows come in a few numbers (`ROWS`), caches in a few lengths (`cache_length`), and these two alone
+decide what is compiled; more rows are run slice by slice. Prompts end at one place, each row's
+padding on the left is masked, and positions start at its BOS.
 """
 
-import functools
+import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from janus_jax import sharding as sh
-from janus_jax.model.janus import serving
+from janus_jax.model import sharding as sh
+from janus_jax.model.guest import own_jax
+from janus_jax.model.serving import cache_dtype, serving
+from janus_jax.sample.programs import CHUNK, IMAGE, READ, advance, grow, paint, see
 
-BUCKET = 32  # prompt lengths are padded up to a multiple of this
-GROWTH = 128  # cache lengths are multiples of this
-CHUNK = 32  # most steps between two looks of the host
+ROWS = (2, 8, 32)  # on CPU at most 8: more are no faster together
+AHEAD = 128  # places behind the prompt that a first cache has
 
 
-def left_pad(prompts: list, pad: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """int32 prompts [rows, L] and where each begins, int32 [rows]; missing rows repeat the last prompt."""
-    prompts = [*prompts, *[prompts[-1]] * (rows - len(prompts))]
-    length = round_up(max(map(len, prompts)), BUCKET)
-    ids = np.full((rows, length), pad, np.int32)
-    for row, prompt in zip(ids, prompts):
-        row[length - len(prompt) :] = prompt
-    return ids, np.array([length - len(prompt) for prompt in prompts], np.int32)
+@dataclasses.dataclass(eq=False)
+class Prompt:
+    """ids: int32 [n]. shown: the features [n, D] of its pictures, used where `is_shown`, bool [n].
+    Rows with one and the same prompt read it once."""
+
+    ids: np.ndarray
+    shown: np.ndarray | None = None
+    is_shown: np.ndarray | None = None
 
 
 def round_up(count: int, unit: int) -> int:
     return -(-count // unit) * unit
 
 
-def padded_rows(count: int) -> int:
-    """`count` rounded up to what the mesh's batch axes divide."""
-    mesh = jax.sharding.get_mesh()
-    return round_up(count, int(np.prod([mesh.shape[axis] for axis in sh.ROWS])))
+def row_counts() -> list[int]:
+    """The numbers of rows that are run: whole pairs on every device of the batch axes."""
+    most = 8 if sh.platform() == "cpu" else ROWS[-1]
+    return [round_up(rows, 2 * sh.batch_shards()) for rows in ROWS if rows <= most]
 
 
-def decoded_rows(count: int) -> int:
-    """`padded_rows` of the loop. At least two on CPU: for one row XLA copies the whole cache at each token, and
-    multiplies bfloat16 and int8 ten times slower."""
-    return padded_rows(max(count, 2 if jax.default_backend() == "cpu" else 1))
+def cache_length(places: int) -> int:
+    """The length of a cache for so many places; 640 is a short prompt and a picture."""
+    return next(n for n in (256, 640, *(1024 << i for i in range(32))) if n >= places)
 
 
 def put(x) -> jax.Array:
@@ -51,189 +49,178 @@ def put(x) -> jax.Array:
     return jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
 
 
-def mask_from(starts, queries, length: int):
-    """bool [B, 1, T, S]: query at cache position `queries` [T] sees keys from its row's start to itself."""
-    keys = jnp.arange(length)
-    seen = (keys <= queries[:, None])[None] & (keys >= starts[:, None])[:, None]
-    return seen[:, None]
+def stretches(prompts: list[Prompt], rows: int, end: int, width: int, dtype):
+    """What `read` takes, stretch by stretch, so that each prompt ends before place `end` of every row
+    that has it. prompts: of the first of `rows`; width, dtype: of features."""
+    shards = sh.batch_shards()
+    share = rows // shards
+    owners = []  # of each device: its different prompts, with the rows of each
+    for i in range(shards):
+        mine = {}
+        for row, prompt in enumerate(prompts[i * share : (i + 1) * share]):
+            mine.setdefault(prompt, []).append(row)
+        owners.append(list(mine.items()))
+    nothing = Prompt(np.zeros(0, np.int32)), []
+    for turn in range(max(map(len, owners))):
+        now = [own[turn] if turn < len(own) else nothing for own in owners]
+        longest = round_up(max(len(prompt.ids) for prompt, _ in now), READ)
+        starts = np.array([end - len(prompt.ids) for prompt, _ in now], np.int32)
+        first = np.array([taken[0] if taken else 0 for _, taken in now], np.int32)
+        takers = np.zeros((shards, share), bool)
+        for device, (_, taken) in zip(takers, now):
+            device[taken] = True
+        for at in range(end - longest, end, READ):
+            ids = np.zeros((shards, READ), np.int32)
+            shown = np.zeros((shards, READ, width), dtype)
+            is_shown = np.zeros((shards, READ), bool)
+            for i, ((prompt, _), start) in enumerate(zip(now, starts)):
+                there = slice(min(max(start - at, 0), READ), READ)
+                part = slice(max(at - start, 0), max(at + READ - start, 0))
+                ids[i, there] = prompt.ids[part]
+                if prompt.shown is not None:
+                    shown[i, there] = prompt.shown[part]
+                    is_shown[i, there] = prompt.is_shown[part]
+            some = (ids, shown, is_shown, starts, first, takers.reshape(-1))
+            yield (*map(put, some), np.int32(at))
 
 
-@jax.jit
-def prefill(model, x, starts):
-    """Runs embedded prompts x [B, L, D]; returns the last hidden state [B, D] and a cache of L places."""
-    queries = jnp.arange(x.shape[1])
-    mask = mask_from(starts, queries, len(queries))
-    hidden, cache = model.transformer.cached(x, jnp.maximum(queries - starts[:, None], 0), mask)
-    return hidden[:, -1], cache
+def blank_state(model, rows: int, length: int):
+    """An empty cache of so many places, no hidden state, nobody done."""
+    c = model.transformer.config
+    dtype = model.transformer.dtype
+    shape = (rows, c.heads, length, c.width // c.heads)
+    split = jax.NamedSharding(jax.sharding.get_mesh(), sh.CACHE_BHSK)
+    zeros = jax.device_put(np.zeros(shape, cache_dtype(dtype)), split)
+    copy = lambda: jax.device_put(zeros, split, may_alias=False)  # compiles nothing
+    cache = [(copy(), copy()) for _ in range(c.layers)]
+    return cache, put(np.zeros((rows, c.width), dtype)), put(np.zeros(rows, bool))
 
 
-@functools.partial(jax.jit, static_argnames="length")
-def grow(cache, length: int):
-    """The cache with free places up to `length`."""
-    places = lambda x: ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0))
-    return jax.tree.map(lambda x: jnp.pad(x, places(x)), cache)
+def rows_written(model, prompts: list[Prompt], seeds, numbers, kind, eos, scale, most, steps, how):
+    """`written` for the rows of one pass."""
+    leaves, tree = jax.tree.flatten(model)
+    c = model.transformer.config
+    count = len(prompts)
+    rows = next(n for n in row_counts() if n >= count)
+    fill = lambda values, dtype: np.array([*values, *[values[-1]] * (rows - count)], dtype)
+    end = round_up(max(len(prompt.ids) for prompt in prompts), READ)
+    starts = put(fill([end - len(prompt.ids) for prompt in prompts], np.int32))
+    mix = np.eye(2) if scale is None else np.full((2, 2), (scale, 1 - scale))
+    mix = put(np.tile(mix, (rows // 2, 1)).reshape(-1, 2, 2).astype(np.float32))
+    seeds, numbers = put(fill(seeds, np.uint32)), put(fill(numbers, np.int32))
+    writing = np.int32(kind), starts, seeds, numbers, mix, np.int32(eos), *map(np.float32, how)
+    length = cache_length(end + min(most, AHEAD))
+    state = blank_state(model, rows, length)
+
+    def call(state, reading, stretch, steps, first):
+        numbers = map(np.int32, (steps, first, end + first))
+        given = np.int32(reading), stretch, writing, *numbers
+        return advance(leaves, state, *given, tree=tree)
+
+    for stretch in stretches(prompts, rows, end, c.width, model.transformer.dtype):
+        state, _ = call(state, 1, stretch, 0, 0)
+    waiting = []  # images: the device works on a chunk while the host tells of the one before
+    for first in range(0, most, steps):
+        now = min(steps, most - first)
+        if end + first + now > length:
+            length = cache_length(end + first + now)
+            state = (grow(state[0], length), *state[1:])
+        state, ids = call(state, 0, stretch, now, first)
+        waiting.append(ids)
+        if kind != IMAGE or len(waiting) > 1:
+            yield np.asarray(waiting.pop(0))[:count, :steps]
+        if kind != IMAGE and np.asarray(state[2])[:count].all():
+            return
+    for ids in waiting:
+        yield np.asarray(ids)[:count, :steps]
 
 
-@jax.jit
-def repeat(rows, index):
-    """Rows of each array by int32 `index` [B]."""
+def written(model, prompts: list[Prompt], seeds, numbers, *, most: int, steps: int, **how):
+    """What follows the prompts, int32 [prompts, most], eos once a row is done; a generator.
 
-    def take(x):
-        rest = jax.typeof(x).sharding.spec[1:]
-        return jax.sharding.reshard(x, jax.P(None, *rest)).at[index].get(out_sharding=jax.P(sh.ROWS, *rest))
-
-    return jax.tree.map(take, rows)
-
-
-def one_token(model, x, starts, cache, at):
-    """Runs one embedded token per row, x [B, D], at cache position `at`; returns hidden [B, D] and the cache."""
-    mask = mask_from(starts, at[None], cache[0][0].shape[2])
-    hidden, cache = model.transformer.cached(x[:, None], (at - starts)[:, None], mask, cache, at)
-    return hidden[:, 0], cache
-
-
-def pick(keys, logits, temperature, top_p=None):
-    """int32 [B]: argmax at temperature 0, else a draw from softmax(logits / temperature), one key a row;
-    `top_p` first drops the least likely ids beyond that mass."""
-    logits = jax.sharding.reshard(logits, sh.BATCH)  # whole vocabularies: sorting cannot split them
-    scaled = logits / jnp.where(temperature == 0, 1.0, temperature)
-    if top_p is not None:
-        order = jnp.sort(jax.nn.softmax(scaled), axis=-1)[:, ::-1]
-        kept = jnp.where(jnp.cumsum(order, -1) - order < top_p, order, 2.0).min(-1, keepdims=True)
-        scaled = jnp.where(jax.nn.softmax(scaled) >= kept, scaled, -jnp.inf)
-    drawn = jax.vmap(jax.random.categorical)(keys, scaled)
-    return jnp.where(temperature == 0, jnp.argmax(logits, -1), drawn).astype(jnp.int32)
+    seeds, numbers: of each row, see `row_keys`.
+    most, steps: how many tokens, and how many between two looks.
+    how: as `rows_written` takes it. Yields (rows before, tokens before, new ids [rows, n]), and is
+        sent True where the rest of these rows is not wanted.
+    """
+    model = serving(model)
+    out = np.full((len(prompts), most), how["eos"], np.int32)
+    size = row_counts()[-1]
+    for row in range(0, len(prompts), size):
+        rows = slice(row, row + size)
+        at = 0
+        parts = prompts[rows], seeds[rows], numbers[rows]
+        for ids in rows_written(model, *parts, most=most, steps=steps, **how):
+            ids = ids[:, : most - at]
+            out[rows, at : at + steps] = ids
+            at += ids.shape[1]
+            if (yield row, at, ids):
+                break
+    return out
 
 
-def fold(keys, i):
-    return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
-
-
-def pairs(a, b):
-    """a and b [B, ...] as rows a0, b0, a1, b1, ..."""
-    return jnp.stack([a, b], 1).reshape(-1, *a.shape[1:], out_sharding=sh.BATCH)
-
-
-def image_logits(model, hidden, cfg_scale, guided: bool):
-    """float32 [B, codebook] after hidden [rows, D]: guided, rows are pairs (conditional, unconditional) and
-    logits s * conditional + (1 - s) * unconditional (paper section 3.4)."""
-    logits = model.image_head(hidden[:, None])[:, 0]
-    if not guided:
-        return logits
-    logits = logits.reshape(-1, 2, logits.shape[-1], out_sharding=sh.BATCH)
-    return cfg_scale * logits[:, 0] + (1.0 - cfg_scale) * logits[:, 1]
-
-
-@functools.partial(jax.jit, static_argnames=("guided", "steps"), donate_argnames="cache")
-def image_chunk(
-    model, hidden, cache, starts, keys, first, at, cfg_scale, temperature, *, guided: bool, steps: int
-):
-    """`steps` image ids from number `first` on; the first of them goes to cache position `at`. Returns
-    ids [B, steps], hidden and cache."""
-
-    def step(carry, i):
-        hidden, cache = carry
-        ids = pick(fold(keys, first + i), image_logits(model, hidden, cfg_scale, guided), temperature)
-        x = model.embed_image_ids((pairs(ids, ids) if guided else ids)[:, None])[:, 0]
-        return one_token(model, x, starts, cache, at + i), ids
-
-    (hidden, cache), ids = jax.lax.scan(step, (hidden, cache), jnp.arange(steps))
-    return ids.T, hidden, cache
+def run(model, work, tell):
+    """What a generator returns: it runs in `own_jax`; `tell` answers what it yields outside."""
+    answer = None
+    while True:
+        with own_jax(model):
+            try:
+                item = work.send(answer)
+            except StopIteration as end:
+                return end.value
+        answer = tell(item)
 
 
 def image_ids(
-    model, prompts, unconditional, starts, keys, cfg_scale, temperature, count: int, progress=None
-) -> np.ndarray:
+    model, prompts: list[tuple[Prompt, Prompt]], seeds, numbers, cfg_scale: float,
+    temperature: float, count: int, progress=None,
+) -> np.ndarray:  # fmt: skip
     """`count` image ids per row under classifier-free guidance, int32 [B, count].
 
-    prompts, unconditional int32 [B, L] (begin_of_image last), starts int32 [B], keys [B]. At scale 1 or 0
-    only the branch that counts is run. Rows that are equal (the unconditional ones of equal length, pictures
-    of one prompt) are prefilled once. progress(done) is called as ids come.
+    prompts: of each row the conditional and the unconditional one, begin_of_image last. At scale 1
+        or 0 only the branch that counts is run.
+    seeds, numbers: see `row_keys`.
+    progress(done, total) is called as ids come.
     """
-    model, guided, b = serving(model), cfg_scale not in (0, 1), len(prompts)
-    if guided:
-        rows = np.stack([prompts, unconditional], 1).reshape(2 * b, -1)
-        starts = np.repeat(starts, 2)
-    else:
-        index = np.minimum(np.arange(decoded_rows(b)), b - 1)
-        rows, starts, keys = (unconditional if cfg_scale == 0 else prompts)[index], starts[index], keys[index]
-    different, index = np.unique(np.column_stack([starts, rows]), axis=0, return_inverse=True)
-    # A power of two: few shapes to compile.
-    wanted = padded_rows(1 << (len(different) - 1).bit_length())
-    different = np.concatenate([different, np.repeat(different[-1:], wanted - len(different), 0)])
-    x = _text(model, put(different[:, 1:].astype(np.int32)))
-    hidden, cache = repeat(
-        prefill(model, x, put(different[:, 0].astype(np.int32))), put(index.astype(np.int32))
-    )
-    starts, keys = put(starts.astype(np.int32)), put(keys)
-    steps = max(n for n in range(1, min(count, CHUNK) + 1) if count % n == 0)
-    out, at = [], prompts.shape[1]
-    for first in range(0, count, steps):
-        cache = grow(cache, round_up(at + first + steps, GROWTH))
-        ids, hidden, cache = image_chunk(
-            model, hidden, cache, starts, keys, jnp.int32(first), jnp.int32(at + first),
-            jnp.float32(cfg_scale), jnp.float32(temperature), guided=guided, steps=steps,
-        )  # fmt: skip
-        if progress and out:  # the chunk before: the device already works on this one
-            progress(out[-1].block_until_ready().shape[1] * len(out))
-        out.append(ids)
-    out = np.concatenate(out, 1)[:b]
-    if progress:
-        progress(count)
-    return out
+    guided = cfg_scale not in (0, 1)
+    per = 2 if guided else 1
+    kept = prompts if guided else [(pair[cfg_scale == 0],) for pair in prompts]
+    rows = [row for some in kept for row in some]
+
+    def tell(item):
+        row, done, ids = item
+        if progress:
+            progress(row // per * count + done * len(ids) // per, len(prompts) * count)
+
+    work = written(
+        model, rows, np.repeat(seeds, per), np.repeat(numbers, per), most=count,
+        steps=min(count, CHUNK), kind=IMAGE, eos=0, scale=cfg_scale if guided else None,
+        how=(temperature, 1.0),
+    )  # fmt: skip
+    return run(model, work, tell)[::per]
 
 
-@functools.partial(jax.jit, static_argnames="steps", donate_argnames="cache")
-def text_chunk(model, hidden, cache, starts, keys, done, first, at, eos, temperature, top_p, *, steps: int):
-    """`steps` text ids, all eos once a row is done. Returns ids [B, steps], hidden, cache and done [B]."""
-
-    def step(carry, i):
-        hidden, cache, done = carry
-        ids = pick(fold(keys, first + i), model.text_head(hidden[:, None])[:, 0], temperature, top_p)
-        ids = jnp.where(done, eos, ids)
-        x = model.text_embedding(ids[:, None])[:, 0]
-        return (*one_token(model, x, starts, cache, at + i), done | (ids == eos)), ids
-
-    (hidden, cache, done), ids = jax.lax.scan(step, (hidden, cache, done), jnp.arange(steps))
-    return ids.T, hidden, cache, done
+def pixels(model, ids: np.ndarray) -> np.ndarray:
+    """The pictures [B, H, W, 3] of image ids, int32 [B, N]."""
+    with own_jax(model):
+        grid = model.config.generation_encoder.grid
+        return one_by_one(paint, model.generation_encoder, ids, grid=grid)
 
 
-def text_ids(
-    model, prompts, pictures, slots, starts, keys, eos, temperature, top_p, most: int, stream=None
-) -> np.ndarray:
-    """Up to `most` text ids per row, int32 [B, most]; after a row's end of sentence all are eos.
-
-    prompts int32 [B, L]; pictures float32 [B, M, H, W, 3]; slots int32 [B, L] as batch.picture_slots.
-    stream(ids [B, n]) is called as ids come, and may return True to end; n is 1 on CPU, where a token takes
-    long.
-    """
-    model = serving(model)
-    rows, length = prompts.shape
-    x = _read(model, put(prompts), put(pictures), put(slots))
-    index = np.minimum(np.arange(decoded_rows(rows)), rows - 1)
-    hidden, cache = repeat(prefill(model, x, put(starts)), put(index))
-    starts, keys, done = put(starts[index]), put(keys[index]), put(np.zeros(len(index), bool))
-    out = np.full((rows, most), eos, np.int32)
-    steps = min(most, 16 if stream is None else 1 if jax.default_backend() == "cpu" else 8)
-    for first in range(0, most, steps):
-        cache = grow(cache, round_up(length + first + steps, GROWTH))
-        ids, hidden, cache, done = text_chunk(
-            model, hidden, cache, starts, keys, done, jnp.int32(first), jnp.int32(length + first),
-            jnp.int32(eos), jnp.float32(temperature), top_p, steps=steps,
-        )  # fmt: skip
-        ids = np.asarray(ids)[:rows, : most - first]
-        out[:, first : first + steps] = ids
-        if (stream is not None and stream(ids)) or np.asarray(done).all():
-            break
-    return out
+def one_by_one(program, model, rows: np.ndarray, **static) -> np.ndarray:
+    """`see` or `paint` of each row; as many at once as the mesh's batch axes have devices."""
+    leaves, tree = jax.tree.flatten(model)
+    each = sh.batch_shards()
+    out = []
+    for i in range(0, len(rows), each):
+        some = rows[i : i + each]
+        more = np.repeat(some[-1:], each - len(some), 0)
+        done = program(leaves, put(np.concatenate([some, more])), tree=tree, **static)
+        out.append(np.asarray(done)[: len(some)])
+    return np.concatenate(out)
 
 
-@jax.jit
-def _text(model, ids):
-    return model.text_embedding(ids)
-
-
-@jax.jit
-def _read(model, prompts, pictures, slots):
-    none = jnp.zeros((prompts.shape[0], 0), jnp.int32, out_sharding=sh.BATCH)
-    return model.embed(prompts, pictures, none, slots, slots)
+def clear_caches():
+    """Gives back the memory of all programs that draw and answer."""
+    for program in (advance, grow, see, paint):
+        program.clear_cache()

@@ -8,18 +8,19 @@ import sys
 import jax
 import numpy as np
 
-from janus_jax.convert.source import Source
+from janus_jax.common.text import size
 from janus_jax.model.config import JanusConfig
-from janus_jax.model.transformer import cache_dtype
+from janus_jax.model.serving import cache_dtype
+from janus_jax.weights.reader import WeightReader
 
 DTYPES = (None, "float32", "bfloat16", "int8")
 
 
 @dataclasses.dataclass
 class Plan:
-    """What a command is about to do. config: the model's sizes; weights: bytes kept; dtypes: of the weights
-    and of the computation. Each of `rows` holds `text` tokens, prompt and answer, the `pictures` to
-    understand, and a drawing if any; `drawings` are decoded together."""
+    """What a command is about to do. config: the model's sizes; weights: bytes kept; dtypes: of the
+    weights and of the computation. Each of `rows` holds `text` tokens, prompt and answer, the
+    `pictures` to understand, and a drawing if any; `drawings` are decoded together."""
 
     config: JanusConfig
     weights: int
@@ -30,23 +31,28 @@ class Plan:
     drawings: int
 
     @classmethod
-    def of(cls, source: Source, dtype: str | None, **work) -> "Plan":
-        """Of a whole model's `source` as `weights.load` will keep it. Raises ValueError for a part."""
+    def of(cls, source: WeightReader, dtype: str | None, **work) -> "Plan":
+        """Of a whole model's `source` as `weights.load` will keep it. Raises ValueError for a
+        part."""
         if source.config is None:
             raise ValueError(f"{source.path}: no whole model but parts of one; give a whole one")
         if dtype not in DTYPES:
             raise ValueError(f"dtype is {dtype!r}: must be one of {', '.join(DTYPES[1:])}")
         kept = dtype or source.config.dtype
-        weights = sum(math.prod(shape) * _width(name, kept) for name, (shape, _) in source.leaves.items())
+        weights = sum(
+            math.prod(shape) * _width(name, kept) for name, (shape, _) in source.leaves.items()
+        )
         on_cpu = jax.default_backend() == "cpu"
-        compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(dtype, dtype)
+        compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(
+            dtype, dtype
+        )
         return cls(source.config, weights, (kept, compute), **work)
 
     def needs(self) -> dict[str, int]:
         """Bytes by kind. The cache holds a key and a value for each layer and token.
-        Temporaries are a second cache, since it grows by copying, and the largest of: float32 attention scores
-        and their softmax over the prompts or over a picture's tokens, and three of the VQ decoder's widest
-        maps."""
+        Temporaries are a second cache, since it grows by copying, and the largest of: float32
+        attention scores and their softmax over the prompts or over a picture's tokens, and three of
+        the VQ decoder's widest maps."""
         llm, tower, vq = (
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
@@ -63,7 +69,8 @@ class Plan:
 
 
 def _width(name: str, kept: str) -> int:
-    """Bytes a number of the leaf `name` takes. int8 is for the transformer's and the heads' matrices only."""
+    """Bytes a number of the leaf `name` takes. int8 is for the transformer's and the heads'
+    matrices only."""
     if name.startswith("generation_encoder."):
         return 4
     if kept == "int8" and name.startswith(("transformer.", "text_head.", "image_head.")):
@@ -79,25 +86,30 @@ def free(device) -> int | None:
     meminfo = pathlib.Path("/proc/meminfo")
     if not meminfo.is_file():
         return None
-    fields = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    fields = dict(line.split(":") for line in meminfo.read_text("utf-8").splitlines())
     return int(fields["MemAvailable"].split()[0]) * 1024
 
 
-def announce(path, source: Source, dtype, out=None, **work):
-    """Says on stderr what is loaded, where and in what dtype, and the memory that it takes; see `Plan`.
+def announce(path, source: WeightReader, dtype, out=None, **work):
+    """Says on stderr what is loaded, where and in what dtype, and the memory that it takes; see
+    `Plan`.
 
-    Raises ValueError when the weights and the cache alone exceed what is free; warns when the sum does.
+    Raises ValueError when the weights and the cache alone exceed what is free; warns when the sum
+    does.
     """
-    out, device = out or sys.stderr, jax.devices()[0]
+    out = out or sys.stderr
+    device = jax.devices()[0]
     plan = Plan.of(source, dtype, **work)
-    need, have, llm = plan.needs(), free(device), plan.config.transformer
+    need = plan.needs()
+    have = free(device)
+    llm = plan.config.transformer
     count = sum(math.prod(shape) for shape, _ in source.leaves.values())
     print(
         f"loading {path}: {count:,} parameters, {llm.layers} layers of width {llm.width}\n"
         f"on {device.platform} ({device.device_kind}), weights in {plan.dtypes[0]}, computing in "
         f"{plan.dtypes[1]}\n"
-        f"memory: {', '.join(f'{name} {shown(n)}' for name, n in need.items())}: about "
-        f"{shown(sum(need.values()))}, {'unknown' if have is None else shown(have)} free",
+        f"memory: {', '.join(f'{name} {size(n)}' for name, n in need.items())}: about "
+        f"{size(sum(need.values()))}, {'unknown' if have is None else size(have)} free",
         file=out, flush=True,
     )  # fmt: skip
     if have is None or sum(need.values()) <= have:
@@ -105,15 +117,7 @@ def announce(path, source: Source, dtype, out=None, **work):
     remedy = "fewer pictures at once, a shorter prompt, or a smaller --dtype (bfloat16, int8)"
     if need["weights"] + need["cache"] > have:
         raise ValueError(
-            f"memory: weights and cache take {shown(need['weights'] + need['cache'])}, {shown(have)} are free "
-            f"on {device.platform}; use {remedy} or a larger machine"
+            f"memory: weights and cache take {size(need['weights'] + need['cache'])}, {size(have)} "
+            f"are free on {device.platform}; use {remedy} or a larger machine"
         )
     print(f"WARNING: that may not fit; if it fails use {remedy}", file=out, flush=True)
-
-
-def shown(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

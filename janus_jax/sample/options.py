@@ -1,11 +1,17 @@
-"""The numbers that `generate` and `understand` take, checked all at once."""
+"""What `generate` and `understand` are asked for, checked all at once before anything runs."""
 
 import math
 import numbers
+import secrets
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+FLOAT32 = np.finfo(np.float32)
 
 
-def _finite(x) -> bool:
-    return isinstance(x, numbers.Real) and not isinstance(x, bool) and 0 <= x < math.inf
+def _within(x, low: float, high: float) -> bool:
+    return isinstance(x, numbers.Real) and not isinstance(x, bool) and low <= x <= high
 
 
 def _whole(x, low: int, high: float = math.inf) -> bool:
@@ -14,34 +20,99 @@ def _whole(x, low: int, high: float = math.inf) -> bool:
 
 RULES = {
     "cfg_scale": (
-        _finite,
-        "must be a finite number, 0 or more (0 ignores the prompt, 1 is no guidance, 5 is the paper's)",
+        lambda x: _within(x, 0, 1e30),
+        "must be a finite number in float32, 0 to 1e30 (0 ignores the prompt, 1 is no guidance, 5 "
+        "is the paper's)",
     ),
     "temperature": (
-        _finite,
-        "must be a finite number, 0 or more (0 takes the likeliest each time, 1 samples as the model says)",
+        lambda x: _within(x, 0, float(FLOAT32.max)),
+        "must be a finite number in float32, 0 or more (0 takes the likeliest each time, 1 samples "
+        "as the model says)",
     ),
-    "top_p": (lambda x: _finite(x) and 0 < x <= 1, "must be in (0, 1]; 1 keeps every token"),
+    "top_p": (lambda x: _within(x, 0, 1) and x > 0, "must be in (0, 1]; 1 keeps every token"),
     "max_new_tokens": (lambda x: _whole(x, 1), "must be a whole number, at least 1"),
-    "images_per_prompt": (lambda x: _whole(x, 1), "must be a whole number, at least 1 (--n of the command)"),
+    "images_per_prompt": (
+        lambda x: _whole(x, 1),
+        "must be a whole number, at least 1 (--n of the command)",
+    ),
+    "first": (lambda x: _whole(x, 0, 2**31 - 1), "must be a whole number, 0 or more"),
     "seed": (lambda x: _whole(x, 0, 2**32 - 1), "must be a whole number from 0 to 4294967295"),
+    "progress": (callable, "must be a function of (done, total), or None"),
+    "stream": (callable, "must be a function that takes text, or None"),
 }
 
 
 def check(**options):
-    """Raises ValueError with a line for each option outside its rule: its name, its value, and the rule."""
-    problems = [f"{name} is {x}: {RULES[name][1]}" for name, x in options.items() if not RULES[name][0](x)]
+    """Raises ValueError with a line for each option outside its rule: its name, its value, and the
+    rule. None is an option that is not given."""
+    problems = []
+    for name, x in options.items():
+        if x is not None and not RULES[name][0](x):
+            kind = "" if isinstance(x, numbers.Number) else f", not a {type(x).__name__}"
+            problems.append(f"{name} is {str(x)[:60]}: {RULES[name][1]}{kind}")
     if problems:
         raise ValueError("\n".join(problems))
 
 
+def given(value, default):
+    return default if value is None else value
+
+
+def settled(**options) -> list:
+    """The values of options, checked, in the precision that computes: float32, where a temperature
+    too small to divide by is 0. Raises ValueError."""
+    for name, x in options.items():
+        options[name] = x.item() if getattr(x, "ndim", None) == 0 else x
+    check(**options)
+    for name in {"cfg_scale", "temperature", "top_p"} & set(options):
+        x = float(np.float32(options[name]))
+        least = float(FLOAT32.tiny)
+        options[name] = max(x, least) if name == "top_p" else x if x >= least else 0.0
+    return list(options.values())
+
+
 def seeds(seed, count: int, of: str) -> list[int]:
-    """One number for all, or one for each of the `count` rows. Raises ValueError."""
-    if isinstance(seed, numbers.Integral):
-        seed = [seed] * count
-    seed = list(seed)
+    """One number for all, one for each of the `count` rows, or None: a new one is drawn for each.
+    Raises ValueError."""
+    seed = seed.item() if getattr(seed, "ndim", None) == 0 else seed
+    plain = not isinstance(seed, Iterable) or isinstance(seed, str | bytes | Mapping)
+    seed = [seed] * count if plain else list(seed)
     if len(seed) != count:
-        raise ValueError(f"seed has {len(seed)} numbers for {count} {of}: give one, or one for each")
+        raise ValueError(f"seed has {len(seed)} numbers for {count} {of}: give one, or as many")
     for number in seed:
         check(seed=number)
-    return [int(number) for number in seed]
+    return [secrets.randbelow(2**32) if number is None else int(number) for number in seed]
+
+
+def listed(many, name: str) -> list:
+    """A list of what one text, a list, a numpy array, a column or a generator holds. Raises
+    ValueError, also where it holds nothing."""
+    if getattr(many, "ndim", 1) > 1 or isinstance(many, set | frozenset):
+        raise ValueError(f"{name} is a {type(many).__name__}: give a list, or one column of it")
+    if isinstance(many, str | bytes | Mapping) or not isinstance(many, Iterable):
+        return [many]
+    found = list(many) if getattr(many, "ndim", 1) else [many.item()]
+    if not found:
+        raise ValueError(f"{name}: 0 {name} were given; give at least one")
+    return found
+
+
+def require(model, processor):
+    """Raises TypeError for what is not the pair that `janus_jax.load` returns, and ValueError for a
+    processor that is not of this model: other ids, other numbers of image tokens, or another
+    tokenizer than that of the weights which the model was loaded from."""
+    for name, value, mark in ("model", model, "transformer"), ("processor", processor, "tokenizer"):
+        if not hasattr(value, mark):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}: give both, in this order, as "
+                "`model, processor = janus_jax.load(path)` returns them"
+            )
+    problems = processor.misfits(model.config)
+    theirs = getattr(model, "tokenizer_fingerprint", processor.tokenizer.fingerprint)
+    if theirs != processor.tokenizer.fingerprint:
+        problems.append(f"its tokenizer is {processor.tokenizer.fingerprint}, the model's {theirs}")
+    if problems:
+        raise ValueError(
+            f"processor: not of this model: {'; '.join(problems)}. Take both from one "
+            "janus_jax.load(path)"
+        )

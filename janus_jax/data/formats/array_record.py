@@ -1,4 +1,4 @@
-"""ArrayRecord shards of msgpack maps, as `python -m janus_jax.data.convert` writes them."""
+"""ArrayRecord shards of msgpack maps, as `python -m janus_jax.data convert` writes them."""
 
 import bisect
 import itertools
@@ -14,7 +14,8 @@ MANIFEST = "convert.json"  # says whether a conversion came to its end
 
 
 class ArrayRecords:
-    """A record is a msgpack map of fields; "image" holds a picture's file as bytes, a list of several, or None."""
+    """A record is a msgpack map of fields; "image" holds a picture's file as bytes, a list of
+    several, or None."""
 
     def __init__(self, path: str):
         """Raises SourceError."""
@@ -23,21 +24,30 @@ class ArrayRecords:
 
         self.files = Files(path, (".array_record", ".arrayrecord"))
         allow_open_files(len(self.files.paths), path)
-        counts, problems = [], _unfinished(self.files.paths)
+        counts = []
+        problems = _unfinished(self.files.paths)
         for name, file in zip(self.files.names, self.files.paths):
             try:
                 reader = ArrayRecordReader(file)
                 counts.append(reader.num_records())
                 first = reader.read([0])[0] if counts[-1] else None
                 reader.close()  # raises if the file is damaged
-                problem = _no_map(first) if counts[-1] else "holds no records; remove it, or convert again"
+                problem = (
+                    _no_map(first)
+                    if counts[-1]
+                    else "holds no records; remove it, or convert again"
+                )
                 problems += [f"{name}: {problem}"] if problem else []
             except Exception as error:  # the reader raises several kinds for damaged files
                 refuse_open_files(error)
-                problems.append(f"{name}: cannot be read as ArrayRecord ({error}); copy or convert it again")
+                problems.append(
+                    f"{name}: cannot be read as ArrayRecord ({error}); copy or convert it again"
+                )
         refuse(path, problems)
         self._ends = list(itertools.accumulate(counts))
-        self._source = ArrayRecordDataSource([f"{p}[0:{n}]" for p, n in zip(self.files.paths, counts)])
+        self._source = ArrayRecordDataSource(
+            [f"{p}[0:{n}]" for p, n in zip(self.files.paths, counts)]
+        )
         self.fingerprint = self.files.fingerprint(len(self))
 
     def __len__(self):
@@ -47,15 +57,20 @@ class ArrayRecords:
         """The fields of record `i`. Raises RecordError."""
         try:
             record = msgpack.unpackb(self._source[int(i)])
-        except Exception as error:  # damaged chunks raise the reader's own kinds, damaged maps msgpack's
+        except (
+            Exception
+        ) as error:  # damaged chunks raise the reader's own kinds, damaged maps msgpack's
             refuse_open_files(error)
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
         if not isinstance(record, dict):
-            raise RecordError("not an object", f"{self.where(i)}: is a {type(record).__name__}, needs a map")
+            raise RecordError(
+                "not an object", f"{self.where(i)}: is a {type(record).__name__}, needs a map"
+            )
         return record
 
     def open(self, ref: str) -> str:
-        """The path of a picture that was left outside, below the folder of the shards. Raises RecordError."""
+        """The path of a picture that was left outside, below the folder of the shards. Raises
+        RecordError."""
         return inside(self.files.base, ref)
 
     def where(self, i) -> str:
@@ -80,7 +95,8 @@ def _unfinished(paths: list[str]) -> list[str]:
             continue
         if not complete:
             out.append(
-                f"{directory}: its conversion was stopped; start the same janus_jax.data.convert again"
+                f"{directory}: its conversion was stopped; start the same `janus_jax.data convert` "
+                f"again"
             )
     return out
 
@@ -93,6 +109,7 @@ def _no_map(data: bytes) -> str:
     except Exception:  # whatever msgpack makes of foreign bytes
         pass
     return (
-        f"its records are no msgpack maps (the first begins with {data[:16]!r}); name TFDS's files as "
-        "tfds:<folder>@<split>, others must go through janus_jax.data.convert"
+        f"its records are no msgpack maps (the first begins with {data[:16]!r}); name TFDS's files "
+        f"as "
+        "tfds:<folder>@<split>, others must go through `python -m janus_jax.data convert`"
     )

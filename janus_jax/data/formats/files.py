@@ -1,4 +1,5 @@
-"""Files of a data set: found once in one order, then read by position from any thread of any process."""
+"""Files of a data set: found once in one order, then read by position from any thread of any
+process."""
 
 import concurrent.futures
 import glob
@@ -14,7 +15,8 @@ import numpy as np
 from janus_jax.data.sources import RecordError, SourceError, printable, refuse_open_files
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-# Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each read.
+# Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each
+# read.
 _OPEN = 64
 _THREADS = 16  # that look at files: network disks answer slowly
 _EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
@@ -25,11 +27,12 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # shards as WebDataset's users write
 
 
 class Files:
-    """paths: the files of `path` in sorted order, each once; names: the same below what they share, for people.
+    """paths: the files of `path` in sorted order, each once; names: the same below what they share,
+    for people.
 
-    path: a file, a glob (`**` too), a `{000..123}` range, or a folder, of which every file with a suffix in
-    `suffixes` is taken. whole: the reader indexes every byte anyway, so all are hashed. Raises SourceError when
-    nothing is there, or a file is empty or not readable.
+    path: a file, a glob (`**` too), a `{000..123}` range, or a folder, of which every file with a
+    suffix in `suffixes` is taken. whole: the reader indexes every byte anyway, so all are hashed.
+    Raises SourceError when nothing is there, or a file is empty or not readable.
     """
 
     def __init__(self, path: str, suffixes: tuple[str, ...], whole: bool = False):
@@ -40,7 +43,12 @@ class Files:
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             probed = list(pool.map(lambda p: _probe(p, whole), self.paths))
         refuse(
-            path, [f"{name}: {found}" for name, found in zip(self.names, probed) if isinstance(found, str)]
+            path,
+            [
+                f"{name}: {found}"
+                for name, found in zip(self.names, probed)
+                if isinstance(found, str)
+            ],
         )
         self.sizes = [size for size, _, _ in probed]
         self._hashes = [content for _, _, content in probed]
@@ -48,7 +56,8 @@ class Files:
         self._descriptors = {}
 
     def read(self, file: int, start: int, size: int) -> bytes:
-        """`size` bytes of file number `file` from `start`. Raises RecordError when it has become shorter or is gone."""
+        """`size` bytes of file number `file` from `start`. Raises RecordError when it has become
+        shorter or is gone."""
         descriptor = self._descriptors.get(file)
         kept = descriptor is not None
         try:
@@ -62,26 +71,32 @@ class Files:
                         os.close(descriptor)
                         descriptor = self._descriptors[file]
             data = os.pread(descriptor, size, start)
-            while len(data) < size and (more := os.pread(descriptor, size - len(data), start + len(data))):
+            while len(data) < size and (
+                more := os.pread(descriptor, size - len(data), start + len(data))
+            ):
                 data += more  # one read of Linux ends at 2 GiB
         except OSError as error:
             refuse_open_files(error)
             cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
-            raise RecordError(cause, f"{self.names[file]}: {error.strerror}; check the disk") from None
+            raise RecordError(
+                cause, f"{self.names[file]}: {error.strerror}; check the disk"
+            ) from None
         finally:
             if not kept and descriptor is not None:
                 os.close(descriptor)
         if len(data) < size:
             raise RecordError(
-                "damaged", f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?"
+                "damaged",
+                f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?",
             )
         return data
 
     def fingerprint(self, *more) -> str:
-        """16 hex digits over names, sizes and contents, and the repr of `more`. Of files above 4 MB that are not
-        indexed whole: both ends and the time of the last change, which copies keep with `cp -p` or `rsync -t`."""
-        facts = list(zip(self.names, self.sizes, self._hashes)), more
-        return hashlib.sha256(repr(facts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        """16 hex digits over names, sizes and contents, and the repr of `more`. Of files above 4 MB
+        that are not indexed whole: both ends and the time of the last change, which copies keep
+        with `cp -p` or `rsync -t`."""
+        listed = list(zip(self.names, self.sizes, self._hashes)), more
+        return hashlib.sha256(repr(listed).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     def __repr__(self):
         return (
@@ -122,17 +137,25 @@ def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
     if os.path.isdir(path):
         found = [p for p in _below(path) if p.lower().endswith(suffixes)]
         if not found:
-            raise SourceError(f"{path}: no {' or '.join(suffixes)} files in this folder; give their path")
+            raise SourceError(
+                f"{path}: no {' or '.join(suffixes)} files in this folder; give their path"
+            )
     elif os.path.lexists(path):
         found = [path]
     elif wide := _RANGE.search(path):
         first, last = wide.groups()
         numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
-        return [p for n in numbers for p in find(path[: wide.start()] + n + path[wide.end() :], suffixes)]
+        return [
+            p
+            for n in numbers
+            for p in find(path[: wide.start()] + n + path[wide.end() :], suffixes)
+        ]
     else:
         found = [p for p in glob.glob(path, recursive=True) if os.path.isfile(p)]
         if not found:
-            raise SourceError(f"{path}: no such file, and as a pattern it matches none; check the path")
+            raise SourceError(
+                f"{path}: no such file, and as a pattern it matches none; check the path"
+            )
     return sorted(map(os.path.abspath, found))
 
 
@@ -148,15 +171,21 @@ def _below(folder: str):
 
 
 def inside(root: str, name: str, field: str = "image") -> str:
-    """The path of `name`, relative or not, below `root`. Raises RecordError where it, or a link, leads out of it."""
+    """The path of `name`, relative or not, below `root`. Raises RecordError where it, or a link,
+    leads out of it."""
     try:
         root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
     except ValueError:  # NULs, or lone surrogates
         path = ""
-    if not path.startswith(root.rstrip(os.sep) + os.sep) or ".." in re.split(r"[/\\]", name) or "\0" in name:
+    if (
+        not path.startswith(root.rstrip(os.sep) + os.sep)
+        or ".." in re.split(r"[/\\]", name)
+        or "\0" in name
+    ):
         raise RecordError(
             "outside the folder",
-            f'field "{field}" leaves the folder of the pictures: {name[:80]!r}; give a path (or link) that stays below',
+            f'field "{field}" leaves the folder of the pictures: {name[:80]!r}; give a path (or '
+            f"link) that stays below",
         )
     return path
 
@@ -170,7 +199,8 @@ def refuse(path: str, problems: list[str], shown: int = 20):
 
 def _once(found: list[str]) -> list[str]:
     """Without the paths that lead to a file already there."""
-    kept, seen = [], {}
+    kept = []
+    seen = {}
     for path in found:
         real = os.path.realpath(path)
         if real in seen:
@@ -182,8 +212,8 @@ def _once(found: list[str]) -> list[str]:
 
 
 def allow_open_files(count: int, name: str):
-    """Raises this process's limit on open files (its workers inherit it) as far as it may. Raises SourceError where
-    `count` files, which their reader keeps open, are still too many."""
+    """Raises this process's limit on open files (its workers inherit it) as far as it may. Raises
+    SourceError where `count` files, which their reader keeps open, are still too many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -193,15 +223,18 @@ def allow_open_files(count: int, name: str):
             pass
     if soft != resource.RLIM_INFINITY and count + _SPARE > soft:
         raise SourceError(
-            f"{name}: {count:,} shards stay open while they are read, this system allows {soft:,} files; raise the "
+            f"{name}: {count:,} shards stay open while they are read, this system allows {soft:,} "
+            f"files; raise the "
             f"limit with `ulimit -n {count + _SPARE}`, or convert to fewer, larger shards"
         )
 
 
-def facts(paths, timed: bool) -> list[tuple]:
-    """(name, size, hash) of files that a library made, for a fingerprint: of large files both ends, and if `timed`
-    the time of their last change, which differs where each host has made its own. Raises SourceError."""
-    out, paths = [], list(map(str, paths))
+def file_facts(paths, timed: bool) -> list[tuple]:
+    """(name, size, hash) of files that a library made, for a fingerprint: of large files both ends,
+    and if `timed` the time of their last change, which differs where each host has made its own.
+    Raises SourceError."""
+    out = []
+    paths = list(map(str, paths))
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         for path, found in zip(paths, pool.map(lambda p: _probe(p, False, timed), paths)):
             if isinstance(found, str):
@@ -211,9 +244,10 @@ def facts(paths, timed: bool) -> list[tuple]:
 
 
 def spread(read, length: int, rows: int = 64) -> list:
-    """What `read(i)` says of records from the first to the last of `length`, for a fingerprint; of one that cannot be
-    read the cause: training counts it. Raises SourceError where none can."""
-    found, errors = [], []
+    """What `read(i)` says of records from the first to the last of `length`, for a fingerprint; of
+    one that cannot be read the cause: training counts it. Raises SourceError where none can."""
+    found = []
+    errors = []
     for i in np.unique(np.linspace(0, length - 1, rows).astype(np.int64)):
         try:
             found.append(read(i))
@@ -231,13 +265,14 @@ def _probe(path: str, whole: bool, timed: bool = True):
         if not stat.S_ISREG(os.stat(path).st_mode):
             return "is no regular file; give the path of a file"
         with open(path, "rb") as file:
-            facts = os.fstat(file.fileno())
-            size, head = facts.st_size, file.read(_HEAD)
+            status = os.fstat(file.fileno())
+            size = status.st_size
+            head = file.read(_HEAD)
             total = hashlib.sha256(head)
             beginning = total.digest()
             if size > _WHOLE and not whole:
                 file.seek(size - _HEAD)
-                total.update(str(facts.st_mtime_ns).encode() if timed else b"")
+                total.update(str(status.st_mtime_ns).encode() if timed else b"")
             while more := file.read(_WHOLE):
                 total.update(more)
     except OSError as error:

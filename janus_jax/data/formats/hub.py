@@ -3,14 +3,15 @@
 import hashlib
 import os
 
-from janus_jax.data.formats.files import facts, spread
+from janus_jax.data.formats.files import file_facts, spread
 from janus_jax.data.formats.names import label
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
 
 class HubDataset:
-    """name: `owner/name:split`, `owner/name/config:split` or `<folder>:split`; no split is "train". Rows as fields,
-    pictures as they are stored; the only column of pictures is "image", and class labels become words."""
+    """name: `owner/name:split`, `owner/name/config:split` or `<folder>:split`; no split is "train".
+    Rows as fields, pictures as they are stored; the only column of pictures is "image", and class
+    labels become words."""
 
     def __init__(self, name: str):
         """Raises SourceError, or ImportError without the package."""
@@ -29,24 +30,32 @@ class HubDataset:
         except IndexError:  # what `load_from_disk` makes of a set without files
             raise SourceError(f"hf:{name}: holds no rows; choose another split") from None
         except Exception as error:  # of the network, the hub, the file system and Arrow
-            raise SourceError(f"hf:{name}: cannot be opened ({type(error).__name__}: {error})") from error
+            raise SourceError(
+                f"hf:{name}: cannot be opened ({type(error).__name__}: {error})"
+            ) from error
         if not len(self._data):
             raise SourceError(f"hf:{name}: holds no rows; choose another split")
         self.name = os.path.basename(folder.rstrip(os.sep)) if os.path.isdir(folder) else self.name
-        features, pictures, self._labels = self._data.features, [], {}
+        features = self._data.features
+        pictures = []
+        self._labels = {}
         for column, feature in features.items():
             inner = getattr(feature, "feature", None)
             if isinstance(feature, datasets.Image):
                 self._data = self._data.cast_column(column, datasets.Image(decode=False))
                 pictures.append(column)
             elif isinstance(inner, datasets.Image):
-                self._data = self._data.cast_column(column, type(feature)(datasets.Image(decode=False)))
+                self._data = self._data.cast_column(
+                    column, type(feature)(datasets.Image(decode=False))
+                )
             elif isinstance(feature, datasets.ClassLabel):
                 self._labels[column] = feature.names
         self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
         columns = sorted(map(str, features.items()))
         described = repr((self.name, self.split, len(self), columns, self._content(folder)))
-        self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[
+            :16
+        ]
 
     def __len__(self):
         return len(self._data)
@@ -61,7 +70,8 @@ class HubDataset:
         return record
 
     def open(self, ref: str) -> str:
-        """A picture's path as `datasets` gives it: below its cache or the folder. Raises RecordError."""
+        """A picture's path as `datasets` gives it: below its cache or the folder. Raises
+        RecordError."""
         path = os.path.realpath(ref if os.path.isabs(ref) else os.path.join(self._roots[0], ref))
         if not any(path.startswith(os.path.realpath(root) + os.sep) for root in self._roots):
             raise RecordError(
@@ -84,8 +94,9 @@ class HubDataset:
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
 
     def _content(self, folder: str) -> tuple:
-        """What tells one content from another: of a folder its Arrow files; of the hub the checksums of what was
-        downloaded, since each host makes Arrow files with paths of its own in them. And some rows, without pictures.
+        """What tells one content from another: of a folder its Arrow files; of the hub the
+        checksums of what was downloaded, since each host makes Arrow files with paths of its own in
+        them. And some rows, without pictures.
         """
         made = self._data.cache_files if os.path.isdir(folder) else []
         downloads = {} if made else self._data.info.download_checksums or {}
@@ -94,7 +105,7 @@ class HubDataset:
         pictures = [n for n, f in self._data.features.items() if "decode=False" in str(f)]
         words = self._data.remove_columns(pictures)
         return (
-            facts([file["filename"] for file in made], timed=True),
+            file_facts([file["filename"] for file in made], timed=True),
             sums,
             spread(lambda i: self._row(words, i), len(self)),
         )
@@ -106,4 +117,6 @@ class HubDataset:
         if self.name.startswith(("/", ".", "~")):
             raise FileNotFoundError(f"no folder {self.name}")
         owner, name, *config = self.name.split("/") if "/" in self.name else ("", self.name)
-        return datasets.load_dataset("/".join(filter(None, (owner, name))), *config, split=self.split)
+        return datasets.load_dataset(
+            "/".join(filter(None, (owner, name))), *config, split=self.split
+        )

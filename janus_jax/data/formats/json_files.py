@@ -1,4 +1,5 @@
-"""JSON lists and JSON lines, told by content: records are indexed once by position, then read when asked for."""
+"""JSON lists and JSON lines, told by content: records are indexed once by position, then read when
+asked for."""
 
 import array
 import itertools
@@ -17,18 +18,23 @@ _BOM = b"\xef\xbb\xbf"
 _BETWEEN = re.compile(rb"[\0\s]*,?[\0\s]*")
 # A key with a value; inside a string the closing quote would have a backslash before it.
 _PICTURED = re.compile(rb'"(?:images?|file_name)"\s*:\s*+(?!null|\[\s*\]|"")')
-_WINDOW, _LONGEST = 2**20, 2**26  # bytes of a list that are decoded at a time; of one record of it, at most
+# bytes of a list that are decoded at a time; of one record of it, at most
+_WINDOW = 2**20
+_LONGEST = 2**26
 _TRIED = 20  # lines of which one must be JSON
 
 
 class JsonFiles:
-    """Records are JSON objects; pictures are named by path below `images` (default: the folder of the file)."""
+    """Records are JSON objects; pictures are named by path below `images` (default: the folder of
+    the file)."""
 
     def __init__(self, path: str, images: str = ""):
         """Indexes every record, without keeping one. Raises SourceError."""
         self.files = Files(path, (".json", ".jsonl", ".ndjson"), whole=True)
         self.root = os.path.realpath(images or self.files.base)
-        columns, problems, self._list = [array.array("q") for _ in range(4)], [], []
+        columns = [array.array("q") for _ in range(4)]
+        problems = []
+        self._list = []
         for f, name in enumerate(self.files.names):
             before = len(columns[0])
             try:
@@ -37,7 +43,9 @@ class JsonFiles:
                 problems.append(f"{name}: {error}")
             else:
                 if len(columns[0]) == before:
-                    problems.append(f"{name}: is empty; needs a JSON list of records, or one record a line")
+                    problems.append(
+                        f"{name}: is empty; needs a JSON list of records, or one record a line"
+                    )
         refuse(path, problems)
         self._file, self._start, self._size, self._number = (
             np.array(c, np.int32 if max(c) < 2**31 else np.int64) for c in columns
@@ -56,13 +64,18 @@ class JsonFiles:
             offset = int(self._start[i]) + len(data) - len(data.lstrip(_GAPS)) + error.start
             byte = f"byte {error.object[error.start]:#04x} at offset {offset} of the file"
             raise RecordError(
-                "not UTF-8", f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`"
+                "not UTF-8",
+                f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`",
             ) from None
         except (ValueError, RecursionError) as error:
-            raise RecordError("not JSON", f"{self.where(i)}: is not JSON ({error}): {data[:40]!r}") from None
+            raise RecordError(
+                "not JSON", f"{self.where(i)}: is not JSON ({error}): {data[:40]!r}"
+            ) from None
         if not isinstance(record, dict):
             kind = type(record).__name__
-            raise RecordError("not an object", f"{self.where(i)}: is a {kind}, needs an object with fields")
+            raise RecordError(
+                "not an object", f"{self.where(i)}: is a {kind}, needs an object with fields"
+            )
         return record
 
     def open(self, ref: str) -> str:
@@ -74,11 +87,14 @@ class JsonFiles:
         return f"{self.files.names[f]}{': record ' if self._list[f] else ':'}{self._number[i]}"
 
     def pictured(self) -> np.ndarray:
-        """int8 [records]: 1 where a record names a picture (told from its bytes), 0 where not, -1 where broken."""
+        """int8 [records]: 1 where a record names a picture (told from its bytes), 0 where not, -1
+        where broken."""
         return np.fromiter(map(self._pictured, range(len(self))), np.int8, len(self))
 
     def _pictured(self, i) -> int:
-        if _PICTURED.search(self.files.read(int(self._file[i]), int(self._start[i]), int(self._size[i]))):
+        if _PICTURED.search(
+            self.files.read(int(self._file[i]), int(self._start[i]), int(self._size[i]))
+        ):
             return 1
         try:
             self[i]
@@ -90,7 +106,8 @@ class JsonFiles:
         return f"JsonFiles({self.files!r}, {len(self)} records, {self.fingerprint})"
 
     def _index(self, f: int, columns):
-        """Appends file, start, size and number (of the line, or in the list) of each record of file `f`."""
+        """Appends file, start, size and number (of the line, or in the list) of each record of file
+        `f`."""
         with (
             open(self.files.paths[f], "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
@@ -125,7 +142,8 @@ def _lines(view, start: int):
 
 
 def _require_json(view, start: int):
-    """Raises SourceError unless one of the first lines is JSON: then the others are broken records."""
+    """Raises SourceError unless one of the first lines is JSON: then the others are broken
+    records."""
     first = None
     for at, size, _ in itertools.islice(_lines(view, start), _TRIED):
         try:
@@ -134,18 +152,26 @@ def _require_json(view, start: int):
         except (ValueError, RecursionError) as error:
             first = first or error
     if first:
-        remedy = "run `git lfs pull`" if view[:23] == b"version https://git-lfs" else "check the file"
+        remedy = (
+            "run `git lfs pull`" if view[:23] == b"version https://git-lfs" else "check the file"
+        )
         raise SourceError(
-            f"is neither a JSON list nor one record a line ({first}; begins with {view[:40]!r}); {remedy}"
+            f"is neither a JSON list nor one record a line ({first}; begins with {view[:40]!r}); "
+            f"{remedy}"
         )
 
 
 def _list(view, at: int):
-    """(start, size, number from 0) of every item of a JSON list whose items begin at `at`. Raises SourceError.
+    """(start, size, number from 0) of every item of a JSON list whose items begin at `at`. Raises
+    SourceError.
 
-    Latin-1 keeps a character a byte, so the decoder's positions are the file's; JSON's own signs are ASCII.
+    Latin-1 keeps a character a byte, so the decoder's positions are the file's; JSON's own signs
+    are ASCII.
     """
-    decode, base, text, number = json.JSONDecoder(strict=False).raw_decode, at, "", 0
+    decode = json.JSONDecoder(strict=False).raw_decode
+    base = at
+    text = ""
+    number = 0
     while True:
         at = _BETWEEN.match(view, at).end()
         if view[at : at + 1] == b"]":
@@ -157,14 +183,19 @@ def _list(view, at: int):
         window = 0  # bytes decoded from `at` on; at first what is left of the last window
         while True:
             try:
-                end, why = base + decode(text, at - base)[1], "the list is not closed"
+                end = base + decode(text, at - base)[1]
+                why = "the list is not closed"
                 if end < base + len(text):
                     break
             except (ValueError, RecursionError) as error:
                 why = error
             if window and (at + window >= len(view) or window >= _LONGEST):
-                raise SourceError(f"is not JSON: record {number}, at byte {at}: {why}; mend or cut the list")
+                raise SourceError(
+                    f"is not JSON: record {number}, at byte {at}: {why}; mend or cut the list"
+                )
             window = 2 * window or _WINDOW
-            base, text = at, view[at : at + window].decode("latin-1")
+            base = at
+            text = view[at : at + window].decode("latin-1")
         yield at, end - at, number
-        at, number = end, number + 1
+        at = end
+        number = number + 1

@@ -9,13 +9,16 @@ from janus_jax.data.sources import SourceError
 class Names:
     """What the classes of a data set are called.
 
-    path: empty, or a file in UTF-8: JSON, either an object {"n01440764": "tench, Tinca tinca" or a list of synonyms},
-    Keras's {"0": ["n01440764", "tench"]}, or a list by class number; or lines of "n01440764<tab or space>tench, Tinca
-    tinca" (ImageNet's LOC_synset_mapping.txt). Raises SourceError.
+    path: empty, or a file in UTF-8: JSON, either an object {"n01440764": "tench, Tinca tinca" or a
+    list of synonyms}, Keras's {"0": ["n01440764", "tench"]}, or a list by class number; or lines of
+    "n01440764<tab or space>tench, Tinca tinca" (ImageNet's LOC_synset_mapping.txt). Raises
+    SourceError.
     """
 
     def __init__(self, path: str = ""):
-        self.path, self.table, self._said = path, {}, False
+        self.path = path
+        self.table = {}
+        self._said = False
         if path:
             try:
                 with open(path, encoding="utf-8-sig") as file:
@@ -23,27 +26,34 @@ class Names:
                 self.table = dict(_entries(text))
             except (OSError, ValueError, AttributeError, TypeError) as error:
                 raise SourceError(
-                    f"{path}: holds no names of classes ({error}); needs JSON or lines of a class and its name"
+                    f"{path}: holds no names of classes ({error}); needs JSON or lines of a class "
+                    f"and its name"
                 ) from None
             if not self.table:
-                raise SourceError(f"{path}: names no class; needs JSON or lines of a class and its name")
+                raise SourceError(
+                    f"{path}: names no class; needs JSON or lines of a class and its name"
+                )
 
     def fields(self, label) -> dict:
-        """label: a folder's name or a class number -> {"class", "name": its first name, "names": all of them}. One
-        that the file does not name goes by its label, underscores as spaces."""
+        """label: a folder's name or a class number -> {"class", "name": its first name, "names":
+        all of them}. One that the file does not name goes by its label, underscores as spaces."""
         known = self.table.get(str(label))
         if known is None:
             known = [" ".join(str(label).replace("_", " ").split())]
             if self.path and not self._said:
                 self._said = True
                 logging.warning(
-                    "%s: does not name class %r, perhaps others: it is called %r", self.path, label, known[0]
+                    "%s: does not name class %r, perhaps others: it is called %r",
+                    self.path,
+                    label,
+                    known[0],
                 )
         return {"class": label, "name": known[0], "names": list(known)}
 
 
 def label(names: list[str], value) -> dict:
-    """The fields of a class label that a data set itself names: {} where it is missing (-1 in unlabelled splits)."""
+    """The fields of a class label that a data set itself names: {} where it is missing (-1 in
+    unlabelled splits)."""
     if not isinstance(value, int) or not 0 <= value < len(names):
         return {}
     known = _synonyms(names[value].replace("_", " "))
@@ -63,11 +73,21 @@ def _entries(text: str):
         return
     for label, value in enumerate(data) if isinstance(data, list) else data.items():
         if not isinstance(value, str) and not (value and all(isinstance(v, str) for v in value)):
-            raise ValueError(f"class {label!r} is {str(value)[:40]!r}, needs a name or a list of names")
-        if isinstance(value, list) and str(label).isdigit() and len(value) == 2 and value[0][1:].isdigit():
+            raise ValueError(
+                f"class {label!r} is {str(value)[:40]!r}, needs a name or a list of names"
+            )
+        if (
+            isinstance(value, list)
+            and str(label).isdigit()
+            and len(value) == 2
+            and value[0][1:].isdigit()
+        ):
             yield value[0], _synonyms(value[1].replace("_", " "))
             value = value[1].replace("_", " ")
-        yield str(label), [v.strip() for v in value] if isinstance(value, list) else _synonyms(value)
+        yield (
+            str(label),
+            [v.strip() for v in value] if isinstance(value, list) else _synonyms(value),
+        )
 
 
 def _synonyms(text: str) -> list[str]:

@@ -1,4 +1,5 @@
-"""WebDataset tars: members are indexed once by their headers, then read by position, so that order is free."""
+"""WebDataset tars: members are indexed once by their headers, then read by position, so that order
+is free."""
 
 import array
 import concurrent.futures
@@ -12,33 +13,39 @@ from janus_jax.data.formats.files import PICTURES, Files, refuse
 from janus_jax.data.formats.names import Names
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
-_BLOCK = (
-    512  # bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
-)
+# bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
+_BLOCK = 512
 _THREADS = 16  # shards indexed at once: the walk waits for the disk
 _TEXTS = ("txt", "caption")
 
 
 class Tars:
-    """Samples are neighbouring members of one name up to its first dot. Fields: those of the .json member; "caption"
-    of .txt or .caption; "class", "name" and "names" of .cls; "image" of the picture member, a list of several.
-    Members of other types are not read. Links and folders count as absent."""
+    """Samples are neighbouring members of one name up to its first dot. Fields: those of the .json
+    member; "caption" of .txt or .caption; "class", "name" and "names" of .cls; "image" of the
+    picture member, a list of several. Members of other types are not read. Links and folders count
+    as absent."""
 
     def __init__(self, path: str, names: str = ""):
         """names: what the classes of .cls are called, see Names. Raises SourceError."""
-        self.files, self._names = Files(path, (".tar",)), Names(names)
+        self.files = Files(path, (".tar",))
+        self._names = Names(names)
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             shards = list(pool.map(_try_index, self.files.paths, self.files.sizes))
-        refuse(path, [f"{n}: {s}" for n, s in zip(self.files.names, shards) if isinstance(s, SourceError)])
+        refuse(
+            path,
+            [f"{n}: {s}" for n, s in zip(self.files.names, shards) if isinstance(s, SourceError)],
+        )
         self._suffixes = sorted({suffix for _, suffixes, _, _ in shards for suffix in suffixes})
         codes = {suffix: k for k, suffix in enumerate(self._suffixes)}
-        self._suffix = np.concatenate([[codes[s] for s in suffixes] for _, suffixes, _, _ in shards]).astype(
-            np.int32
-        )
+        self._suffix = np.concatenate(
+            [[codes[s] for s in suffixes] for _, suffixes, _, _ in shards]
+        ).astype(np.int32)
         self._start = np.concatenate([np.array(start, np.int64) for _, _, start, _ in shards])
         self._size = np.concatenate([np.array(size, np.int64) for _, _, _, size in shards])
         counts = np.concatenate([np.array(members, np.int64) for members, _, _, _ in shards])
-        self._ends = np.concatenate([[0], np.cumsum(counts)])  # sample i: members ends[i] to ends[i + 1]
+        self._ends = np.concatenate(
+            [[0], np.cumsum(counts)]
+        )  # sample i: members ends[i] to ends[i + 1]
         self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(s[0]) for s in shards])
         self.fingerprint = self.files.fingerprint(len(self), sorted(self._names.table.items()))
 
@@ -47,14 +54,16 @@ class Tars:
 
     def __getitem__(self, i):
         """The fields of sample `i`; pictures as references for `open`. Raises RecordError."""
-        fields, pictures, seen = {}, [], set()
+        fields = {}
+        pictures = []
+        seen = set()
         for m in range(self._ends[i], self._ends[i + 1]):
-            suffix, ref = (
-                self._suffixes[self._suffix[m]],
-                (int(self._shard[i]), int(self._start[m]), int(self._size[m])),
-            )
+            suffix = self._suffixes[self._suffix[m]]
+            ref = (int(self._shard[i]), int(self._start[m]), int(self._size[m]))
             if suffix in seen:
-                raise RecordError("member twice", f"{self.where(i)}: has two .{suffix} members; rename one")
+                raise RecordError(
+                    "member twice", f"{self.where(i)}: has two .{suffix} members; rename one"
+                )
             seen.add(suffix)
             if ("." + suffix).endswith(PICTURES):
                 pictures.append(ref)
@@ -72,14 +81,16 @@ class Tars:
         """A picture's file. Raises RecordError."""
         if isinstance(ref, str):
             raise RecordError(
-                "no picture", f'field "image" names {ref[:80]!r}, yet the sample has no picture member'
+                "no picture",
+                f'field "image" names {ref[:80]!r}, yet the sample has no picture member',
             )
         return self.files.read(*ref)
 
     def where(self, i) -> str:
-        """The shard, the sample's number in it, and, while the shard can be read, its first member's name as its
-        header has it: 100 bytes."""
-        shard, start = int(self._shard[i]), int(self._start[self._ends[i]])
+        """The shard, the sample's number in it, and, while the shard can be read, its first
+        member's name as its header has it: 100 bytes."""
+        shard = int(self._shard[i])
+        start = int(self._start[self._ends[i]])
         number = int(i) - int(np.searchsorted(self._shard, shard))
         try:
             header = self.files.read(shard, start - _BLOCK, 100)
@@ -97,7 +108,9 @@ class Tars:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             byte = f"byte {data[error.start]:#04x} at offset {error.start}"
-            raise RecordError("not UTF-8", f"{self.where(i)}: .{suffix}: {byte} is not UTF-8") from None
+            raise RecordError(
+                "not UTF-8", f"{self.where(i)}: .{suffix}: {byte} is not UTF-8"
+            ) from None
 
     def _json(self, text: str, i) -> dict:
         try:
@@ -106,7 +119,9 @@ class Tars:
             raise RecordError("not JSON", f"{self.where(i)}: .json is not JSON ({error})") from None
         if not isinstance(fields, dict):
             kind = type(fields).__name__
-            raise RecordError("not an object", f"{self.where(i)}: .json is a {kind}, needs an object")
+            raise RecordError(
+                "not an object", f"{self.where(i)}: .json is a {kind}, needs an object"
+            )
         return fields
 
 
@@ -121,8 +136,13 @@ def _try_index(path: str, size: int):
 
 
 def _index(path: str, size: int):
-    """Members of each sample; and of each member its suffix, first byte and bytes. Raises SourceError."""
-    counts, suffixes, starts, sizes, last = array.array("q"), [], array.array("q"), array.array("q"), None
+    """Members of each sample; and of each member its suffix, first byte and bytes. Raises
+    SourceError."""
+    counts = array.array("q")
+    suffixes = []
+    starts = array.array("q")
+    sizes = array.array("q")
+    last = None
     descriptor = os.open(path, os.O_RDONLY)
     try:
         for name, start, length in _members(descriptor, path, size):
@@ -145,17 +165,22 @@ def _index(path: str, size: int):
 
 
 def _members(descriptor: int, path: str, size: int):
-    """(name, first byte, bytes) of every file in a tar of `size` bytes: ustar, GNU's or pax's long names."""
-    at, long = 0, {}
+    """(name, first byte, bytes) of every file in a tar of `size` bytes: ustar, GNU's or pax's long
+    names."""
+    at = 0
+    long = {}
     while at < size:
         header = os.pread(descriptor, _BLOCK, at)
         if not any(header):
             return
         name, kind, length = _header(header, at)
         length = _size(long.pop("size", length), name)
-        start, at = at + _BLOCK, at + _BLOCK + -(-length // _BLOCK) * _BLOCK
+        start = at + _BLOCK
+        at = at + _BLOCK + -(-length // _BLOCK) * _BLOCK
         if start + length > size:
-            raise SourceError(f"is cut off within {name!r} at byte {size}; copy or download it again")
+            raise SourceError(
+                f"is cut off within {name!r} at byte {size}; copy or download it again"
+            )
         if kind == b"L":
             long["path"] = (
                 os.pread(descriptor, length, start).rstrip(b"\0").decode("utf-8", "surrogateescape")
@@ -169,21 +194,27 @@ def _members(descriptor: int, path: str, size: int):
             long = {}
             if kind in (b"0", b"\0", b"7"):
                 yield name, start, length
-    logging.warning("%s: has no end mark; if it was cut off, samples are missing: copy it again", path)
+    logging.warning(
+        "%s: has no end mark; if it was cut off, samples are missing: copy it again", path
+    )
 
 
 def _header(header: bytes, at: int) -> tuple[str, bytes, int]:
     """Name, type and size. Raises SourceError for a block that is none."""
     if header[:2] == b"\x1f\x8b" and not at:
         raise SourceError(
-            "is compressed: records in it cannot be found by position; gunzip it, pictures hardly shrink"
+            "is compressed: records in it cannot be found by position; gunzip it, pictures hardly "
+            "shrink"
         )
     try:
-        size, total = header[124:136], int(header[148:156].split(b"\0")[0], 8)
+        size = header[124:136]
+        total = int(header[148:156].split(b"\0")[0], 8)
         large = size[0] & 0x80  # GNU's way to write 8 GiB and more
         number = int.from_bytes(size[1:], "big") if large else int(size.split(b"\0")[0] or b"0", 8)
         # Beyond the first header the magic will do: the sum would take as long as all the rest.
-        good = (at and header[257:262] == b"ustar") or total == sum(header) - sum(header[148:156]) + 8 * 32
+        good = (at and header[257:262] == b"ustar") or total == sum(header) - sum(
+            header[148:156]
+        ) + 8 * 32
     except (ValueError, IndexError):
         good = False
     good = good and number >= 0
@@ -203,7 +234,9 @@ def _pax(data: bytes) -> dict[str, str]:
         digits, _, rest = data.partition(b" ")
         length = _size(digits, "a pax header")
         if length <= len(digits) + 1:
-            raise SourceError(f"is damaged (a pax record of {length} bytes); copy or download it again")
+            raise SourceError(
+                f"is damaged (a pax record of {length} bytes); copy or download it again"
+            )
         key, _, value = rest[: length - len(digits) - 2].partition(b"=")
         found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         data = data[length:]

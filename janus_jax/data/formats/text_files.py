@@ -13,12 +13,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class TextFiles:
-    """Records {"text"} of .txt files in UTF-8: between blank lines, or with `whole` all of a file."""
+    """Records {"text"} of .txt files in UTF-8: between blank lines, or with `whole` all of a
+    file."""
 
     def __init__(self, path: str, whole: bool = False):
         """Indexes every document, without keeping one. Raises SourceError."""
         self.files = Files(path, (".txt",), whole=True)
-        columns, problems = [array.array("q") for _ in range(3)], []
+        columns = [array.array("q") for _ in range(3)]
+        problems = []
         for f, name in enumerate(self.files.names):
             before = len(columns[0])
             with (
@@ -43,11 +45,17 @@ class TextFiles:
         start = int(self._start[i])
         data = self.files.read(int(self._file[i]), start, int(self._end[i]) - start)
         try:
-            return {"text": data.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n").strip("\n")}
+            return {
+                "text": data.decode("utf-8")
+                .removeprefix("\ufeff")
+                .replace("\r\n", "\n")
+                .strip("\n")
+            }
         except UnicodeDecodeError as error:
             byte = f"byte {data[error.start]:#04x} at offset {start + error.start} of the file"
             raise RecordError(
-                "not UTF-8", f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`"
+                "not UTF-8",
+                f"{self.where(i)}: {byte} is not UTF-8; convert it with `iconv -t UTF-8`",
             ) from None
 
     def open(self, ref):
@@ -63,7 +71,8 @@ class TextFiles:
 
 def _documents(view):
     """(first byte, end) of what stands between blank lines."""
-    start, at = None, 0
+    start = None
+    at = 0
     for line in iter(view.readline, b""):
         blank = not line.strip(_BLANK)
         if blank and start is not None:

@@ -5,17 +5,18 @@ import os
 
 import numpy as np
 
-from janus_jax.data.formats.files import allow_open_files, facts, spread
+from janus_jax.data.formats.files import allow_open_files, file_facts, spread
 from janus_jax.data.formats.names import label
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
 
 class Tfds:
-    """name: `<name>[/<config>][:<version>]@<split>`, with `?<data_dir>` at the end where it is not TFDS's usual one;
-    or `<folder of a version>@<split>`. Splits as TFDS writes them: train, train[:50%], train+validation.
+    """name: `<name>[/<config>][:<version>]@<split>`, with `?<data_dir>` at the end where it is not
+    TFDS's usual one; or `<folder of a version>@<split>`. Splits as TFDS writes them: train,
+    train[:50%], train+validation.
 
-    Rows as fields; pictures stay encoded, the only picture is "image", text is str, class labels become words, and
-    "captions" of dicts with "text" (coco_captions) a list of strings.
+    Rows as fields; pictures stay encoded, the only picture is "image", text is str, class labels
+    become words, and "captions" of dicts with "text" (coco_captions) a list of strings.
     """
 
     def __init__(self, name: str):
@@ -41,8 +42,10 @@ class Tfds:
             self._data = builder.as_data_source(split=self.split, decoders=skip or None)
             split = builder.info.splits[self.split]
             allow_open_files(len(split.filepaths), f"tfds:{name}")
-            parts = [(os.path.basename(p.filename), p.skip, p.take) for p in split.file_instructions]
-            shards = parts, facts(split.filepaths, timed=False)
+            parts = [
+                (os.path.basename(p.filename), p.skip, p.take) for p in split.file_instructions
+            ]
+            shards = parts, file_facts(split.filepaths, timed=False)
         except SourceError:
             raise
         except NotImplementedError as error:
@@ -56,11 +59,17 @@ class Tfds:
             ) from error
         if not len(self._data):
             raise SourceError(f"tfds:{name}: holds no rows; choose another split")
-        self._labels = {n: f.names for n, f in features.items() if isinstance(f, tfds.features.ClassLabel)}
+        self._labels = {
+            n: f.names for n, f in features.items() if isinstance(f, tfds.features.ClassLabel)
+        }
         self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
         self.name = builder.info.full_name
-        described = repr((self.name, self.split, len(self), shards, spread(self.__getitem__, len(self), 3)))
-        self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        described = repr(
+            (self.name, self.split, len(self), shards, spread(self.__getitem__, len(self), 3))
+        )
+        self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[
+            :16
+        ]
 
     def __len__(self):
         return len(self._data)
@@ -88,7 +97,9 @@ class Tfds:
         return record
 
     def open(self, ref):
-        raise RecordError("no picture", f'field "image" is {ref!r}: a row of TFDS holds its picture as bytes')
+        raise RecordError(
+            "no picture", f'field "image" is {ref!r}: a row of TFDS holds its picture as bytes'
+        )
 
     def where(self, i) -> str:
         return f"tfds:{self.name}@{self.split}: row {int(i)}"

@@ -1,0 +1,300 @@
+"""Checkpoints of a stage while it trains: saved in the background, whole or not there, and sound or
+not taken.
+
+The state (step, weights, moments), the position in the data and what the monitor has seen, as Orbax
+writes and reads them. What is written under which name stands in store.py, what is found there in
+inspect.py, and its sums in checksums.py. Orbax's own manager is not used: it deletes steps in
+sight, and has no place for sums before the final name.
+"""
+
+import contextlib
+import errno
+import itertools
+import logging
+import pathlib
+import shutil
+import sys
+import threading
+import time
+
+import jax
+import orbax.checkpoint as ocp
+
+from janus_jax.checkpoint import checksums, inspect
+from janus_jax.checkpoint.inspect import CheckpointError, leaves
+from janus_jax.checkpoint.store import SAVING, Store
+from janus_jax.distributed import processes
+from janus_jax.distributed.barrier import ThreadBarrier
+
+WAITS = (5, 20)  # seconds before the second and third try where a run ends with the save
+# Seconds between two tries while it trains, at most; the first wait is 10, then each is twice the
+# one before.
+LONGEST = 600
+TIMEOUT = 3600  # seconds that a save may take, as long as the watchdog lets the loop wait for one
+
+
+_opened = itertools.count()  # all processes open alike
+
+
+def _said_in_a_line(record: logging.LogRecord) -> bool:
+    """Keeps out Orbax's page of log for each array of a failed save: `poll` says it in a line."""
+    text = record.getMessage()
+    return not any(
+        x in text for x in ("async_serialize", "Handler Commit operations", "_SignalingThread")
+    )
+
+
+class Checkpointer:
+    """Saves and restores one stage. All processes call all methods alike, but `poll`.
+
+    directory: where its checkpoints lie.
+    run: {"run": its id, "config": nested facts}, written into each checkpoint; one of another run
+        is refused.
+    keep: how many of the latest checkpoints stay.
+    keep_every: and those whose step it divides, 0 for none.
+    say: what tells a line to the user.
+
+    Where a method takes `data` it is a pipeline.Batches, or None when the data is a function of the
+    step; `monitor` has get_state and set_state like it, in values that JSON holds.
+    """
+
+    def __init__(
+        self, directory, run: dict | None = None, keep: int = 2, keep_every: int = 0, say=print
+    ):
+        self.directory = pathlib.Path(directory).absolute()
+        self.run = run or {}
+        self.say = say
+        self.store = Store(self.directory, keep, keep_every, say)
+        for name in ("asyncio", "absl"):
+            logging.getLogger(name).addFilter(_said_in_a_line)
+        self._orbax = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.AsyncOptions(
+                timeout_secs=TIMEOUT, barrier_sync_fn=self._wait_for_all
+            ),
+        )
+        self._thread = self._error = self._again = self._barrier = None
+        self._opened = next(_opened)
+        self._failures = self._tries = 0
+        self._last = False  # whether the run waits for this save
+        processes.all_or_none(lambda: processes.is_lead() and self.store.clean())
+
+    def save(self, step: int, state, data=None, monitor=None):
+        """Returns once the state is copied; the rest is done in the background, where it can fail:
+        see `poll`.
+
+        Raises FloatingPointError for a state that is not finite, and saves nothing.
+        """
+        sums = checksums.of_leaves(leaves(state))
+        if bad := [name for name, x in sums.items() if not x["finite"]]:
+            raise FloatingPointError(
+                f"{self.directory}, step {step}: {len(bad)} arrays hold a NaN or an infinity "
+                f"({', '.join(bad[:3])}), so this state is not saved; the checkpoints before it "
+                f"are kept. A larger optim.eps or a lower optim.learning_rate keeps updates finite."
+            )
+        facts = {
+            name: {key: value for key, value in x.items() if key != "finite"}
+            for name, x in sums.items()
+        }
+        items = {"state": ocp.args.StandardSave(leaves(state))}
+        if data is not None:
+            items["data"] = ocp.args.JsonSave(data.get_state(processes.all_gather))
+        if monitor is not None:
+            items["monitor"] = ocp.args.JsonSave(monitor.get_state())
+        self.wait()
+        size = checksums.bytes_of(facts)
+        why = processes.all_gather(self._why_unwritable(size) if processes.is_lead() else "")[0]
+        if why:
+            # Orbax would find out too, with a page of log for each array, and its other processes
+            # much later.
+            return self._failed(step, OSError(errno.ENOSPC, why))
+        self._tries += 1
+        self._barrier = ThreadBarrier(f"save/{self.directory.name}/{self._opened}.{self._tries}")
+        saving = self.directory / f"{SAVING}{step}.{self._tries}"
+        manifest = {"step": step, **self.run, "leaves": facts}
+        self._thread = threading.Thread(
+            target=self._finish, args=(step, saving, manifest), name="checkpoint"
+        )
+        try:
+            self._orbax.save(saving, args=ocp.args.Composite(**items))
+        except (OSError, ValueError, RuntimeError) as error:
+            # TensorStore's of a full disk is a ValueError.
+            self._error = (step, error)
+        self._thread.start()
+
+    def poll(self):
+        """Says whether the save in the background has failed, once it has. Costs nothing; asked
+        after each step."""
+        if self._thread is not None and not self._thread.is_alive():
+            self.wait()
+
+    def wait(self):
+        """Until nothing is being saved."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error = self._error
+        self._error = None
+        if error is not None:
+            self._failed(*error)
+
+    def due(self) -> bool:
+        """Whether to save again now because the last save has failed."""
+        self.poll()
+        return any(
+            processes.all_gather(self._again is not None and time.monotonic() >= self._again)
+        )
+
+    def wait_until_saved(self, save):
+        """Until what was saved last is on the disk; where that fails, `save()` is tried again.
+        Raises NotSaved."""
+        self._last = True
+        self.wait()
+        for wait in WAITS:
+            if not any(processes.all_gather(self._again is not None)):
+                self._last = False
+                return
+            self.say(f"this is the last save of the stage or run: tries again in {wait} s")
+            time.sleep(wait)
+            save()
+            self.wait()
+        if any(processes.all_gather(self._again is not None)):
+            raise inspect.NotSaved(
+                f"{self.directory}: the last state could not be saved, {1 + len(WAITS)} times (see "
+                f"the ERROR lines). The last good checkpoint is {self.store.last()}. Mend what "
+                f"they name (free some space), and the same command goes on from there"
+            )
+
+    def restore(self, like, data=None, monitor=None):
+        """The state of the latest sound checkpoint, with `data` and `monitor` moved to it; None
+        where there is no checkpoint at all.
+
+        like: a train state, of arrays or of their shapes with shardings (any mesh). Where there is
+            a checkpoint, its arrays are donated: they make room for those that are read.
+        data, monitor: see the class.
+
+        Damaged checkpoints later than it are moved out of the way, so that they can be saved again.
+        Raises CheckpointError naming every leaf that does not fit, before any is read, or the run
+        that the checkpoint is of; CheckpointsDamaged where none is sound.
+        """
+        self.wait()
+        damaged = {}
+        while True:
+            step, found = self._latest_sound(damaged)
+            damaged |= found
+            if step is None:
+                return None
+            directory = self.store.path(step)
+            manifest = processes.all_gather(
+                checksums.read_manifest(directory) if processes.is_lead() else None
+            )[0]
+            self._require(directory, manifest, leaves(like))
+            restored = self._read(directory, leaves(like), data, monitor)
+            sums = checksums.of_leaves(restored["state"])
+            wrong = [
+                name for name, x in manifest["leaves"].items() if x["sum"] != sums[name]["sum"]
+            ]
+            if not wrong:
+                break
+            like = like.replace(**restored["state"])
+            damaged[step] = [f"{name} was read otherwise than it was saved" for name in wrong]
+        if damaged:
+            processes.all_or_none(lambda: processes.is_lead() and self.store.quarantine(damaged))
+        if monitor is not None:
+            monitor.set_state(restored["monitor"])
+        for line in data.set_state(restored["data"]) if data is not None else ():
+            self.say(f"data, step {step}: {line}")
+        return like.replace(**restored["state"])
+
+    def close(self):
+        self.wait()
+        self._orbax.close()
+
+    def _latest_sound(self, damaged: dict[int, list[str]]) -> tuple[int | None, dict]:
+        """`inspect.latest_sound`, at which the first process looks for all; JSON's keys are
+        words."""
+        look = lambda: inspect.latest_sound(self.directory, known=damaged)
+        found = processes.all_or_none(lambda: look() if processes.is_lead() else None)
+        step, passed_over = processes.all_gather(found)[0]
+        return step, {int(key): lines for key, lines in passed_over.items()}
+
+    def _why_unwritable(self, size: int) -> str:
+        """Why a save would fail, in words. Does not raise: the other processes wait for the
+        answer."""
+        try:
+            if self._again is not None:
+                self.store.clean()
+            return self.store.why_unwritable(size)
+        except OSError as error:
+            return f"{error.strerror or error}"
+
+    def _read(self, directory, like: dict, data, monitor):
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
+        )
+        jax.tree.map(lambda x: x.delete() if isinstance(x, jax.Array) else None, like)
+        items = {"state": ocp.args.StandardRestore(target)}
+        items |= {
+            name: ocp.args.JsonRestore()
+            for name, x in (("data", data), ("monitor", monitor))
+            if x is not None
+        }
+        return self._orbax.restore(directory, args=ocp.args.Composite(**items))
+
+    def _require(self, directory, manifest: dict, like: dict):
+        wrong = inspect.misfit(directory, manifest, like)
+        if self.run:
+            config = self.run["config"]
+            wrong = inspect.another_run(directory, manifest, self.run["run"], config) or wrong
+        if wrong:
+            raise CheckpointError(wrong)
+
+    # In the background.
+
+    def _wait_for_all(self, key: str, timeout_ms: int):
+        """Orbax's barriers of a save, in its own thread."""
+        self._barrier.wait("written" if "write_complete" in key else "done", timeout_ms / 1000)
+
+    def _finish(self, step: int, saving: pathlib.Path, manifest: dict):
+        try:
+            if self._error is None:
+                self._orbax.wait_until_finished()
+                if processes.is_lead():
+                    self.store.commit(step, saving, manifest)
+                self._barrier.wait("named", TIMEOUT)
+                self._failures = 0
+                self._again = None
+                if processes.is_lead():
+                    self.store.prune()
+        except Exception as error:  # whatever it is: training goes on, and it is said
+            self._error = (step, error)
+        if self._error is None:
+            return
+        self._barrier.fail(_text(self._error[1]))
+        if processes.is_lead():
+            self.store.clean()  # it may be what fills the disk
+
+    def _failed(self, step: int, error: Exception):
+        wait = min(10 * 2**self._failures, LONGEST)
+        self._failures += 1
+        self._again = time.monotonic() + wait
+        text = f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}"
+        with contextlib.suppress(OSError):  # a file system that is gone cannot tell
+            free = shutil.disk_usage(self.directory).free / 1e9
+            last = self.store.last()
+            text += f"; {free:.3g} GB free; the last good checkpoint is {last}"
+        text += ")"
+        if not self._last:
+            text += f". Training goes on; the next try is in {wait} s, or at the next checkpoint"
+        if processes.is_lead():
+            self.say(text)
+        else:
+            with contextlib.suppress(OSError, ValueError):
+                print(f"process {jax.process_index()}: {text}", file=sys.stderr, flush=True)
+
+
+def _text(error: Exception) -> str:
+    if "No space left on device" in str(error):  # TensorStore's, a ValueError of a page
+        return "no space left on the device"
+    said = str(error.args[-1]) if error.args else ""
+    return said[:500] or type(error).__name__

@@ -1,0 +1,84 @@
+"""What the numbers and words of a processor can be."""
+
+import math
+import numbers
+
+from janus_jax.data.messages import SPECIALS
+from janus_jax.model.config import JanusConfig
+
+
+def value_problems(processor) -> list[str]:
+    """A line for each value of a `Processor` that cannot be: its name, the value, the rule."""
+    found = [
+        f"{name} is {str(getattr(processor, name))[:60]}: must be {due}"
+        for names, fits, due in RULES
+        for name in names
+        if not fits(getattr(processor, name))
+    ]
+    return found + [
+        f"{name} is {str(x)[:60]!r}: must be text"
+        for name, x in vars(processor.template).items()
+        if not isinstance(x, str) or (name != "system" and not x)
+    ]
+
+
+def misfits(processor, config: JanusConfig) -> list[str]:
+    """In what a `Processor` is not the processor of a model of these sizes."""
+    vocabulary = config.transformer.vocabulary
+    found = [
+        f"{box.partition('_')[0]}_tokens is {here}, the model's {getattr(config, box).tokens}"
+        for box, here in (
+            ("understanding_encoder", processor.understanding_tokens),
+            ("generation_encoder", processor.generation_tokens),
+        )
+        if here != getattr(config, box).tokens
+    ]
+    ids = {name: getattr(processor.tokenizer, name) for name in SPECIALS}
+    beyond = [
+        f"{name} ({SPECIALS[name]}) is {i}, beyond the model's vocabulary of {vocabulary}"
+        for name, i in ids.items()
+        if i >= vocabulary
+    ]
+    if not beyond and len(processor.tokenizer) > vocabulary:
+        beyond = [f"its tokenizer has {len(processor.tokenizer)} ids, the model {vocabulary}"]
+    return found + beyond
+
+
+def _whole(x) -> bool:
+    return isinstance(x, numbers.Integral) and not isinstance(x, bool)
+
+
+def _number(x) -> bool:
+    return isinstance(x, numbers.Real) and not isinstance(x, bool) and math.isfinite(x)
+
+
+def channels(x):
+    """A number a channel as a tuple; one number stands for all three."""
+    if _number(x):
+        return (x,) * 3
+    return tuple(x) if isinstance(x, list | tuple) else x
+
+
+def _three(fits):
+    return lambda x: isinstance(x, tuple) and len(x) == 3 and all(map(fits, x))
+
+
+RULES = (
+    (
+        ("understanding_tokens", "generation_tokens", "context"),
+        lambda x: _whole(x) and x > 0,
+        "a whole number, 1 or more",
+    ),
+    (
+        ("cfg_scale", "temperature"),
+        lambda x: _number(x) and x >= 0,
+        "a finite number, 0 or more",
+    ),
+    (("image_mean",), _three(_number), "3 finite numbers"),
+    (("image_std",), _three(lambda x: _number(x) and x > 0), "3 finite numbers above 0"),
+    (
+        ("background",),
+        _three(lambda x: _whole(x) and 0 <= x <= 255),
+        "3 whole numbers from 0 to 255",
+    ),
+)

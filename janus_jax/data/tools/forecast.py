@@ -1,0 +1,158 @@
+"""What a stage will make of its data sets: shares of tokens, how full its rows are, how long an
+epoch is."""
+
+import numpy as np
+
+from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.packing import choose
+from janus_jax.data.row_stream import AHEAD
+from janus_jax.model.batch import TASKS
+
+STREAMS = 8  # rows of a simulated step: each row is packed by itself
+# simulated steps of a phase, those before what waits has its lasting make-up not counted
+WARM = 20
+STEPS = 120
+
+
+def forecast(name: str, lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
+    """For each phase of a stage, what its steps hold by simulated packing of the surveyed lengths.
+
+    name: the stage's.
+    lines: Dataset by name, of those that it draws.
+    surveys: Survey by name.
+    stage: the config.schema.Stage.
+    seed: of the config.
+
+    Raises SourceError as `Mixture` does.
+    """
+    entries = [
+        Entry(
+            key,
+            line.kind,
+            [part for r in surveys[key].good for part in r.examples[name]],
+            line.weight,
+            line.steps,
+        )
+        for key, line in lines.items()
+    ]
+    mixture = Mixture(entries, vars(stage.ratio), seed, STREAMS, stage.steps)
+    ends = [*mixture.changes[1:], stage.steps]
+    return [
+        _phase(mixture, phase, first, end, stage, surveys)
+        for phase, (first, end) in enumerate(zip(mixture.changes, ends))
+    ]
+
+
+def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: dict) -> dict:
+    entries = mixture.entries
+    count = stage.rows.count
+    simulated = STREAMS * STEPS
+    drawn = [[] for _ in entries]
+    for stream in range(STREAMS):
+        for entry, example in _stream(mixture, phase, stream, stage.rows):
+            drawn[entry].append((example.tokens, example.text, example.predicted))
+    sums = [np.array(sizes).reshape(-1, 3).sum(axis=0) for sizes in drawn]
+    tokens, text, predicted = np.maximum(sum(sums), 1)
+    examples = sum(map(len, drawn))
+    asked = mixture.asked(first)
+    datasets = {}
+    for e, of, s in zip(entries, drawn, sums):
+        if e.name not in asked:
+            continue
+        a_step = len(of) / simulated * count
+        datasets[e.name] = {
+            "kind": e.kind,
+            "examples_asked": asked[e.name],
+            "examples": len(of) / examples,
+            "tokens": float(s[0] / tokens),
+            "text": float(s[1] / text),
+            "predicted": float(s[2] / predicted),
+            "examples_a_step": a_step,
+            **_epoch(surveys[e.name], len(e.source), a_step, end - first, count),
+        }
+    return {
+        "steps": [first, end],
+        "full": float(tokens / (simulated * stage.rows.length)),
+        "examples_a_step": examples / simulated * count,
+        "asked_a_step": stage.batch_size,
+        "datasets": datasets,
+    }
+
+
+def _stream(mixture: Mixture, phase: int, stream: int, rows):
+    """(number of the entry, Example) of all that STEPS rows of one stream hold, as
+    `row_stream.RowStream` fills them."""
+    rng = np.random.default_rng(stream)
+    waiting = []
+    kinds = [0] * 3
+    drawn_this_phase = [0] * len(mixture.entries)
+    for step in range(WARM + STEPS):
+        while sum(example.tokens for _, example in waiting) < AHEAD * rows.length:
+            entry = mixture.choose(stream, phase, kinds, drawn_this_phase)
+            source = mixture.entries[entry].source
+            waiting.append((entry, source[rng.integers(len(source))]))
+            kinds[TASKS.index(mixture.entries[entry].kind)] += 1
+            drawn_this_phase[entry] += 1
+        picks = choose(
+            [example[:3] for _, example in waiting],
+            rows.length,
+            rows.understanding_images,
+            rows.generation_images,
+        )
+        taken = [waiting.pop(i) for i in reversed(picks)]
+        if step >= WARM:
+            yield from taken
+
+
+def _epoch(survey, examples: int, a_step: float, steps: int, count: int) -> dict:
+    """How far the usable records of a whole data set go. rows_an_epoch: rows, of all data sets
+    together, until this one has been drawn once.
+
+    survey: of the records that were looked at.
+    examples: what those make.
+    a_step: examples a step.
+    steps: of the phase.
+    count: rows a step.
+    """
+    usable = survey.total * examples / max(survey.looked, 1)
+    steps_an_epoch = usable / a_step if a_step else None
+    return {
+        "rows_an_epoch": steps_an_epoch and steps_an_epoch * count,
+        "steps_an_epoch": steps_an_epoch,
+        "epochs": steps / steps_an_epoch if steps_an_epoch else 0.0,
+    }
+
+
+def forecast_lines(name: str, phases: list[dict], rows) -> list[str]:
+    """A forecast for the terminal."""
+    out = []
+    for p in phases:
+        first, end = p["steps"]
+        out.append(
+            f"{name}, steps {first:,} to {end:,}: rows of {rows.length:,} are {p['full']:.1%} "
+            f"full; {rows.count:,} of "
+            f"them hold {p['examples_a_step']:,.0f} examples (batch_size says "
+            f"{p['asked_a_step']:,})"
+        )
+        columns = " examples   asked  tokens    text predicted  rows an epoch   epochs"
+        width = max(14, *(len(name) for name in p["datasets"]))
+        out.append(f"  {'share of':<{width + 14}} {columns}")
+        by_kind = {}
+        for data, s in p["datasets"].items():
+            epoch = f"{s['rows_an_epoch']:>14,.0f}" if s["rows_an_epoch"] else f"{'-':>14}"
+            out.append(
+                f"  {data:<{width}} {s['kind']:<13} {_shares(s)} {epoch} {s['epochs']:>8.2f}"
+            )
+            total = by_kind.setdefault(s["kind"], dict.fromkeys(_SHARES, 0.0))
+            for key in _SHARES:
+                total[key] += s[key]
+        out += [f"  {'all':<{width}} {kind:<13} {_shares(s)}" for kind, s in by_kind.items()]
+    return out
+
+
+_SHARES = ("examples", "examples_asked", "tokens", "text", "predicted")
+
+
+def _shares(s: dict) -> str:
+    widths = (9, 7, 7, 7, 9)
+    return " ".join(f"{s[key]:>{w}.1%}" for key, w in zip(_SHARES, widths))

@@ -1,0 +1,125 @@
+"""The sources of the shapes world: each record a function of the seed and its number."""
+
+import numpy as np
+
+from janus_jax.data.messages import PICTURE, Turn, laid_out
+from janus_jax.data.toy.shapes import (
+    NUMBERS,
+    PLURAL,
+    QUESTIONS,
+    RELATIONS,
+    TASKS,
+    THINGS,
+    TRAINED,
+    Prompt,
+    any_scene,
+    ask,
+    describe,
+    draw,
+    random_prompt,
+    random_scene,
+)
+
+
+class World:
+    """What the three sources share: record `i` is drawn from (seed, i); `len` is only a nominal
+    epoch."""
+
+    scored_by = "shapes"  # the module of eval/ that reads drawings of this world back
+
+    def __init__(self, seed: int = 0, size: int = 1_000_000):
+        self.seed = seed
+        self.size = size
+        self.fingerprint = repr(self)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(seed={self.seed}, size={self.size})"
+
+    def where(self, i: int) -> str:
+        return f"shapes:{i}"
+
+    def rng(self, i: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, int(i)))
+
+    def image(self, i: int, k: int = 0) -> np.ndarray:
+        """uint8 [24, 24, 3], the picture of record `i`, which has one."""
+        return draw(self.scene(self.rng(i)))
+
+
+class ShapesUnderstanding(World):
+    """A picture and questions, each kind first equally often; half of the time a description at the
+    end."""
+
+    def lead(self, rng):  # the kind of the first question, and a scene that allows it
+        kind = QUESTIONS[rng.integers(len(QUESTIONS))]
+        while True:
+            scene = any_scene(rng)
+            turn = ask(rng, scene, kind)
+            if turn:
+                return scene, kind, turn
+
+    def scene(self, rng):
+        return self.lead(rng)[0]
+
+    def __getitem__(self, i: int) -> dict:
+        rng = self.rng(i)
+        scene, first, turn = self.lead(rng)
+        others = (
+            ask(rng, scene, kind) for kind in rng.permutation([k for k in QUESTIONS if k != first])
+        )
+        turns = [turn, *filter(None, others)][:5]
+        if (
+            rng.random() < 0.5
+        ):  # last, or questions would be answered from its words, not from the picture
+            turns = [*turns[:3], ("describe the picture.", describe(scene))]
+        messages = []
+        for question, answer in turns:
+            messages += [Turn("user", [question]), Turn("assistant", [answer])]
+        messages[0].content = laid_out([PICTURE, *messages[0].content])
+        return {"messages": messages}
+
+
+class ShapesGeneration(World):
+    """A sentence of one of the six tasks (in the shares of TRAINED) and a picture that fits it."""
+
+    def prompt(self, rng) -> Prompt:
+        return random_prompt(rng, TASKS[np.searchsorted(np.cumsum(TRAINED), rng.random())])
+
+    def scene(self, rng):
+        return random_scene(rng, self.prompt(rng))
+
+    def __getitem__(self, i: int) -> dict:
+        return {"captions": [self.prompt(self.rng(i)).text]}
+
+
+class ShapesPictures(World):
+    """What the VQ tokenizer trains on: scenes of up to nine things, so that few patches are
+    empty."""
+
+    def scene(self, rng):
+        cells = rng.permutation(9)[: rng.integers(1, 10)]
+        return {int(cell): THINGS[1 + rng.integers(len(THINGS) - 1)] for cell in cells}
+
+    def __getitem__(self, i: int) -> dict:
+        return {"captions": [describe(self.scene(self.rng(i)))]}
+
+
+class ShapesText(World):
+    """True sentences about the world, without pictures."""
+
+    def __getitem__(self, i: int) -> dict:
+        rng = self.rng(i)
+        p = random_prompt(rng, ("position", "counting", "color_attr")[rng.integers(3)])
+        if p.task == "position":
+            (_, a), (_, b) = p.objects
+            back = RELATIONS[RELATIONS.index(p.relation) ^ 1]
+            return {"text": f"if a {a} is {p.relation} a {b}, the {b} is {back} the {a}."}
+        if p.task == "counting":
+            shape = p.objects[0][1]
+            n = len(p.objects)
+            return {"text": f"{NUMBERS[n - 1]} and one more make {NUMBERS[n]} {PLURAL[shape]}."}
+        (one, a), (two, b) = p.objects
+        return {"text": f"{p.text}: the {a} is {one}, the {b} is {two}."}

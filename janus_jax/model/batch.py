@@ -1,0 +1,105 @@
+"""The contract between the data and the model: names, shapes and dtypes of everything that crosses.
+
+A record becomes a Sequence (one example), Sequences are packed into rows, rows make a batch.
+Letters: B rows, T tokens of a row, M images of a row to understand, G images of a row to generate,
+N image tokens of a picture, S side in pixels.
+
+Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
+    tokens      int32 [n]   text ids; on image slots the placeholder id role        int8  [n]
+    TEXT, UNDERSTANDING_SLOT, GENERATION_SLOT supervised  int8  [n]   1 where the token is to be
+    predicted (a GENERATION_SLOT always is) understanding_images  int64 [m]  which of the record's
+    images fill its UNDERSTANDING_SLOTs, in order generation_images     int64 [g]  likewise for its
+    GENERATION_SLOTs example     int32 [1]   task code (1 understanding, 2 text, 3 generation), plus
+    TRUNCATED if text was cut, plus CONTINUED if the rest of its text comes in a later row
+
+Batch, a dict of arrays:
+    tokens         int32 [B, T] text_targets   int32 [B, T]           the id to predict at this
+    position, IGNORE where there is none image_targets  int32 [B, T]           0, or 1 + index into
+    the row's G*N image ids to predict here understanding_slots  int32 [B, T]           0, or 1 +
+    index into the row's M*N picture features to read here generation_slots    int32 [B, T]
+    0, or 1 + index into the row's G*N image ids to read here positions      int32 [B, T]
+    restart with each example segment_ids    int32 [B, T]           1, 2, ... by example, 0 for
+    padding tasks          int32 [B, T]           task code of the example, 0 for padding (metrics
+    only) understanding_images  uint8 [B, M, S, S, 3] generation_images     uint8 [B, G, S, S, 3],
+    or image_ids      int32 [B, G, N]        their ids, when the records carry them
+
+Beside a batch stands which examples are in it, int64 [n, 6], an example a line, the columns
+EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its position in the data
+set's order and the record found there, its code (`example` above) and its tokens.
+"""
+
+import numpy as np
+
+TEXT = 0
+UNDERSTANDING_SLOT = 1
+GENERATION_SLOT = 2
+TASKS = ("understanding", "text", "generation")
+TRUNCATED = 8
+CONTINUED = 16
+GIVEN = 2  # the flag of a span of words that are read and not predicted; 0: of the template
+IGNORE = -1
+EXAMPLE_COLUMNS = ("row", "dataset", "position", "record", "code", "tokens")
+
+
+def sequence(
+    spans, task: str, understanding_images=(), generation_images=(), truncated: bool = False
+) -> dict[str, np.ndarray]:
+    """A Sequence from spans (ids, role, supervised), each a list of ids with one role and one
+    flag, of which 1 alone says that they are to be predicted."""
+    tokens = np.concatenate([np.asarray(ids, np.int32) for ids, _, _ in spans])
+    role, supervised = (
+        np.concatenate([np.full(len(span[0]), span[i], np.int8) for span in spans]) for i in (1, 2)
+    )
+    return {
+        "tokens": tokens,
+        "role": role,
+        "supervised": (supervised == 1).astype(np.int8),
+        "understanding_images": np.asarray(understanding_images, np.int64),
+        "generation_images": np.asarray(generation_images, np.int64),
+        "example": np.asarray([1 + TASKS.index(task) + TRUNCATED * truncated], np.int32),
+    }
+
+
+def shapes(
+    rows: int,
+    length: int,
+    understanding_images: int,
+    generation_images: int,
+    model,
+    precomputed: bool = False,
+) -> dict:
+    """name -> (shape, dtype) of a batch, for a `model.config.JanusConfig`."""
+    s = model.understanding_encoder.image_size
+    vq = model.generation_encoder
+    out = {
+        name: ((rows, length), np.int32)
+        for name in (
+            "tokens", "text_targets", "image_targets", "understanding_slots", "generation_slots", "positions",
+            "segment_ids", "tasks",
+        )
+    }  # fmt: skip
+    out["understanding_images"] = ((rows, understanding_images, s, s, 3), np.uint8)
+    if precomputed:
+        out["image_ids"] = ((rows, generation_images, vq.tokens), np.int32)
+    else:
+        out["generation_images"] = (
+            (rows, generation_images, vq.image_size, vq.image_size, 3),
+            np.uint8,
+        )
+    return out
+
+
+def pixels(images, mean=0.5, std=0.5):
+    """uint8 [0, 255], numpy or JAX, to float32 (x / 255 - mean) / std: [-1, 1] unless a processor's
+    numbers for pictures to understand, one a channel, say otherwise."""
+    mean = np.asarray(mean, np.float32)
+    std = np.asarray(std, np.float32)
+    return images.astype(np.float32) / (255 * std) - mean / std
+
+
+def count_examples(examples: np.ndarray) -> dict[str, int]:
+    """How many of a batch's examples (columns EXAMPLE_COLUMNS) are of each task, and how many were
+    truncated."""
+    codes = examples[:, EXAMPLE_COLUMNS.index("code")]
+    counts = {task: int((codes % TRUNCATED == i + 1).sum()) for i, task in enumerate(TASKS)}
+    return counts | {"truncated": int((codes & TRUNCATED > 0).sum())}

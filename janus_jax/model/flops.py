@@ -1,0 +1,186 @@
+"""Model FLOPs of a step by part, from the shapes: the numerator of MFU.
+
+Conventions: 2 FLOPs a weight and token forwards; backwards as many again for the gradient of a
+matrix's input, where something trainable lies below it, and for that of the matrix itself, where it
+is trainable. Attention is
+causal and inside its example: a (query, key) pair counts once. Heads count supervised tokens only,
+pictures those that fill a slot. Recomputation, padding, norms, softmax and the optimiser count
+nothing.
+
+Letters: D width, N tokens of a picture.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from janus_jax.model.batch import IGNORE
+from janus_jax.model.config import GenerationEncoderConfig, JanusConfig, UnderstandingEncoderConfig
+
+# Mean lengths of an example, for plans before the data is there. The paper gives none; these are
+# ours, from captions of about 110 tokens with their question (ShareGPT4V), prompts of 40, and
+# documents of 1000.
+UNDERSTANDING_TEXT = 110
+GENERATION_TEXT = 40
+DOCUMENT = 1000
+ANSWER_SHARE = 0.5  # of the text of a dialogue, where only answers are supervised
+
+# What the input of each box depends on: its matrices pass gradients down only for these.
+_PICTURES = ("understanding_encoder", "understanding_adaptor")
+_IMAGES = ("generation_embedding", "generation_adaptor")
+_BELOW_TRANSFORMER = (*_PICTURES, *_IMAGES, "text_embedding")
+_BELOW_HEADS = (*_BELOW_TRANSFORMER, "transformer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What a step has to do, whatever its shape. All are counts over the global batch.
+
+    tokens: not padding; pairs: (query, key) attended to, causal counted once; text, image:
+        supervised text and image tokens; understanding_images, and generation_images that the VQ
+        encoder encodes.
+    """
+
+    tokens: float
+    pairs: float
+    text: float
+    image: float
+    understanding_images: float
+    generation_images: float
+
+
+def of_batch(batch: dict, model: JanusConfig) -> Work:
+    """The work of a batch of numpy arrays (see batch.py); pictures count by the slots that read
+    them."""
+    real = np.asarray(batch["segment_ids"]) > 0
+    filled = lambda name, box: float((np.asarray(batch[name]) > 0).sum()) / box.tokens
+    return Work(
+        tokens=float(real.sum()),
+        pairs=float((np.asarray(batch["positions"]).astype(np.int64) + 1)[real].sum()),
+        text=float((np.asarray(batch["text_targets"]) != IGNORE).sum()),
+        image=float((np.asarray(batch["image_targets"]) > 0).sum()),
+        understanding_images=filled("understanding_slots", model.understanding_encoder),
+        generation_images=0.0
+        if "image_ids" in batch
+        else filled("generation_slots", model.generation_encoder),
+    )
+
+
+def lengths(stage, model: JanusConfig) -> dict[str, float]:
+    """Assumed mean tokens of an example by task; none is longer than a row."""
+    return {
+        "understanding": min(
+            model.understanding_encoder.tokens + UNDERSTANDING_TEXT, stage.rows.length
+        ),
+        "text": min(DOCUMENT, stage.rows.length),
+        "generation": min(model.generation_encoder.tokens + GENERATION_TEXT, stage.rows.length),
+    }
+
+
+def examples(stage, model: JanusConfig) -> dict[str, float]:
+    """Examples of each task that fill the stage's rows, at its ratio and the assumed lengths."""
+    shares = dataclasses.asdict(stage.ratio)
+    mean = lengths(stage, model)
+    draws = stage.rows.count * stage.rows.length / sum(shares[task] * mean[task] for task in shares)
+    return {task: share * draws for task, share in shares.items()}
+
+
+def expected(stage, model: JanusConfig, precomputed: bool = False) -> Work:
+    """The work of a step of a `Stage` whose rows are full, every example of its task's mean length.
+    precomputed: its pictures to generate come as ids."""
+    count = examples(stage, model)
+    mean = lengths(stage, model)
+    share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
+    text = count["understanding"] * max(
+        mean["understanding"] - model.understanding_encoder.tokens, 0
+    )
+    return Work(
+        tokens=float(stage.rows.count * stage.rows.length),
+        pairs=sum(n * mean[task] * (mean[task] + 1) / 2 for task, n in count.items()),
+        text=share * (text + count["text"] * mean["text"]),
+        image=count["generation"] * model.generation_encoder.tokens,
+        understanding_images=count["understanding"],
+        generation_images=0.0 if precomputed else count["generation"],
+    )
+
+
+def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[str, float]:
+    """Model FLOPs of one step: the children with matrices, and the transformer's `attention`."""
+    llm = model.transformer
+    tower = model.understanding_encoder
+    d = model.transformer.width
+    learns = lambda *names: any(name in trainable for name in names)
+
+    def passes(name, *below):  # 1 forwards, 1 for the input's gradient, 1 for the matrix's
+        return 1 + learns(*below) + learns(name)
+
+    def two_layers(
+        first, second, name, *below
+    ):  # a matrix under the second learns when the first does
+        return 2 * (first * passes(name, *below) + second * passes(name, name, *below))
+
+    inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER)
+    attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER)
+    through_tower = 3 if learns("understanding_encoder") else 1
+    patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.tokens
+    hidden = model.image_head_width
+    codes = model.generation_encoder.codebook_size
+    return {
+        "understanding_encoder": work.understanding_images
+        * (tower_blocks(tower) * through_tower + patches * passes("understanding_encoder")),
+        "understanding_adaptor": work.understanding_images
+        * tower.tokens
+        * two_layers(tower.width * d, d * d, "understanding_adaptor", "understanding_encoder"),
+        "generation_encoder": work.generation_images * vq_encode(model.generation_encoder),
+        "generation_adaptor": work.image
+        * two_layers(
+            model.generation_encoder.code_dim * d,
+            d * d,
+            "generation_adaptor",
+            "generation_embedding",
+        ),
+        "transformer": work.tokens * 2 * llm.layers * (4 * d * d + 3 * d * llm.mlp_width) * inside,
+        "attention": work.pairs * 4 * d * llm.layers * attended,
+        "text_head": work.text * 2 * d * llm.vocabulary * passes("text_head", *_BELOW_HEADS),
+        "image_head": work.image
+        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS),
+    }
+
+
+def tower_blocks(tower: UnderstandingEncoderConfig) -> float:
+    """Forward FLOPs of the tower's layers for one picture, full attention included."""
+    c = tower.width
+    n = tower.tokens
+    return tower.layers * n * (2 * (4 * c * c + 2 * c * tower.mlp_width) + 4 * c * n)
+
+
+def vq_encode(vq: GenerationEncoderConfig) -> float:
+    """Forward FLOPs of encoding one picture to ids: convolutions, attention at the lowest
+    resolution, and the distances to the codebook (the layout of model/generation_encoder.py)."""
+    side = vq.image_size
+    width = vq.channels
+    last = len(vq.multipliers) - 1
+
+    def conv(c_in, c_out, size=3):
+        return 2 * side * side * size * size * c_in * c_out
+
+    def attention(c):
+        return 4 * conv(c, c, 1) + 4 * side**4 * c
+
+    def residual(c_in, c_out):
+        return (
+            conv(c_in, c_out) + conv(c_out, c_out) + (conv(c_in, c_out, 1) if c_in != c_out else 0)
+        )
+
+    total = conv(3, width)
+    for i, multiplier in enumerate(vq.multipliers):
+        out = vq.channels * multiplier
+        for _ in range(vq.res_blocks):
+            total += residual(width, out) + (attention(out) if i == last else 0)
+            width = out
+        if i < last:
+            side //= 2
+            total += conv(out, out)
+    total += 2 * residual(width, width) + attention(width)
+    total += conv(width, vq.z_channels) + conv(vq.z_channels, vq.code_dim, 1)
+    return total + conv(vq.code_dim, vq.codebook_size, 1)

@@ -1,0 +1,61 @@
+"""The sizes of the released models, as the shapes of their state dicts have them, and of small ones that a laptop
+trains."""
+
+from janus_jax.model.config import (
+    GenerationEncoderConfig,
+    JanusConfig,
+    TransformerConfig,
+    UnderstandingEncoderConfig,
+)
+
+
+def janus_1_3b() -> JanusConfig:
+    """Janus-1.3B: 2,076,636,811 parameters (the checkpoint's 2,089,297,547 numbers less the unused
+    pooling head, 12,595,200, and the tokenizer's usage buffer, 65,536)."""
+    return JanusConfig()
+
+
+def janus_pro_1b() -> JanusConfig:
+    """Janus-Pro-1B: the shapes of Janus-1.3B."""
+    return JanusConfig()
+
+
+def janus_pro_7b() -> JanusConfig:
+    """Janus-Pro-7B: 7,407,773,323 parameters, the pooling head and the usage buffer left out
+    likewise."""
+    transformer = TransformerConfig(width=4096, mlp_width=11008, layers=30, heads=32)
+    return JanusConfig(transformer=transformer, image_head_width=4096)
+
+
+def quickstart() -> JanusConfig:
+    """About a million parameters over 24 x 24 pictures of 36 tokens."""
+    return JanusConfig(
+        UnderstandingEncoderConfig(
+            image_size=24, patch_size=4, width=64, mlp_width=128, layers=2, heads=2
+        ),
+        GenerationEncoderConfig(
+            image_size=24, channels=16, multipliers=(1, 1, 2), res_blocks=1, z_channels=32, norm_groups=8,
+            codebook_size=128, code_dim=8,
+        ),
+        TransformerConfig(width=128, mlp_width=384, layers=3, heads=4, vocabulary=448),
+        image_head_width=128,
+        dtype="float32",
+        remat="none",
+    )  # fmt: skip
+
+
+def emoji() -> JanusConfig:
+    """About two million parameters over 32 x 32 pictures of 64 tokens."""
+    return JanusConfig(
+        UnderstandingEncoderConfig(
+            image_size=32, patch_size=4, width=96, mlp_width=192, layers=2, heads=2
+        ),
+        GenerationEncoderConfig(
+            image_size=32, channels=16, multipliers=(1, 2, 4), res_blocks=1, z_channels=64, norm_groups=8,
+            codebook_size=512, code_dim=8,
+        ),
+        TransformerConfig(width=160, mlp_width=480, layers=3, heads=4, vocabulary=1024),
+        image_head_width=160,
+        dtype="float32",
+        remat="none",
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""What XLA's GPU compiler has to know of NVIDIA's cards that are not there."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What XLA's GPU compiler asks of a card.
+
+    Sources: openxla/xla, xla/backends/gpu/target_config/specs/{a100_sxm_40, a100_sxm_80, h100_sxm,
+    h200}.txtpb, and NVIDIA's data sheet for the A100's NVLinks.
+
+    kind: the card's name, as its driver tells it.
+    capability: CUDA's, as text of XLA's CudaComputeCapabilityProto.
+    cores: streaming multiprocessors.
+    units: floating-point units of a core.
+    clock: GHz.
+    memory: bytes.
+    bandwidth: of the memory, bytes/s.
+    cache: the L2 cache, bytes.
+    shared: shared memory of a core, bytes.
+    links: NVLinks.
+    """
+
+    kind: str
+    capability: str
+    cores: int
+    units: int
+    clock: float
+    memory: int
+    bandwidth: int
+    cache: int
+    shared: int
+    links: int
+
+
+AMPERE = dict(
+    capability="major: 8 minor: 0",
+    cores=108,
+    units=64,
+    clock=1.41,
+    cache=40 << 20,
+    shared=164 << 10,
+    links=12,
+)
+HOPPER = dict(
+    capability="major: 9 minor: 0 feature_extension: ACCELERATED_FEATURES",
+    cores=132,
+    units=128,
+    clock=1.98,
+    cache=50 << 20,
+    shared=228 << 10,
+    links=18,
+)
+GPUS = {
+    "a100-40gb": Gpu(
+        "NVIDIA A100-SXM4-40GB", memory=42331013120, bandwidth=1555200000000, **AMPERE
+    ),
+    "a100-80gb": Gpu(
+        "NVIDIA A100-SXM4-80GB", memory=85100068864, bandwidth=2039040000000, **AMPERE
+    ),
+    "h100": Gpu("NVIDIA H100 80GB HBM3", memory=84942979072, bandwidth=3352320000000, **HOPPER),
+    "h200": Gpu("NVIDIA H200", memory=151397597184, bandwidth=4800000000000, **HOPPER),
+}

@@ -1,0 +1,251 @@
+"""The commands that sample: `python -m janus_jax.sample generate|understand|chat`."""
+
+import contextlib
+import itertools
+import sys
+
+from janus_jax.common import cli, exit_codes
+
+CHAT_LENGTH = 2000  # characters that a chat is expected to grow to
+
+
+class OutOfMemory(exit_codes.UsageError):
+    """What was asked for does not fit the device's memory."""
+
+
+@contextlib.contextmanager
+def memory_errors():
+    """Raises OutOfMemory where the device or the machine has no more memory."""
+    import jax
+
+    try:
+        yield
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        first = str(error).split("\n")[0]
+        raise OutOfMemory(
+            f"ask for fewer pictures at once, or give another --dtype ({first})"
+        ) from error
+
+
+def announced(f, source, **work):
+    """(model, processor) of --model, whose `source` is open, once it is said what loading and the
+    `work` (see memory.Plan) will take."""
+    from janus_jax.sample import memory
+    from janus_jax.weights.load import load
+
+    memory.announce(f.model, source, f.dtype, **work)
+    return load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+
+
+def opened(f):
+    """The source of --model, nothing of it read yet. Raises UsageError where JAX has no device."""
+    from janus_jax.distributed.platform import require_devices
+    from janus_jax.weights.source import open_source
+
+    require_devices()
+    source = open_source(f.model, allow_pickle=f.allow_pickle)
+    if source.config is None:
+        raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
+    return source
+
+
+def look_at(images: list[str]):
+    """Opens the pictures of --image: what is wrong with one is told before minutes of loading."""
+    from janus_jax.data.image_files import ImageError
+    from janus_jax.data.image_parts import open_picture
+
+    for path in images:
+        try:
+            open_picture(path, "--image")
+        except ImageError as error:
+            raise exit_codes.UsageError(str(error)) from error
+
+
+def generate_command(f, _):
+    """The command `generate`."""
+    from janus_jax.common.outputs import require_writable
+    from janus_jax.sample import options, prompts
+    from janus_jax.sample.drawing import Job
+
+    cli.log_to_stderr("warning")
+    asked = [*f.prompt, *(prompts.read_prompts(f.prompts_file) if f.prompts_file else [])]
+    if not asked:
+        raise exit_codes.UsageError(
+            "no prompt: give --prompt, or --prompts_file with a prompt a line"
+        )
+    given = {"cfg_scale": f.cfg_scale, "temperature": f.temperature}
+    known = {name: x for name, x in given.items() if x is not None}
+    options.check(**known, images_per_prompt=f.n, seed=f.seed)
+    require_writable(f.out, "--out")
+    with memory_errors():
+        source = opened(f)
+        job = Job(f, source, asked)
+        if not job.todo:
+            print(f"all {job.count:,} pictures are in {f.out}, drawn alike")
+            return
+        rows = job.at_once if f.cfg_scale in (0, 1) else 2 * job.at_once  # guidance runs each twice
+        text = max(map(len, asked)) // 3 + 32
+        model, processor = announced(
+            f, source, rows=rows, text=text, pictures=0, drawings=job.at_once
+        )
+        job.draw(model, processor)
+
+
+def _numbers(f) -> dict:
+    return dict(
+        max_new_tokens=f.max_new_tokens, temperature=f.temperature, top_p=f.top_p, seed=f.seed
+    )
+
+
+def understand_command(f, _):
+    """The command `understand`: one answer."""
+    from janus_jax.sample import options
+    from janus_jax.sample.understand import understand
+
+    cli.log_to_stderr("warning")
+    options.check(**_numbers(f))
+    look_at(f.image)
+    text = len(f.prompt) // 3 + 64 + f.max_new_tokens
+    parts = [{"type": "image", "image": path} for path in f.image]
+    messages = [{"role": "user", "content": [*parts, {"type": "text", "text": f.prompt}]}]
+    stream = lambda text: print(text, end="", flush=True)
+    with memory_errors():
+        source = opened(f)
+        source.processor().question(messages)  # whether the context has room
+        model, processor = announced(
+            f, source, rows=1, text=text, pictures=max(1, len(f.image)), drawings=0
+        )
+        understand(model, processor, messages, stream=stream, **_numbers(f))
+    print()
+
+
+def chat_command(f, _):
+    """The command `chat`: a conversation in the terminal."""
+    from janus_jax.common.outputs import require_writable
+    from janus_jax.sample import chat, drawing, files, options
+    from janus_jax.sample.generate import generate
+    from janus_jax.sample.understand import understand
+
+    cli.log_to_stderr("warning")
+    options.check(**_numbers(f))
+    look_at(f.image)
+    require_writable(f.out, "--out")
+    text = CHAT_LENGTH // 3 + 64 + f.max_new_tokens
+    drawn = itertools.count()
+
+    def ask(messages, stream):
+        return understand(model, processor, messages, stream=stream, **_numbers(f))
+
+    def draw(text):
+        seed = f.seed + next(drawn)  # asked again, it draws another
+        with drawing.Drawing(1) as bar:
+            (picture,) = generate(model, processor, text, seed=seed, progress=bar.tell)
+        return picture, gallery.add(picture, text, 0, seed=seed)
+
+    with memory_errors():
+        source = opened(f)
+        model, processor = announced(
+            f, source, rows=2, text=text, pictures=max(1, len(f.image)), drawings=1
+        )
+        facts = drawing.facts(f, source, processor.cfg_scale, processor.temperature)
+        gallery = files.Gallery(f.out, **facts)
+        chat.converse(ask, draw, f.image)
+
+
+def _define_model(into):
+    define = cli.Definer(into)
+    define.path("model", None, "A weights directory or hub id.", required=True)
+    dtypes = ("float32", "bfloat16", "int8")
+    define.choice("dtype", None, dtypes, "By default as the weights are stored.")
+    define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
+    return define
+
+
+def define_generate(into):
+    """The flags of `generate`."""
+    define = _define_model(into)
+    suggested = "by default what the weights suggest."
+    define.texts("prompt", [], "What to draw.")
+    about = "A text file, a prompt a line; or JSON, JSON lines, CSV, TSV with a field `prompt`."
+    define.path("prompts_file", None, about)
+    define.path("out", "pictures", "Folder for the PNG files; nothing there is replaced.")
+    define.whole("n", 1, "Pictures per prompt.")
+    define.number("cfg_scale", None, f"Classifier-free guidance; {suggested}")
+    define.number("temperature", None, f"0 takes the likeliest id; {suggested}")
+    define.whole("seed", 0, "Same seed, same pictures.")
+
+
+def _define_answers(into):
+    define = _define_model(into)
+    define.pictures("image", [], "A picture.")
+    define.whole("max_new_tokens", 512, "Longest answer.")
+    define.number("temperature", 0.0, "0 takes the likeliest token each time.")
+    define.number("top_p", 1.0, "Sample from the likeliest tokens of this mass.")
+    define.whole("seed", 0, "Same seed, same answer.")
+    return define
+
+
+def define_understand(into):
+    """The flags of `understand`."""
+    _define_answers(into).text("prompt", None, "The question.", required=True)
+
+
+def define_chat(into):
+    """The flags of `chat`."""
+    _define_answers(into).path("out", "pictures", "Folder for what /draw draws.")
+
+
+PROGRAM = "python -m janus_jax.sample"
+COMMANDS = {
+    "generate": (
+        generate_command,
+        cli.Command(
+            f"{PROGRAM} generate",
+            "Draws pictures for prompts, as PNG files and sheets of all; the same command goes on where it "
+            "was stopped.",
+            f'{PROGRAM} generate --model=runs/quickstart/stage3 --prompt="a red circle" --n=4',
+            define_generate,
+        ),
+    ),
+    "understand": (
+        understand_command,
+        cli.Command(
+            f"{PROGRAM} understand",
+            "Answers a question about pictures, or without any.",
+            f'{PROGRAM} understand --model=runs/quickstart/stage3 --image=a.png --prompt="what?"',
+            define_understand,
+        ),
+    ),
+    "chat": (
+        chat_command,
+        cli.Command(
+            f"{PROGRAM} chat",
+            "A conversation in the terminal: words, pictures, and drawings.",
+            f"{PROGRAM} chat --model=deepseek-ai/Janus-1.3B",
+            define_chat,
+        ),
+    ),
+}
+ENTRIES = {
+    name: cli.Entry(
+        "janus_jax.sample.__main__:run_command", command.about, command.example, (name,)
+    )
+    for name, (_, command) in COMMANDS.items()
+}
+
+
+def run_command(argv: list[str]) -> int:
+    """Runs the command that the first word names; its exit code."""
+    main, command = COMMANDS[argv[0]]
+    return cli.run(command, main, argv[1:])
+
+
+def main(argv: list[str]) -> int:
+    """argv: the words of the command line after `python -m janus_jax.sample`."""
+    return cli.dispatch(PROGRAM, "Samples from a model.", ENTRIES, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

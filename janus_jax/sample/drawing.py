@@ -1,0 +1,126 @@
+"""The work of `generate`: any number of pictures, drawn a few at a time and written as they come."""
+
+import sys
+
+from janus_jax.common.progress import Progress
+from janus_jax.common.text import short
+from janus_jax.sample.files import Gallery, weights_mark
+from janus_jax.sample.generate import generate, settings
+
+AT_ONCE = 16  # pictures that are drawn together; more would only take more memory
+
+
+class Drawing(Progress):
+    """The line of progress while so many pictures are drawn."""
+
+    def __init__(self, count: int, **how):
+        def speed(steps: int, seconds: float) -> str:
+            return f"{60 * count * steps / self.total / seconds:.3g} images/min"
+
+        super().__init__(
+            f"drawing {count} (the first time compiles)", 0, "steps", speed=speed, **how
+        )
+
+    def tell(self, done: int, total: int):
+        """As `generate` calls `progress`."""
+        self.total = total
+        self.at(done)
+
+
+def facts(f, source, cfg_scale: float, temperature: float) -> dict:
+    """What a picture's file tells of how it was drawn, its prompt apart: all that changes it.
+
+    f: the flags of a command.
+    source: the opened weights.
+    cfg_scale, temperature: of the drawing.
+    """
+    kept = {"seed": f.seed, "model": f.model, "weights": weights_mark(source.path)}
+    if f.dtype:
+        kept["dtype"] = f.dtype
+    return kept | {"cfg_scale": cfg_scale, "temperature": temperature}
+
+
+class Job:
+    """The pictures that are asked for, those that are there left out.
+
+    count: in all.
+    at_once: how many are drawn together.
+    todo: slices (prompts, number of the first picture of each, pictures of each).
+    """
+
+    def __init__(self, f, source, prompts: list[str]):
+        """f: the flags of `generate`; source: the opened weights. Raises ValueError for prompts
+        that cannot be drawn, before anything is loaded."""
+        processor = source.processor()
+        _check(processor, prompts)
+        self.seed = f.seed
+        self.settings = settings(processor, f.cfg_scale, f.temperature)
+        self.gallery = Gallery(f.out, **facts(f, source, *self.settings))
+        self.columns = max(min(f.n, 12), 6)
+        prompts = list(dict.fromkeys(prompts))  # one seed draws the same picture each time
+        self.count = len(prompts) * f.n
+        each = min(f.n, AT_ONCE)
+        together = AT_ONCE // each
+        self.at_once = min(together, len(prompts)) * each
+        self.todo = [
+            (some, first, min(each, f.n - first))
+            for some in (prompts[i : i + together] for i in range(0, len(prompts), together))
+            for first in range(0, f.n, each)
+        ]
+        self.todo = [part for part in self.todo if not all(map(self._there, _pictures(*part)))]
+
+    def _there(self, picture: tuple[str, int]) -> bool:
+        return self.gallery.holds(*picture)
+
+    def draw(self, model, processor):
+        """Draws and writes slice by slice; prints each path. Ctrl-C leaves what is done."""
+        cfg_scale, temperature = self.settings
+        drawn = self.count - sum(len(some) * count for some, _, count in self.todo)
+        if drawn:
+            print(f"{drawn:,} of {self.count:,} pictures are there, drawn alike")
+        with Drawing(self.count - drawn) as bar:
+            try:
+                for i, part in enumerate(self.todo):
+                    some, first, count = part
+                    tell = lambda done, total, i=i: bar.tell(
+                        i * total + done, len(self.todo) * total
+                    )
+                    pictures = generate(
+                        model, processor, some, cfg_scale=cfg_scale, temperature=temperature,
+                        seed=self.seed, images_per_prompt=count, first=first, progress=tell,
+                    )  # fmt: skip
+                    bar.close()
+                    for picture, (prompt, k) in zip(pictures, _pictures(*part)):
+                        self._keep(picture, prompt, k)
+                        drawn += 1
+            except KeyboardInterrupt:
+                print(f"\n{drawn:,} of {self.count:,} pictures are there", file=sys.stderr)
+                raise
+            finally:
+                _tell(self.gallery.finish(self.columns))
+
+    def _keep(self, picture, prompt: str, k: int):
+        path = self.gallery.add(picture, prompt, k)
+        print(f"{path}  {short(prompt)!r}, {picture.width} x {picture.height}", flush=True)
+        _tell(self.gallery.show(picture, prompt, self.columns))
+
+
+def _pictures(prompts: list[str], first: int, count: int) -> list[tuple[str, int]]:
+    """(prompt, number) of the pictures of a slice, in the order in which they are drawn."""
+    return [(prompt, k) for prompt in prompts for k in range(first, first + count)]
+
+
+def _check(processor, prompts: list[str]):
+    problems = []
+    for i, prompt in enumerate(prompts):
+        try:
+            processor.request(prompt, f"prompts[{i}]")
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _tell(sheet):
+    if sheet:
+        print(sheet)

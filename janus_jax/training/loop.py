@@ -1,0 +1,128 @@
+"""The loop: a stage's steps, its log and its checkpoints, straight down."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from janus_jax.checkpoint.manager import Checkpointer
+from janus_jax.distributed import processes, signals
+from janus_jax.distributed.watchdog import WATCH
+from janus_jax.training.log import Log
+from janus_jax.training.meter import Meter, numbers
+from janus_jax.training.spikes import LossMonitor
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the loop works with.
+
+    Args:
+        name: of the stage.
+        config: of the stage: steps, log_every, checkpoint_every.
+        step: (state, batch) -> (state, metrics), jitted, its state donated.
+        schedule: the learning rate by count of updates.
+        data: as a task opened it (stage_data.StageData).
+        monitor: judges the losses.
+        checkpointer: saves and restores.
+        meter: measures rates.
+        log: progress and metrics.
+    """
+
+    name: str
+    config: object
+    step: Callable
+    schedule: Callable
+    data: object
+    monitor: LossMonitor
+    checkpointer: Checkpointer
+    meter: Meter
+    log: Log
+
+    def save(self, step: int, state):
+        self.checkpointer.save(step, state, self.data.position, self.monitor)
+
+    def restore(self, like):
+        """The state of the last sound checkpoint, with data and monitor moved to it; None where
+        there is none."""
+        return self.checkpointer.restore(like, self.data.position, self.monitor)
+
+    def record(self, step: int, metrics: dict):
+        """Writes what the steps since the last record gave and cost."""
+        values = numbers(metrics)
+        if self.monitor.in_a_row:  # the step was left out, and said so
+            values = {key: value for key, value in values.items() if math.isfinite(value)}
+        values |= self.meter.read() | self.monitor.counts()
+        if self.data.position is not None:
+            values |= self.data.position.stats.metrics(step)
+        rate = float(self.schedule(max(step - 1 - self.monitor.nonfinite_updates, 0)))
+        self.log.write(step, values | {"learning_rate": rate})
+
+
+def loop(run: Run, state):
+    """Steps of one stage, from where `state` stands to its end. Returns the final state.
+
+    Raises signals.Preempted where it was told to stop, and has saved.
+    """
+    config = run.config
+    data = run.data.position
+    monitor = run.monitor
+    meter = run.meter
+    log = run.log
+    step = int(state.step)
+    log.stage(run.name, config.steps, step)
+    save = lambda: run.save(step, state)
+
+    while step < config.steps:
+        # One step. The arrays are made while the last step computes.
+        WATCH.begin_step(step + 1)
+        batch = meter.next_batch(run.data.next_batch, step + monitor.skipped_batches)
+        step += 1
+        WATCH.at("step", step)
+        state, metrics = meter.run(run.step, state, batch, step)
+        WATCH.done(metrics["loss"])
+        monitor.watch(step, metrics)
+        stops = signals.STOP.should_stop()
+        logs = step % config.log_every == 0 or step in (1, config.steps)
+        saves = step % config.checkpoint_every == 0 or step == config.steps or stops
+        run.checkpointer.poll()
+        if logs or saves:
+            saves = run.checkpointer.due() or saves  # the last save has failed
+
+        # Enter what was read, of all processes, and judge it.
+        if (logs or saves) and data is not None:
+            data.sync_counts(processes.all_gather)
+
+        # Judge the losses; from a spike go back to the last checkpoint, and pass over what led to
+        # it.
+        spike = None
+        if logs or saves:
+            spike = monitor.judge()
+            meter.rest()  # the devices are done, and what follows is no part of a step's time
+        if spike:
+            WATCH.at("restoring after the spike of step", step)
+            restored = run.restore(state)
+            state = state if restored is None else restored
+            step = int(state.step)
+            ahead = monitor.roll_back(spike, step)
+            if data is not None:
+                for _ in range(ahead):
+                    next(data)
+            log.stage(run.name, config.steps, step)
+            meter.restart()
+            continue
+
+        # Log.
+        if logs:
+            run.record(step, metrics)
+
+        # Save.
+        if saves:
+            WATCH.at("saving step", step)
+            save()
+            log.curves(now=stops or step == config.steps)
+        if stops:
+            run.checkpointer.wait_until_saved(save)
+            told = signals.STOP.name()
+            raise signals.Preempted(f"{run.name}: {told}; saved step {step} of {config.steps}")
+    run.checkpointer.wait_until_saved(save)
+    return state

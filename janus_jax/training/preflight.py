@@ -1,0 +1,237 @@
+"""Before the first step: all that can be found wrong without drawing a weight or compiling a line,
+at once.
+
+A run does it first, before it writes anything; `--dry_run` does nothing else, and tells each part
+as it goes.
+"""
+
+import dataclasses
+import math
+import pathlib
+import time
+
+import jax
+
+from janus_jax.config.read import read
+from janus_jax.config.schema import Experiment
+from janus_jax.data import catalog
+from janus_jax.data.processor import Processor
+from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.distributed import initialize, processes
+from janus_jax.model import sharding as sh
+from janus_jax.training import (
+    check_config,
+    preflight_data,
+    preflight_disk,
+    preflight_weights,
+    run_dir,
+)
+from janus_jax.training.report import Report
+from janus_jax.weights.processor_files import special_ids
+
+
+@dataclasses.dataclass
+class Found:
+    """What the checks leave for the run.
+
+    Args:
+        experiment: the config.
+        say: hears each part's lines when it is done.
+        report: all that was found.
+        sources: the data sets, opened, by name.
+        processor: with the tokenizer; None where that cannot be had.
+        learned: whether the tokenizer is learned from the data now.
+    """
+
+    experiment: Experiment
+    say: object
+    report: Report = dataclasses.field(default_factory=Report)
+    sources: dict = dataclasses.field(default_factory=dict)
+    processor: Processor | None = None
+    learned: bool = False
+
+    def part(self, name: str, look, *args):
+        """Runs `look(*args)`, which returns (value, Report). Keeps and tells the report, and
+        returns the value."""
+        begin = time.perf_counter()
+        value, report = look(*args)
+        self.report.add(report)
+        for subject, text in report.lines:
+            self.say(f"{subject:12}  {text}")
+        for text in report.warnings:
+            self.say(f"WARNING: {text}")
+        self.say(f"{'':12}  ({name}: {time.perf_counter() - begin:.1f} s)")
+        return value
+
+
+def prepare(config: str, overrides: dict, workdir: pathlib.Path) -> Found:
+    """Experiment, sources and processor of a run, with the mesh set and its first files written.
+    Raises before anything is written or compiled."""
+
+    def look():
+        found = examine(config, overrides, workdir)
+        found.report.require()
+        return found
+
+    found = processes.all_or_none(look)
+    experiment = found.experiment
+    mesh = found.experiment.mesh
+    processes.require_equal(must_be_equal(found))
+    initialize.require_shared(workdir)
+    jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
+    processes.all_or_none(lambda: processes.is_lead() and first_files(found, workdir))
+    load = lambda: preflight_data.processor(
+        experiment, Tokenizer.load(experiment.tokenizer or workdir)
+    )
+    found.processor = processes.all_or_none(load)
+    return found
+
+
+def rehearse(config: str, overrides: dict, workdir: pathlib.Path, devices: int = 0):
+    """`--dry_run`: tells what was found. Raises as the run itself would; writes nothing.
+
+    Args:
+        config: the file.
+        overrides: dotted path -> text.
+        workdir: where the run would write.
+        devices: check for so many, which need not be here; 0: for those that are.
+    """
+    begin = time.perf_counter()
+    say = lambda text: processes.is_lead() and print(text, flush=True)
+    found = processes.all_or_none(lambda: examine(config, overrides, workdir, devices, say))
+    processes.all_or_none(found.report.require)
+    processes.require_equal(must_be_equal(found))
+    here = jax.device_count()
+    count = jax.process_count()
+    same = f", and the same on all {count} processes" if count > 1 else ""
+    where = f" on {devices} devices (here are {here})" if devices not in (0, here) else ""
+    well = f"the run can begin{where}: nothing that was looked at is wrong{same}"
+    say(f"{well}. Nothing was written; {time.perf_counter() - begin:.1f} s")
+
+
+def must_be_equal(found: Found) -> dict[str, str]:
+    """What must be the same on all hosts."""
+    data = {
+        preflight_data.ROOT + name: source.fingerprint for name, source in found.sources.items()
+    }
+    return run_dir.fingerprints(found.experiment) | data
+
+
+def first_files(found: Found, workdir: pathlib.Path):
+    """What the first process writes before training: its lock, config.json, and the tokenizer if it
+    is learned."""
+    run_dir.hold(workdir)
+    run_dir.same_run(found.experiment, workdir)
+    if found.learned:
+        # A resumed run keeps its words, whatever became of its files.
+        found.processor.tokenizer.save(workdir)
+
+
+def examine(
+    config: str, overrides: dict, workdir: pathlib.Path, devices: int = 0, say=lambda text: None
+) -> Found:
+    """All of it, on this process. Raises ConfigError for a config that has not even the right
+    form."""
+    experiment, wrong = read(config, overrides)
+    devices = devices or jax.device_count()
+    impossible = check_config.all_problems(experiment, devices)
+    found = Found(experiment, say)
+    found.report.config += wrong + impossible
+    found.sources = found.part(
+        "data sets opened", preflight_data.open_sources, experiment, impossible
+    )
+    where = found.part("work directory", _look_at_work_directory, experiment, workdir)
+    starts = {}
+    weights = {}
+    if impossible:
+        found.part("weights named", _look_without_values, experiment, impossible, devices)
+    else:
+        found.part("devices", _look_at_devices, experiment, devices)
+        starts, weights = found.part(
+            "checkpoints, weights and room",
+            preflight_weights.look_at_weights,
+            experiment,
+            workdir,
+            where,
+            devices,
+        )
+    tokenizer = found.part("tokenizer", look_at_tokenizer, found, workdir, starts, weights)
+    found.processor, found.learned = tokenizer
+    readable = found.processor if not impossible else None
+    all_open = not found.report.data
+    found.part(
+        "first records",
+        preflight_data.look_at_data,
+        experiment,
+        found.sources,
+        readable,
+        starts,
+        all_open,
+    )
+    return found
+
+
+def _look_at_work_directory(experiment: Experiment, workdir: pathlib.Path):
+    where, closed = preflight_disk.place(workdir)
+    report = Report(config=closed)
+    if not closed and processes.is_lead():
+        report.config += run_dir.not_this_run(experiment, workdir)
+    return where, report
+
+
+def _look_without_values(experiment: Experiment, impossible: list[str], devices: int):
+    """What can be told while the config's values cannot be."""
+    report = Report(config=preflight_weights.file_problems(experiment, experiment.stages))
+    asked = [size for size in vars(experiment.mesh).values() if size != -1]
+    if min(asked, default=0) > 0 and any(line.startswith("mesh (") for line in impossible):
+        more = f"--devices={math.prod(asked)} with --dry_run checks for as many elsewhere"
+        report.tell("devices", f"{devices} here; {more}")
+    once = "once the config's values are possible"
+    report.tell("not yet", f"checkpoints, weights, room and first records: {once}")
+    return None, report
+
+
+def _look_at_devices(experiment: Experiment, devices: int):
+    m = experiment.mesh
+    device = jax.devices()[0]
+    count = jax.process_count()
+    shape = "x".join(map(str, sh.mesh_shape(m.data, m.fsdp, m.tensor, devices)))
+    text = f"{jax.device_count()} x {device.device_kind}"
+    if devices != jax.device_count():
+        text = f"{devices} by --devices, here are {text}"
+    if count > 1:
+        text += f" in {count} processes"
+    report = Report()
+    report.tell("devices", f"{text}; mesh {shape} ({', '.join(sh.AXES)})")
+    return None, report
+
+
+def look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights: dict):
+    """((the processor, or None where it cannot be had; whether its tokenizer is learned now), what
+    was found)."""
+    experiment = found.experiment
+    report = Report()
+    directory = pathlib.Path(experiment.tokenizer or workdir)
+    cut = [] if experiment.tokenizer else preflight_weights.cut_tokenizer(workdir)
+    report.warnings += cut
+    learned = False
+    try:
+        if (directory / "tokenizer.json").is_file() and not cut:
+            named = str(directory / "tokenizer.json")
+            tokenizer = Tokenizer.load(directory)
+        elif experiment.tokenizer or found.report.data or not found.sources:
+            return (None, False), report  # it is told already what is missing
+        else:
+            named = "the tokenizer learned from the data"
+            learned = True
+            vocabulary = experiment.model.transformer.vocabulary
+            sources = found.sources.values()
+            tokenizer = catalog.learn_tokenizer(list(sources), experiment.template, vocabulary)
+        processor = preflight_data.processor(experiment, tokenizer)
+    except ValueError as error:
+        report.config.append(f"tokenizer: {error}")
+        return (None, False), report
+    ids = ", ".join(f"{name} {i}" for name, i in special_ids(tokenizer).items())
+    report.tell("tokenizer", f"{named}: {len(tokenizer):,} ids; {ids}")
+    report.config += preflight_weights.token_problems(experiment, tokenizer, named, starts, weights)
+    return (processor, learned), report

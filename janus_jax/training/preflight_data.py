@@ -1,0 +1,173 @@
+"""A config's data sets opened, and the first record of each read as training would: images decode,
+text becomes tokens, both fit a row."""
+
+from janus_jax.config.schema import ConfigError, Experiment
+from janus_jax.data import catalog
+from janus_jax.data.mixture import Mixture
+from janus_jax.data.processor import Processor
+from janus_jax.data.resume import fingerprint, restore_position
+from janus_jax.data.row_stream import BAD, IN_A_ROW
+from janus_jax.data.sources import Source, SourceError
+from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.training import stage_mixture
+from janus_jax.training.report import Report
+from janus_jax.training.stage_plan import StagePlan
+
+ROOT = "data.datasets."
+BATCH_OFF = 0.1  # of batch_size, by which the examples in a step's rows may differ unsaid
+
+
+def open_sources(experiment: Experiment, wrong: list[str]) -> tuple[dict, Report]:
+    """(the data sets that some stage draws, opened, by name; what keeps others from being opened).
+
+    wrong: what is known to be wrong with the config; a line that it names is left out.
+    """
+    side = max(experiment.model.generation_encoder.image_size, 1)
+    resized = max(experiment.model.understanding_encoder.image_size, 1)
+    sources = {}
+    report = Report()
+    for name, line in needed(experiment).items():
+        if any(problem.startswith(f"{ROOT}{name}.") for problem in wrong):
+            continue
+        try:
+            opened = catalog.open_datasets({name: line}, side, experiment.seed, resized=resized)
+            sources |= opened
+        except SourceError as error:
+            report.data.append(str(error))
+    return sources, report
+
+
+def needed(experiment: Experiment) -> dict:
+    """The lines of data.datasets whose kind some stage asks for."""
+    kinds = {
+        kind
+        for stage in experiment.stages.values()
+        for kind, share in vars(stage.ratio).items()
+        if share > 0
+    }
+    lines = experiment.data.datasets.items()
+    return {name: d for name, d in lines if d.kind in kinds and d.weight > 0}
+
+
+def processor(experiment: Experiment, tokenizer: Tokenizer) -> Processor:
+    """Raises ConfigError for a tokenizer of more ids than the model has embeddings."""
+    model = experiment.model
+    e = experiment.evaluation
+    if len(tokenizer) > model.transformer.vocabulary:
+        raise ConfigError(
+            f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has "
+            f"{len(tokenizer)} ids"
+        )
+    counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
+    return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
+
+
+def look_at_data(
+    experiment: Experiment,
+    sources: dict,
+    processor: Processor | None,
+    starts: dict,
+    all_open: bool,
+):
+    """(None, what the first record of each data set is, and whether a stage's data is what its
+    checkpoint was trained on).
+
+    experiment: the config.
+    sources: the data sets that could be opened, by name.
+    processor: None where records cannot be read yet.
+    starts: by stage, where each goes on.
+    all_open: whether `sources` are all that the stages draw; else positions are not looked at.
+    """
+    report = Report()
+    told = {}
+    if processor is not None:
+        for name, source in sources.items():
+            try:
+                told[name], warnings = _first(experiment, name, source, processor)
+                report.warnings += warnings
+            except SourceError as error:
+                report.data.append(str(error))
+        if not report.data and all_open:
+            for name in experiment.stages:
+                if not starts[name].done:
+                    plan = StagePlan.of(experiment, name)
+                    position = starts[name].position
+                    report.add(_look_at_position(plan, sources, processor, position))
+    for name, source in sources.items():
+        line = experiment.data.datasets[name]
+        first = told.get(name, "?")
+        count = f"{len(source):,} records of {line.path}"
+        report.tell("data", f"{name}: {line.kind}, {count}; the first: {first}")
+    return None, report
+
+
+def _look_at_position(plan: StagePlan, sources: dict, processor: Processor, position) -> Report:
+    """What the stage draws, with image_ids and without, how many examples its rows hold, and, where
+    it goes on from a position, whether the data is still the one that it was trained on. All its
+    data sets must be open."""
+    report = Report()
+    try:
+        mixture = stage_mixture.mixture_of(plan, stage_mixture.entries_of(plan, sources))
+        if plan.stage.rows is not None:
+            report.add(_look_at_batch_size(plan, mixture, processor))
+        if position is not None:
+            now = fingerprint(mixture, stage_mixture.encoder(plan, processor))
+            accept = plan.experiment.data.on_change == "accept"
+            said = restore_position(position, now, mixture, accept)[1]
+            report.warnings += [f"stages.{plan.name}, its data: {line}" for line in said]
+    except SourceError as error:
+        report.data.append(f"stages.{plan.name}: {error}")
+    return report
+
+
+def _look_at_batch_size(plan: StagePlan, mixture: Mixture, processor: Processor) -> Report:
+    """Whether the stage's rows hold about `batch_size` examples of these data."""
+    report = Report()
+    asked = plan.stage.batch_size
+    rows = plan.stage.rows
+    path = f"stages.{plan.name}"
+    for first, count in stage_mixture.examples_a_step(plan, mixture, processor).items():
+        held = f"{rows.count} rows of {rows.length} hold about {count:.0f} examples"
+        since = f" from step {first:,} on" if first else ""
+        report.tell("batch", f"{plan.name}: {held} a step{since}, batch_size says {asked}")
+        if abs(count / asked - 1) > BATCH_OFF:
+            fitting = max(1, round(rows.count * asked / count))
+            more = f"for {asked} examples set {path}.rows.count={fitting}, "
+            more = more if fitting != rows.count else ""
+            report.warnings.append(
+                f"{path}.batch_size is {asked}, but its {held} of these data{since}, and the rows "
+                f"are what is trained on; {more}to say what is: {path}.batch_size={count:.0f}"
+            )
+    return report
+
+
+def _first(experiment: Experiment, name: str, source: Source, processor: Processor):
+    """(what the first usable record of a data set is, warnings where it is not the very first)."""
+    line = experiment.data.datasets[name]
+    told = {}
+    warnings = []
+    for stage in experiment.stages:
+        if name not in experiment.draws(stage):
+            continue
+        plan = StagePlan.of(experiment, stage)
+        read = plan.task.read_first(plan, processor)
+        tried = min(IN_A_ROW, len(source))
+        first = None
+        for i in range(tried):
+            try:
+                text = read(line, source, i)
+                break
+            except BAD as error:
+                first = first or error
+        else:
+            raise SourceError(
+                f"{ROOT}{name}: {stage} can use none of its first {tried} records; the first of "
+                f"them: {first}"
+            )
+        told.setdefault(text, []).append(stage)
+        if first:
+            warnings.append(
+                f"{ROOT}{name}: {stage} cannot use its first {i} records, such as: {first}"
+            )
+    text = "; ".join(f"{text} ({', '.join(stages)})" for text, stages in told.items())
+    return text, warnings

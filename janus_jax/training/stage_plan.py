@@ -1,0 +1,90 @@
+"""One stage, worked out: what the loop, the checks before it and `plan` all have to know, made in
+one place."""
+
+import dataclasses
+import functools
+
+import jax
+import optax
+
+from janus_jax.config.schema import Experiment, Stage
+from janus_jax.model import sharding as sh
+from janus_jax.model.config import JanusConfig
+from janus_jax.training import optim, task
+from janus_jax.training.state import TrainState, new_state
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """Stage `name` of an experiment. model: the experiment's, perhaps with the attention of these
+    devices."""
+
+    experiment: Experiment
+    name: str
+    model: JanusConfig
+
+    @classmethod
+    def of(cls, experiment: Experiment, name: str) -> "StagePlan":
+        return cls(experiment, name, experiment.model)
+
+    @property
+    def stage(self) -> Stage:
+        return self.experiment.stages[self.name]
+
+    @property
+    def task(self) -> task.Task:
+        return task.load(self.stage.task)
+
+    @property
+    def options(self) -> dict[str, float]:
+        return task.options(self.stage)
+
+    @functools.cached_property
+    def tx(self) -> optax.GradientTransformation:
+        return optim.make(self.stage.optim, self.stage.steps)
+
+    @property
+    def schedule(self) -> optax.Schedule:
+        return optim.schedule(self.stage.optim, self.stage.steps)
+
+    @property
+    def without(self) -> tuple[str, ...]:
+        """The children that wait on the host: the step never asks for them."""
+        return self.task.without(self.experiment, self.name)
+
+    def traced_state(self, without: tuple[str, ...] | None = None) -> TrainState:
+        """The shapes of the train state as traced on the current mesh, whose devices need not be
+        there.
+
+        without: children that it leaves out; None: those of the stage.
+        """
+        without = self.without if without is None else without
+        mesh = jax.sharding.get_abstract_mesh()
+        whole = _traced(self.stage.task, self.model, without, mesh)
+        children = ({}, {})  # frozen, trainable
+        for name, part in whole.params.items():
+            children[name in self.stage.trainable][name] = part
+        frozen, trainable = children
+        init = functools.partial(new_state, whole.graphdef, tx=self.tx)
+        return jax.eval_shape(init, trainable, frozen)
+
+    def state(self, without: tuple[str, ...] | None = None) -> TrainState:
+        """`traced_state` with shardings on the devices of the current mesh; nothing is computed."""
+        return sh.concrete(self.traced_state(without))
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(name: str, model: JanusConfig, without: tuple[str, ...], mesh) -> TrainState:
+    """The shapes of a task's state on `mesh`, the current one, without moments. Stages differ in
+    what learns alone, so that they share it: tracing a model takes seconds."""
+    init = functools.partial(
+        task.load(name).init_state, model=model, tx=optax.identity(), trainable=(), without=without
+    )
+    return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def shape(stage: Stage) -> str:
+    """What a step of a stage takes, in words."""
+    if stage.rows is None:
+        return f"batches of {stage.batch_size} images"
+    return f"{stage.rows.count} rows of {stage.rows.length} for batch_size {stage.batch_size}"

@@ -1,0 +1,256 @@
+"""The stages of a config, one after the other: weights in, data in, steps, weights out."""
+
+import dataclasses
+import pathlib
+from contextlib import closing, contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from janus_jax.checkpoint.inspect import ASIDE, stage_directory
+from janus_jax.checkpoint.manager import Checkpointer
+from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.text import listed
+from janus_jax.config.schema import Experiment
+from janus_jax.data.processor import Processor
+from janus_jax.distributed import arrays, processes, signals
+from janus_jax.distributed.watchdog import WATCH
+from janus_jax.model import sharding as sh
+from janus_jax.model.generation_encoder import normalise
+from janus_jax.training import stage_mixture
+from janus_jax.training.log import Log
+from janus_jax.training.loop import Run, loop
+from janus_jax.training.meter import Meter
+from janus_jax.training.run_dir import plain_values, run_id
+from janus_jax.training.spikes import LossMonitor
+from janus_jax.training.stage_plan import StagePlan, shape
+from janus_jax.weights.load import export, import_weights
+from janus_jax.weights.reader import flatten
+from janus_jax.weights.table import WeightsError
+
+
+class OutOfMemory(Exception):
+    """The step of stage `stage` asks for more than a device's memory; the cause is JAX's own
+    error."""
+
+    def __init__(self, stage: str):
+        super().__init__(stage)
+        self.stage = stage
+
+
+def train(
+    experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log
+) -> pathlib.Path:
+    """Runs all stages that are not done yet. Returns the last one's weights directory. Raises
+    OutOfMemory.
+
+    Args:
+        experiment: the config.
+        sources: the data sets, opened, by name.
+        processor: the tokenizer and template.
+        workdir: where all of the run goes.
+        log: progress and metrics.
+    """
+    directory = pathlib.Path(workdir)
+    # The first process looks for all: another may not see yet what is there, and remember that.
+    done = lambda name: processes.all_gather(
+        processes.is_lead() and (directory / name / WEIGHTS_FILE).is_file()
+    )[0]
+    for name in experiment.stages:
+        if done(name):
+            continue
+        WATCH.at(f"preparing {name}")
+        log.say(headline(experiment, name))
+        try:
+            run_stage(StagePlan.of(experiment, name), sources, processor, directory, log)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise OutOfMemory(name) from error
+    return directory / name
+
+
+def headline(experiment: Experiment, name: str) -> str:
+    """A stage in a line, before it begins."""
+    stage = experiment.stages[name]
+    ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
+    trains = ", ".join(stage.trainable)
+    return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {trains}"
+
+
+def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log: Log):
+    """One column of Table 1."""
+    experiment = plan.experiment
+    name = plan.name
+    stage = plan.stage
+    plan = plan.task.for_devices(plan, log.say)
+    data = plan.task.batches(plan, sources, processor, workdir, log.say)
+    step = jax.jit(plan.task.step(plan), donate_argnums=0)
+    # Closed also where the loop fails: a process that ends while a checkpoint is being written
+    # cannot finish it.
+    with (
+        saving(checkpoints(experiment, name, workdir, log)) as checkpointer,
+        Meter(name, stage.steps, log.say, workdir, experiment.profile) as meter,
+        closing(data),
+    ):
+        phases = stage_mixture.phases(plan, data.mixture)
+        monitor = LossMonitor(name, stage.spikes, log.say, phases)
+        run = Run(name, stage, step, plan.schedule, data, monitor, checkpointer, meter, log)
+        WATCH.stage(name)
+        state, aside = begin(plan, run, processor, workdir)
+        state = loop(run, state)
+    signals.STOP.raise_if_stopped()
+    WATCH.at(f"exporting {name}")
+    params = state.params | on_devices(aside)
+    plan.task.export(plan, workdir / name, params, processor)
+    for line in data.stats.report():
+        log.say(line)
+
+
+def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path):
+    """(the state to go on from, host arrays of the children that the step never asks for).
+
+    The state is that of the last checkpoint. Only where there is none are the weights of `init`
+    read. They are saved as step 0, because a spike can come before the first checkpoint.
+    """
+    previous = plan.experiment.previous(plan.name)
+    weights = directories(plan, previous and workdir / previous)
+    aside = run.checkpointer.directory / ASIDE
+    state = run.restore(plan.state())
+    if state is not None:
+        params = read_aside(plan, aside, weights, run.log.say)
+        require_ids(plan, params, run.data.with_ids, aside)
+        return state, params
+    WATCH.at(f"preparing the weights of {plan.name}")
+    state, params, named = initial_state(plan, weights, processor.tokenizer, run.log.say)
+    require_ids(plan, params, run.data.with_ids, named.get("generation_encoder", "drawn at random"))
+    if plan.without:
+        export(aside, on_devices(params))
+    WATCH.at("saving step 0")
+    run.save(0, state)
+    return state, params
+
+
+def initial_state(plan: StagePlan, weights: list, tokenizer, say):
+    """What a stage begins with: (its train state, host arrays of the children that the state is
+    without, child -> the directory that it was read from).
+
+    Args:
+        plan: the stage.
+        weights: the directories of its `init`; later ones win, what none holds is drawn at random.
+        tokenizer: the run's, which a whole model among them must have too.
+        say: hears where each child is from.
+    """
+    state = plan.state()
+    params = plan.state(without=()).params
+    fresh = set(params)
+    named = {}
+    for directory in weights:
+        params, children = import_weights(
+            directory, params, partly=True, config=plan.model, tokenizer=tokenizer, say=say
+        )
+        fresh -= set(children)
+        named |= dict.fromkeys(children, directory)
+        say(f"  {', '.join(children)} <- {directory}")
+    if "generation_embedding" in fresh and "generation_encoder" not in fresh:
+        # The ids' table starts as the codes themselves, of unit length.
+        codes = normalise(jnp.asarray(params["generation_encoder"]["codebook"]))
+        params["generation_embedding"] = {"table": codes}
+        say("  generation_embedding <- the tokenizer's normalised codebook")
+        fresh.remove("generation_embedding")
+    if fresh:
+        params |= plan.task.init_random(plan.experiment.seed, plan.model, tuple(sorted(fresh)))
+        say(f"  {', '.join(sorted(fresh))} <- random")
+    aside = {name: jax.tree.map(np.asarray, params[name]) for name in plan.without}
+    trainable = {name: params[name] for name in state.trainable}
+    step = arrays.put(np.int32(0), state.step.sharding)
+    nonfinite_updates = arrays.put(np.int32(0), state.nonfinite_updates.sharding)
+    state = state.replace(
+        step=step,
+        nonfinite_updates=nonfinite_updates,
+        trainable=trainable,
+        frozen={name: params[name] for name in state.frozen},
+        opt_state=jax.jit(plan.tx.init)(trainable),
+    )
+    return state, aside, named
+
+
+def directories(plan: StagePlan, previous) -> list:
+    """The weights directories of the stage's `init`, in order. previous: of the stage before."""
+    return [previous if directory == "previous" else directory for directory in plan.stage.init]
+
+
+def read_aside(plan: StagePlan, aside: pathlib.Path, weights: list, say) -> dict:
+    """Host arrays, by child, of the weights that the step never asks for: those that the stage has
+    laid aside, or, where these are gone or damaged, those that it began with.
+
+    Raises WeightsError where none of the directories has them any more.
+    """
+    if not plan.without:
+        return {}
+    whole = plan.state(without=()).params
+    wanted = {name: whole[name] for name in plan.without}
+    failed = []
+    for directory in (aside, *reversed(weights)):
+        params = None
+        try:
+            params, _ = import_weights(directory, wanted, partly=True, config=plan.model, say=say)
+        except (WeightsError, processes.Others) as error:
+            failed.append(str(error))
+        # What one process cannot read, no process takes.
+        if not any(processes.all_gather(params is None)):
+            for text in failed:
+                say(f"WARNING: {text}\n  {', '.join(wanted)} <- {directory} instead")
+            return jax.tree.map(np.asarray, params)
+    raise WeightsError(
+        f"the weights of {', '.join(wanted)} that stage {plan.name} began with are nowhere any more; "
+        f"put back what one of these names:{listed(failed)}"
+    )
+
+
+def on_devices(params: dict) -> dict:
+    """Host arrays, the same on all processes, as global arrays that are whole on every device."""
+    whole = NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)
+    return jax.tree.map(lambda x: arrays.put(x, whole), params)
+
+
+def require_ids(plan: StagePlan, params: dict, sources: list, named):
+    """Raises SourceError unless stored ids are those of the tokenizer that the stage has.
+
+    Args:
+        plan: the stage.
+        params: host arrays, generation_encoder among them where there are sources.
+        sources: `image_ids.WithIds`.
+        named: where the tokenizer was read from.
+    """
+
+    def compare():
+        for source in sources:
+            sizes = dataclasses.asdict(plan.model.generation_encoder)
+            source.ids.require(flatten(params["generation_encoder"]), sizes, str(named))
+
+    processes.all_or_none(compare)
+
+
+@contextmanager
+def saving(checkpointer: Checkpointer):
+    """Waits at the end for a save under way. Not after an error of one of several processes: it is
+    to be told first, and what is half-written goes when the run begins again."""
+    try:
+        yield checkpointer
+    except Exception:
+        if jax.process_count() == 1:
+            WATCH.at("saving: a checkpoint under way")
+            checkpointer.close()
+        raise
+    checkpointer.close()
+
+
+def checkpoints(experiment: Experiment, name: str, directory, log: Log) -> Checkpointer:
+    """Where the stage `name` saves. Each checkpoint says of which run and config it is."""
+    run = {"run": run_id(directory), "config": plain_values(experiment)}
+    policy = experiment.checkpoints
+    where = stage_directory(directory, name)
+    return Checkpointer(where, run, policy.keep, policy.keep_every, log.say)

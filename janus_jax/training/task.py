@@ -1,0 +1,62 @@
+"""A task is how a stage learns. Each is one file of tasks/, found by the name that a stage gives
+it."""
+
+import importlib
+import pathlib
+from collections.abc import Callable
+from typing import Protocol
+
+from janus_jax.config.schema import Experiment
+
+NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parent / "tasks").glob("[a-z]*.py"))
+
+
+class Task(Protocol):
+    """What a file of tasks/ defines, as functions of the module. `plan` is a
+    stage_plan.StagePlan."""
+
+    PACKS: bool
+    """Whether a step's examples are packed into `rows`; otherwise a step has `batch_size` images."""
+
+    OPTIONS: dict[str, float]
+    """The numbers that `options` of a stage may give, with their defaults."""
+
+    def problems(experiment: Experiment, name: str) -> list[str]:
+        """What of a stage's values this task cannot work with, a line each, beginning with the
+        field."""
+
+    def without(experiment: Experiment, name: str) -> tuple[str, ...]:
+        """The children of the model of which the stage has weights that its step never asks for."""
+
+    def init_state(key, model, tx, trainable, without):
+        """A TrainState with random weights: what a stage's state looks like. Only ever traced."""
+
+    def init_random(seed: int, model, names: tuple[str, ...]) -> dict:
+        """Random weights of some children, the same whichever others are drawn."""
+
+    def for_devices(plan, say: Callable):
+        """The plan as it runs on these devices; `say` hears what was chosen."""
+
+    def step(plan) -> Callable:
+        """(state, batch) -> (state, metrics), pure; metrics are float32 scalars, `loss` among
+        them."""
+
+    def batches(plan, sources: dict, processor, workdir, say: Callable):
+        """The stage's data, opened: a stage_data.StageData."""
+
+    def read_first(plan, processor) -> Callable:
+        """(line of the data set, source, index) -> in words what a record is to this stage. Raises
+        what makes a record unusable."""
+
+    def export(plan, directory, params: dict, processor):
+        """Writes what the stage hands on, a weights directory."""
+
+
+def load(name: str) -> Task:
+    """The task of that name, one of NAMES."""
+    return importlib.import_module(f"janus_jax.training.tasks.{name}")
+
+
+def options(stage) -> dict[str, float]:
+    """All numbers of a stage's task: those that it gives, the rest by default."""
+    return load(stage.task).OPTIONS | stage.options

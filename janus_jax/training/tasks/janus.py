@@ -1,0 +1,130 @@
+"""Training Janus itself (paper section 3.3): packed rows of understanding, text and generation, one
+step for all."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from janus_jax.config.schema import Experiment
+from janus_jax.distributed import arrays, processes
+from janus_jax.model import attention, flops
+from janus_jax.model import batch as bt
+from janus_jax.model.config import JanusConfig
+from janus_jax.training import init, stage_data, stage_mixture
+from janus_jax.training.stage_plan import StagePlan
+from janus_jax.training.step import train_step
+from janus_jax.training.vq_encoder import warn_of_rounding
+from janus_jax.weights.load import export as export_weights
+
+PACKS = True
+OPTIONS = {}
+init_state = init.init_janus  # of the task, like the functions below
+
+
+def problems(experiment: Experiment, name: str) -> list[str]:
+    stage = experiment.stages[name]
+    path = f"stages.{name}"
+    found = []
+    if stage.rows is None:
+        found.append(
+            f"{path}.rows: missing; task janus packs examples into rows: give count, length and "
+            "images"
+        )
+    lines = experiment.draws(name).values()
+    if "generation_encoder" in stage.trainable and any(d.image_ids for d in lines):
+        found.append(
+            f"{path}.trainable has generation_encoder: training it would change the ids that are "
+            f"stored; freeze it, or take image_ids out of the data sets"
+        )
+    return found
+
+
+def without(experiment: Experiment, name: str) -> tuple[str, ...]:
+    return ("generation_encoder",) if experiment.uses_ids(name) else ()
+
+
+def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
+    return init.random_children(jax.random.key(seed + 1), model, names)
+
+
+def for_devices(plan: StagePlan, say) -> StagePlan:
+    """With the attention kernel that works on these devices, the same on all processes."""
+    model = plan.model
+    llm = plan.model.transformer
+    size = llm.width // llm.heads
+    length = plan.stage.rows.length
+    kind = attention.working(model.attention, length, llm.heads, size, model.dtype, say)
+    processes.require_equal({"attention kernel": kind})
+    if "generation_encoder" not in plan.without:
+        warn_of_rounding(say)
+    return dataclasses.replace(plan, model=dataclasses.replace(model, attention=kind))
+
+
+def step(plan: StagePlan):
+    return functools.partial(train_step, tx=plan.tx, accumulate=plan.stage.accumulate)
+
+
+def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:
+    """The stage's mixture, packed into this process's part of its batches."""
+    data = stage_data.open_batches(plan, sources, processor, workdir, say)
+    # This process's part of the step's rows; a share that several processes feed counts once.
+    part = arrays.batch_share()[1] / jax.process_count()
+
+    def next_batch(_):
+        batch, examples = next(data)
+        seen = batch_facts(batch, examples, plan.experiment.model, plan.stage.trainable)
+        return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
+
+    with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
+    return stage_data.StageData(next_batch, data.stats, data.mixture, data, with_ids)
+
+
+def batch_facts(batch: dict, examples: np.ndarray, model, trainable: tuple[str, ...]) -> dict:
+    """What to log about a batch and its examples (numpy; see batch.py), in numbers that add up over
+    steps: examples by task and truncated, positions by task and in all, pictures of both kinds,
+    model FLOPs of the step.
+
+    model: the JanusConfig; trainable: the children that learn. Of this process's rows only.
+    """
+    by_task = np.bincount(batch["tasks"].ravel(), minlength=len(bt.TASKS) + 1)[1:]
+    filled = lambda name, box: float((batch[name] > 0).sum()) / box.tokens
+    out = bt.count_examples(examples) | {
+        f"positions_{t}": int(n) for t, n in zip(bt.TASKS, by_task, strict=True)
+    }
+    out |= {"positions": batch["tasks"].size, "tokens": int((batch["segment_ids"] > 0).sum())}
+    out["images"] = filled("understanding_slots", model.understanding_encoder)
+    out["images"] += filled("generation_slots", model.generation_encoder)
+    out["flops"] = sum(flops.count(model, trainable, flops.of_batch(batch, model)).values())
+    return out
+
+
+def read_first(plan: StagePlan, processor):
+    def read(line, source, index: int) -> str:
+        kind = line.kind
+        encoder = dataclasses.replace(
+            stage_mixture.encoder(plan, processor), form=plan.stage.form(line)
+        )
+        record = source[index]
+        at = 0 if line.continues else None
+        example = encoder(kind, record, np.random.default_rng(0), at)
+        text = f"{len(example['tokens'])} tokens"
+        shown = 0
+        if kind != "text":
+            shown = len(encoder.pixels(kind, source, index, record, example))
+        if shown:
+            text += f" with {shown} {'pictures' if shown > 1 else 'picture'}"
+        if "image_ids" in record:
+            text += " as ids"
+        if example["example"][0] & bt.TRUNCATED:
+            text += ", cut to a row"
+        if example.get("rest"):
+            text += ", the rest in later rows"
+        return text
+
+    return read
+
+
+def export(plan: StagePlan, directory, params: dict, processor):
+    export_weights(directory, params, plan.experiment.model, processor)

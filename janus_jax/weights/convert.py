@@ -1,0 +1,138 @@
+"""Weights of any layout written as one of FORMATS, one tensor or one layer of it in memory at a
+time."""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.text import listed
+from janus_jax.data.processor import Processor
+from janus_jax.weights import processor_export
+from janus_jax.weights import table as tb
+from janus_jax.weights import tensors as ts
+from janus_jax.weights.layouts import janus_hf, janus_torch
+from janus_jax.weights.target import TensorToWrite, whole, write_own, write_safetensors
+
+OWN, DEEPSEEK, TRANSFORMERS = FORMATS = (tb.OWN, janus_torch.KIND, janus_hf.KIND)
+SHARD_BYTES = 5_000_000_000
+
+
+def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=lambda n: None):
+    """Writes a `WeightReader` as one of FORMATS. dtype: of the weights, the VQ tokenizer's
+    excepted, which keep their own. Raises ValueError for what does not balance, is damaged, or does
+    not fit the layout."""
+    source.require(cast=True)  # as stored, or as asked for
+    small = [name for name, (_, stored) in source.leaves.items() if stored.itemsize == 1]
+    if small and dtype is None:
+        raise ValueError(
+            f"{source.path}: {small[0]} and others are {source.leaves[small[0]][1]}, which no program "
+            "computes in; give --dtype=bfloat16 or float32"
+        )
+    if layout == OWN:
+        config = source.config
+        if config is not None and dtype is not None:
+            config = dataclasses.replace(config, dtype=dtype)
+        kept = [_verbatim(source, name) for name in source.kept]
+        entries = [_own_entry(source, name, dtype) for name in source.leaves]
+        write_own(
+            directory, entries, config, source.processor(), kept, wrote, source.raise_if_damaged
+        )
+        return
+    module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
+    if source.config is None:
+        raise ValueError(
+            f"{source.path}: a part ({source.kind}), no whole Janus; it converts to {OWN} only"
+        )
+    problems = module.unwritable(source.config)
+    if problems:
+        raise ValueError(f"{source.path}: {layout} cannot represent this model:{listed(problems)}")
+    entries = [
+        _their_entry(source, key, rows, dtype)
+        for key, rows in tb.by_their_key(module.rows(source.config)).items()
+    ]
+    if layout == DEEPSEEK:
+        entries += [_verbatim(source, name) for name in source.kept]
+    processor = source.processor()
+    with whole(directory, sum(e.size for e in entries)) as partial:
+        write_shards(partial, entries, wrote)
+        source.raise_if_damaged()
+        stored = str(_dtype(source, "text_head.linear.kernel", dtype))
+        write_their_files(partial, source.config, layout, processor, stored)
+
+
+def _dtype(source, name: str, dtype: str | None) -> np.dtype:
+    stored = source.leaves[name][1]
+    if dtype is not None and name.startswith(f"{tb.VQ}."):
+        return stored if stored == ts.BFLOAT16 else np.dtype(np.float32)
+    return stored if dtype is None else np.dtype(dtype)
+
+
+def _own_entry(source, name: str, dtype: str | None) -> TensorToWrite:
+    shape = source.leaves[name][0]
+    to = _dtype(source, name, dtype)
+
+    def pieces():
+        for layer in range(shape[0]) if tb.stacked(name) else [None]:
+            yield ts.contiguous(source.read(name, layer), to)
+
+    return TensorToWrite(name, shape, to, pieces)
+
+
+def _their_entry(source, key: str, rows: list, dtype: str | None) -> TensorToWrite:
+    to = _dtype(source, rows[0][0].ours, dtype)
+
+    def pieces():
+        for row, layer in rows:
+            yield ts.contiguous(
+                row.transform.to_theirs(source.read(row.ours, layer), row.piece), to
+            )
+
+    return TensorToWrite(key, rows[0][0].shape, to, pieces)
+
+
+def _verbatim(source, name: str) -> TensorToWrite:
+    tensor = source.kept[name]
+    return TensorToWrite(name, tensor.shape, tensor.dtype, lambda: iter([source.read_kept(name)]))
+
+
+def write_shards(directory: pathlib.Path, entries: list[TensorToWrite], wrote):
+    """One file, or shards of at most SHARD_BYTES with their index."""
+    shards = [[]]
+    for entry in entries:
+        if shards[-1] and sum(e.size for e in shards[-1]) + entry.size > SHARD_BYTES:
+            shards.append([])
+        shards[-1].append(entry)
+    if len(shards) == 1:
+        write_safetensors(directory / WEIGHTS_FILE, entries, wrote)
+        return
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    for name, shard in zip(names, shards):
+        write_safetensors(directory / name, shard, wrote)
+    index = {
+        "metadata": {"total_size": sum(e.size for e in entries)},
+        "weight_map": {e.name: name for name, shard in zip(names, shards) for e in shard},
+    }
+    (directory / f"{WEIGHTS_FILE}.index.json").write_text(json.dumps(index, indent=2), "utf-8")
+
+
+def write_their_files(
+    directory: pathlib.Path, config, layout: str, processor: Processor, dtype: str
+):
+    """config.json and what their processors read; dtype: of the weights, as their config.json says
+    it."""
+    tokenizer = processor.tokenizer
+    ids = {
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": tokenizer.eos,
+        "pad_token_id": tokenizer.pad,
+    }
+    if layout == DEEPSEEK:
+        values = janus_torch.config_values(config, dtype, ids)
+        processor_export.write_deepseek(directory, processor, config)
+    else:
+        values = janus_hf.config_values(config, dtype, ids, tokenizer.placeholder)
+        processor_export.write_transformers(directory, processor, config)
+    (directory / "config.json").write_text(json.dumps(values, indent=2), "utf-8")

@@ -1,0 +1,215 @@
+"""Which files hold the weights at a path, and every tensor in them: single or sharded, safetensors,
+.npz, or PyTorch pickles where the user allows them. Python files of a repository are never looked
+at.
+
+One order of what counts: safetensors before .npz before pickles; among files of one suffix the
+whole one, then shards by their index, then shards by their names, then the only one there is. An
+index whose shards are not there is passed over where anything else is.
+"""
+
+import dataclasses
+import os
+import pathlib
+import re
+
+from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.weights import foreign, pickles, settings
+from janus_jax.weights import tensors as ts
+
+INDEX = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth")
+FAMILIES = (  # suffixes, name of the whole file
+    ((".safetensors",), WEIGHTS_FILE),
+    ((".npz",), "model.npz"),
+    (PICKLES, "pytorch_model.bin"),
+)
+SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)$")
+BESIDE = re.compile(  # what lies beside weights and is none, or belongs to another program
+    r"(kept\.safetensors|training_args\.bin|adapter_model\..*|(optimizer|scheduler|scaler|rng_state).*)$"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """tensors: all of them by name. left_out: what a .pt file holds beside them, with the reason.
+    problems: tensors that the index promises and no shard holds. notes: what was passed over."""
+
+    directory: pathlib.Path
+    tensors: dict[str, ts.Tensor]
+    left_out: dict[str, str]
+    problems: list[str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class Choice:
+    """The files to read. promised: tensor name -> file, by their index."""
+
+    files: list[pathlib.Path]
+    promised: dict[str, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
+def find(path: pathlib.Path, allow_pickle: bool) -> Weights:
+    """All tensors of a weights file, or of a directory. Raises FileNotFoundError where there are
+    none, and ValueError for a pickle that was not allowed, missing shards and damaged files, with
+    the remedy."""
+    if path.is_dir():
+        directory, choice = path, _in_directory(path, allow_pickle)
+    elif os.path.lexists(path):
+        settings.require_file(path)
+        directory, choice = path.parent, Choice([path])
+        _require_allowed(directory, [path.name], allow_pickle)
+    else:
+        raise FileNotFoundError(
+            f"{path}: no weights directory or file there (a directory with {WEIGHTS_FILE}, as a "
+            f"finished stage writes it, or any released Janus)"
+        )
+    tensors = {}
+    left_out = {}
+    problems = []
+    for file in choice.files:
+        found, rest = read_file(file)
+        twice = [name for name in found if name in tensors]
+        problems += [f"twice: {name}, in {file.name} and in a file before it" for name in twice]
+        tensors |= found
+        left_out |= rest
+    problems += [
+        f"missing: {name}, which the index promises in {f}"
+        for name, f in choice.promised.items()
+        if name not in tensors
+    ]
+    return Weights(directory, tensors, left_out, problems, tuple(choice.notes))
+
+
+def _require_allowed(directory, names: list[str], allow_pickle: bool):
+    forbidden = [name for name in names if name.endswith(PICKLES)]
+    if forbidden and not allow_pickle:
+        raise ValueError(
+            f"{directory}: {', '.join(forbidden[:3])} is a Python pickle, which can run code when it "
+            "is read; where you trust it, load it with allow_pickle=True or convert it once, by "
+            f"python -m janus_jax.weights --allow_pickle: then only tensors are rebuilt from it"
+        )
+
+
+def read_file(file: pathlib.Path) -> tuple[dict[str, ts.Tensor], dict[str, str]]:
+    if file.suffix == ".safetensors":
+        return ts.read_safetensors(file), {}
+    if file.suffix == ".npz":
+        return ts.read_npz(file), {}
+    if file.suffix in PICKLES:
+        return pickles.state_dict(file, pickles.read_pickle(file))
+    raise ValueError(
+        foreign.of_file(file)
+        or f"{file}: no weights file; expected .safetensors, .npz, or (allowed) .bin, .pt, .pth"
+    )
+
+
+def _in_directory(path: pathlib.Path, allow_pickle: bool) -> Choice:
+    stale = {}
+    for suffixes, whole in FAMILIES:
+        if found := _of_family(path, suffixes, whole, allow_pickle, stale):
+            chosen = ", ".join(f.name for f in found.files[:3])
+            found.notes += [f"{path / index} is stale: {chosen} is read" for index in stale]
+            if (path / "adapter_config.json").is_file():
+                found.notes.append(
+                    f"{path}: its adapter (adapter_config.json) is not applied; merge it to have it"
+                )
+            return found
+    if stale:
+        raise ValueError(next(iter(stale.values())))
+    known = foreign.instead(path)
+    raise FileNotFoundError(
+        f"{path}: no weights directory (it holds no {WEIGHTS_FILE}, no {INDEX}, no .npz, .bin or "
+        f".pt)" + (f": {known}" if known else f"; a finished stage writes {WEIGHTS_FILE}")
+    )
+
+
+def _of_family(
+    path: pathlib.Path,
+    suffixes: tuple[str, ...],
+    whole: str,
+    allow_pickle: bool,
+    stale: dict[str, str],
+) -> Choice | None:
+    """What to read among files of these suffixes; None where there are none. stale: hears of an
+    index that is passed over, with the shards that it misses."""
+    there = sorted(f for f in path.iterdir() if f.suffix in suffixes and not BESIDE.match(f.name))
+    for f in there:
+        settings.require_file(f)
+    names = [f.name for f in there]
+    index, promised = _index(path, suffixes)
+    shards = sorted(set(promised.values()))
+    absent = [name for name in shards if name not in names]
+    _require_allowed(path, [*absent, *names], allow_pickle)
+    if promised and not absent and (whole not in names or whole in shards):
+        return Choice([path / name for name in shards], promised)
+    sets = [group for group in _shards(names) if set(group) <= set(names)]
+    if promised:
+        stale[index] = _missing(path, shards, absent)
+    if len(absent) < len(shards) and whole not in names and not sets:
+        raise ValueError(stale[index])
+    chosen = _by_names(path, names, whole, sets)
+    return Choice([path / name for name in chosen]) if chosen else None
+
+
+def _by_names(path, names: list[str], whole: str, sets: list[list[str]]) -> list[str]:
+    """Without an index: the whole file, the one set of shards that is complete, or the only file.
+    Raises ValueError where there are several, or where shards are missing."""
+    if whole in names:
+        return [whole]
+    if len(sets) > 1:
+        raise ValueError(
+            f"{path}: {len(sets)} sets of shards ({', '.join(group[0] for group in sets)}) and no "
+            "index that says which counts; remove the other"
+        )
+    if sets:
+        return sets[0]
+    for group in _shards(names):
+        raise ValueError(_missing(path, group, [name for name in group if name not in names]))
+    if len(names) > 1:
+        raise ValueError(
+            f"{path}: several weights files ({', '.join(names[:20])}) and no index; give the one to "
+            "read"
+        )
+    return names
+
+
+def _missing(path, shards: list[str], absent: list[str]) -> str:
+    return (
+        f"{path}: {len(absent)} of {len(shards)} shards missing: {', '.join(absent[:20])}; download "
+        "the rest"
+    )
+
+
+def _index(path: pathlib.Path, suffixes: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    """(its name, tensor name -> file) of the index of files of these suffixes; empty where there is
+    none. Raises ValueError for what is no index, and for files elsewhere."""
+    found = [f for f in sorted(path.glob("*.index.json")) if f.name[:-11].endswith(suffixes)]
+    if not found:
+        return "", {}
+    index = found[0]
+    settings.require_file(index)
+    promised = read_json(index).get("weight_map")
+    fine = isinstance(promised, dict) and promised
+    if not fine or not all(isinstance(name, str) for name in promised.values()):
+        raise ValueError(
+            f"{index}: no index of shards: its weight_map must name a file for each tensor"
+        )
+    outside = {name for name in promised.values() if pathlib.PurePath(name).name != name}
+    if outside:
+        raise ValueError(
+            f"{path}: the index names files elsewhere: {', '.join(sorted(outside)[:20])}; refused"
+        )
+    return index.name, promised
+
+
+def _shards(names: list[str]) -> list[list[str]]:
+    """The names of all its shards for each set of which some are there."""
+    groups = {}
+    for match in filter(None, map(SHARD.match, names)):
+        stem, _, count, suffix = match.groups()
+        groups[stem, count, suffix] = [
+            f"{stem}-{i + 1:05d}-of-{count}{suffix}" for i in range(int(count))
+        ]
+    return list(groups.values())

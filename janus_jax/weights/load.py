@@ -1,0 +1,214 @@
+"""A directory of plain weights, when a stage is done.
+
+Weights directory: model.safetensors (keys are paths joined by dots), manifest.json (its checksums),
+config.json, and the processor's files; what a stage hands on. `load` and a stage's start read it,
+and every other layout that `weights.source` knows (a training checkpoint among them), tensor by
+tensor.
+"""
+
+import dataclasses
+import logging
+
+import jax
+import ml_dtypes
+import numpy as np
+from flax import nnx
+
+from janus_jax.data.processor import Processor
+from janus_jax.distributed import arrays, processes
+from janus_jax.model import config as model_config
+from janus_jax.model import sharding as sh
+from janus_jax.model.guest import own_jax
+from janus_jax.model.janus import Janus, abstract
+from janus_jax.model.serving import serving
+from janus_jax.weights import processor_files, table, target
+from janus_jax.weights.reader import (
+    WeightReader,
+    children,
+    flatten,
+    misfit,
+    other_sizes,
+    require_fit,
+)
+from janus_jax.weights.source import open_source
+from janus_jax.weights.tensors import contiguous
+
+STACKED = ("transformer", "understanding_encoder")  # the children with layers
+CAST = (
+    "kernel",
+    "table",
+    "positions",
+)  # leaves whose every use casts them to the compute dtype first
+
+
+def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
+    """Writes a weights directory (float32) in one move: it is there complete, or not at all.
+
+    Raises ValueError for the unrolled form, whose layers are regrouped.
+    """
+    if "layers" in params.get("transformer", ()):
+        raise ValueError(
+            f"{directory}: these weights are in the unrolled form, which only draws and answers; "
+            f"load(path, unrolled=False) gives the one that is saved"
+        )
+
+    def entry(name: str, x) -> target.TensorToWrite:
+        def pieces():
+            for piece in arrays.pieces(x, table.stacked(name)):
+                yield np.ascontiguousarray(piece, np.float32)
+
+        return target.TensorToWrite(name, tuple(x.shape), np.dtype(np.float32), pieces)
+
+    entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
+    if processes.is_lead():
+        target.write_own(directory, entries, config, processor)
+    else:  # what it writes is gathered from all processes, in its order
+        for e in entries:
+            for _ in e.pieces():
+                pass
+    processes.barrier(f"{directory} is there")
+
+
+def import_weights(
+    path, params: dict, *, partly: bool = False, config=None, tokenizer=None, say=print
+) -> tuple[dict, list[str]]:
+    """`params` with the tensors of a source put in their place, on their shardings, one by one.
+
+    path: anything that `weights.source.open_source` knows, pickles excepted. partly: it may hold
+        some children only. config: the model's; the sizes that no shape tells (heads, rope_theta,
+        ...) are compared with it.
+    tokenizer: the run's; that of a whole model is compared with it. Returns the tree and the
+        children that were read. Raises WeightsError naming every tensor that is missing, unknown or
+        of another shape or type, or damaged.
+    """
+    source = processes.all_or_none(lambda: open_source(path))
+    processes.require_equal(
+        {f"what {path} means": str(source.path)}
+    )  # a run may be saving its next step meanwhile
+    for note in source.notes:
+        say(note)
+    if config is not None and (wrong := other_sizes(source, config)):
+        raise misfit(source, wrong)
+    held = require_fit(source, params, partly)
+    source.require()
+    if tokenizer is not None and source.config is not None:
+        _require_tokenizer(source, tokenizer, say)
+    tree = placed(source, params)
+    source.raise_if_damaged()
+    return tree, held
+
+
+def _require_tokenizer(source: WeightReader, tokenizer, say):
+    try:
+        theirs = source.processor().tokenizer
+    except FileNotFoundError as error:
+        say(f"{source.path}: its tokenizer is not compared with this run's ({error})")
+        return
+    processor_files.require_same(source.path, theirs, tokenizer)
+
+
+def placed(source: WeightReader, tree, prefix: str = "", layer: int | None = None):
+    """`tree` with what the source has of it, read tensor by tensor, or one layer of each stacked
+    one."""
+
+    def put(path, x):
+        name = prefix + ".".join(str(k.key) for k in path)
+        if name not in source.leaves:
+            return x
+        read = lambda i: contiguous(source.read(name, i), x.dtype)
+        if layer is None and table.stacked(name):
+            return arrays.put_layers(map(read, range(x.shape[0])), x)
+        sharding = x.sharding
+        if layer is not None:
+            sharding = jax.NamedSharding(sharding.mesh, jax.P(*sharding.spec[1:]))
+        return arrays.put(read(layer), sharding)
+
+    return jax.tree.map_with_path(put, tree)
+
+
+def load(
+    path, dtype: str | None = None, *, unrolled: bool = True, allow_pickle: bool = False,
+    allow_extra: bool = False, revision: str | None = None,
+) -> tuple[Janus, Processor]:  # fmt: skip
+    """The model and processor of any Janus: a weights directory of this project, DeepSeek's or
+    transformers' layout, local or by hub id ("owner/name", or its page), or a training checkpoint
+    (WORKDIR/checkpoints/<stage>, or a step there).
+
+    dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in
+        float32); by default the compute dtype is the one their config says, and the weights are
+        kept as they are stored (float16 and float64 are refused), matrices of the unrolled form in
+        the compute dtype. "int8" keeps the layers and heads as `Int8Linear` does, the rest in
+        bfloat16, and computes in float32 on CPU, else in bfloat16. unrolled: the form that draws
+        and answers (`model.transformer.Unrolled`); False gives the stacked one, which trains and is
+        saved.
+    allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are
+        skipped. revision: of a hub id, a branch, tag or commit.
+    Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and
+    what is wrong with it.
+    """
+    dtypes = (None, "float32", "bfloat16", "int8") if unrolled else (None, "float32", "bfloat16")
+    name = dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
+    if name not in dtypes:
+        raise ValueError(
+            f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models "
+            "trained in bfloat16 exceed what float16 can hold (65504), and int8 needs the "
+            "unrolled form"
+        )
+    source = open_source(
+        path, allow_pickle=allow_pickle, allow_extra=allow_extra, revision=revision
+    )
+    if source.config is None:
+        held = ", ".join(children(source))
+        line = f"{path}: no whole model but {held}; a stage can start from it (its `init`)"
+        raise table.WeightsError("\n".join((line, *source.notes)))
+    source.require(cast=name is not None)
+    for note in source.notes:
+        logging.getLogger(__name__).warning(note)
+    processor = source.processor()
+    config = source.config
+    kept = "bfloat16" if name == "int8" else name
+    with own_jax():
+        if name is not None:
+            compute = {"int8": "float32" if sh.platform() == "cpu" else "bfloat16"}.get(name, name)
+            config = dataclasses.replace(config, dtype=compute)
+        model = _read(source, abstract(config), kept, unrolled, name == "int8")
+    source.raise_if_damaged()
+    model.tokenizer_fingerprint = processor.tokenizer.fingerprint  # which processors are its own
+    return model, processor
+
+
+def _read(
+    source: WeightReader, model: Janus, dtype: str | None, unrolled: bool, int8: bool
+) -> Janus:
+    """The abstract model with its weights, kept in `dtype`; unrolled, its layers are read one by
+    one."""
+
+    def kept_as(path, x):
+        name = ".".join(str(k.key) for k in path)
+        to = source.leaves[name][1] if name in source.leaves else x.dtype
+        if dtype is not None:
+            to = np.dtype(dtype)
+        elif unrolled and name.endswith(CAST):
+            to = np.dtype(model.config.dtype)  # what each use would make of it
+        return x.update(
+            dtype=to
+            if to == ml_dtypes.bfloat16 and not name.startswith(f"{table.VQ}.")
+            else np.float32
+        )
+
+    graphdef, state = nnx.split(model)
+    shapes = jax.tree.map_with_path(kept_as, sh.concrete(nnx.to_pure_dict(state)))
+    require_fit(source, shapes, partly=False)
+    if not unrolled:
+        return nnx.merge(graphdef, placed(source, shapes))
+    stacks = {box: shapes[box].pop("blocks") for box in STACKED}
+    params = placed(source, shapes)
+    for box, stack in stacks.items():  # shapes only: each layer is read when its turn comes
+        params[box]["blocks"] = stack
+
+    def layers(box: str):
+        definition = nnx.graphdef(getattr(model, box).blocks)
+        for i in range(jax.tree.leaves(stacks[box])[0].shape[0]):
+            yield nnx.merge(definition, placed(source, stacks[box], f"{box}.blocks.", i))
+
+    return serving(nnx.merge(graphdef, params), int8, layers)

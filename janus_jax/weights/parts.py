@@ -1,0 +1,225 @@
+"""The rows and sizes that several sources share: LLaMA in transformers' layout, LlamaGen's VQ
+tokenizer."""
+
+import dataclasses
+
+from janus_jax.model.config import (
+    GenerationEncoderConfig,
+    TransformerConfig,
+    UnderstandingEncoderConfig,
+)
+from janus_jax.weights.settings import Section
+from janus_jax.weights.table import DROP, Row, conv, fused, linear, norm, same
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+    """What LlamaGen's and transformers' copies of the VQ network call the same boxes."""
+
+    down: str
+    up: str
+    res: str
+    mid: tuple[str, str, str]
+
+
+LLAMAGEN = Naming("conv_blocks", "conv_blocks", "res", ("0", "1", "2"))
+TRANSFORMERS = Naming("down", "up", "block", ("block_1", "attn_1", "block_2"))
+
+
+def llama_config(v: Section) -> TransformerConfig:
+    """The sizes in a LLaMA config.json or a section of one. What it leaves out is as in
+    transformers' LlamaConfig."""
+    theta = v.number("rope_theta", 10000.0, above=True)
+    for name in ("rope_parameters", "rope_scaling"):  # transformers 5's name, and 4's
+        rope = v.section(name)
+        theta = rope.number("rope_theta", theta, above=True)
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            v.problems.append(f"{v.where}{name} is {kind!r}; this model can only be 'default'")
+        else:
+            rope.only("factor", 1)
+            rope.rest()
+    sizes = TransformerConfig(
+        width=v.whole("hidden_size", 4096), mlp_width=v.whole("intermediate_size", 11008),
+        layers=v.whole("num_hidden_layers", 32), heads=v.whole("num_attention_heads", 32),
+        vocabulary=v.whole("vocab_size", 32000), rope_theta=theta,
+        norm_eps=v.number("rms_norm_eps", 1e-6),
+    )  # fmt: skip
+    for name, want in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        v.only(name, want)
+    v.only("model_type", "llama")
+    known_dtype(v)
+    v.only("partial_rotary_factor", 1)
+    if sizes.width % (2 * sizes.heads):
+        v.problems.append(
+            f"{v.where}num_attention_heads is {sizes.heads}: hidden_size, {sizes.width}, does not "
+            "fall into so many heads of an even size"
+        )
+    else:
+        v.only("num_key_value_heads", sizes.heads)
+        v.only("head_dim", sizes.width // sizes.heads)
+    v.taken |= {"num_key_value_heads", "head_dim"}
+    v.flag("tie_word_embeddings", False)
+    v.rest("max_position_embeddings", "rope_interleaved")
+    return sizes
+
+
+def known_dtype(v: Section):
+    """Refuses a type of numbers that no such config can mean; `table.compute_dtype` takes it."""
+    for name in ("dtype", "torch_dtype"):
+        v.only(name, "float32", "bfloat16", "float16", "float64", "float8_e4m3fn", "float8_e5m2")
+
+
+def tower_problems(c: UnderstandingEncoderConfig, v: Section, width: str, heads: str) -> None:
+    """Tells of sizes that do not go together. width, heads: their names of these fields."""
+    if c.width % c.heads:
+        v.problems.append(
+            f"{v.where}{heads} is {c.heads}: {width}, {c.width}, does not fall into so many heads"
+        )
+    if c.image_size % c.patch_size:
+        v.problems.append(
+            f"{v.where}patch_size is {c.patch_size}: it does not divide image_size, {c.image_size}"
+        )
+
+
+def vq_problems(c: GenerationEncoderConfig, v: Section, channels: str, side: str) -> None:
+    """Tells of sizes that do not go together. channels, side: their names of these fields."""
+    if c.channels % c.norm_groups:
+        v.problems.append(
+            f"{v.where}{channels} is {c.channels}: {c.norm_groups} norm groups do not divide it"
+        )
+    if c.image_size % c.stride:
+        v.problems.append(
+            f"{v.where}{side} is {c.image_size}: the stride, {c.stride}, does not divide it"
+        )
+
+
+def llama_values(c: TransformerConfig, ids: dict, dtype: str) -> dict:
+    """The section of a config.json that `llama_config` reads; ids: bos, eos and pad."""
+    return {
+        "model_type": "llama", "hidden_size": c.width, "intermediate_size": c.mlp_width,
+        "num_hidden_layers": c.layers, "num_attention_heads": c.heads, "num_key_value_heads": c.heads,
+        "vocab_size": c.vocabulary, "rms_norm_eps": c.norm_eps, "hidden_act": "silu",
+        "max_position_embeddings": 16384, "attention_bias": False, "tie_word_embeddings": False,
+        "torch_dtype": dtype, **ids,
+    }  # fmt: skip
+
+
+def llama_rows(c: TransformerConfig, theirs: str, head: str, tied: bool) -> list[Row]:
+    """theirs: the prefix of embed_tokens, layers and norm; head: their key of the text head,
+    without `.weight`. tied: the head is not stored and equals the embeddings; ours is never tied,
+    so it is copied."""
+    d = c.width
+    f = c.mlp_width
+    n = c.layers
+    a = "transformer.blocks"
+    b = f"{theirs}.layers.*"
+    rows = same("text_embedding.table", f"{theirs}.embed_tokens.weight", c.vocabulary, d)
+    rows += norm(f"{a}.norm1", f"{b}.input_layernorm", d, bias=False, layers=n)
+    for p in "qkvo":
+        rows += linear(f"{a}.attention.{p}", f"{b}.self_attn.{p}_proj", d, d, bias=False, layers=n)
+    rows += norm(f"{a}.norm2", f"{b}.post_attention_layernorm", d, bias=False, layers=n)
+    for p, d_in, d_out in (("gate", d, f), ("up", d, f), ("down", f, d)):
+        rows += linear(f"{a}.{p}", f"{b}.mlp.{p}_proj", d_in, d_out, bias=False, layers=n)
+    rows += norm("transformer.norm", f"{theirs}.norm", d, bias=False)
+    head = f"{theirs}.embed_tokens" if tied else head
+    return rows + linear("text_head.linear", head, d, c.vocabulary, bias=False)
+
+
+def tower_rows(c: UnderstandingEncoderConfig, theirs: str, out: str) -> list[Row]:
+    """SigLIP as transformers writes it; out: its name of the attention's last linear map."""
+    a = "understanding_encoder"
+    w = c.width
+    n = c.layers
+    b = f"{theirs}encoder.layers.*"
+    e = f"{theirs}embeddings"
+    patch, bias, *_ = conv("", f"{e}.patch_embedding", 3, w, c.patch_size)
+    rows = [
+        dataclasses.replace(patch, ours=f"{a}.patch_kernel"),
+        dataclasses.replace(bias, ours=f"{a}.patch_bias"),
+        *same(f"{a}.positions", f"{e}.position_embedding.weight", c.tokens, w),
+    ]
+    for i, (d_in, d_out) in enumerate(((w, c.mlp_width), (c.mlp_width, w)), 1):
+        rows += norm(f"{a}.blocks.norm{i}", f"{b}.layer_norm{i}", w, layers=n)
+        rows += linear(f"{a}.blocks.mlp.fc{i}", f"{b}.mlp.fc{i}", d_in, d_out, layers=n)
+    for p, name in (("q", "q_proj"), ("k", "k_proj"), ("v", "v_proj"), ("o", out)):
+        rows += linear(f"{a}.blocks.attention.{p}", f"{b}.self_attn.{name}", w, w, layers=n)
+    return rows + norm(f"{a}.norm", f"{theirs}post_layernorm", w)
+
+
+def timm_tower_rows(c: UnderstandingEncoderConfig, theirs: str) -> list[Row]:
+    """SigLIP as DeepSeek's code writes it: timm's names, q, k and v fused."""
+    a = "understanding_encoder"
+    w = c.width
+    n = c.layers
+    b = f"{theirs}.blocks.*"
+    patch, bias, *_ = conv("", f"{theirs}.patch_embed.proj", 3, w, c.patch_size)
+    rows = [
+        Row(f"{a}.positions", f"{theirs}.pos_embed", (1, c.tokens, w), DROP),
+        dataclasses.replace(patch, ours=f"{a}.patch_kernel"),
+        dataclasses.replace(bias, ours=f"{a}.patch_bias"),
+        *fused([f"{a}.blocks.attention.{p}" for p in "qkv"], f"{b}.attn.qkv", w, w, layers=n),
+        *linear(f"{a}.blocks.attention.o", f"{b}.attn.proj", w, w, layers=n),
+    ]
+    for i, (d_in, d_out) in enumerate(((w, c.mlp_width), (c.mlp_width, w)), 1):
+        rows += norm(f"{a}.blocks.norm{i}", f"{b}.norm{i}", w, layers=n)
+        rows += linear(f"{a}.blocks.mlp.fc{i}", f"{b}.mlp.fc{i}", d_in, d_out, layers=n)
+    return rows + norm(f"{a}.norm", f"{theirs}.norm", w)
+
+
+def vq_rows(c: GenerationEncoderConfig, theirs: str, naming: Naming) -> list[Row]:
+    """theirs: the prefix, with its dot. Levels and blocks stand in the order of computation in
+    both."""
+    a = "generation_encoder"
+    m = c.multipliers
+    widths = [c.channels * k for k in (1, *m)]
+    rows = _half(f"{a}.encoder", f"{theirs}encoder", widths, c.res_blocks, naming, down=True)
+    rows += conv(f"{a}.encoder.conv_in", f"{theirs}encoder.conv_in", 3, c.channels)
+    rows += conv(f"{a}.encoder.conv_out", f"{theirs}encoder.conv_out", widths[-1], c.z_channels)
+    widths = [c.channels * k for k in (m[-1], *m[::-1])]
+    rows += _half(f"{a}.decoder", f"{theirs}decoder", widths, c.res_blocks + 1, naming, down=False)
+    rows += conv(f"{a}.decoder.conv_in", f"{theirs}decoder.conv_in", c.z_channels, widths[0])
+    rows += conv(f"{a}.decoder.conv_out", f"{theirs}decoder.conv_out", widths[-1], 3)
+    rows += same(f"{a}.codebook", f"{theirs}quantize.embedding.weight", c.codebook_size, c.code_dim)
+    rows += conv(f"{a}.quant_conv", f"{theirs}quant_conv", c.z_channels, c.code_dim, 1)
+    return rows + conv(
+        f"{a}.post_quant_conv", f"{theirs}post_quant_conv", c.code_dim, c.z_channels, 1
+    )
+
+
+def _half(
+    a: str, b: str, widths: list[int], blocks: int, naming: Naming, *, down: bool
+) -> list[Row]:
+    rows = []
+    last = len(widths) - 2
+    for i in range(last + 1):
+        level = f"{a}.levels.{i}"
+        theirs = f"{b}.{naming.down if down else naming.up}.{i}"
+        for j in range(blocks):
+            w_in = widths[i] if j == 0 else widths[i + 1]
+            rows += _res(f"{level}.res.{j}", f"{theirs}.{naming.res}.{j}", w_in, widths[i + 1])
+            if i == (last if down else 0):
+                rows += _attn(f"{level}.attn.{j}", f"{theirs}.attn.{j}", widths[i + 1])
+        if i < last:
+            resample = f"{theirs}.{'downsample' if down else 'upsample'}.conv"
+            rows += conv(f"{level}.resample", resample, widths[i + 1], widths[i + 1])
+    deepest = widths[-1] if down else widths[0]
+    first, middle, second = (f"{b}.mid.{name}" for name in naming.mid)
+    rows += _res(f"{a}.mid.0", first, deepest, deepest) + _attn(f"{a}.mid.1", middle, deepest)
+    rows += _res(f"{a}.mid.2", second, deepest, deepest)
+    return rows + norm(f"{a}.norm_out", f"{b}.norm_out", widths[-1])
+
+
+def _res(a: str, b: str, w_in: int, w_out: int) -> list[Row]:
+    rows = norm(f"{a}.norm1", f"{b}.norm1", w_in) + conv(f"{a}.conv1", f"{b}.conv1", w_in, w_out)
+    rows += norm(f"{a}.norm2", f"{b}.norm2", w_out) + conv(f"{a}.conv2", f"{b}.conv2", w_out, w_out)
+    return rows + (
+        conv(f"{a}.shortcut", f"{b}.nin_shortcut", w_in, w_out, 1) if w_in != w_out else []
+    )
+
+
+def _attn(a: str, b: str, width: int) -> list[Row]:
+    rows = norm(f"{a}.norm", f"{b}.norm", width)
+    for ours, theirs in (("q", "q"), ("k", "k"), ("v", "v"), ("proj", "proj_out")):
+        rows += conv(f"{a}.{ours}", f"{b}.{theirs}", width, width, 1)
+    return rows

@@ -1,0 +1,157 @@
+"""torch.save files without torch, and without running what is in them.
+
+Format (torch.save since 1.6): a zip of NAME/data.pkl, the storages NAME/data/<key> uncompressed,
+and NAME/byteorder. The pickle may call what rebuilds tensors and nothing else, the meaning of
+torch's `weights_only=True`; every other global is refused by name before anything of it runs.
+Tensors are not read here, only located.
+"""
+
+import collections
+import math
+import pathlib
+import pickle
+import typing
+import zipfile
+
+import numpy as np
+
+from janus_jax.weights import tensors as ts
+
+STORAGES = {
+    "DoubleStorage": np.dtype(np.float64), "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16), "BFloat16Storage": ts.BFLOAT16, "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32), "ShortStorage": np.dtype(np.int16), "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8), "BoolStorage": np.dtype(np.bool_),
+}  # fmt: skip
+REMEDY = "save it as safetensors where you trust it"
+
+
+class Kind(typing.NamedTuple):
+    """Stands for torch.<name>Storage."""
+
+    storage: str
+
+
+class Storage(typing.NamedTuple):
+    offset: int
+    dtype: np.dtype
+    count: int
+
+
+def read_pickle(path: pathlib.Path):
+    """The object that torch.save wrote, with `Tensor`s for tensors and inert records for argparse
+    namespaces.
+
+    Raises ValueError naming the file for a legacy (non-zip) pickle, a global that is not allowed,
+    or a tensor that reaches beyond its storage.
+    """
+    ts.refuse_other_content(path, path.open("rb").read(512))
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path}: not a whole torch.save zip file; a legacy pickle (torch before 1.6) or a "
+            f"damaged file. Save it anew with a present torch, or better as safetensors"
+        )
+    try:
+        return _read_archive(path)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: damaged ({error}); download or copy it again") from None
+
+
+def _read_archive(path: pathlib.Path):
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: info for info in archive.infolist()}
+        main = next((name for name in entries if name.endswith("/data.pkl")), None)
+        if main is None:
+            raise ValueError(
+                f"{path}: a zip file without data.pkl, so not one that torch.save wrote"
+            )
+        root = main.removesuffix("data.pkl")
+        if root + "byteorder" in entries and archive.read(root + "byteorder") != b"little":
+            raise ValueError(f"{path}: big-endian numbers; {REMEDY}")
+        with archive.open(main) as file:
+            try:
+                return _unpickler(path, root, entries)(file).load()
+            except (
+                pickle.UnpicklingError,
+                EOFError,
+                KeyError,
+                AttributeError,
+                TypeError,
+                IndexError,
+            ) as error:
+                raise ValueError(f"{path}: its pickle cannot be read ({error}); {REMEDY}") from None
+
+
+def _unpickler(path, root: str, entries: dict):
+    """A pickle.Unpickler class for one file. All it can call is made here, for this file alone."""
+
+    class Record:
+        """An argparse.Namespace, as its fields."""
+
+    def rebuild_tensor(
+        storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None
+    ):
+        shape = tuple(size)
+        stride = tuple(stride)
+        if min(shape, default=0) < 0 or math.prod(shape) > storage.count:
+            raise ValueError(
+                f"{path}: a tensor {shape} of a storage of {storage.count} numbers; file damaged"
+            )
+        last = offset + sum((n - 1) * s for n, s in zip(shape, stride)) if math.prod(shape) else -1
+        if offset < 0 or min(stride, default=0) < 0 or last >= storage.count:
+            raise ValueError(
+                f"{path}: a tensor {shape} reaches beyond its storage; the file is damaged"
+            )
+        plain = all(n == 1 or a == b for n, a, b in zip(shape, stride, ts.c_strides(shape)))
+        at = storage.offset + offset * storage.dtype.itemsize
+        return ts.Tensor(path, at, shape, storage.dtype, None if plain else stride)
+
+    def rebuild_parameter(data, requires_grad=False, hooks=None):
+        return data
+
+    allowed = {
+        ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("argparse", "Namespace"): Record,
+        ("torch", "Size"): tuple,
+    } | {("torch", name): Kind(name) for name in STORAGES}
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module, name):
+            if (module, name) not in allowed:
+                raise ValueError(
+                    f"{path}: its pickle asks for {module}.{name}, which could run code; refused, "
+                    f"nothing was run. {REMEDY.capitalize()}"
+                )
+            return allowed[module, name]
+
+        def persistent_load(self, pid):
+            _, kind, key, _, count = pid
+            info = entries[f"{root}data/{key}"]
+            dtype = STORAGES[kind.storage]
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size < count * dtype.itemsize:
+                raise ValueError(f"{path}: storage {key} is compressed or cut short; {REMEDY}")
+            return Storage(ts.entry_offset(path, info), dtype, count)
+
+    return Unpickler
+
+
+def state_dict(path: pathlib.Path, found) -> tuple[dict, dict[str, str]]:
+    """(name -> Tensor, what is left out -> reason) of an unpickled object: the object itself, or
+    what it holds under "ema" (LlamaGen's averaged weights, which its own evaluation prefers),
+    "model" or "state_dict". Raises ValueError when there are no tensors at any of these places."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, not a dictionary of tensors")
+    place = next(
+        (key for key in ("ema", "model", "state_dict") if isinstance(found.get(key), dict)), None
+    )
+    if place is None:
+        weights = {name: x for name, x in found.items() if isinstance(x, ts.Tensor)}
+        rest = {f"{name}": "no tensor" for name in found if name not in weights}
+    else:
+        weights = {name: x for name, x in found[place].items() if isinstance(x, ts.Tensor)}
+        rest = {f"{name}": f"beside the weights under {place!r}" for name in found if name != place}
+    if not weights:
+        raise ValueError(f"{path}: no tensors at its top, nor under 'ema', 'model' or 'state_dict'")
+    return weights, rest

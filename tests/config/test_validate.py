@@ -1,0 +1,240 @@
+"""Every shipped config is sound, every impossible one is refused with all its faults at once."""
+
+import copy
+import pathlib
+
+import pytest
+from support.configs import ROOT, checked, refusal
+
+from janus_jax.config import read as read_
+from janus_jax.config import schema as experiment
+from janus_jax.training import check_config
+
+CONFIGS = [str(path) for path in sorted((ROOT.parent / "configs").glob("*.py"))]
+CONFIGS += [f"{path}:7b" for path in CONFIGS if "pro_stage" in path]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: pathlib.Path(path).name)
+def test_shipped_configs_are_sound(path):
+    built, wrong = read_.read(path)
+    assert not wrong
+    assert check_config.check(built, 8) is built
+    assert built.stages and all(stage.steps > 0 for stage in built.stages.values())
+
+
+ONE = [  # an override, and what its message says besides: the field, the value, the remedy
+    ("stages.stage2.step", "9", ["'step'", "did you mean 'steps'"]),
+    ("stages.stage9.steps", "9", ["'stage9'", "did you mean 'stage"]),
+    ("sed", "1", ["did you mean 'seed'"]),
+    ("seed.more", "1", ["there is no 'more' here"]),
+    ("mesh", "8", ["section", "data, fsdp, tensor"]),
+    ("stages.stage2.steps", "many", ["'many'", "whole number"]),
+    ("stages.stage2.steps", "1.5", ["1.5", "whole number"]),
+    ("stages.stage2.steps", "True", ["True", "whole number"]),
+    ("stages.stage2.optim.learning_rate", "high", ["'high'", "must be a number"]),
+    ("stages.stage2.trainable", "(1, 2)", ["is 1", "text"]),
+    ("stages.stage2.ratio.text", "-1", ["-1", "0 or more"]),
+    ("stages.stage2.ratio.text", "1e999", ["inf", "finite"]),
+    ("stages.stage2.optim.learning_rate", "-0.1", ["-0.1", "0 or more"]),
+    ("stages.stage2.optim.learning_rate", "nan", ["nan", "finite"]),
+    ("stages.stage2.optim.weight_decay", "-inf", ["-inf", "finite"]),
+    ("stages.stage2.optim.learning_rate", "1e999", ["inf", "finite"]),
+    ("stages.stage2.optim.clip_norm", "0", ["is 0", "no gradient would pass"]),
+    ("stages.stage2.optim.mu_dtype", "float16", ["'float16'", "did you mean 'bfloat16'"]),
+    ("stages.stage2.optim.b2", "1.0", ["1.0", "in [0, 1)"]),
+    ("stages.stage2.optim.eps", "-1.0", ["-1.0", "0 or more"]),
+    ("stages.stage2.optim.warmup_steps", "5000", ["5000", "longer than the 850 steps", "lower it"]),
+    ("stages.stage2.optim.schedule", "cosin", ["'cosin'", "did you mean 'cosine'"]),
+    ("stages.stage2.steps", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.accumulate", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.accumulate", "-2", ["is -2", "at least 1"]),
+    ("stages.stage2.accumulate", "3", ["is 3", "rows.count / (mesh.data * mesh.fsdp) = 16 / 8 = 2", "nearest: 2"]),
+    ("stages.stage2.accumulate", "5", ["must divide the rows of a share", "= 2; nearest: 2"]),
+    ("stages.stage2.accumulate", "1.5", ["1.5", "whole number"]),
+    ("stages.stage2.batch_size", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.log_every", "0", ["is 0", "at least 1"]),
+    ("stages.stage2.spikes.window", "1", ["is 1", "at least 2"]),
+    ("stages.stage2.spikes.sigma", "-6", ["-6", "0 or more"]),
+    ("stages.stage0.spikes.sigma", "1e999", ["inf", "finite"]),
+    ("stages.stage2.spikes.sigmas", "6", ["'sigmas'", "did you mean 'sigma'"]),
+    ("stages.stage2.trainable", "transfromer", ["'transfromer'", "did you mean 'transformer'"]),
+    ("stages.stage2.trainable", "()", ["empty", "nothing would be learned"]),
+    ("stages.stage2.supervise", "answer", ["'answer'", "did you mean 'answers'"]),
+    ("data.datasets.questions.form", "plane", ["'plane'", "did you mean 'plain'"]),
+    ("data.datasets.questions.continues", "False", ["texts alone", "its kind is understanding"]),
+    ("stages.stage2.condition_dropout", "1.5", ["1.5", "[0, 1]"]),
+    ("stages.stage2.rows.count", "12", ["12", "8 must divide it", "nearest: 8 or 16"]),
+    ("stages.stage2.rows.length", "40", ["40", "at least 44"]),
+    ("stages.stage2.rows.understanding_images", "0", ["0", "at least 1"]),
+    ("stages.stage2.rows.bins", "16",
+     ["there is no 'bins' here", "known: count, length, understanding_images, generation_images"]),
+    ("model.transformer.heads", "3", ["128", "2 * heads = 6", "nearest: 126 or 132"]),
+    ("model.transformer.layers", "0", ["is 0", "at least 1"]),
+    ("model.understanding_encoder.patch_size", "5", ["24", "patch_size 5", "nearest: 20 or 25"]),
+    ("model.understanding_encoder.patch_size", "0", ["is 0", "at least 1"]),
+    ("model.generation_encoder.norm_groups", "3", ["16", "norm_groups 3", "nearest: 15 or 18"]),
+    ("model.generation_encoder.multipliers", "()", ["()", "at least one"]),
+    ("model.dtype", "float8", ["'float8'", "did you mean 'float"]),
+    ("model.remat", "some", ["'some'", "did you mean 'none'"]),
+    ("data.workers", "-1", ["-1", "0 or more"]),
+    ("data.max_bad_fraction", "1.5", ["1.5", "a share lies in [0, 1]"]),
+    ("data.max_bad_fraction", "nan", ["nan", "a share lies in [0, 1]"]),
+    ("data.on_change", "accpet", ["'accpet'", "did you mean 'accept'"]),
+    ("data.source", "shapes", ["there is no 'source' here", "known: datasets, workers"]),
+    ("data.datasets", "shapes:", ["section", "questions, scenes, sentences"]),
+    ("data.datasets.question.path", "a.json", ["'question'", "did you mean 'questions'"]),
+    ("data.datasets.questions.pth", "a.json", ["'pth'", "did you mean 'path'"]),
+    ("data.datasets.questions.path", "", ["is empty", "name a file, a glob, a folder"]),
+    ("data.datasets.questions.kind", "txt", ["'txt'", "did you mean 'text'"]),
+    ("data.datasets.questions.kind", "vqa", ["'vqa'", "known: understanding, text, generation"]),
+    ("data.datasets.questions.format", "jsn", ["'jsn'", "did you mean 'json'"]),
+    ("data.datasets.questions.weight", "-1", ["-1", "0 or more"]),
+    ("data.datasets.questions.weight", "nan", ["nan", "finite"]),
+    ("data.datasets.questions.weight", "inf", ["inf", "finite"]),
+    ("data.datasets.questions.weight", "much", ["'much'", "must be a number"]),
+    ("data.datasets.questions.min_side", "-1", ["-1", "0 or more"]),
+    ("data.datasets.questions.min_score", "nan", ["nan", "finite"]),
+    ("data.datasets.questions.min_score", "5.0", ["5.0", "name its field in"]),
+    ("data.datasets.sentences.prompt", "what?", ["kind text neither asks nor draws", "leave it out"]),
+    ("stages.stage2.optim.end_factor", "0.1", ["0.1", "schedule=cosine"]),
+    ("data.datasets.questions.steps", "(9, 3)", ["(9, 3)", "the first step and the one after the last"]),
+    ("data.datasets.questions.steps", "(9, 9)", ["(9, 9)", "(first, end)"]),
+    ("data.datasets.questions.steps", "(9,)", ["(9,)", "(first, end)"]),
+    ("data.datasets.questions.steps", "(-1, 9)", ["(-1, 9)", "(first, end)"]),
+    ("data.datasets.questions.steps", "(0.5, 9)", ["0.5", "whole number"]),
+    ("data.datasets.questions.stages", "stage4", ["'stage4'", "did you mean 'stage"]),
+    ("data.datasets.questions.image_ids", "ids", ["'ids'", "only pictures to draw have ids"]),
+    ("evaluation.count", "-1", ["-1", "0 or more"]),
+    ("seed", "-1", ["-1", "0 or more"]),
+    ("profile", "-1", ["-1", "0 or more"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key, value, said", ONE, ids=lambda x: x if isinstance(x, str) else "")
+def test_one_fault_is_one_message_with_field_value_and_remedy(key, value, said):
+    lines = refusal({key: value})
+    about = key if "nearest" not in said[-1] else key.rsplit(".", 1)[0]
+    found = [line for line in lines if about in line]
+    assert found, lines
+    assert any(all(word in line for word in said) for line in found), found
+
+
+def test_every_format_that_can_be_read_may_be_named():
+    for name in experiment.FORMATS:
+        assert (
+            checked({"data.datasets.questions.format": name}).data.datasets["questions"].format
+            == name
+        )
+
+
+def test_nan_is_refused_wherever_a_number_is_wanted(values):
+    def poison(node, path=()):
+        for name, value in node.items():
+            if isinstance(value, dict):
+                yield from poison(value, (*path, name))
+            elif isinstance(value, float):
+                yield (*path, name)
+
+    for path in poison(values):
+        broken = copy.deepcopy(values)
+        node = broken
+        for name in path[:-1]:
+            node = node[name]
+        node[path[-1]] = float("nan")
+        built, wrong = read_.resolve(broken, {})
+        with pytest.raises(experiment.ConfigError) as error:
+            check_config.check(built, 8, known=wrong)
+        assert ".".join(path) in str(error.value) and "nan" in str(error.value)
+
+
+def test_no_data_at_all_is_refused():
+    (line,) = refusal(
+        {f"stages.stage2.ratio.{task}": "0" for task in ("understanding", "text", "generation")}
+    )
+    assert "stages.stage2.ratio.text" in line and "all 0" in line and "at least one" in line
+
+
+@pytest.mark.parametrize(
+    "mesh, said",
+    [
+        ((3, 1, 2), ["data=3, fsdp=1, tensor=2", "3x1x2=6 of 8 devices", "leave one at -1"]),
+        (
+            (3, -1, 1),
+            ["data=3, fsdp=-1", "data * tensor = 3 must divide the 8 devices; nearest: 2 or 4"],
+        ),
+        ((4, 4, -1), ["data * fsdp = 16 must divide the 8 devices; nearest: 8"]),
+        ((-1, -1, 1), ["at most one is -1"]),
+        ((0, 8, 1), ["data=0", "at least 1"]),
+    ],
+)
+def test_a_mesh_that_does_not_hold_the_devices(mesh, said):
+    (line,) = refusal(dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), map(str, mesh))))
+    assert all(word in line for word in said)
+
+
+def test_a_mesh_that_does_not_divide_the_heads():
+    lines = refusal({"mesh.tensor": "8"})
+    assert (
+        "model.transformer.heads is 4: mesh.tensor = 8 must divide it; nearest: mesh.tensor = 4 "
+        "(or heads 8)"
+    ) in lines
+    assert any("model.understanding_encoder.heads is 2" in line for line in lines)
+    (line,) = refusal(
+        {
+            "mesh.tensor": "4",
+            "model.transformer.vocabulary": "450",
+            "model.understanding_encoder.heads": "4",
+        }
+    )
+    assert (
+        "vocabulary is 450" in line
+        and "nearest: mesh.tensor = 3 or 5 (or vocabulary 448 or 452)" in line
+    )
+    first, second, *_ = refusal({"mesh.data": "5", "mesh.fsdp": "1"}, devices=5)
+    assert first.startswith("stages.stage0.batch_size is 16")
+    assert second.startswith("stages.stage1.rows.count")
+
+
+def test_a_mesh_that_does_not_divide_the_widths():
+    changes = {"model.understanding_encoder.width": "66", "model.image_head_width": "100"}
+    lines = refusal({**changes, "model.transformer.mlp_width": "388"})
+    both = "mesh.fsdp * mesh.tensor"
+    for said in (
+        "understanding_encoder.width is 66: mesh.fsdp = 8 must divide it; nearest: mesh.fsdp = 6 "
+        "or 11",
+        "image_head_width is 100: mesh.fsdp = 8 must divide it; nearest: mesh.fsdp = 5 or 10 (or "
+        "image",
+        f"transformer.mlp_width is 388: {both} = 8 must divide it; nearest: {both} = 4 or 97 (or "
+        "mlp_width 384",
+    ):
+        assert any(said in line for line in lines), (said, lines)
+
+
+def test_many_faults_are_named_at_once():
+    lines = refusal({
+        "stages.stage1.stepz": "3", "stages.stage1.steps": "none", "stages.stage2.ratio.text": "-3",
+        "stages.stage2.optim.learning_rate": "-1", "stages.stage3.trainable": "lmm", "mesh.data": "3",
+        "stages.stage3.rows.count": "0", "data.datasets.scenes.format": "disk", "model.dtype": "int8",
+    })  # fmt: skip
+    for field in (
+        "stages.stage1.stepz", "stages.stage1.steps", "stages.stage2.ratio.text", "stages.stage3.trainable",
+        "stages.stage2.optim.learning_rate", "mesh", "stages.stage3.rows.count", "data.datasets.scenes.format",
+        "model.dtype",
+    ):  # fmt: skip
+        assert sum(field in line for line in lines) == 1, (field, lines)
+    assert len(lines) == 9
+
+
+def test_an_experiment_needs_a_stage(values):
+    built, _ = read_.resolve({**values, "stages": {}}, {})
+    with pytest.raises(experiment.ConfigError, match="stages: there is none; name at least one"):
+        check_config.check(built, 8)
+
+
+def test_previous_needs_a_stage_before_it(values):
+    del values["stages"]["stage0"]
+    built, _ = read_.resolve(values, {})
+    with pytest.raises(
+        experiment.ConfigError, match=r"stages\.stage1\.init names 'previous', but no stage"
+    ):
+        check_config.check(built, 8)

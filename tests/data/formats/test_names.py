@@ -1,0 +1,13 @@
+"""Files of classes' names."""
+
+import pytest
+
+from janus_jax.data.formats.names import Names
+from janus_jax.data.sources import SourceError
+
+
+def test_names_that_are_none_are_refused(tmp_path):
+    for text in ("", "n01", '{"n01": 3}', '{"n01": " ,"}'):
+        (tmp_path / "names").write_text(text)
+        with pytest.raises(SourceError, match="names"):
+            Names(str(tmp_path / "names"))

@@ -1,0 +1,167 @@
+"""What is said of each field of a record that is wrong."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+from support.formats import refused
+
+from janus_jax.data.sources import SourceError
+
+PNG = io.BytesIO()
+Image.new("RGB", (3, 4), (9, 8, 7)).save(PNG, "PNG")
+PNG = PNG.getvalue()
+
+
+def said(*values, image="a/1.png"):
+    """A LLaVA record whose turns alternate human, gpt."""
+    turns = [{"from": ("human", "gpt")[k % 2], "value": value} for k, value in enumerate(values)]
+    return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
+
+
+def test_templates_take_any_field_and_nothing_else(source):
+    record = {"image": "a/1.png", "caption": ["a {style} dog", "b"], "style": "flat", "year": 1999}
+    made = source("generation", [record], prompt=("{caption}, {style}", "from {year}"))
+    assert made[0]["captions"] == ["a {style} dog, flat", "from 1999", "b, flat", "from 1999"]
+    assert source("generation", [record], prompt=("{style}",), caption="no")[0]["captions"] == [
+        "flat"
+    ]
+    error = refused(lambda: source("generation", [record], prompt=("{caption} {artist}",))[0])
+    assert error.cause == "missing field" and 'data.json: record 0: no field "artist"' in str(error)
+    for wrong in ("x", "{caption} {a-b}", "{caption"):
+        error = refused(lambda t=wrong: source("generation", [record], prompt=(t,)), SourceError)
+        assert f"prompt is {wrong!r}: a template of generation names fields in braces" in str(error)
+
+
+def turns(*pairs):
+    return {
+        "image": "a/1.png",
+        "conversations": [{"from": role, "value": value} for role, value in pairs],
+    }
+
+
+BAD = [
+    (
+        "unknown role",
+        turns(("human", "<image>"), ("robot", "hi")),
+        "[1].from\" is 'robot'; known are human",
+    ),
+    (
+        "turn out of order",
+        turns(("human", "<image>"), ("gpt", "a"), ("gpt", "b")),
+        "two assistant turns in a row",
+    ),
+    (
+        "turn out of order",
+        turns(("human", "<image>"), ("human", "b"), ("gpt", "b")),
+        "two user turns in a row",
+    ),
+    (
+        "turn out of order",
+        turns(("gpt", "a"), ("human", "b"), ("gpt", "b")),
+        "assistant turn out of order",
+    ),
+    (
+        "turn out of order",
+        turns(("human", "a"), ("gpt", "b"), ("system", "c")),
+        "system turn out of order",
+    ),
+    ("no answer", turns(("human", "<image>\nwhat?")), "ends without an answer"),
+    ("no answer", turns(), "ends without an answer"),
+    ("no answer", {"image": "a/1.png", "question": "Who?"}, "ends without an answer"),
+    (
+        "placeholders",
+        turns(("human", "<image><image>"), ("gpt", "a")),
+        "2 <image> placeholders for 1 images",
+    ),
+    (
+        "placeholders",
+        said("<image>", "a", image=["a/1.png", "a/2.png"]),
+        "1 <image> placeholders for 2 images; write one for each, or none",
+    ),
+    (
+        "placeholders",
+        {"text": "<image>", "image": ["a/1.png", "a/2.png"]},
+        "1 <image> placeholders for 2 images",
+    ),
+    ("placeholders", turns(("human", "a"), ("gpt", "<image>")), "<image> in role assistant"),
+    (
+        "blank text",
+        turns(("human", "<image>"), ("gpt", " \n\u200b\x07")),
+        'value" is empty or blank',
+    ),
+    ("blank text", {"texts": [None], "images": ["a/1.png"]}, "a document without words"),
+    (
+        "wrong type",
+        turns(("human", "<image>"), ("gpt", 7)),
+        "[1].value\" is '7' (int), needs a string",
+    ),
+    (
+        "wrong type",
+        {"texts": ["a"], "images": ["a/1.png"]},
+        '"texts[0]" and "images[0]": one of them must be null',
+    ),
+    (
+        "wrong type",
+        {"texts": ["a", None], "images": ["a/1.png"]},
+        "2 texts for 1 images; needs lists of one length",
+    ),
+    ("wrong type", {"image": 7, "caption": "x"}, "\"image\" is '7' (int), needs a path"),
+    (
+        "missing field",
+        {"image": "a/1.png", "conversations": [{"from": "human"}]},
+        'needs "from" and "value"',
+    ),
+    ("missing field", {"image": "a/1.png", "conversations": "hi"}, 'needs "from" and "value"'),
+    ("blank caption", {"image": "a/1.png", "caption": ""}, '"caption" is empty or blank'),
+    ("blank caption", {"image": "a/1.png", "caption": ["ok", " "]}, '"caption" is empty or blank'),
+    (
+        "missing field",
+        {"image": "a/1.png", "caption": None},
+        "no caption in captions, caption, text",
+    ),
+    ("lone surrogate", {"image": "a/1.png", "caption": "é\ud800"}, "at character 1 (byte 2)"),
+    ("missing field", {"image": "a/1.png", "id": 3}, "(fields: image, id); name it as caption"),
+    ("blank text", {"image": " ", "caption": "x"}, '"image" is empty'),
+    ("not an object", ["a/1.png"], "is a list, needs an object"),
+    (
+        "web address",
+        {"image": "http://x.org/a.png", "caption": "x"},
+        "is a URL: 'http://x.org/a.png'; download",
+    ),
+    ("web address", {"image": "s3://x/a.png", "caption": "x"}, "is a URL"),
+    ("no path", {"image": base64.b64encode(PNG).decode(), "caption": "x"}, "base64 needs"),
+    ("no path", {"image": "x" * 10**6, "caption": "x"}, f"1,000,000 characters, '{'x' * 40}'..."),
+]
+
+
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_each_bad_record_says_what_is_wrong_with_it_when_it_is_read(source, form):
+    records = [{"image": "a/1.png", "caption": "good"}, *(record for _, record, _ in BAD)]
+    if form == "lines":
+        lines = "\n\n".join(map(json.dumps, records)) + '\n{"broken\n{"text": "caf'
+        made = source("understanding", lines.encode() + b'\xe9"}', "bad.jsonl")
+        assert made[0]["messages"] and len(made) == len(records) + 2
+        broken = [refused(lambda i=i: made[len(records) + i]) for i in (0, 1)]
+        assert [error.cause for error in broken] == ["not JSON", "not UTF-8"]
+        line = 2 * len(records)
+        assert f"bad.jsonl:{line}: is not JSON" in str(broken[0]) and "b'{\"broken'" in str(
+            broken[0]
+        )
+        offset = len(lines.encode())
+        assert (
+            f"bad.jsonl:{line + 1}: byte 0xe9 at offset {offset} of the file is not UTF-8"
+            in str(broken[1])
+        )
+    else:
+        made = source("understanding", records)
+    for i, (cause, _, why) in enumerate(BAD, 1):
+        error = refused(lambda i=i: made[i])
+        where = f"bad.jsonl:{2 * i + 1}: " if form == "lines" else f"data.json: record {i}: "
+        assert len(str(error)) < 400
+        assert error.cause == cause and why in str(error) and str(error).startswith(where), (
+            str(error),
+            why,
+        )

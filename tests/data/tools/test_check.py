@@ -1,0 +1,84 @@
+"""What `check` tells of data sets, as plain data and as a command."""
+
+import json
+import types
+
+import pytest
+from PIL import Image
+from support.planted import FAULTS, PLANTED, start
+
+from janus_jax.config.schema import Dataset
+from janus_jax.data.tools import check, command
+
+OPTIONS = types.SimpleNamespace(tokenizer="", records=0, threads=2, out="")
+
+
+def test_check_names_every_fault_and_every_picture_that_is_there_twice(planted, tmp_path):
+    told = []
+    options = types.SimpleNamespace(**vars(OPTIONS) | {"out": str(tmp_path)})
+    found = check.check({"mine": planted}, None, [], options, told.append)
+    mine, text = found["datasets"]["mine"], "\n".join(told)
+    assert (mine["records"], mine["usable"], *check.unusable(found)) == (16, 8, 8, 0)
+    listed = [
+        json.loads(line) for line in (tmp_path / "bad_records.jsonl").read_text().splitlines()
+    ]
+    assert {line["where"]: line["cause"] for line in listed} == {
+        f"all.jsonl:{n}": c for n, c in FAULTS.items()
+    }
+    for name, cause in PLANTED:
+        assert cause is None or f"{name}: " in text
+    assert mine["duplicates"]["pictures"]["groups"] == [["all.jsonl:4", "all.jsonl:9"]]
+    assert mine["pictures"]["unusual"] == ["all.jsonl:11: JPEG CMYK", "all.jsonl:12: 1x5000"]
+    assert mine["pictures"]["height"]["max"] == 5000
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    with Image.open(tmp_path / "samples.png") as sheet:
+        assert sheet.width > 5 * 384 and sheet.height > 384
+
+
+def test_check_counts_text_and_repeats_by_record(tmp_path):
+    texts = ["to be", "or not", "to be", "that is the question " * 2000]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": t}) for t in texts))
+    found = check.check(
+        {"a": Dataset("text", str(tmp_path / "a.jsonl"))}, None, [], OPTIONS, lambda _: None
+    )
+    a = found["datasets"]["a"]
+    assert a["duplicates"]["records"]["groups"] == [["a.jsonl:1", "a.jsonl:3"]]
+    of = a["tokens"]
+    assert of["text"]["max"] > 8000 and (of["cut"], of["continued"]) == (0, 1)
+    assert "pictures" not in a
+
+
+@pytest.mark.processes
+def test_check_of_a_config_forecasts_its_stages_and_ends_with_code_3(planted, tmp_path):
+    (tmp_path / "mine.py").write_text(f"""
+from configs import quickstart
+
+def get_config():
+    config = quickstart.get_config()
+    config.data = {{"datasets": {{
+        "see": {{"kind": "understanding", "path": {planted.path!r}, "images": {planted.images!r}}},
+        "read": {{"kind": "text", "path": "shapes:"}},
+        "draw": {{"kind": "generation", "path": "shapes:"}},
+        "gone": {{"kind": "generation", "path": "nowhere/*.tar"}},
+    }}}}
+    return config
+""")
+    done = start(
+        "check",
+        f"--config={tmp_path}/mine.py",
+        "--stage=stage2",
+        "--records=40",
+        "--config.seed=3",
+    )
+    told, errors = done.communicate(timeout=120)
+    assert done.returncode == 3, errors
+    assert "[blank caption] all.jsonl:13" in told and "nowhere/*.tar: no such file" in told
+    assert "stage2, steps 0 to" in told and "stage3, steps" not in told
+    assert "unusable records: 8; data sets that cannot be opened: 1" in told
+
+
+def test_where_nothing_can_be_written_nothing_is_read(plain, tmp_path):
+    (tmp_path / "file").write_text("x")
+    options = types.SimpleNamespace(**vars(OPTIONS) | {"out": str(tmp_path / "file")})
+    with pytest.raises(command.CommandError, match=r"--out=.*file: File exists; name a directory"):
+        check.check({"mine": plain}, None, [], options, pytest.fail)

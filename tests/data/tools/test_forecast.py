@@ -1,0 +1,64 @@
+"""What a stage will make of its data sets."""
+
+import types
+
+import numpy as np
+import pytest
+
+from janus_jax.config.schema import Dataset, Rows
+from janus_jax.data.sources import SourceError
+from janus_jax.data.tools import forecast, survey
+
+
+def stage(**changes):
+    fields = {
+        "rows": Rows(count=32, length=1024, understanding_images=2, generation_images=2),
+        "steps": 100, "batch_size": 60,
+        "ratio": types.SimpleNamespace(understanding=1.0, text=1.0, generation=2.0),
+    }  # fmt: skip
+    return types.SimpleNamespace(**fields | changes)
+
+
+def looked(kind: str, total: int, text: int, pictures: int = 0, images: int = 0) -> survey.Survey:
+    tokens = text + 100 * (pictures + images)
+    example = survey.Example(tokens, pictures, images, text, text // 2 + 100 * images, False)
+    record = survey.Record(0, [], [], [], b"", {"second": [example]})
+    return survey.Survey("", kind, "", total=total, looked=10, good=[record] * 10)
+
+
+def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
+    lines = {
+        "see": Dataset("understanding", ""), "read": Dataset("text", ""),
+        "draw": Dataset("generation", "", weight=3.0), "late": Dataset("generation", "", steps=(60, 100)),
+    }  # fmt: skip
+    surveys = {
+        "see": looked("understanding", 1000, 50, pictures=1), "read": looked("text", 500, 100),
+        "draw": looked("generation", 4000, 20, images=1), "late": looked("generation", 4000, 20, images=1),
+    }  # fmt: skip
+    first, second = forecast.forecast("second", lines, surveys, stage(), 0)
+    assert (first["steps"], second["steps"]) == ([0, 60], [60, 100]) and "late" not in first[
+        "datasets"
+    ]
+    for phase in (first, second):
+        assert 0.2 < phase["full"] <= 1
+        for of in phase["datasets"].values():
+            assert of["examples"] == pytest.approx(of["examples_asked"], abs=0.01)
+        for share in ("tokens", "text", "predicted"):
+            assert sum(of[share] for of in phase["datasets"].values()) == pytest.approx(1)
+    see, read, draw = (first["datasets"][name] for name in ("see", "read", "draw"))
+    weights = np.array([1 * 150, 1 * 100, 2 * 120])
+    assert [see["tokens"], read["tokens"], draw["tokens"]] == pytest.approx(
+        list(weights / weights.sum()), abs=0.01
+    )
+    assert second["datasets"]["draw"]["examples_asked"] == pytest.approx(
+        3 * second["datasets"]["late"]["examples_asked"]
+    )
+    assert read["rows_an_epoch"] == pytest.approx(500 / read["examples_a_step"] * 32)
+    assert read["epochs"] == pytest.approx(60 * read["examples_a_step"] / 500)
+
+
+def test_forecast_says_what_a_stage_lacks():
+    with pytest.raises(SourceError, match="understanding"):
+        forecast.forecast(
+            "second", {"read": Dataset("text", "")}, {"read": looked("text", 9, 9)}, stage(), 0
+        )

@@ -1,0 +1,144 @@
+"""Attention of packed rows: every kind is plain attention, gradients included, on one device and on
+eight."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.mesh import on_mesh
+
+from janus_jax.model import attention, kernels
+from janus_jax.model import sharding as sh
+
+ROWS, LENGTH, HEADS, SIZE = 4, 600, 4, 32  # no multiple of any tile
+
+
+def packed_ids(seed: int = 0, rows: int = ROWS, length: int = LENGTH) -> np.ndarray:
+    """Examples of 1 to a third of the row, padding at the end; the last row is one example."""
+    rng, out = np.random.default_rng(seed), np.zeros((rows, length), np.int32)
+    for row in out:
+        at = 0
+        for example in range(1, 1000):
+            end = at + int(rng.integers(1, length // 3))
+            row[at:end], at = example, end
+            if at >= length * 0.9:
+                break
+    out[-1] = 1
+    return out
+
+
+@functools.cache
+def inputs():
+    rng = np.random.default_rng(1)
+    return [rng.normal(size=(ROWS, LENGTH, HEADS, SIZE)).astype(np.float32) for _ in range(4)]
+
+
+def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32):
+    """The result and the gradients by q, k, v, in float32."""
+    with on_mesh(*mesh):
+        put = lambda x, spec: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
+        q, k, v, g = (put(x.astype(dtype), sh.ACT_BTHK) for x in inputs())
+        ids = put(ids, sh.BATCH)
+
+        @jax.jit
+        def both(q, k, v):
+            out, back = jax.vjp(lambda *qkv: attention.packed(*qkv, ids, kind), q, k, v)
+            return out, *back(g)
+
+        return [np.asarray(x, np.float32) for x in both(q, k, v)]
+
+
+@functools.cache
+def plain():
+    return run("plain", packed_ids())
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """The accelerators' kernels, run step by step on CPU."""
+    for kind in ("splash", "triton"):
+        local = functools.partial(attention.LOCAL[kind], interpret=True)
+        monkeypatch.setitem(attention.LOCAL, kind, local)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("kind", ["blockwise", "splash", "triton"])
+def test_every_kind_is_plain_attention(kind, mesh, interpreted):
+    for name, got, want in zip(("out", "dq", "dk", "dv"), run(kind, packed_ids(), mesh), plain()):
+        np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
+
+
+def test_examples_of_a_row_do_not_see_each_other():
+    """The comparison above would not show a leak that all kinds share."""
+    q, k, v, _ = inputs()
+    ids = packed_ids()
+    out = run("blockwise", ids)[0]
+    for row, begin in ((0, int((ids[0] == 1).sum())), (3, 0)):
+        end = begin + int((ids[row] == ids[row][begin]).sum())
+        scores = np.einsum("thk,shk->hts", q[row, begin:end], k[row, begin:end]) * SIZE**-0.5
+        scores = np.where(np.tri(end - begin, dtype=bool), scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        want = np.einsum(
+            "hts,shk->thk", weights / weights.sum(-1, keepdims=True), v[row, begin:end]
+        )
+        np.testing.assert_allclose(out[row, begin:end], want, atol=1e-5)
+
+
+def test_bfloat16_stays_near():
+    for got, want in zip(run("blockwise", packed_ids(), dtype=jnp.bfloat16), plain()):
+        assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+
+
+def test_the_loop_visits_only_tiles_with_a_pair():
+    ids = packed_ids()
+    visited = np.asarray(kernels.lowest_tiles(jnp.pad(jnp.asarray(ids), ((0, 0), (0, 40))), 64))
+    for row, lower in zip(np.pad(ids, ((0, 0), (0, 40))), visited):
+        for i, low in enumerate(lower):
+            queries = row[i * 64 : i * 64 + 64]
+            assert low == np.flatnonzero(np.isin(row, queries))[0] // 64
+
+
+def test_the_layout_for_cudnn_covers_every_token_once():
+    ids = packed_ids()
+    lengths, begin, fits = (np.asarray(x) for x in kernels.layout(jnp.asarray(ids)))
+    assert fits and begin.shape == (ROWS, kernels.SEGMENTS + 1)
+    for row, n, at in zip(ids, lengths, begin):
+        count = int((n >= 0).sum())
+        assert (n[count:] == -1).all() and (at[count:] == -1).all() and n[:count].sum() == LENGTH
+        for k in range(count):
+            example = row[at[k] : at[k] + n[k]]
+            assert (example == example[0]).all() and (k == 0 or row[at[k] - 1] != example[0])
+    many = jnp.repeat(jnp.arange(LENGTH // 8), 8)[None]
+    assert not kernels.layout(many)[2]
+
+
+def test_kinds_are_chosen_by_the_devices_and_the_length(one_device):
+    assert attention.choose("auto", 256, jnp.float32) == "plain"
+    assert attention.choose("auto", 4096, jnp.float32) == "blockwise"
+    assert attention.choose("plain", 4096, jnp.float32) == "plain"
+    with pytest.raises(ValueError, match=r"'flash'.*known: auto, plain"):
+        attention.choose("flash", 4096, jnp.float32)
+
+
+def test_a_kernel_that_is_wrong_here_is_found_before_training(one_device, monkeypatch):
+    """Stand-ins: cuDNN's ignores the examples, Triton's cannot run at all, blockwise is right."""
+    causal = lambda q, k, v, ids: kernels.blockwise(q, k, v, jnp.ones_like(ids))
+
+    def broken(*_):
+        raise NotImplementedError("no such card")
+
+    monkeypatch.setitem(attention.LOCAL, "cudnn", causal)
+    monkeypatch.setitem(attention.LOCAL, "triton", broken)
+    sizes, said = (600, 2, 32, jnp.float32), []
+    monkeypatch.setattr(attention, "choose", lambda kind, *_: "cudnn" if kind == "auto" else kind)
+    assert attention.working("auto", *sizes, said.append) == "blockwise"
+    assert "cudnn does not work" in said[0] and "another result than plain attention's" in said[0]
+    assert (
+        "triton does not work" in said[1]
+        and "no such card" in said[1]
+        and "with blockwise" in said[1]
+    )
+    with pytest.raises(RuntimeError, match=r"cudnn does not work.*\n.*plain always works"):
+        attention.working("cudnn", *sizes)

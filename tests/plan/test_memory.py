@@ -1,0 +1,69 @@
+"""The bytes of a step from tracing alone: every shipped config lowered, and against real arrays."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from support import quickstart
+from support.mesh import on_mesh
+from support.paths import CONFIGS as CONFIGS_DIR
+
+from janus_jax.config.read import read
+from janus_jax.plan import memory
+from janus_jax.training.check_config import check
+from janus_jax.training.stage_plan import StagePlan
+
+CONFIGS = sorted(str(path) for path in (CONFIGS_DIR).glob("*.py"))
+# Of Janus-Pro the 7B: its 1B has the shapes of Janus-1.3B.
+CONFIGS = [f"{path}:7b" if "pro_stage" in path else path for path in CONFIGS]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: pathlib.Path(path).stem)
+def test_every_stage_lowers_on_eight_devices(path):
+    experiment, wrong = read(path)
+    check(experiment, 8, known=wrong)
+    with on_mesh(1, 8, 1):
+        for name, stage in experiment.stages.items():
+            if stage.rows is None:
+                continue
+            step, state, batch = memory.lower_inputs(StagePlan.of(experiment, name))
+            text = step.lower(state, batch).as_text()
+            assert "stablehlo.dot_general" in text
+            assert {name for name in state.trainable} == set(stage.trainable)
+            rows = batch["tokens"]
+            assert rows.shape == (stage.rows.count, stage.rows.length)
+            assert rows.sharding.shard_shape(rows.shape)[0] == stage.rows.count // 8
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage3"])
+def test_the_plan_holds_what_the_step_with_real_arrays_holds(name):
+    experiment, found = quickstart.small(), quickstart.told()[0]["stages"][name]["bytes"]
+    with on_mesh(1, 8, 1):
+        stage_plan = StagePlan.of(experiment, name)
+        step, state, batch = memory.lower_inputs(stage_plan)
+        traced = memory.estimate(stage_plan, state, batch)
+        zeros = lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+        state, batch = jax.tree.map(zeros, (state, batch))
+        cheap = {"xla_backend_optimization_level": 0}
+        real = step.lower(state, batch).compile(compiler_options=cheap).memory_analysis()
+        here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
+        assert traced.trainable == here(state.trainable) and traced.frozen == here(state.frozen)
+        assert traced.batch == here(batch)
+    temporaries = found["activations"] + found["other"]
+    assert traced.arguments == pytest.approx(real.argument_size_in_bytes, rel=0.1)
+    assert found["total"] - found["program"] - temporaries == pytest.approx(
+        real.argument_size_in_bytes, rel=0.1
+    )
+    assert temporaries == pytest.approx(real.temp_size_in_bytes, rel=0.1)
+
+
+def test_what_the_backward_pass_keeps_follows_remat_and_microbatches():
+    kept = {}
+    for remat in ("none", "full"):
+        experiment = quickstart.small(remat)
+        with on_mesh(1, 8, 1):
+            _, state, batch = memory.lower_inputs(StagePlan.of(experiment, "stage2"))
+            kept[remat] = [memory.kept_activations(state, batch, parts) for parts in (1, 2)]
+    assert kept["full"][0] < 0.7 * kept["none"][0]
+    assert all(half == pytest.approx(whole / 2, rel=0.1) for whole, half in kept.values())

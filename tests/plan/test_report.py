@@ -1,0 +1,59 @@
+"""The plan of a config for readers: what fits, what would save memory, how fast a step could be."""
+
+import dataclasses
+import json
+
+import jax
+from support import quickstart
+from support.mesh import on_mesh
+
+from janus_jax.plan import memory, report
+from janus_jax.training.stage_plan import StagePlan
+
+
+def test_what_does_not_fit_names_three_flags_and_the_first_helps():
+    experiment = quickstart.small("none", 2, 4)
+    found = quickstart.studied(
+        experiment, "stage1", dataclasses.replace(quickstart.CPU, name="a100-40gb", memory=1e5)
+    )
+    assert any(
+        "too high" in remark for remark in found["remarks"]
+    )  # the quickstart.CPU's compiler stands in
+    assert not found["fits"] and len(found["savings"]) == 3
+    saves = [k["saves"] for k in found["savings"]]
+    assert saves == sorted(saves, reverse=True) and saves[-1] > 0
+    assert found["savings"][0]["flag"] in report.savings_table(found["savings"])
+    with on_mesh(2, 4, 1):
+        changed = memory.changed_by(experiment, found["savings"][0]["flag"])
+    after = quickstart.studied(changed, "stage1")
+    temporaries = lambda s: s["bytes"]["activations"] + s["bytes"]["other"]
+    assert after["fits"] and not after["savings"]
+    assert temporaries(after) < temporaries(found) - saves[0] / 2
+
+
+def test_an_out_of_memory_error_is_explained():
+    experiment = quickstart.small("none", 2, 4)
+    error = RuntimeError(
+        "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123 bytes.\nmore"
+    )
+    with on_mesh(2, 4, 1):
+        text = report.explain_out_of_memory(experiment, "stage2", error)
+    assert "stage2 does not fit" in text and "moments" in text and text.count("--config.") >= 3
+    assert "RESOURCE_EXHAUSTED" in text and "more" not in text.splitlines()
+
+
+def test_the_whole_plan_is_told_and_is_json():
+    whole, text = json.loads(json.dumps(quickstart.told()[0])), quickstart.told()[1]
+    s = whole["stages"]["stage3"]
+    assert whole["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
+    for words in ("a compiler", "transformer", "moments", "FITS", "all-gather", "MFU", "Assumed"):
+        assert words in text
+    assert any(c["kind"] == "all-gather" and c["axes"] == ["fsdp"] for c in s["collectives"])
+    in_turn, overlapped = (s["speeds"][f"bound, {how} overlapped"] for how in ("nothing", "all"))
+    assert 0 < overlapped["seconds"] <= in_turn["seconds"] and overlapped["mfu"] <= 1
+    with on_mesh(1, 8, 1):
+        state = memory.lower_inputs(StagePlan.of(quickstart.small(), "stage3"))[1]
+    assert s["parameters"]["transformer"] == [
+        sum(x.size for x in jax.tree.leaves(state.trainable["transformer"])),
+        0,
+    ]

@@ -1,0 +1,193 @@
+"""The form that decodes: equal to the form that trains, int8 close to it, and no work or memory
+wasted."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from support import tiny
+from support.mesh import on_mesh
+
+from janus_jax.model import sharding as sh
+from janus_jax.model.serving import Int8Linear, int8, serving
+from janus_jax.sample import decode
+from janus_jax.sample.generate import generate_ids
+from janus_jax.sample.understand import text_ids, understand, understand_batch
+
+MESHES = [(1, 1, 1), (1, 4, 2), (2, 1, 4)]
+
+
+@pytest.fixture
+def model(one_device):
+    return tiny.make_model()
+
+
+def hidden(model, dtype="float32"):
+    """Hidden states of eight fixed rows, through the whole transformer."""
+    x = np.random.default_rng(0).normal(size=(8, 12, 32)).astype(dtype)
+    positions = np.broadcast_to(np.arange(12), (8, 12))
+    one = jnp.ones((8, 12), jnp.int32, out_sharding=sh.BATCH)
+    run = jax.jit(lambda m, x, p, ids: m.transformer(x, p, ids))
+    return np.asarray(run(model, decode.put(x), decode.put(positions), one), np.float32)
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_both_forms_compute_the_same_on_every_mesh(mesh):
+    with on_mesh():
+        want = hidden(tiny.make_model())
+    with on_mesh(*mesh):
+        stacked = tiny.make_model()
+        np.testing.assert_allclose(hidden(stacked), want, atol=2e-5)
+        np.testing.assert_allclose(hidden(serving(stacked)), want, atol=2e-5)
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_int8_is_near_and_the_same_on_every_mesh(mesh):
+    with on_mesh():
+        want, near = hidden(tiny.make_model()), hidden(serving(tiny.make_model(), int8=True))
+    error = np.linalg.norm(near - want) / np.linalg.norm(want)
+    assert 1e-4 < error < 0.03
+    with on_mesh(*mesh):
+        np.testing.assert_allclose(hidden(serving(tiny.make_model(), int8=True)), near, atol=0.05)
+
+
+def test_int8_products_are_exact_in_what_was_rounded(model):
+    """Against the same in numpy, in integers; one row, which goes another way, gives what it gives
+    in two."""
+    linear = model.image_head.fc2
+    quantised, x = (
+        Int8Linear(linear),
+        np.random.default_rng(1).normal(size=(2, 3, 32)).astype(np.float32),
+    )
+    kernel, scale = (np.asarray(v) for v in int8(linear.kernel[...].T))
+    assert kernel.dtype == np.int8 and kernel.min() == -127 == -kernel.max()
+    np.testing.assert_allclose(
+        kernel * scale[:, None], linear.kernel[...].T, atol=scale.max() / 2 * 1.001
+    )
+    rows, row_scale = (np.asarray(v) for v in int8(jnp.asarray(x.reshape(6, 32))))
+    want = (rows.astype(int) @ kernel.T.astype(int)) * row_scale[:, None] * scale + np.asarray(
+        linear.bias[...]
+    )
+    got = np.asarray(quantised(decode.put(x)))
+    np.testing.assert_allclose(got.reshape(6, -1), want, rtol=1e-5, atol=1e-6)
+    one = np.asarray(quantised(decode.put(x[:1, :1])))
+    np.testing.assert_allclose(one, got[:1, :1], rtol=1e-6, atol=1e-7)
+
+
+def test_a_row_of_zeros_stays_zero():
+    values, scale = int8(jnp.zeros((1, 8)))
+    assert not np.asarray(values).any() and np.isfinite(np.asarray(scale)).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_narrow_weights_draw_and_answer(one_device, dtype):
+    narrow = tiny.make_model(tiny.small(dtype="float32" if dtype == "int8" else dtype))
+    model = serving(narrow, int8=dtype == "int8")
+    ids = generate_ids(
+        model, tiny.processor(), "a red circle", cfg_scale=5.0, temperature=1.0, seed=1
+    )
+    assert (
+        ids.shape == (1, 16) and ids.min() >= 0 and ids.max() < 64 and len(set(ids[0].tolist())) > 2
+    )
+    asked = [{"role": "user", "content": "what is it?"}]
+    assert isinstance(understand(model, tiny.processor(), asked, max_new_tokens=8), str)
+
+
+def draw(model, prompts, **options):
+    return generate_ids(
+        model, tiny.processor(), prompts, temperature=1.0, **({"cfg_scale": 5.0} | options)
+    )
+
+
+def test_prompts_that_are_equal_are_read_once(model, monkeypatch):
+    reads = []
+    stretches = decode.stretches
+    monkeypatch.setattr(
+        decode, "stretches", lambda *a: (x for x in stretches(*a) if reads.append(x) is None)
+    )
+    draw(model, "a red circle", images_per_prompt=4)
+    assert len(reads) == 2, "the prompt and its unconditional twin"
+    prompts = ["a red circle", "a red square", "a blue circle of many words"]
+    lengths = {len(tiny.processor().request(prompt)) for prompt in prompts}
+    draw(model, prompts)
+    assert len(reads) == 2 + 3 + len(lengths), "unconditional rows of equal length are one"
+
+
+@pytest.mark.parametrize("scale, rows", [(0.0, 2), (1.0, 2), (2.0, 8)])
+def test_a_branch_that_does_not_count_is_not_run(model, monkeypatch, scale, rows):
+    seen, blank = [], decode.blank_state
+    monkeypatch.setattr(
+        decode, "blank_state", lambda m, rows, n: (seen.append(rows), blank(m, rows, n))[1]
+    )
+    draw(model, "a red circle", images_per_prompt=2, cfg_scale=scale)
+    assert seen == [rows]
+
+
+def test_whatever_is_asked_compiles_little(model):
+    """As many programs as there are numbers of rows and lengths of caches."""
+    served = serving(model)
+    decode.clear_caches()
+    rng = np.random.default_rng(0)
+    text = lambda n: " ".join(rng.choice(["a", "red", "circle"], n))
+    said = lambda n: [{"role": "user", "content": text(n)}]
+    for _ in range(12):
+        draw(served, text(rng.integers(1, 50)), images_per_prompt=rng.integers(1, 9),
+             cfg_scale=float(rng.choice([0, 1, 5])))  # fmt: skip
+        understand_batch(
+            served, tiny.processor(), [said(n) for n in rng.integers(1, 50, rng.integers(1, 9))],
+            max_new_tokens=rng.integers(1, 60), top_p=float(rng.choice([0.5, 1])), temperature=1.0,
+        )  # fmt: skip
+    assert decode.advance._cache_size() <= 4
+    decode.clear_caches()
+    assert decode.advance._cache_size() == 0
+
+
+def test_more_rows_than_run_together_are_drawn_in_slices(model):
+    alone = draw(model, "a red circle", images_per_prompt=5, seed=3)[4].tolist()
+    told = []
+    ids = draw(
+        model, "a red circle", images_per_prompt=5, seed=3, progress=lambda *at: told.append(at)
+    )
+    assert ids[4].tolist() == alone and len(np.unique(ids, axis=0)) == 5
+    assert told == [(64, 80), (80, 80)], "four together on a CPU, then one"
+
+
+def test_a_cache_grows_as_it_fills(model, monkeypatch):
+    lengths, grow = [], decode.grow
+    monkeypatch.setattr(decode, "grow", lambda cache, n: (lengths.append(n), grow(cache, n))[1])
+    prompt = [decode.Prompt(np.arange(5, 45, dtype=np.int32))]
+    write = lambda: text_ids(model, prompt, [0], -1, 0.0, 1.0, 250)
+    grown = write()
+    assert lengths == [640]
+    monkeypatch.setattr(decode, "AHEAD", 1000)
+    assert write().tolist() == grown.tolist() and lengths == [640]
+
+
+def test_a_stream_tells_of_everything_once_and_may_end_it(model):
+    prompt = [decode.Prompt(np.ones(32, np.int32))]
+    run = functools.partial(text_ids, model, prompt, [0], -1, 0.0, 1.0, 10)
+    whole, parts = run(), []
+    run(lambda row, ids: parts.append(ids), often=True)
+    assert np.concatenate(parts, 1).tolist() == whole.tolist() and len(parts) == 10
+    stopped = run(lambda row, ids: (parts.append(ids), len(parts) == 13)[1], often=True)
+    assert len(parts) == 13 and stopped[:, :3].tolist() == whole[:, :3].tolist()
+
+
+def test_a_table_in_bfloat16_is_not_widened_to_read_a_row(one_device):
+    llm = dataclasses.replace(tiny.CONFIG.transformer, vocabulary=1 << 16)
+    model = tiny.make_model(tiny.small(transformer=llm, dtype="bfloat16"))
+    table = model.text_embedding.table[...]
+    model.text_embedding.table = nnx.Param(table.astype(jnp.bfloat16))
+    served = serving(model)
+    leaves, tree = jax.tree.flatten(served)
+    stretch = next(decode.stretches([decode.Prompt(np.ones(8, np.int32))], 2, 64, 32, jnp.bfloat16))
+    zeros = decode.put(np.zeros(2, np.int32))
+    writing = (0, zeros, zeros.astype(np.uint32), zeros, decode.put(np.eye(2)[None]), 0, 0.0, 1.0)
+    compiled = decode.advance.lower(
+        leaves, decode.blank_state(served, 2, 256), 0, stretch, writing, 4, 0, 64, tree=tree
+    ).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * table.size

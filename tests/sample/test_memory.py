@@ -1,0 +1,64 @@
+"""What is told of memory is what arrays take, and too little is refused."""
+
+import io
+
+import jax
+import pytest
+from flax import nnx
+from support import tiny
+
+from janus_jax.model import presets
+from janus_jax.sample import memory
+from janus_jax.weights import load
+from janus_jax.weights.source import open_source
+
+
+def test_memory_is_what_arrays_take(folder, one_device):
+    source = open_source(folder)
+    plan = memory.Plan.of(source, None, rows=3, text=6, pictures=1, drawings=1)
+    need, (model, _) = plan.needs(), load.load(folder)
+    assert need["weights"] == sum(x.nbytes for x in jax.tree.leaves(nnx.state(model)))
+    places = 6 + (16 + 2) + 16
+    assert need["cache"] == 2 * tiny.CONFIG.transformer.layers * 3 * places * 32 * 4
+    assert plan.dtypes == ("float32", "float32")
+    half = memory.Plan.of(source, "bfloat16", rows=3, text=6, pictures=1, drawings=1)
+    loaded, _ = load.load(folder, dtype="bfloat16")
+    assert half.weights == sum(x.nbytes for x in jax.tree.leaves(nnx.state(loaded)))
+    assert half.needs()["cache"] == need["cache"], "float32 on CPU"
+    eighth = memory.Plan.of(source, "int8", rows=3, text=6, pictures=1, drawings=1)
+    loaded, _ = load.load(folder, dtype="int8")
+    scales = sum(
+        x.nbytes
+        for path, x in jax.tree.leaves_with_path(nnx.state(loaded))
+        if "scale" in str(path[-2:])
+    )
+    held = sum(x.nbytes for x in jax.tree.leaves(nnx.state(loaded)))
+    assert held - scales <= eighth.weights <= held
+    with pytest.raises(ValueError, match="dtype is 'int4': must be one of float32, bfloat16, int8"):
+        memory.Plan.of(source, "int4", rows=3, text=6, pictures=1, drawings=1)
+    full = memory.Plan(
+        presets.janus_1_3b(), 0, ("bfloat16", "bfloat16"), rows=2, text=64, pictures=0, drawings=1
+    )
+    cache = 2 * 24 * 2 * 640 * 2048 * 4
+    assert full.needs() == {
+        "weights": 0,
+        "cache": cache,
+        "temporaries": cache + 3 * 4 * 384 * 384 * 128,
+    }
+
+
+def test_too_little_memory_is_refused_or_warned_about_with_the_numbers(
+    folder, one_device, monkeypatch
+):
+    source, work = open_source(folder), dict(rows=2, text=400, pictures=1, drawings=1)
+    need, out = memory.Plan.of(source, None, **work).needs(), io.StringIO()
+    monkeypatch.setattr(memory, "free", lambda device: need["weights"])
+    with pytest.raises(
+        ValueError, match=r"memory: weights and cache take .* kB, 508 kB are free on cpu; use"
+    ):
+        memory.announce("m", source, None, out, **work)
+    monkeypatch.setattr(memory, "free", lambda device: sum(need.values()) - 1)
+    memory.announce("m", source, None, out, **work)
+    assert "WARNING: that may not fit" in out.getvalue()
+    monkeypatch.undo()
+    assert memory.free(jax.devices()[0]) > 1e6

@@ -1,0 +1,50 @@
+"""The first records of a run's data, read before its first step."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+from support.rehearsal import QUICKSTART, refusal, rehearsed
+
+from janus_jax.data.sources import SourceError
+
+pytestmark = pytest.mark.usefixtures("traced_once")
+
+
+def test_a_data_set_none_of_whose_first_records_can_be_used_is_refused_and_a_few_are_told(
+    tmp_path, capsys
+):
+    good = {"image": "p.png", "caption": "a cat"}
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "p.png")
+    path, overrides = (
+        tmp_path / "it.jsonl",
+        {"data.datasets.scenes.path": str(tmp_path / "it.jsonl")},
+    )
+    overrides["data.datasets.scenes.images"] = str(tmp_path)
+    lines = [good | {"image": "gone.png"}] * 2 + [good]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    out = rehearsed(capsys, QUICKSTART, tmp_path / "run", overrides)
+    assert (
+        "data.datasets.scenes: stage1 cannot use its first 2 records, such as" in out
+        and "gone.png" in out
+    )
+    path.write_text("\n".join(map(json.dumps, lines[:2])))
+    told = refusal(SourceError, QUICKSTART, tmp_path / "run", overrides)
+    assert (
+        "data.datasets.scenes: stage1 can use none of its first 2 records" in told
+        and "gone.png" in told
+    )
+
+
+def test_rows_that_hold_other_than_batch_size_examples_are_told(tmp_path, capsys):
+    overrides = {"stages.stage2.batch_size": "128", "stages.stage2.rows.count": "16"}
+    out = rehearsed(capsys, QUICKSTART, tmp_path / "run", overrides)
+    assert re.search(r"stage1: 16 rows of 208 hold about (39|4[0-3]) examples a step", out)
+    (line,) = [line for line in out.splitlines() if line.startswith("WARNING")]
+    held = re.search(
+        r"stages.stage2.batch_size is 128, but its 16 rows of 208 hold about (\d+) .* set "
+        r"stages.stage2.rows.count=(\d+)",
+        line,
+    )
+    assert 58 <= int(held[1]) <= 70 and int(held[2]) == round(16 * 128 / int(held[1]))
