@@ -1,16 +1,18 @@
 """Checkpoints: ours beside Orbax's CheckpointManager and a save that blocks, on the same state.
 
-    python benchmarks/checkpoint.py --dir=/tmp/checkpoints --out=benchmarks/results/checkpoint-cpu   (12 GB of disk)
+    python benchmarks/checkpoint.py --dir=/tmp/checkpoints --out=benchmarks/results/checkpoint-cpu
+    (12 GB of disk)
 
-The state is float32 weights and Adam's two moments on eight fake devices, `--gb` in all; every step changes all of it,
-donated, and then lasts `--step` seconds in which the host's cores are free, as they are beside an accelerator. A side
-is a process of its own; they run one after the other.
+The state is float32 weights and Adam's two moments on eight fake devices, `--gb` in all; every step
+changes all of it, donated, and then lasts `--step` seconds in which the host's cores are free, as
+they are beside an accelerator. A side is a process of its own; they run one after the other.
 
-A save's stall is how long the call to save keeps the loop. What it costs in all is the time of the steps from the call
-until the checkpoint is there, above the same number of steps without a save. "There" means: ours is summed, synced to
-the disk and named; Orbax's and the blocking one's are as those leave them (no sums; the blocking one is synced and
-renamed). Restoring: ours reads all files twice, to verify their sums and to read, and sums the arrays on the devices.
-Peaks include what the allocator keeps from the rounds before, for all sides alike.
+A save's stall is how long the call to save keeps the loop. What it costs in all is the time of the
+steps from the call until the checkpoint is there, above the same number of steps without a save.
+"There" means: ours is summed, synced to the disk and named; Orbax's and the blocking one's are as
+those leave them (no sums; the blocking one is synced and renamed). Restoring: ours reads all files
+twice, to verify their sums and to read, and sums the arrays on the devices. Peaks include what the
+allocator keeps from the rounds before, for all sides alike.
 """
 
 import dataclasses
@@ -42,7 +44,7 @@ class State:
     """As train_state.TrainState, as far as a Checkpointer looks."""
 
     step: jax.Array
-    left_out: jax.Array
+    nonfinite_updates: jax.Array
     trainable: dict
     frozen: dict
     opt_state: dict
@@ -56,7 +58,8 @@ def tree(state: State) -> dict:
 
 
 def make(gb: float) -> dict:
-    """The state's tree, random (a compressor finds nothing), split over the devices along the width."""
+    """The state's tree, random (a compressor finds nothing), split over the devices along the
+    width."""
     sharding = jax.NamedSharding(jax.sharding.get_mesh(), jax.P(None, "fsdp"))
     width = 256
     each = round(gb * 1e9 / 3 / 4 / LAYERS / width / 8)  # of eight matrices a layer
@@ -67,11 +70,15 @@ def make(gb: float) -> dict:
 
     def weights(seed):
         keys = jax.random.split(jax.random.key(seed), 8)
-        return {"transformer": {"blocks": {f"m{i}": {"kernel": draw(key)} for i, key in enumerate(keys)}}}
+        return {
+            "transformer": {
+                "blocks": {f"m{i}": {"kernel": draw(key)} for i, key in enumerate(keys)}
+            }
+        }
 
     zero = jax.device_put(np.int32(0), jax.NamedSharding(jax.sharding.get_mesh(), jax.P()))
     return {
-        "step": zero, "left_out": zero + 0, "trainable": weights(0), "frozen": {},
+        "step": zero, "nonfinite_updates": zero + 0, "trainable": weights(0), "frozen": {},
         "opt_state": {"mu": weights(1), "nu": weights(2)},
     }  # fmt: skip
 
@@ -83,7 +90,9 @@ def crc(state: dict) -> int:
 
 def freed(state: dict) -> dict:
     """Its shapes; the arrays make room for those that are read."""
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
     jax.tree.map(lambda x: x.delete(), state)
     return shapes
 
@@ -95,7 +104,7 @@ def update(state: dict) -> dict:
 
 class Ours:
     def __init__(self, directory: pathlib.Path):
-        from janus_jax.checkpoint import Checkpointer
+        from janus_jax.checkpoint.manager import Checkpointer
 
         self.directory = directory
         self.it = Checkpointer(directory, say=lambda line: print(line, file=sys.stderr))
@@ -104,14 +113,14 @@ class Ours:
         self.it.save(step, State(**state))
 
     def there(self, step: int) -> bool:
-        self.it.check()
-        return self.it.saved == step
+        self.it.poll()
+        return (self.directory / str(step)).is_dir()
 
     def restore(self, like: dict) -> dict:
         return tree(self.it.restore(State(**like)))
 
     def verify(self, step: int):
-        from janus_jax import checksums
+        from janus_jax.checkpoint import checksums
 
         if found := checksums.problems(self.directory / str(step)):
             raise RuntimeError(found)
@@ -125,7 +134,9 @@ class Orbax:
         import orbax.checkpoint as ocp
 
         self.ocp = ocp
-        self.it = ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(max_to_keep=2))
+        self.it = ocp.CheckpointManager(
+            directory, options=ocp.CheckpointManagerOptions(max_to_keep=2)
+        )
 
     def save(self, step: int, state: dict):
         self.it.save(step, args=self.ocp.args.StandardSave(state))
@@ -134,7 +145,9 @@ class Orbax:
         return not self.it.is_saving_in_progress()
 
     def restore(self, like: dict) -> dict:
-        return self.it.restore(self.it.latest_step(), args=self.ocp.args.StandardRestore(freed(like)))
+        return self.it.restore(
+            self.it.latest_step(), args=self.ocp.args.StandardRestore(freed(like))
+        )
 
     def close(self):
         self.it.wait_until_finished()
@@ -142,7 +155,8 @@ class Orbax:
 
 
 class Blocking:
-    """All arrays to the host, a .npy each, synced, and the directory renamed; then training goes on."""
+    """All arrays to the host, a .npy each, synced, and the directory renamed; then training goes
+    on."""
 
     def __init__(self, directory: pathlib.Path):
         self.directory = directory
@@ -167,7 +181,8 @@ class Blocking:
     def restore(self, like: dict) -> dict:
         last = self.directory / str(max(int(p.name) for p in self.directory.iterdir()))
         read = lambda path, x: jax.device_put(
-            np.load(last / f"{jax.tree_util.keystr(path, simple=True, separator='.')}.npy"), x.sharding
+            np.load(last / f"{jax.tree_util.keystr(path, simple=True, separator='.')}.npy"),
+            x.sharding,
         )
         return jax.tree.map_with_path(read, freed(like))
 
@@ -179,7 +194,7 @@ def child(spec: dict):
     """One side: each word it is sent is a round of steps, a save among them, and a restore."""
     jax.config.update("jax_num_cpu_devices", 8)
     jax.config.update("jax_platforms", "cpu")
-    from janus_jax import sharding as sh
+    from janus_jax.model import sharding as sh
 
     jax.set_mesh(sh.make_mesh(1, 8, 1))
     directory = pathlib.Path(spec["dir"]).absolute() / spec["side"]
@@ -250,7 +265,9 @@ def summary(rounds: list[dict]) -> dict:
 
 
 def report(found: dict, versions: dict, about: str) -> str:
-    cell = lambda name, x: "" if x is None else f"{100 * x:.0f} %" if name == "share" else f"{x:.2f}"
+    cell = lambda name, x: (
+        "" if x is None else f"{100 * x:.0f} %" if name == "share" else f"{x:.2f}"
+    )
     lines = [
         f"{machine.name()}; {versions}", f"`python benchmarks/checkpoint.py {shlex.join(sys.argv[1:])}`", "", about, "",
         "| | " + " | ".join(COLUMNS.values()) + " |", "|---" * (1 + len(COLUMNS)) + "|",
@@ -263,7 +280,8 @@ def report(found: dict, versions: dict, about: str) -> str:
         ratio = lambda side, name: f"{found[side][name] / found['ours'][name]:.2f}x"
         for side in found.keys() - {"ours"}:
             told = ", ".join(
-                f"{name} {ratio(side, name)}" for name in ("stall", "cost", "there", "restore", "peak")
+                f"{name} {ratio(side, name)}"
+                for name in ("stall", "cost", "there", "restore", "peak")
             )
             lines += ["", f"{side} over ours, above 1 ours is better: {told}."]
     return "\n".join(lines) + "\n"
@@ -283,33 +301,49 @@ def main(_):
                 busy = machine.Others([one.process.pid])
                 rounds[side].append(one.ask("go"))
                 others.append(busy.cores())
-                print(f"  {side}, {k + 1} of {f.repeats}: {rounds[side][-1]}", file=sys.stderr, flush=True)
+                print(
+                    f"  {side}, {k + 1} of {f.repeats}: {rounds[side][-1]}",
+                    file=sys.stderr,
+                    flush=True,
+                )
         finally:
             one.stop()
             shutil.rmtree(pathlib.Path(f.dir, side), ignore_errors=True)
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "orbax-checkpoint", "tensorstore")}
+    versions = {
+        name: importlib.metadata.version(name)
+        for name in ("jax", "orbax-checkpoint", "tensorstore")
+    }
     disturbed = sum(map(machine.disturbs, others))
     about = (
-        f"{size / 1e9:.2f} GB on 8 fake devices, steps of {f.step:g} s and a change of it all; medians of {f.repeats} "
-        f"rounds after a first, {disturbed} of all {len(others)} disturbed by others (a fifth of a core)"
+        f"{size / 1e9:.2f} GB on 8 fake devices, steps of {f.step:g} s and a change of it all; "
+        f"medians of {f.repeats} rounds after a first, {disturbed} of all {len(others)} disturbed "
+        "by others (a fifth of a core)"
     )
     text = report({side: summary(x) for side, x in rounds.items()}, versions, about)
     print(text)
     if f.out:
         out = pathlib.Path(f.out)
         out.with_suffix(".md").write_text(text)
-        out.with_suffix(".json").write_text(json.dumps({"about": about, "rounds": rounds}, indent=1))
+        out.with_suffix(".json").write_text(
+            json.dumps({"about": about, "rounds": rounds}, indent=1)
+        )
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 2 and sys.argv[1].startswith("{"):
         child(json.loads(sys.argv[1]))
         sys.exit()
-    flags.DEFINE_string("dir", None, "Where the checkpoints are written; emptied afterwards.", required=True)
+    flags.DEFINE_string(
+        "dir", None, "Where the checkpoints are written; emptied afterwards.", required=True
+    )
     flags.DEFINE_float("gb", 2.6, "Size of the state.", lower_bound=0.001)
     flags.DEFINE_float("step", 1.0, "Seconds that a step takes besides.", lower_bound=0.0)
     flags.DEFINE_integer("repeats", 3, "Rounds of each side.", lower_bound=1)
-    flags.DEFINE_float("patience", 20.0, "Seconds to wait for other processes to be quiet, at most.")
+    flags.DEFINE_float(
+        "patience", 20.0, "Seconds to wait for other processes to be quiet, at most."
+    )
     flags.DEFINE_list("sides", list(SIDES), "Which sides run.")
-    flags.DEFINE_string("out", "", "Where the report goes, without suffix (.md and .json are written).")
+    flags.DEFINE_string(
+        "out", "", "Where the report goes, without suffix (.md and .json are written)."
+    )
     app.run(main)

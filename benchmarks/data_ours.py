@@ -1,10 +1,14 @@
-"""Our side of data.py: a process that makes batches, or times the parts of making them. Takes a spec as JSON.
+"""Our side of data.py: a process that makes batches, or times the parts of making them. Takes a
+spec as JSON.
 
-part "batches": on each "go", batches until `records` examples are in them. part "sections": one thread, CPU seconds a
-record of reading, decoding, resizing and tokenizing, called one after the other.
+part "batches": on each "go", batches until `records` examples are in them. part "sections": one
+thread, CPU seconds a record of reading, decoding, resizing and tokenizing, called one after the
+other.
 """
 
 import io
+
+# ruff: noqa: E402
 import json
 import os
 import pathlib
@@ -15,18 +19,18 @@ SPEC = json.loads(sys.argv[1])
 if SPEC["core"] is not None:
     os.sched_setaffinity(0, {SPEC["core"]})  # before threads and workers: they inherit it
 
-import machine  # noqa: E402
-import numpy as np  # noqa: E402
+import machine
+import numpy as np
 
-from janus_jax.data import images, resize  # noqa: E402
-from janus_jax.data.catalog import open_dataset  # noqa: E402
-from janus_jax.data.lanes import Encoder  # noqa: E402
-from janus_jax.data.mixture import Entry, Mixture  # noqa: E402
-from janus_jax.data.pipeline import Batches, Rows  # noqa: E402
-from janus_jax.data.processor import Processor, Template  # noqa: E402
-from janus_jax.data.sources import KINDS, Dataset  # noqa: E402
-from janus_jax.data.tokenizer import Tokenizer  # noqa: E402
-from janus_jax.model import config as sizes  # noqa: E402
+from janus_jax.config.schema import KINDS, Dataset, Rows, Template
+from janus_jax.data import image_files, images, resize
+from janus_jax.data.catalog import open_dataset
+from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.pipeline import Batches
+from janus_jax.data.processor import Processor
+from janus_jax.data.row_stream import ExampleEncoder
+from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.model import presets
 
 if SPEC["exact"]:  # as inference does; in workers too, which import this file
     resize._resizer = None
@@ -34,12 +38,14 @@ QUESTION = ("What do you see in this picture?",)
 
 
 def datasets(corpus: pathlib.Path, name: str) -> dict[str, Dataset]:
-    """kind -> a line of a config. In one file, as a format to compare, captions are answers too; as a stage
-    ("stages"), each kind has its own."""
+    """kind -> a line of a config. In one file, as a format to compare, captions are answers too; as
+    a stage ("stages"), each kind has its own."""
     pictures = str(corpus / "pictures")
     if name == "stages":
         return {
-            "understanding": Dataset("understanding", str(corpus / "understanding.json"), images=pictures),
+            "understanding": Dataset(
+                "understanding", str(corpus / "understanding.json"), images=pictures
+            ),
             "text": Dataset("text", str(corpus / "text.jsonl"), "json"),
             "generation": Dataset("generation", str(corpus / "generation.jsonl"), images=pictures),
         }
@@ -53,9 +59,9 @@ def datasets(corpus: pathlib.Path, name: str) -> dict[str, Dataset]:
     }
 
 
-def setting() -> tuple[dict, Encoder]:
+def setting() -> tuple[dict, ExampleEncoder]:
     """(kind -> source, the encoder) of the spec, at the sizes of Janus-1.3B."""
-    corpus, model = pathlib.Path(SPEC["corpus"]), sizes.janus_1_3b()
+    corpus, model = pathlib.Path(SPEC["corpus"]), presets.janus_1_3b()
     side = model.understanding_encoder.image_size
     lines = datasets(corpus, SPEC["format"])
     resized = 0 if SPEC["exact"] else side
@@ -63,14 +69,14 @@ def setting() -> tuple[dict, Encoder]:
     tokens = model.understanding_encoder.tokens, model.generation_encoder.tokens
     processor = Processor(Tokenizer.load(corpus), Template(), *tokens)
     rows = Rows(**SPEC["rows"])
-    return sources, Encoder(processor, model, rows, SPEC["supervise"], dropout=0.1)
+    return sources, ExampleEncoder(processor, model, rows, SPEC["supervise"], dropout=0.1)
 
 
 def batches() -> dict:
     sources, encoder = setting()
     ratio = dict.fromkeys(KINDS, 0.0) | SPEC["ratio"]
     entries = [Entry(kind, kind, source) for kind, source in sources.items()]
-    mixture = Mixture(entries, ratio, seed=0, lanes=encoder.rows.count)
+    mixture = Mixture(entries, ratio, seed=0, streams=encoder.rows.count)
     stream = Batches(mixture, encoder, workers=SPEC["workers"])
     next(stream)
 
@@ -78,8 +84,8 @@ def batches() -> dict:
         records = made = tokens = 0
         me, before, begin = os.getpid(), machine.used_by_family(os.getpid()), time.perf_counter()
         while records < SPEC["records"]:
-            batch = next(stream)
-            records += len(batch["examples"])
+            batch, examples = next(stream)
+            records += len(examples)
             made += len(batch["tokens"])
             tokens += int((batch["segment_ids"] > 0).sum())
         seconds = time.perf_counter() - begin
@@ -120,7 +126,7 @@ def sections() -> None:
                     file = pathlib.Path(file).read_bytes()
                 marks.append(time.thread_time())
                 scaled = {sides[kind]: 0 if SPEC["exact"] else side}
-                picture = images.read_image(io.BytesIO(file), **scaled)
+                picture = image_files.read_image(io.BytesIO(file), **scaled)
                 marks.append(time.thread_time())
                 prepare[kind](picture, side, fast=True)
                 marks.append(time.thread_time())

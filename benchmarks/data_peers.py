@@ -1,8 +1,10 @@
-"""The alternatives of data.py: PyTorch's DataLoader over a JPEG folder, WebDataset shards and Hugging Face datasets.
+"""The alternatives of data.py: PyTorch's DataLoader over a JPEG folder, WebDataset shards and
+Hugging Face datasets.
 
-Each decodes with Pillow, resizes to the same two forms as ours (every other picture: the longest side to 384 and
-padded; the shortest to 384 and cropped) and tokenizes the same captions. None mixes, packs, masks or keeps a position:
-work that ours does besides. Takes a spec as JSON; on each "go", batches until `records` are in them.
+Each decodes with Pillow, resizes to the same two forms as ours (every other picture: the longest
+side to 384 and padded; the shortest to 384 and cropped) and tokenizes the same captions. None
+mixes, packs, masks or keeps a position: work that ours does besides. Takes a spec as JSON; on each
+"go", batches until `records` are in them.
 """
 
 import json
@@ -32,18 +34,22 @@ BACKEND = Tokenizer.from_file(str(CORPUS / "tokenizer.json"))
 
 
 def prepare(picture: Image.Image, caption: str, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """An RGB picture -> (uint8 [384, 384, 3], ids): even numbers to understand, odd ones to draw."""
+    """An RGB picture -> (uint8 [384, 384, 3], ids): even numbers to understand, odd ones to
+    draw."""
     width, height = picture.size
     if number % 2 == 0:
         longest = max(picture.size)
         picture = picture.resize(
-            (max(width * SIDE // longest, 14), max(height * SIDE // longest, 14)), Image.Resampling.BICUBIC
+            (max(width * SIDE // longest, 14), max(height * SIDE // longest, 14)),
+            Image.Resampling.BICUBIC,
         )
         square = Image.new("RGB", (SIDE, SIDE), (127, 127, 127))
         square.paste(picture, ((SIDE - picture.width) // 2, (SIDE - picture.height) // 2))
     else:
         scale = SIDE / min(picture.size)
-        picture = picture.resize((round(width * scale), round(height * scale)), Image.Resampling.BICUBIC)
+        picture = picture.resize(
+            (round(width * scale), round(height * scale)), Image.Resampling.BICUBIC
+        )
         left, top = (picture.width - SIDE) // 2, (picture.height - SIDE) // 2
         square = picture.crop((left, top, left + SIDE, top + SIDE))
     ids = BACKEND.encode(caption, add_special_tokens=False).ids
@@ -68,7 +74,12 @@ def shards():
     import webdataset
 
     urls = sorted(map(str, (CORPUS / "shards").glob("*.tar")))
-    data = webdataset.WebDataset(urls, shardshuffle=len(urls), seed=0).repeat().shuffle(100).decode("pilrgb")
+    data = (
+        webdataset.WebDataset(urls, shardshuffle=len(urls), seed=0)
+        .repeat()
+        .shuffle(100)
+        .decode("pilrgb")
+    )
     return data.to_tuple("__key__", "jpg", "txt").map(lambda x: prepare(x[1], x[2], int(x[0])))
 
 
@@ -76,12 +87,18 @@ def rows():
     import datasets
 
     files = sorted(map(str, (CORPUS / "parquet").glob("*.parquet")))
-    data = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=str(CORPUS / "hf"))
+    data = datasets.load_dataset(
+        "parquet", data_files=files, split="train", cache_dir=str(CORPUS / "hf")
+    )
     data = data.cast_column("image", datasets.Image()).add_column("number", list(range(len(data))))
 
     def transform(batch):
         found = zip(batch["image"], batch["caption"], batch["number"])
-        return {"example": [prepare(picture.convert("RGB"), caption, n) for picture, caption, n in found]}
+        return {
+            "example": [
+                prepare(picture.convert("RGB"), caption, n) for picture, caption, n in found
+            ]
+        }
 
     return data.with_transform(transform)
 

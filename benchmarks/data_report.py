@@ -35,9 +35,10 @@ def report(results: dict) -> str:
         f"{results['machine']}; {results['versions']}",
         f"`{results['command']}`",
         "",
-        f"{c['wanted']['count']} JPEGs ({sizes}; {c['bytes'] / 1e3:.0f} kB on average), captions of "
-        f"{c['caption words']:.0f} words, answers of {c['answer words']:.0f}. {results['repeats']} turns of "
-        f"{results['records']} records, worker processes of a side: {results['workers']}; all of a side on one core.",
+        f"{c['wanted']['count']} JPEGs ({sizes}; {c['bytes'] / 1e3:.0f} kB on average), captions "
+        f"of {c['caption words']:.0f} words, answers of {c['answer words']:.0f}. "
+        f"{results['repeats']} turns of {results['records']} records, worker processes of a side: "
+        f"{results['workers']}; all of a side on one core.",
     ]
     for part, text in (("pictures", _pictures), ("formats", _formats), ("stages", _stages)):
         if part in results:
@@ -49,18 +50,21 @@ def _pictures(found: list[dict]) -> list[str]:
     lines = [
         "## A JPEG, read and resized to 384 (longest side)",
         "",
-        "Milliseconds of CPU. Exact: as inference does, bit for bit Pillow's. Apart: levels of 255 from exact.",
+        "Milliseconds of CPU. Exact: as inference does, bit for bit Pillow's. Apart: levels of 255 "
+        "from exact.",
         "",
-        "| | exact | quick resizing | apart, max | PSNR | scaled while decoding too | apart, max (mean) | PSNR |",
+        "| | exact | quick resizing | apart, max | PSNR | scaled while decoding too | apart, max "
+        "(mean) | PSNR |",
         "|---|---|---|---|---|---|---|---|",
     ]
     noise = lambda x: "equal" if x["psnr"] is None else f"{x['psnr']:.0f} dB"
     for x in found:
         quick, scaled, exact = x["quick resizing"], x["scaled too"], x["exact"]["ms"]
         lines.append(
-            f"| {'x'.join(map(str, x['size']))} | {exact:.2f} | {quick['ms']:.2f} ({exact / quick['ms']:.1f}x) | "
-            f"{quick['max']:.0f} | {noise(quick)} | {scaled['ms']:.2f} ({exact / scaled['ms']:.1f}x) | "
-            f"{scaled['max']:.0f} ({scaled['mean']:.2f}) | {noise(scaled)} |"
+            f"| {'x'.join(map(str, x['size']))} | {exact:.2f} | {quick['ms']:.2f} "
+            f"({exact / quick['ms']:.1f}x) | {quick['max']:.0f} | {noise(quick)} | "
+            f"{scaled['ms']:.2f} ({exact / scaled['ms']:.1f}x) | {scaled['max']:.0f} "
+            f"({scaled['mean']:.2f}) | {noise(scaled)} |"
         )
     return lines
 
@@ -73,10 +77,12 @@ def _formats(found: dict) -> list[str]:
     lines = [
         "## By format",
         "",
-        "Ours packs, masks and keeps its position besides; the others only batch, to their advantage. Memory: MB of "
-        "the largest worker after the first, the middle and the last turn. Ours over theirs: above 1 ours is better.",
+        "Ours packs, masks and keeps its position besides; the others only batch, to their "
+        "advantage. Memory: MB of the largest worker after the first, the middle and the last "
+        "turn. Ours over theirs: above 1 ours is better.",
         "",
-        "| | records/s | CPU ms a record | rows/s | over theirs, wall | over theirs, CPU | memory | disturbed |",
+        "| | records/s | CPU ms a record | rows/s | over theirs, wall | over theirs, CPU | memory "
+        "| disturbed |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, x in found.items():
@@ -92,13 +98,13 @@ def _formats(found: dict) -> list[str]:
                 cpu = f"{theirs['cpu ms'] / s['cpu ms']:.2f}x"
             rows = f"{s['rows/s']:.1f}" if "rows/s" in s else ""
             lines.append(
-                f"| {label} | {s['records/s']:.0f} | {s['cpu ms']:.2f} | {rows} | {wall} | {cpu} | {memory(s)} | "
-                f"{s['disturbed']} of {len(s['turns'])} |"
+                f"| {label} | {s['records/s']:.0f} | {s['cpu ms']:.2f} | {rows} | {wall} | {cpu} | "
+                f"{memory(s)} | {s['disturbed']} of {len(s['turns'])} |"
             )
     lines += [
         "",
-        "Where our CPU milliseconds of a record go (parts timed one after the other in one thread; the rest, mixing, "
-        "packing, batching and handing over, is the difference to the whole):",
+        "Where our CPU milliseconds of a record go (parts timed one after the other in one thread; "
+        "the rest, mixing, packing, batching and handing over, is the difference to the whole):",
         "",
         "| | read | decode | resize | tokenize and template | rest |",
         "|---|---|---|---|---|---|",
@@ -118,12 +124,15 @@ def _stages(found: dict) -> list[str]:
     lines = [
         "## By stage: what a core makes, and what the full-size model takes",
         "",
-        "Ours on each stage's mixture (JSON and a JPEG folder, rows of 4096), a core by CPU time; then what the steps "
-        "of Janus-1.3B take at the chips' typical MFU (janus_jax/chips.py), in the target's rows. Cores: what a host "
-        "(8 A100s; 4 v5e chips) needs for these pictures, at that speed and at the chips' peak, which nothing reaches. "
-        "The plan takes documents of 1000 tokens, those here have about 300: tokenizing longer ones costs more.",
+        "Ours on each stage's mixture (JSON and a JPEG folder, rows of 4096), a core by CPU time; "
+        "then what the steps of Janus-1.3B take at the chips' typical MFU "
+        "(janus_jax/distributed/chips.py), in the target's rows. Cores: what a host (8 A100s; 4 "
+        "v5e chips) needs for these pictures, at that speed and at the chips' peak, which nothing "
+        "reaches. The plan takes documents of 1000 tokens, those here have about 300: tokenizing "
+        "longer ones costs more.",
         "",
-        "| | examples/s | rows/s | full | on | rows/s | pictures/s | examples/s | cores of a host | at the peak |",
+        "| | examples/s | rows/s | full | on | rows/s | pictures/s | examples/s | cores of a host "
+        "| at the peak |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, x in found.items():
@@ -133,9 +142,10 @@ def _stages(found: dict) -> list[str]:
             need = {how: d[how]["examples/s"] / made / d["hosts"] for how in ("typical", "at most")}
             t = d["typical"]
             lines.append(
-                f"| {name} | {made:.0f} | {1e3 / s['cpu ms a row']:.1f} | {s['full']:.0%} | {target}, "
-                f"{d['hosts']} hosts, MFU {d['mfu']:.0%} | {t['rows/s']:.0f} | {t['pictures/s']:.0f} | "
-                f"{t['examples/s']:.0f} | {need['typical']:.2f} | {need['at most']:.2f} |"
+                f"| {name} | {made:.0f} | {1e3 / s['cpu ms a row']:.1f} | {s['full']:.0%} | "
+                f"{target}, {d['hosts']} hosts, MFU {d['mfu']:.0%} | {t['rows/s']:.0f} | "
+                f"{t['pictures/s']:.0f} | {t['examples/s']:.0f} | {need['typical']:.2f} | "
+                f"{need['at most']:.2f} |"
             )
     return lines
 

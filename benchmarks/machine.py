@@ -1,7 +1,8 @@
 """What a benchmark needs to know of the machine it runs on, and child processes that take turns.
 
-A side is a process of its own, so that its memory is its own. It answers lines: `Child` asks, `serve` answers. CPU use
-is read from /proc (Linux); elsewhere it is not known (None), and nothing is waited for.
+A side is a process of its own, so that its memory is its own. It answers lines: `Child` asks,
+`serve` answers. CPU use is read from /proc (Linux); elsewhere it is not known (None), and nothing
+is waited for.
 """
 
 import json
@@ -17,7 +18,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 ENVIRONMENT = {
     # What a device holds is what is in use, and two processes can have parts of it.
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-    # glibc keeps freed memory instead of giving it back each step and having it zeroed again: quicker for both sides.
+    # glibc keeps freed memory instead of giving it back each step and having it zeroed again:
+    # quicker for both sides.
     "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**37),
 }  # fmt: skip
 
@@ -38,7 +40,8 @@ def name() -> str:
 
 
 def _busy() -> float | None:
-    """Seconds that all cores together have not been idle, time taken by other guests of the host included."""
+    """Seconds that all cores together have not been idle, time taken by other guests of the host
+    included."""
     try:
         fields = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     except OSError:
@@ -77,7 +80,8 @@ def resident(pid: int) -> float:
 
 
 class Others:
-    """How many cores processes other than `pids` and this one use from `Others(pids)` to `cores()`."""
+    """How many cores processes other than `pids` and this one use from `Others(pids)` to
+    `cores()`."""
 
     def __init__(self, pids: list[int]):
         self.pids = [os.getpid(), *pids]
@@ -97,7 +101,8 @@ def disturbs(others: float | None) -> bool:
 
 
 def wait_until_quiet(pids: list[int], patience: float) -> None:
-    """Returns when others than `pids` have used less than QUIET cores for a second, or after `patience` seconds."""
+    """Returns when others than `pids` have used less than QUIET cores for a second, or after
+    `patience` seconds."""
     deadline = time.perf_counter() + patience
     while time.perf_counter() < deadline:
         others = Others(pids)
@@ -120,12 +125,15 @@ def peak() -> float:
         lines = pathlib.Path("/proc/self/status").read_text().splitlines()
         return 1024.0 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
 class Child:
-    """`python script SPEC` as a process that answers one line of JSON to each line it is sent. Its first answer, what
-    it has to say once it is ready, is `about`. Raises RuntimeError when it ends instead of answering."""
+    """`python script SPEC` as a process that answers one line of JSON to each line it is sent. Its
+    first answer, what it has to say once it is ready, is `about`. Raises RuntimeError when it ends
+    instead of answering."""
 
     def __init__(self, script: pathlib.Path, spec: dict):
         command = [sys.executable, str(script), json.dumps(spec)]
@@ -137,7 +145,9 @@ class Child:
     def _read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.spec}: ended with {self.process.wait()}; what it said stands above")
+            raise RuntimeError(
+                f"{self.spec}: ended with {self.process.wait()}; what it said stands above"
+            )
         return json.loads(line)
 
     def ask(self, word: str) -> dict:

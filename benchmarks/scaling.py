@@ -1,11 +1,14 @@
-"""How a stage's step scales over chips that are not there: bytes of a chip, link traffic and the bound on its time.
+"""How a stage's step scales over chips that are not there: bytes of a chip, link traffic and the
+bound on its time.
 
-    python benchmarks/scaling.py                                # a100-40gb, about five minutes on two cores
-    python benchmarks/scaling.py --chip=v5p --sizes=8,32,128    # TPUs take about two minutes a plan
+    python benchmarks/scaling.py                                # a100-40gb, about five minutes on
+    two cores python benchmarks/scaling.py --chip=v5p --sizes=8,32,128    # TPUs take about two
+    minutes a plan
 
-Weak scaling keeps the rows of a chip, strong scaling the rows of the step. Each plan (see janus_jax/plan.py) runs in a
-process of its own. Writes scaling-<chip>.json, .md and .png under --out after each, so that a stopped run leaves
-what it has. All of it is compiled or calculated, nothing timed.
+Weak scaling keeps the rows of a chip, strong scaling the rows of the step. Each plan (see
+janus_jax/plan/report.py) runs in a process of its own. Writes scaling-<chip>.json, .md and .png
+under --out after each, so that a stopped run leaves what it has. All of it is compiled or
+calculated, nothing timed.
 """
 
 import argparse
@@ -24,7 +27,8 @@ LENGTH = 4096  # tokens of a row
 
 
 def holders(args, chips: int) -> int:
-    """Chips that share one copy of the weights: a node's GPUs, or as many TPUs as the configs' targets take."""
+    """Chips that share one copy of the weights: a node's GPUs, or as many TPUs as the configs'
+    targets take."""
     return min(32 if args.chip in SLICES else 8, chips)
 
 
@@ -37,27 +41,32 @@ def plan(args, chips: int, rows: int) -> dict | None:
         command = [
             sys.executable, "-m", "janus_jax.plan", f"--config={args.config}", f"--topology={args.chip}:{shape}",
             f"--config.mesh.data={chips // fsdp}", f"--config.mesh.fsdp={fsdp}", f"--config.model.remat={args.remat}",
-            f"{stage}.rows.count={rows}", f"{stage}.rows.length={LENGTH}", f"{stage}.rows.pictures=3",
-            f"{stage}.rows.images=6", f"--json={out}",
+            f"{stage}.rows.count={rows}", f"{stage}.rows.length={LENGTH}", f"{stage}.rows.understanding_images=3",
+            f"{stage}.rows.generation_images=6", f"--json={out}",
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not out.is_file():
             print(f"  no plan: {(done.stderr or done.stdout).strip()[-800:]}", flush=True)
             return None
         whole = json.loads(out.read_text())
-    return whole["stages"][args.stage] | {"chips": chips, "rows": rows, "compiler": whole["compiler"]}
+    return whole["stages"][args.stage] | {
+        "chips": chips,
+        "rows": rows,
+        "compiler": whole["compiler"],
+    }
 
 
 def markdown(args, points: list[dict]) -> str:
     lines = [
         f"# Scaling of {args.config}, {args.stage}, on {args.chip}",
         "",
-        f"Compiled by {points[0]['compiler']}; nothing was run. rows of {LENGTH}, remat {args.remat}, "
-        f"{holders(args, max(args.sizes))} chips hold a copy of the weights. "
-        "Times are lower bounds at the chip's peaks (janus_jax/plan.py says what they assume), GB are 1e9 bytes.",
+        f"Compiled by {points[0]['compiler']}; nothing was run. rows of {LENGTH}, remat "
+        f"{args.remat}, {holders(args, max(args.sizes))} chips hold a copy of the weights. "
+        "Times are lower bounds at the chip's peaks (janus_jax/plan/report.py says what they "
+        "assume), GB are 1e9 bytes.",
         "",
-        "| | chips | rows | a chip | state GB | temporaries GB | fits | into a chip GB | compute ms | links ms | "
-        "step ms, nothing overlapped | tokens/s a chip |",
+        "| | chips | rows | a chip | state GB | temporaries GB | fits | into a chip GB | compute "
+        "ms | links ms | step ms, nothing overlapped | tokens/s a chip |",
         "|---|" + "---|" * 11,
     ]
     for kind in ("weak", "strong"):
@@ -68,10 +77,10 @@ def markdown(args, points: list[dict]) -> str:
             state = (b["total"] - temporaries - b["program"]) / 1e9
             sent = sum(c["bytes"] for c in p["collectives"]) / 1e9
             lines.append(
-                f"| {kind} | {p['chips']} | {p['rows']} | {p['rows'] / p['chips']:g} | {state:.2f} | "
-                f"{temporaries / 1e9:.2f} | {'yes' if p['fits'] else 'no'} | {sent:.2f} | "
-                f"{1e3 * limit['compute']:.0f} | {1e3 * limit['links']:.1f} | {1e3 * speed['seconds']:.0f} | "
-                f"{speed['tokens_per_s_and_chip']:,.0f} |"
+                f"| {kind} | {p['chips']} | {p['rows']} | {p['rows'] / p['chips']:g} | {state:.2f} "
+                f"| {temporaries / 1e9:.2f} | {'yes' if p['fits'] else 'no'} | {sent:.2f} | "
+                f"{1e3 * limit['compute']:.0f} | {1e3 * limit['links']:.1f} | "
+                f"{1e3 * speed['seconds']:.0f} | {speed['tokens_per_s_and_chip']:,.0f} |"
             )
     return "\n".join([*lines, ""])
 
@@ -87,7 +96,10 @@ def plot(args, points: list[dict], path: pathlib.Path):
     figure, axes = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
     panels = (
         ("memory of a chip, GB", lambda p: p["bytes"]["total"] / 1e9),
-        ("into a chip over its links, GB a step", lambda p: sum(c["bytes"] for c in p["collectives"]) / 1e9),
+        (
+            "into a chip over its links, GB a step",
+            lambda p: sum(c["bytes"] for c in p["collectives"]) / 1e9,
+        ),
         ("step, at least, ms (nothing overlapped)", lambda p: 1e3 * sum(p["bound"].values())),
     )
     for axis, (title, value) in zip(axes, panels):
@@ -117,7 +129,8 @@ def plot(args, points: list[dict], path: pathlib.Path):
 
 
 def strong_rows(args) -> int:
-    """The rows of a step in strong scaling: those of weak scaling in the middle, one plan for both."""
+    """The rows of a step in strong scaling: those of weak scaling in the middle, one plan for
+    both."""
     return args.rows * args.sizes[len(args.sizes) // 2]
 
 
@@ -128,7 +141,9 @@ def main():
     parser.add_argument("--config", default="configs/stage2.py")
     parser.add_argument("--stage", default="stage2")
     parser.add_argument("--chip", default="a100-40gb")
-    parser.add_argument("--sizes", default=(8, 32, 128, 512), type=lambda s: tuple(map(int, s.split(","))))
+    parser.add_argument(
+        "--sizes", default=(8, 32, 128, 512), type=lambda s: tuple(map(int, s.split(",")))
+    )
     parser.add_argument("--rows", default=4, type=int, help="Rows of a chip in weak scaling.")
     parser.add_argument("--remat", default="dots")
     parser.add_argument("--out", default="benchmarks/results", type=pathlib.Path)
@@ -140,7 +155,10 @@ def main():
             wanted.setdefault((chips, strong_rows(args)), []).append("strong")
     points, begin = [], time.perf_counter()
     for i, ((chips, rows), kinds) in enumerate(wanted.items(), 1):
-        print(f"{i}/{len(wanted)}: {chips} x {args.chip}, {rows} rows ({' and '.join(kinds)})", flush=True)
+        print(
+            f"{i}/{len(wanted)}: {chips} x {args.chip}, {rows} rows ({' and '.join(kinds)})",
+            flush=True,
+        )
         if found := plan(args, chips, rows):
             points.append(found | {"kinds": kinds})
             stem = args.out / f"scaling-{args.chip}"

@@ -1,5 +1,6 @@
-"""Our side of train_step.py: a child process that does `train_state.train_step`, a step a line."""
+"""Our side of train_step.py: a child process that does `train_step`, a step a line."""
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -12,9 +13,14 @@ import machine
 import numpy as np
 import train_rows
 
-from janus_jax import chips, flops, optim, train_state
-from janus_jax import sharding as sh
+from janus_jax.config import schema
+from janus_jax.distributed import arrays, chips, xla_flags
 from janus_jax.model import config as sizes
+from janus_jax.model import flops
+from janus_jax.model import sharding as sh
+from janus_jax.training import optim
+from janus_jax.training.step import train_step
+from janus_jax.training.tasks.janus import init_state
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -29,7 +35,8 @@ def stage(number: int):
 
 
 def work(spec: dict):
-    """(JanusConfig, trainable children, batch) of a spec: `llm`, or stage `batch` trained as stage `flames` is."""
+    """(JanusConfig, trainable children, batch) of a spec: `llm`, or stage `batch` trained as another
+    stage is."""
     config = sizes.from_dict(spec["config"])
     rows, length = spec["rows"], spec["length"]
     if spec["task"] == "llm":
@@ -37,13 +44,14 @@ def work(spec: dict):
         return config, train_rows.LLM, train_rows.batch(config, rows, length, ratio, "all")
     data = stage(spec["task"])
     batch = train_rows.batch(config, rows, length, data.ratio, data.supervise)
-    return config, stage(spec["flames"]).trainable, batch
+    return config, stage(spec["trainable"]).trainable, batch
 
 
 def filled(params: dict, config: sizes.TransformerConfig) -> dict:
     """`params` with the language model's weights that both sides share."""
     flat = {
-        jax.tree_util.keystr(p, simple=True, separator="."): x for p, x in jax.tree.leaves_with_path(params)
+        jax.tree_util.keystr(p, simple=True, separator="."): x
+        for p, x in jax.tree.leaves_with_path(params)
     }
     arrays = {}
     for path, layer, x in train_rows.weights(config):
@@ -56,7 +64,8 @@ def filled(params: dict, config: sizes.TransformerConfig) -> dict:
 
 
 def products(config: sizes.TransformerConfig, tokens: int, dtype) -> float:
-    """Seconds of all matrix products of a step of the language model, each measured alone: x w, g w' and x' g."""
+    """Seconds of all matrix products of a step of the language model, each measured alone: x w, g
+    w' and x' g."""
     c, each = config, {}
     each[c.width, c.width] = 4 * c.layers
     each[c.width, c.mlp_width], each[c.mlp_width, c.width] = 2 * c.layers, c.layers
@@ -82,28 +91,32 @@ def seconds(f) -> float:
 
 
 def main(spec: dict):
-    sh.ensure_mesh()
-    config, flames, batch = work(spec)
+    with contextlib.redirect_stdout(sys.stderr):  # our answers alone go to stdout
+        xla_flags.apply()
+    jax.set_mesh(sh.make_mesh(1, 1, 1, jax.devices()[:1]))
+    config, trainable, batch = work(spec)
     done = flops.of_batch(batch, config)
-    tx = optim.make(optim.Optim(**spec["optim"]), 1)
-    init = jax.jit(train_state.init_state, static_argnums=(1, 2, 3))
-    state = init(jax.random.key(0), config, tx, flames)
+    tx = optim.make(schema.Optim(**spec["optim"]), 1)
+    init = jax.jit(init_state, static_argnums=(1, 2, 3))
+    state = init(jax.random.key(0), config, tx, trainable)
     if spec["task"] == "llm":
         state = state.replace(trainable=filled(state.trainable, config.transformer))
-    arrays = sh.put_batch(train_rows.naive(batch) if spec.get("naive") else batch)
-    step = jax.jit(functools.partial(train_state.train_step, tx=tx), donate_argnums=0)
+    placed = arrays.put_batch(train_rows.naive(batch) if spec.get("naive") else batch)
+    step = jax.jit(functools.partial(train_step, tx=tx), donate_argnums=0)
     device = jax.local_devices()[0]
     chip = chips.of_device(device)
 
     def answer(word: str) -> dict:
         nonlocal state
         if word == "products":
-            return {"seconds": products(config.transformer, spec["rows"] * spec["length"], config.dtype)}
+            return {
+                "seconds": products(config.transformer, spec["rows"] * spec["length"], config.dtype)
+            }
         if word == "peak":
             stats = device.memory_stats() or {}
             return {"bytes": stats.get("peak_bytes_in_use", 0) or machine.peak()}
         begin = time.perf_counter()
-        state, metrics = step(state, arrays)
+        state, metrics = step(state, placed)
         jax.block_until_ready((state, metrics))
         took = time.perf_counter() - begin
         if word == "first":
@@ -113,7 +126,7 @@ def main(spec: dict):
     machine.serve({
         "device": device.device_kind, "peak_flops": chip.flops if chip else None, "platform": device.platform,
         "tokens": done.tokens, "positions": spec["rows"] * spec["length"], "supervised": done.text + done.image,
-        "flops": sum(flops.count(config, flames, done).values()), "versions": {"jax": jax.__version__},
+        "flops": sum(flops.count(config, trainable, done).values()), "versions": {"jax": jax.__version__},
     }, answer)  # fmt: skip
 
 

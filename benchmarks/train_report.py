@@ -29,10 +29,14 @@ def line(name: str, x: dict, work: dict | None = None) -> str:
     """A row of the report. work: whose tokens, FLOPs and chip count, by default its own."""
     work = work or x["about"]
     rate = work["flops"] / x["least"]
-    speed = f"{rate / work['peak_flops']:.1%} MFU" if work["peak_flops"] else f"{rate / 1e9:.0f} GFLOP/s"
+    speed = (
+        f"{rate / work['peak_flops']:.1%} MFU"
+        if work["peak_flops"]
+        else f"{rate / 1e9:.0f} GFLOP/s"
+    )
     return (
-        f"| {name} | {x['least']:.3f} | {x['median']:.3f} | {work['tokens'] / x['least']:.0f} | {speed} | "
-        f"{x['peak'] / 1e9:.2f} | {x['first']:.1f} | {disturbed(x)} |"
+        f"| {name} | {x['least']:.3f} | {x['median']:.3f} | {work['tokens'] / x['least']:.0f} | "
+        f"{speed} | {x['peak'] / 1e9:.2f} | {x['first']:.1f} | {disturbed(x)} |"
     )
 
 
@@ -43,13 +47,20 @@ HEAD = (
 
 
 def report(results: dict) -> str:
-    lines = [f"{results['machine']}; {results['versions']}", f"`{results['command']}`", "", results["shape"]]
+    lines = [
+        f"{results['machine']}; {results['versions']}",
+        f"`{results['command']}`",
+        "",
+        results["shape"],
+    ]
     llm = results.get("llm")
     if llm:
         duel, ours, peer = llm["duel"], llm["duel"]["ours"], llm["peer"]
         lines += ["", "## The language model on rows of text", "", HEAD]
         rename = lambda n: (
-            n if n == "ours" else f"transformers, {n}" + (" (leaks)" if n.startswith("causal") else "")
+            n
+            if n == "ours"
+            else f"transformers, {n}" + (" (leaks)" if n.startswith("causal") else "")
         )
         lines += [line(rename(name), x, ours["about"]) for name, x in duel.items()]
         apart = "first {:.1e}, after three steps {:.1e}".format(*llm["losses apart"])
@@ -59,10 +70,14 @@ def report(results: dict) -> str:
             text = "refused, the losses differ"
         lines += [
             "",
-            f"transformers ({peer}) over ours, above 1 ours is better: {text}. Losses apart: {apart}.",
+            f"transformers ({peer}) over ours, above 1 ours is better: {text}. Losses apart: "
+            f"{apart}.",
         ]
         share = ours["products"] / ours["least"]
-        lines += [f"Our step's matrix products alone take {ours['products']:.3f} s: {share:.0%} of it.", ""]
+        lines += [
+            f"Our step's matrix products alone take {ours['products']:.3f} s: {share:.0%} of it.",
+            "",
+        ]
         lines += ["The peer's variants alone, least of two:", ""]
         show = lambda x: (
             "failed"
@@ -73,12 +88,15 @@ def report(results: dict) -> str:
     if found := results.get("stages"):
         lines += ["", "## Janus by stage, ours alone", "", HEAD]
         dense, packed = found["stage 2's rows, dense"], found["stage 2"]
-        lines += [line(name, x, packed["about"] if x is dense else None) for name, x in found.items()]
+        lines += [
+            line(name, x, packed["about"] if x is dense else None) for name, x in found.items()
+        ]
         frozen = found["stage 1"]["least"] / found["stage 1's rows, stage 2's weights"]["least"]
         faster = dense["least"] / packed["least"]
         lines += [
             "",
-            f"Stage 1's step takes {frozen:.2f} of what its rows take with stage 2's weights trained.",
+            f"Stage 1's step takes {frozen:.2f} of what its rows take with stage 2's weights "
+            "trained.",
         ]
         lines += [f"Stage 2's step is {faster:.2f} times as fast as the dense one."]
     return "\n".join(lines) + "\n"

@@ -1,22 +1,26 @@
-"""The training step: ours beside transformers' LLaMA on packed rows of text, and ours alone on the paper's stages.
+"""The training step: ours beside transformers' LLaMA on packed rows of text, and ours alone on the
+paper's stages.
 
     python benchmarks/train_step.py --out=benchmarks/results/train-step-cpu
 
-Part one. The same language model with the same weights on both sides, the same packed rows of text, AdamW and clipping.
-Every variant of the peer (train_theirs.py) is tried alone first; the quickest that computes the same loss is the peer
-that the ratio is made with. Ours, this one and its leaking counterpart then take turns, step by step. No ratio is given
+Part one. The same language model with the same weights on both sides, the same packed rows of text,
+AdamW and clipping. Every variant of the peer (train_theirs.py) is tried alone first; the quickest
+that computes the same loss is the peer that the ratio is made with. Ours, this one and its leaking
+counterpart then take turns, step by step. No ratio is given
 where losses differ: by 1e-3 before the first step or by 1e-2 after the third, relatively.
 
-Part two. Whole Janus on each stage's mixture of random examples: stage 1 beside the same rows with stage 2's weights
-trained, stage 2 beside the same rows without knowledge of examples (plain attention over the row, both heads at every
-position), and stage 3.
+Part two. Whole Janus on each stage's mixture of random examples: stage 1 beside the same rows with
+stage 2's weights trained, stage 2 beside the same rows without knowledge of examples (plain
+attention over the row, both heads at every position), and stage 3.
 
-Every side is a process with all cores. On CPU those of a group are there at once and take turns; before each step it is
-waited, a minute at most, for other processes to be quiet, and what they used during it is recorded. On an accelerator
-they run one after the other. Times are the least and the median of the undisturbed repetitions after the first two
-steps, of all where all were disturbed (more than a fifth of a core used by others); the report counts these.
+Every side is a process with all cores. On CPU those of a group are there at once and take turns;
+before each step it is waited, a minute at most, for other processes to be quiet, and what they used
+during it is recorded. On an accelerator they run one after the other. Times are the least and the
+median of the undisturbed repetitions after the first two steps, of all where all were disturbed
+(more than a fifth of a core used by others); the report counts these.
 
-"Model FLOPs" follow janus_jax/flops.py. The matrix products of a step are measured alone as well, and compared with it.
+"Model FLOPs" follow janus_jax/model/flops.py. The matrix products of a step are measured alone as
+well, and compared with it.
 """
 
 import contextlib
@@ -35,6 +39,7 @@ from absl import app, flags
 from train_rows import HONEST, LEAKS
 
 from janus_jax.model import config as sizes
+from janus_jax.model import presets
 
 HERE = pathlib.Path(__file__).parent
 OURS, THEIRS = HERE / "train_ours.py", HERE / "train_theirs.py"
@@ -42,7 +47,8 @@ WARM = 2  # steps before those that count
 
 
 def run(group: dict[str, tuple], repeats: int, together: bool) -> dict[str, dict]:
-    """name -> what was found, of a group of name -> (script, spec): losses, times, others' CPU use, peak memory."""
+    """name -> what was found, of a group of name -> (script, spec): losses, times, others' CPU use,
+    peak memory."""
     found = {}
     for names in [list(group)] if together else [[name] for name in group]:
         with contextlib.ExitStack() as stack:
@@ -51,7 +57,9 @@ def run(group: dict[str, tuple], repeats: int, together: bool) -> dict[str, dict
                 print(f"  {name}", file=sys.stderr, flush=True)
                 children[name] = machine.Child(*group[name])
                 stack.callback(children[name].stop)
-                begun = [children[name].ask("first")] + [children[name].ask("go") for _ in range(WARM - 1)]
+                begun = [children[name].ask("first")] + [
+                    children[name].ask("go") for _ in range(WARM - 1)
+                ]
                 found[name] = {
                     "first": begun[0]["seconds"],
                     "losses": [x["loss"] for x in begun],
@@ -73,7 +81,9 @@ def run(group: dict[str, tuple], repeats: int, together: bool) -> dict[str, dict
     for name, x in found.items():
         quiet = [t for t, others in zip(x["times"], x["others"]) if not machine.disturbs(others)]
         x |= {"least": min(quiet or x["times"]), "median": statistics.median(quiet or x["times"])}
-        print(f"  {name}: {x['least']:.3f} s, {len(quiet)} undisturbed", file=sys.stderr, flush=True)
+        print(
+            f"  {name}: {x['least']:.3f} s, {len(quiet)} undisturbed", file=sys.stderr, flush=True
+        )
     return found
 
 
@@ -92,14 +102,18 @@ def beside_the_peer(llm: dict, variants: list[str], repeats: int, together: bool
             survey |= run({variant: (THEIRS, llm | {"variant": variant})}, 2, together)
         except RuntimeError as error:  # no compiler, no kernel: the others are there
             survey[variant] = {"failed": str(error)}
-    done = {name: x for name, x in survey.items() if "failed" not in x and not name.startswith("causal")}
+    done = {
+        name: x for name, x in survey.items() if "failed" not in x and not name.startswith("causal")
+    }
     if not done:
         raise RuntimeError(
             f"none of the peer's variants ran: {', '.join(variants)}; what they said stands above"
         )
     best = min(done, key=lambda name: done[name]["least"])
     group = {"ours": (OURS, llm | {"products": True}), best: (THEIRS, llm | {"variant": best})}
-    leaks = {name: x for name, x in survey.items() if name.startswith("causal") and "failed" not in x}
+    leaks = {
+        name: x for name, x in survey.items() if name.startswith("causal") and "failed" not in x
+    }
     if leaks:
         leak = min(leaks, key=lambda name: leaks[name]["least"])
         group[leak] = (THEIRS, llm | {"variant": leak})
@@ -113,9 +127,14 @@ def beside_the_peer(llm: dict, variants: list[str], repeats: int, together: bool
 
 def stages(full: dict, repeats: int, together: bool) -> dict:
     """Part two."""
-    spec = lambda task, flames=None, **more: (OURS, full | {"task": task, "flames": flames or task} | more)
+    spec = lambda task, trainable=None, **more: (
+        OURS,
+        full | {"task": task, "trainable": trainable or task} | more,
+    )
     plain = full["config"] | {"attention": "plain"}
-    found = run({"stage 1": spec(1), "stage 1's rows, stage 2's weights": spec(1, 2)}, repeats, together)
+    found = run(
+        {"stage 1": spec(1), "stage 1's rows, stage 2's weights": spec(1, 2)}, repeats, together
+    )
     naive = spec(2, config=plain, naive=True)
     found |= run({"stage 2": spec(2), "stage 2's rows, dense": naive}, repeats, together)
     return found | run({"stage 3": spec(3)}, repeats, together)
@@ -124,7 +143,9 @@ def stages(full: dict, repeats: int, together: bool) -> dict:
 FLAGS = flags.FLAGS
 flags.DEFINE_list("parts", ["llm", "stages"], "What to measure.")
 flags.DEFINE_integer("layers", None, "Of the language model; by default 24, on CPU 4.")
-flags.DEFINE_integer("width", None, "By default 2048, on CPU 1024; a multiple of 128, the heads' size.")
+flags.DEFINE_integer(
+    "width", None, "By default 2048, on CPU 1024; a multiple of 128, the heads' size."
+)
 flags.DEFINE_integer("mlp", None, "By default 5632, on CPU 2816.")
 flags.DEFINE_integer("vocabulary", None, "By default 102400, on CPU 16384.")
 flags.DEFINE_integer("rows", None, "By default 8, on CPU 2.")
@@ -132,16 +153,20 @@ flags.DEFINE_integer("length", None, "Tokens of a row; by default 4096, on CPU 1
 flags.DEFINE_enum(
     "dtype", None, ["float32", "bfloat16"], "Compute dtype; by default bfloat16, on CPU float32."
 )
-flags.DEFINE_string("variants", None, "Of the peer, separated by `;`; by default all of train_rows.py's.")
+flags.DEFINE_string(
+    "variants", None, "Of the peer, separated by `;`; by default all of train_rows.py's."
+)
 flags.DEFINE_integer("repeats", 5, "Steps that count of each side.", lower_bound=2)
-flags.DEFINE_float("patience", 60, "Seconds that a step waits for other processes to be quiet, on CPU.")
+flags.DEFINE_float(
+    "patience", 60, "Seconds that a step waits for other processes to be quiet, on CPU."
+)
 flags.DEFINE_string("out", None, "Where the .json and .md go, without suffix.")
 
 
 def chosen(platform: str) -> tuple[sizes.JanusConfig, int, int]:
     """(the model's sizes, rows, length) that the flags ask for."""
     small = platform == "cpu"
-    config = train_rows.cpu_config() if small else sizes.janus_1_3b()
+    config = train_rows.cpu_config() if small else presets.janus_1_3b()
     asked = {
         "layers": FLAGS.layers,
         "width": FLAGS.width,
@@ -165,7 +190,8 @@ def main(_):
     results = {
         "machine": machine.name() if together else f"{device}; {machine.name()}",
         "versions": {
-            name: importlib.metadata.version(name) for name in ("jax", "flax", "torch", "transformers")
+            name: importlib.metadata.version(name)
+            for name in ("jax", "flax", "torch", "transformers")
         },
         "command": shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
         "shape": f"{kind.layers} layers of width {kind.width}, MLP {kind.mlp_width}, vocabulary {kind.vocabulary}; "

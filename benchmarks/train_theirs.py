@@ -1,12 +1,15 @@
-"""The peer's side of train_step.py: a child process that trains transformers' LlamaForCausalLM, a step a line.
+"""The peer's side of train_step.py: a child process that trains transformers' LlamaForCausalLM, a
+step a line.
 
-How packed rows attend: `mask` gives scaled_dot_product_attention each row's block-diagonal mask; `varlen` lays all
-examples end to end without padding and goes through them one by one, on a GPU by torch's variable-length flash kernel;
-`causal` knows no examples, so that they see each other: another loss, less to do than `mask`. Each runs as it stands
-or through torch.compile. `all logits` is LlamaForCausalLM's own loss; the others make logits of supervised tokens only.
+How packed rows attend: `mask` gives scaled_dot_product_attention each row's block-diagonal mask;
+`varlen` lays all examples end to end without padding and goes through them one by one, on a GPU by
+torch's variable-length flash kernel; `causal` knows no examples, so that they see each other:
+another loss, less to do than `mask`. Each runs as it stands or through torch.compile. `all logits`
+is LlamaForCausalLM's own loss; the others make logits of supervised tokens only.
 """
 
 import contextlib
+import inspect
 import json
 import sys
 import time
@@ -18,11 +21,13 @@ import train_rows
 import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from janus_jax.batch import IGNORE
 from janus_jax.model import config as sizes
+from janus_jax.model.batch import IGNORE
 
 
-def model_of(c: sizes.TransformerConfig, attention: str, device: str) -> transformers.LlamaForCausalLM:
+def model_of(
+    c: sizes.TransformerConfig, attention: str, device: str
+) -> transformers.LlamaForCausalLM:
     config = transformers.LlamaConfig(
         hidden_size=c.width, intermediate_size=c.mlp_width, num_hidden_layers=c.layers,
         num_attention_heads=c.heads, num_key_value_heads=c.heads, vocab_size=c.vocabulary,
@@ -35,23 +40,30 @@ def model_of(c: sizes.TransformerConfig, attention: str, device: str) -> transfo
     own |= {f"attention.{x}": f"self_attn.{x}_proj" for x in "qkvo"}
     outer = {"text_embedding.table": "model.embed_tokens", "text_head.linear.kernel": "lm_head"}
     for path, layer, x in train_rows.weights(c):
-        name = outer.get(path) or f"model.layers.{layer}.{own[path.split('.', 2)[2].removesuffix('.kernel')]}"
+        name = (
+            outer.get(path)
+            or f"model.layers.{layer}.{own[path.split('.', 2)[2].removesuffix('.kernel')]}"
+        )
         x = torch.from_numpy(x)
         model.get_submodule(name).weight.data.copy_(x if path.endswith("table") else x.T)
     return model
 
 
 def by_example(lengths: list[int], device: str):
-    """An attention function of transformers over examples of `lengths` end to end, [1, H, N, K] each."""
+    """An attention function of transformers over examples of `lengths` end to end, [1, H, N, K]
+    each."""
     if device == "cuda":
         from torch.nn.attention.varlen import varlen_attn
 
         at = torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32, device=device)
         longest = max(lengths)
+        # Causal, as torch says it since 2.11, or before.
+        named = inspect.signature(varlen_attn).parameters
+        how = {"window_size": (-1, 0)} if "window_size" in named else {"is_causal": True}
 
         def attend(module, q, k, v, mask, scaling=None, **_):
             q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
-            out = varlen_attn(q, k, v, at, at, longest, longest, window_size=(-1, 0), scale=scaling)
+            out = varlen_attn(q, k, v, at, at, longest, longest, scale=scaling, **how)
             return out[None], None
 
         return attend
@@ -59,13 +71,16 @@ def by_example(lengths: list[int], device: str):
     def attend(module, q, k, v, mask, scaling=None, **_):
         one = torch.nn.functional.scaled_dot_product_attention
         parts = zip(*(x.split(lengths, 2) for x in (q, k, v)))
-        return torch.cat([one(*qkv, is_causal=True, scale=scaling) for qkv in parts], 2).transpose(1, 2), None
+        return torch.cat([one(*qkv, is_causal=True, scale=scaling) for qkv in parts], 2).transpose(
+            1, 2
+        ), None
 
     return attend
 
 
 def inputs(batch: dict, kind: str, device: str) -> dict:
-    """What the model takes, `targets` [B, T] and, unless all logits are made, `at`, where those are."""
+    """What the model takes, `targets` [B, T] and, unless all logits are made, `at`, where those
+    are."""
     there = batch["segment_ids"] > 0
     flat = lambda x: x[there][None] if kind == "varlen" else x
     put = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(device)
@@ -129,7 +144,9 @@ def main(spec: dict):
 
     def answer(word: str) -> dict:
         if word == "peak":
-            return {"bytes": torch.cuda.max_memory_allocated() if device == "cuda" else machine.peak()}
+            return {
+                "bytes": torch.cuda.max_memory_allocated() if device == "cuda" else machine.peak()
+            }
         begin = time.perf_counter()
         with torch.autocast(device, torch.bfloat16) if half else contextlib.nullcontext():
             loss = loss_of(data)
