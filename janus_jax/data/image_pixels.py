@@ -84,8 +84,10 @@ def decoded(image, name: str, again=None):
         raise
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything
         if "closed" in str(error) or (getattr(image, "fp", image) is None and image.tile):
-            why = "this PIL image was closed before its pixels were read; .load() it before"
-            raise ImageError(f"{name}: {why}, or give its path") from error
+            why = "this PIL image was closed before its pixels were read, or close() let them go"
+            raise ImageError(
+                f"{name}: {why}; .load() it in its `with`, or give its path"
+            ) from error
         why = str(error) or type(error).__name__
         raise ImageError(
             f"{name}: cannot be decoded ({why}); if it is truncated or damaged, get it again"

@@ -92,6 +92,7 @@ def listed(many, name: str) -> list:
     if isinstance(many, str | bytes | Mapping) or not isinstance(many, Iterable):
         return [many]
     found = list(many) if getattr(many, "ndim", 1) else [many.item()]
+    found = [str(x) if isinstance(x, str) else x for x in found]  # numpy's have a type of their own
     if not found:
         raise ValueError(f"{name}: 0 {name} were given; give at least one")
     return found

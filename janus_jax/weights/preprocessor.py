@@ -68,7 +68,7 @@ def _fields(path, values, where: str) -> dict:
     mean = v.colour("image_mean", CLIP_MEAN, lambda x: 0 <= x <= 1, due)
     std = v.colour("image_std", CLIP_STD, lambda x: x > 0, "above 0; it has a zero or less")
     background = tuple(int(255 * x) for x in mean)
-    if v.colour("background_color", background) != background:
+    if v.colour("background_color", background) != background and not problems:
         logging.getLogger(__name__).warning(
             "%s: background_color is %s; squares are padded with the mean's colour, %s, as by the "
             "original code", path, v.get("background_color"), background

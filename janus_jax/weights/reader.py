@@ -97,6 +97,7 @@ class WeightReader:
         """
         problems = []
         shapes = []
+        types = {}  # of those that are not read: names, each kind told once
         for name, row in ((n, r) for r in self.layout.rows for n in r.names):
             if name not in self.tensors:
                 problems.append(f"missing: {name} {row.stored}")
@@ -106,14 +107,17 @@ class WeightReader:
                 shapes.append(
                     f"shape: {name} is {tensor.shape} in the file, {row.stored} by the config"
                 )
-            if not ts.is_float(tensor.dtype):
-                problems.append(f"type: {name} is {tensor.dtype}; a float type is due")
-            elif not cast and tensor.dtype not in KEPT:
-                problems.append(
-                    f"type: {name} is {tensor.dtype}; float32 or bfloat16 is due (dtype=float32 "
-                    "casts it; for a stage's init do so once, by python -m janus_jax.weights "
-                    "--dtype=float32)"
+            if not ts.is_float(tensor.dtype) or not (cast or tensor.dtype in KEPT):
+                types.setdefault(tensor.dtype, []).append(name)
+        for dtype, (first, *others) in types.items():
+            more = f" (and {len(others)} more)" if others else ""
+            due = "a float type is due"
+            if ts.is_float(dtype):
+                due = (
+                    "float32 or bfloat16 is due (dtype=float32 casts it; for a stage's init do so "
+                    "once, by python -m janus_jax.weights --dtype=float32)"
                 )
+            problems.append(f"type: {first} is {dtype}{more}; {due}")
         problems += [
             problem for other in set(self.fallback.values()) for problem in other.problems(cast)
         ]
