@@ -24,7 +24,16 @@ import jax.numpy as jnp
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import ATTENTION
-from janus_jax.model.kernels import MASKED, TILE, blockwise, cudnn, einsum, splash, triton
+from janus_jax.model.kernels import (
+    MASKED,
+    TILE,
+    blockwise,
+    cudnn,
+    einsum,
+    narrow_einsum,
+    splash,
+    triton,
+)
 
 LOCAL = {"blockwise": blockwise, "splash": splash, "triton": triton, "cudnn": cudnn}
 SHORT = 512  # tokens of a row up to which all T x T scores are cheaper than a loop
@@ -129,11 +138,12 @@ def choose(kind: str, length: int, dtype) -> str:
 def plain(q, k, v, mask=None):
     """softmax(q k / sqrt(K)) v with a float32 softmax. q [B, T, H, K], k and v [B, S, H, K], mask
     bool [B, 1, T, S]; a query that may see nothing gives the mean of v, never NaN."""
-    scores = einsum("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
+    product = einsum if sh.platform() == "cpu" else narrow_einsum
+    scores = product("bthk,bshk->bhts", q, k) * q.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, MASKED)
     weights = jax.nn.softmax(scores).astype(v.dtype)
-    return einsum("bhts,bshk->bthk", weights, v).astype(v.dtype)
+    return product("bhts,bshk->bthk", weights, v).astype(v.dtype)
 
 
 def causal_mask(segment_ids):
