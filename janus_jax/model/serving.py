@@ -7,6 +7,7 @@ product each; keys and values are kept in a cache.
 """
 
 import copy
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,10 @@ def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
 
 
 class Int8Linear(Linear):
-    """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output, rows
-    of x rounded to int8 likewise as they come, products summed exactly in int32."""
+    """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output. Rows
+    of x are rounded to int8 likewise as they come, and products summed exactly in int32; on a GPU,
+    where reading the kernel is what takes time and rounding x costs two more programs a product, x
+    stays as it is."""
 
     def __init__(self, linear: Linear):
         self.kernel, self.scale = (nnx.Param(x) for x in int8(linear.kernel[...].swapaxes(0, 1)))
@@ -59,11 +62,17 @@ class Int8Linear(Linear):
             return self.product(jnp.concatenate([x, x]), out)[:1]
         d_out = self.spec[1]
         kernel = jax.sharding.reshard(self.kernel[...], sh.gathered(jax.P(d_out, self.spec[0])))
-        x, scale = int8(x)
-        y = jax.lax.dot_general(
-            x, kernel, (((1,), (1,)), ((), ())), precision(x.dtype), jnp.int32, out_sharding=out
+        columns = use(self.scale, jax.P(d_out), jnp.float32)
+        product = functools.partial(
+            jax.lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ())), out_sharding=out
         )
-        return y.astype(jnp.float32) * scale[:, None] * use(self.scale, jax.P(d_out), jnp.float32)
+        if sh.platform() == "gpu":
+            exact, wide = precision(x.dtype), jnp.float32
+            y = product(x, kernel.astype(x.dtype), precision=exact, preferred_element_type=wide)
+            return y * columns
+        x, scale = int8(x)
+        y = product(x, kernel, precision=precision(x.dtype), preferred_element_type=jnp.int32)
+        return y.astype(jnp.float32) * scale[:, None] * columns
 
 
 def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:

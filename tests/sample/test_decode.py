@@ -78,6 +78,16 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
     np.testing.assert_allclose(one, got[:1, :1], rtol=1e-6, atol=1e-7)
 
 
+def test_on_a_gpu_int8_rounds_weights_alone(model, monkeypatch):
+    monkeypatch.setattr(sh, "platform", lambda: "gpu")
+    linear = model.image_head.fc2
+    x = np.random.default_rng(1).normal(size=(2, 3, 32)).astype(np.float32)
+    kernel, scale = (np.asarray(v) for v in int8(linear.kernel[...].T))
+    want = x @ (kernel * scale[:, None]).T + np.asarray(linear.bias[...])
+    got = np.asarray(Int8Linear(linear)(decode.put(x)))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
 def test_a_row_of_zeros_stays_zero():
     values, scale = int8(jnp.zeros((1, 8)))
     assert not np.asarray(values).any() and np.isfinite(np.asarray(scale)).all()
