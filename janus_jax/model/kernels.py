@@ -47,20 +47,14 @@ def narrow_einsum(subscripts: str, x, y) -> jax.Array:
     return einsum(subscripts, x, y)
 
 
-def _narrow_forward(subscripts, x, y):
-    return einsum(subscripts, x, y), (x, y)
-
-
 def _narrow_backward(subscripts, saved, g):
     x, y = saved
     of_x, of_y, of_g = re.split(",|->", subscripts)
-    g = g.astype(x.dtype)
-    dx = einsum(f"{of_g},{of_y}->{of_x}", g, y)
-    dy = einsum(f"{of_g},{of_x}->{of_y}", g, x)
-    return dx.astype(x.dtype), dy.astype(y.dtype)
+    product = lambda to, x: einsum(to, g.astype(x.dtype), x).astype(x.dtype)
+    return product(f"{of_g},{of_y}->{of_x}", y), product(f"{of_g},{of_x}->{of_y}", x)
 
 
-narrow_einsum.defvjp(_narrow_forward, _narrow_backward)
+narrow_einsum.defvjp(lambda s, x, y: (einsum(s, x, y), (x, y)), _narrow_backward)
 
 
 def starts(segment_ids):

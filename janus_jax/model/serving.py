@@ -55,42 +55,34 @@ class TurnedLinear(Linear):
         self.dtype = linear.dtype
 
     def product(self, x, out):  # [N, in] -> float32 [N, out]
-        if len(x) == 1:  # as in `Linear`
+        if len(x) == 1:  # as in `Linear`: on CPU the product of one row is ten times slower
             return self.product(jnp.concatenate([x, x]), out)[:1]
-        return rows_product(x, self, precision(x.dtype), jnp.float32, out)
+        return self.rows(x, out)
+
+    def rows(self, x, out, kind=jnp.float32):  # [N, in], two or more rows -> `kind` [N, out]
+        spec = sh.gathered(jax.P(self.spec[1], self.spec[0]))
+        w = jax.sharding.reshard(self.kernel[...], spec).astype(x.dtype)
+        over = ((1,), (1,)), ((), ())
+        return jax.lax.dot_general(x, w, over, precision(x.dtype), kind, out_sharding=out)
 
 
-def rows_product(x, linear, exact, kind, out):
-    """x [N, in] by the kernel [out, in] of a linear map, as `kind` [N, out]."""
-    spec = sh.gathered(jax.P(linear.spec[1], linear.spec[0]))
-    kernel = jax.sharding.reshard(linear.kernel[...], spec)
-    if kind == jnp.float32:
-        kernel = kernel.astype(x.dtype)
-    return jax.lax.dot_general(x, kernel, (((1,), (1,)), ((), ())), exact, kind, out_sharding=out)
-
-
-class Int8Linear(Linear):
+class Int8Linear(TurnedLinear):
     """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output. Rows
     of x are rounded to int8 likewise as they come, and products summed exactly in int32; on a GPU,
     where reading the kernel is what takes time and rounding x costs two more programs a product, x
     stays as it is."""
 
     def __init__(self, linear: Linear):
-        self.kernel, self.scale = (nnx.Param(x) for x in int8(linear.kernel[...].swapaxes(0, 1)))
-        self.bias = linear.bias
-        self.spec = linear.spec
-        self.out = linear.out
-        self.dtype = linear.dtype
+        super().__init__(linear)
+        self.kernel, self.scale = (nnx.Param(x) for x in int8(self.kernel[...]))
 
-    def product(self, x, out):  # [N, in] -> float32 [N, out]
-        if len(x) == 1:  # as in `Linear`: on CPU the product of one row is ten times slower
-            return self.product(jnp.concatenate([x, x]), out)[:1]
+    def rows(self, x, out):  # as in `TurnedLinear`
         columns = use(self.scale, jax.P(self.spec[1]), jnp.float32)
         if sh.platform() == "gpu":
-            return rows_product(x, self, precision(x.dtype), jnp.float32, out) * columns
+            return super().rows(x, out) * columns
         x, scale = int8(x)
-        y = rows_product(x, self, precision(x.dtype), jnp.int32, out)
-        return y.astype(jnp.float32) * scale[:, None] * columns
+        y = super().rows(x, out, jnp.int32).astype(jnp.float32)
+        return y * scale[:, None] * columns
 
 
 def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
