@@ -12,6 +12,7 @@ Ratios stand beside how far the two sides' logits lie from float32's.
 
 import dataclasses
 import gc
+import inspect
 import json
 import os
 import pathlib
@@ -151,7 +152,9 @@ class Theirs:
     @torch.inference_mode()
     def draw(self, data, tokens: int, images: int = 1, cache: str = "static"):
         self.model.model.vision_model.config.num_image_tokens = tokens
-        more = {"past_key_values": transformers.DynamicCache()} if cache == "dynamic" else {}
+        named = inspect.signature(self.model.forward).parameters
+        name = "cache" if "cache" in named else "past_key_values"  # before transformers 5.24
+        more = {name: transformers.DynamicCache()} if cache == "dynamic" else {}
         ids = self.tensor(data["drawing"]).long().repeat(images, 1)
         out = self.model.generate(
             ids, attention_mask=torch.ones_like(ids), generation_mode="image", do_sample=True,

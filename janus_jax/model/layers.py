@@ -13,8 +13,9 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.attention import plain
 from janus_jax.model.kernels import SAVED, precision
 
-# the name of a `Linear`'s result, in its compute dtype: the product itself is float32
+# the name of a `Linear`'s result, in its compute dtype
 PRODUCT = "product"
+TOGETHER = 8  # pictures of a device that are encoded at once, where its rows are fewer
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.save_only_these_names(PRODUCT, SAVED),
@@ -91,18 +92,19 @@ class Linear(nnx.Module):
             y.astype(self.dtype).reshape(b, t, -1, out_sharding=self.out), PRODUCT
         )
 
-    def product(self, x, out):  # [N, in] -> float32 [N, out]
+    def product(self, x, out):  # [N, in] -> [N, out], float32 or the compute type
         w = sh.gather(
             self.kernel[...].astype(self.dtype), self.spec
         )  # cast first: half the bytes travel
         if len(x) == 1 and self.dtype != jnp.float32:
             # XLA's CPU product of one bfloat16 row is ten times slower than that of two.
             return self.product(jnp.concatenate([x, x]), out)[:1]
+        # Accelerators sum in float32 whatever the result's type is. A float32 result would have a
+        # float32 gradient, and both products of the backward pass would be float32, at half the
+        # rate and twice the bytes.
+        kind = jnp.float32 if sh.platform() == "cpu" else self.dtype
         exact = precision(self.dtype)
-        exact = precision(self.dtype)
-        return jnp.matmul(
-            x, w, precision=exact, out_sharding=out, preferred_element_type=jnp.float32
-        )
+        return jnp.matmul(x, w, precision=exact, out_sharding=out, preferred_element_type=kind)
 
 
 class MLP(nnx.Module):
@@ -160,9 +162,8 @@ def through_layers(layers, x, remat: str, *more):
     """x through each layer in turn, each called with `more`.
 
     Stacked layers are scanned, recomputing in the backward pass as `remat` says. A list of layers,
-    as models
-    that only infer have it, is gone through: a scan copies each layer's weights out of the stack
-    before it reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
+    as models that only infer have it, is gone through: a scan copies each layer's weights out of
+    the stack before it reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
     """
     if isinstance(layers, nnx.List):
         for one in layers:
@@ -182,41 +183,43 @@ def filled(slots, tokens: int):
 
 def of_filled(encode, images, count):
     """`encode` ([n, S, S, 3] -> [n, N, ...]) of the first `count` int32 [B] of each row's images
-    [B, M, S, S, 3];
-    zeros for the others: [B, M, N, ...].
+    [B, M, S, S, 3]; zeros for the others: [B, M, N, ...].
 
-    Each device moves its images together and goes through them, one a row at a time, as far as the
-    fullest device
-    needs: waiting for it comes anyway. All devices take the same steps, so `encode` may be split
-        over them.
+    Each device moves its images together and goes through them, one a row or TOGETHER at a time, as
+    far as the fullest device needs: waiting for it comes anyway. All devices take the same steps,
+    so `encode` may be split over them.
     """
+    m = images.shape[1]
+    rows = len(images) // sh.batch_shards()
+    size = min(rows * m, max(rows, TOGETHER))
+    turns = -(-rows * m // size)
+    room = turns * size - rows * m
 
     def gather(images, count):
-        m = images.shape[1]
         empty = jnp.arange(m) >= count[:, None]
         order = jnp.argsort(empty.reshape(-1), stable=True)
-        chunks = images.reshape(-1, *images.shape[2:])[order].reshape(m, -1, *images.shape[2:])
-        return chunks, order.reshape(m, -1), sh.largest((~empty).sum())
+        order = jnp.pad(order, (0, room), constant_values=rows * m).reshape(turns, size)
+        flat = images.reshape(-1, *images.shape[2:])
+        chunks = flat.at[order].get(mode="fill", fill_value=0) if room else flat[order]
+        return chunks, order, sh.largest((~empty).sum())
 
     def scatter(found, order):
         flat = found.reshape(-1, *found.shape[2:])
-        return (
-            jnp.zeros_like(flat)
-            .at[order.reshape(-1)]
-            .set(flat)
-            .reshape(-1, len(order), *flat.shape[1:])
-        )
+        put = jnp.zeros((rows * m, *flat.shape[1:]), flat.dtype).at[order.reshape(-1)]
+        return put.set(flat, mode="drop").reshape(rows, m, *flat.shape[1:])
 
     split = sh.CHUNKS, sh.CHUNKS, sh.REPLICATED
     chunks, order, most = sh.per_device(gather, (sh.BATCH, sh.BATCH), split)(images, count)
     shape = jax.eval_shape(encode, chunks[0])
-    rows = len(images) // sh.batch_shards()
 
     def one(i, chunk):
         zeros = lambda _: jnp.zeros(shape.shape, shape.dtype, out_sharding=shape.sharding.spec)
-        return i + 1, jax.lax.cond(i * rows < most, encode, zeros, chunk)
+        return i + 1, jax.lax.cond(i * size < most, encode, zeros, chunk)
 
-    _, found = jax.lax.scan(one, jnp.int32(0), chunks)
+    if turns == 1:
+        found = encode(chunks[0])[None]
+    else:
+        _, found = jax.lax.scan(one, jnp.int32(0), chunks)
     return sh.per_device(scatter, (sh.CHUNKS, sh.CHUNKS), sh.BATCH)(found, order)
 
 
@@ -226,8 +229,10 @@ def with_whole_weights(module, dtype):
     graphdef, state = nnx.split(module)
 
     def gather(path, x):
-        x = x.astype(dtype) if path[-1].key == "kernel" else x
-        return jax.sharding.reshard(x, sh.gathered(jax.typeof(x).sharding.spec))
+        spec = jax.typeof(x).sharding.spec
+        if path[-1].key == "kernel":  # its gradient is scattered, as any kernel's
+            return sh.gather(x.astype(dtype), spec)
+        return jax.sharding.reshard(x, sh.gathered(spec))
 
     return nnx.merge(graphdef, jax.tree.map_with_path(gather, nnx.to_pure_dict(state)))
 

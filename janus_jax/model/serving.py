@@ -43,12 +43,12 @@ def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
     return [y[:, :, :, i].reshape(b, t, -1, out_sharding=sh.ACT_BTF) for i in range(count)]
 
 
-class Int8Linear(Linear):
-    """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output, rows
-    of x rounded to int8 likewise as they come, products summed exactly in int32."""
+class TurnedLinear(Linear):
+    """A `Linear` for inference whose kernel lies [out, in], in the compute type: XLA's CPU product
+    of bfloat16 copies one that lies [in, out] at each call, which takes three times as long."""
 
     def __init__(self, linear: Linear):
-        self.kernel, self.scale = (nnx.Param(x) for x in int8(linear.kernel[...].swapaxes(0, 1)))
+        self.kernel = nnx.Param(linear.kernel[...].astype(linear.dtype).swapaxes(0, 1))
         self.bias = linear.bias
         self.spec = linear.spec
         self.out = linear.out
@@ -57,13 +57,32 @@ class Int8Linear(Linear):
     def product(self, x, out):  # [N, in] -> float32 [N, out]
         if len(x) == 1:  # as in `Linear`: on CPU the product of one row is ten times slower
             return self.product(jnp.concatenate([x, x]), out)[:1]
-        d_out = self.spec[1]
-        kernel = jax.sharding.reshard(self.kernel[...], sh.gathered(jax.P(d_out, self.spec[0])))
+        return self.rows(x, out)
+
+    def rows(self, x, out, kind=jnp.float32):  # [N, in], two or more rows -> `kind` [N, out]
+        spec = sh.gathered(jax.P(self.spec[1], self.spec[0]))
+        w = jax.sharding.reshard(self.kernel[...], spec).astype(x.dtype)
+        over = ((1,), (1,)), ((), ())
+        return jax.lax.dot_general(x, w, over, precision(x.dtype), kind, out_sharding=out)
+
+
+class Int8Linear(TurnedLinear):
+    """A `Linear` for inference: int8 kernel [out, in] with a float32 `scale` for each output. Rows
+    of x are rounded to int8 likewise as they come, and products summed exactly in int32; on a GPU,
+    where reading the kernel is what takes time and rounding x costs two more programs a product, x
+    stays as it is."""
+
+    def __init__(self, linear: Linear):
+        super().__init__(linear)
+        self.kernel, self.scale = (nnx.Param(x) for x in int8(self.kernel[...]))
+
+    def rows(self, x, out):  # as in `TurnedLinear`
+        columns = use(self.scale, jax.P(self.spec[1]), jnp.float32)
+        if sh.platform() == "gpu":
+            return super().rows(x, out) * columns
         x, scale = int8(x)
-        y = jax.lax.dot_general(
-            x, kernel, (((1,), (1,)), ((), ())), precision(x.dtype), jnp.int32, out_sharding=out
-        )
-        return y.astype(jnp.float32) * scale[:, None] * use(self.scale, jax.P(d_out), jnp.float32)
+        y = super().rows(x, out, jnp.int32).astype(jnp.float32)
+        return y * scale[:, None] * columns
 
 
 def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -77,7 +96,7 @@ class DecodingBlock(nnx.Module):
     `Int8Linear` keeps them."""
 
     def __init__(self, block: nnx.Module, int8: bool):
-        kind = Int8Linear if int8 else lambda linear: linear
+        kind = kernel_kind(int8, block.down.dtype)
         a = block.attention
         self.norm1 = block.norm1
         self.norm2 = block.norm2
@@ -108,6 +127,12 @@ class DecodingBlock(nnx.Module):
         x = x + self.o(y.astype(x.dtype).swapaxes(1, 2).reshape(b, t, d))
         gate, up = split_parts(self.gate_up(self.norm2(x)), 2)
         return x + self.down(nnx.silu(gate) * up), (k, v)
+
+
+def kernel_kind(int8: bool, dtype):
+    """What makes a `Linear` of this compute type one for decoding on the current platform."""
+    turned = sh.platform() == "cpu" and dtype == jnp.bfloat16
+    return Int8Linear if int8 else TurnedLinear if turned else lambda linear: linear
 
 
 _decoding_block = jax.jit(DecodingBlock, static_argnums=1)
@@ -151,7 +176,8 @@ def serving(model: nnx.Module, int8: bool = False, layers=None) -> nnx.Module:
     """A `model.janus.Janus` with an `Unrolled` transformer and the tower's layers in a list; the
     rest is shared. A model that is in this form already is returned as it is.
 
-    int8: the transformer and the heads keep int8 kernels (`Int8Linear`).
+    int8: the transformer and the heads keep int8 kernels (`Int8Linear`); on CPU those of bfloat16
+        are turned (`TurnedLinear`).
     layers: layers(box) gives the layers of the box of that name one by one, by default those of the
         model.
     """
@@ -159,9 +185,10 @@ def serving(model: nnx.Module, int8: bool = False, layers=None) -> nnx.Module:
         return model
     if layers is None:
         layers = lambda box: _layers(getattr(model, box).blocks)
-    kind = jax.jit(Int8Linear) if int8 else lambda linear: linear
     stacked = model.transformer
     head = model.image_head
+    kind = kernel_kind(int8, stacked.dtype)
+    kind = jax.jit(kind) if isinstance(kind, type) else kind
     served = copy.copy(model)
     served.transformer = Unrolled(
         stacked.config, stacked.dtype, layers("transformer"), stacked.norm, int8

@@ -69,7 +69,7 @@ def gather(weight, spec: P):
     """A weight split as `spec` says, as `gathered(spec)`. Typed so that its gradient is scattered
     over `fsdp` and what is left of it summed over `data`: replicas exchange their shards only. One
     that is whole already is returned as it is."""
-    if jax.typeof(weight).sharding.spec == gathered(spec):
+    if jax.typeof(weight).sharding.spec.partitions == gathered(spec).partitions:
         return weight
     weight = jax.sharding.reshard(weight, P(*spec, reduced={DATA}))
     return jax.sharding.reshard(weight, P(*gathered(spec), reduced=set(ROWS)))

@@ -1,7 +1,8 @@
 """What a compiled program sends between its chips, read from its HLO text.
 
 A collective inside a loop counts once a turn. A TPU program may spread one collective over many
-fused pieces, which share a channel: they count once. A GPU program starts each where it is written
+fused pieces, which share a channel and a shape: they count once (those of two `shard_map`s share a
+channel, too). A GPU program starts each where it is written
 (`-start`), and gives those that it has joined or copied channels that others have too: there a
 channel says nothing.
 
@@ -29,7 +30,8 @@ _BITS = {"pred": 8, "bf16": 16, "f8": 8, "s4": 4, "u4": 4, "c64": 64, "c128": 12
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 _OP = re.compile(rf"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _CALLED = re.compile(
-    r"(calls|to_apply|body|condition|branch_computations|called_computations)"
+    r"(calls|to_apply|body|condition|branch_computations|true_computation|false_computation|"
+    r"called_computations)"
     r"=\{?([^,}]*(?:, ?%[^,}]*)*)"
 )
 _SHAPE = re.compile(r"\b([a-z]+\d*)(?:e\d\w*)?\[([\d,]*)\]")
@@ -66,7 +68,7 @@ def parse(text: str, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]
         for line in lines:
             if (match := _OP.match(line)) and times.get(name):
                 channel = None if match[4] else re.search(r"channel_id=(\d+)", line)
-                key = (match[3], channel[1] if channel else match[1])
+                key = (match[3], channel[1] if channel else match[1], *_SHAPE.findall(match[2]))
                 if times[name] > found.get(key, (0,))[0]:
                     found[key] = (times[name], name, match, line)
     total = {}

@@ -13,7 +13,9 @@ from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.model.kernels import precision
 
-LOGITS = 2**30  # bytes of float32 logits that a device holds at once
+# Bytes of float32 logits that a device holds at once: 1,024 tokens of the released vocabulary. More
+# would mostly be padding where a device has about that many to learn from.
+LOGITS = 400 * 2**20
 
 
 def token_losses(linear, hidden, targets):

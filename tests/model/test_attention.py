@@ -120,25 +120,3 @@ def test_kinds_are_chosen_by_the_devices_and_the_length(one_device):
     assert attention.choose("plain", 4096, jnp.float32) == "plain"
     with pytest.raises(ValueError, match=r"'flash'.*known: auto, plain"):
         attention.choose("flash", 4096, jnp.float32)
-
-
-def test_a_kernel_that_is_wrong_here_is_found_before_training(one_device, monkeypatch):
-    """Stand-ins: cuDNN's ignores the examples, Triton's cannot run at all, blockwise is right."""
-    causal = lambda q, k, v, ids: kernels.blockwise(q, k, v, jnp.ones_like(ids))
-
-    def broken(*_):
-        raise NotImplementedError("no such card")
-
-    monkeypatch.setitem(attention.LOCAL, "cudnn", causal)
-    monkeypatch.setitem(attention.LOCAL, "triton", broken)
-    sizes, said = (600, 2, 32, jnp.float32), []
-    monkeypatch.setattr(attention, "choose", lambda kind, *_: "cudnn" if kind == "auto" else kind)
-    assert attention.working("auto", *sizes, said.append) == "blockwise"
-    assert "cudnn does not work" in said[0] and "another result than plain attention's" in said[0]
-    assert (
-        "triton does not work" in said[1]
-        and "no such card" in said[1]
-        and "with blockwise" in said[1]
-    )
-    with pytest.raises(RuntimeError, match=r"cudnn does not work.*\n.*plain always works"):
-        attention.working("cudnn", *sizes)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from support import compiled
+from support import compiled, tiny
 from support.mesh import on_mesh
 from support.outputs import (
     TOLERANCE,
@@ -21,6 +21,7 @@ from support.outputs import (
 
 from janus_jax.model import attention, layers
 from janus_jax.model import sharding as sh
+from janus_jax.training.loss import janus_loss
 
 GELUS = {
     "tower": (lambda m: first_layer(m.understanding_encoder.blocks).mlp,
@@ -29,6 +30,41 @@ GELUS = {
     "generation adaptor": (lambda m: m.generation_adaptor, lambda m: m.model.generation_aligner),
     "image head": (lambda m: m.image_head, lambda m: m.model.generation_head),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("rows, slots", [(2, 3), (5, 2), (3, 5), (9, 2)])
+def test_pictures_are_encoded_in_chunks_that_need_not_divide_them(one_device, rows, slots):
+    images = np.random.default_rng(0).standard_normal((rows, slots, 4, 4, 3)).astype(np.float32)
+    count = np.arange(rows) % (slots + 1)
+    seen = []
+    encode = lambda x: (seen.append(len(x)), x.mean((1, 2)))[1]
+    got = np.asarray(jax.jit(lambda *x: layers.of_filled(encode, *x))(images, count))
+    there = np.arange(slots) < count[:, None]
+    assert set(seen) == {min(rows * slots, max(rows, layers.TOGETHER))}
+    np.testing.assert_allclose(got[there], images.mean((2, 3))[there], rtol=1e-5)
+
+
+def products(jaxpr):
+    """Every product of a program and of those inside it: its operands' types and its result's."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield [str(x.aval.dtype) for x in (*equation.invars, *equation.outvars)]
+        for inner in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from products(inner)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_off_a_cpu_no_product_of_a_step_has_a_float32_operand(monkeypatch, platform):
+    monkeypatch.setattr(sh, "platform", lambda: platform)
+    with on_mesh(2, 2, 2):
+        model = tiny.make_model(tiny.small(dtype="bfloat16", attention="plain"))
+        batch = tiny.put(tiny.with_ids(tiny.rows()))
+        loss = lambda model: janus_loss(model, batch)[0]
+        found = list(products(jax.make_jaxpr(nnx.grad(loss))(model).jaxpr))
+    wide = [types for types in found if "float32" in types[:2]]
+    assert len(found) > 60 and bool(wide) == (platform == "cpu")
 
 
 @pytest.mark.parametrize("box", GELUS)

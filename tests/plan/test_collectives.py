@@ -66,6 +66,7 @@ TPU_TEXT = """HloModule jit_step, is_scheduled=true
   %fusion.1 = bf16[64]{0} fusion(%x), kind=kCustom, calls=%piece.1
   %fusion.2 = bf16[64]{0} fusion(%x), kind=kCustom, calls=%piece.2
   %fusion.3 = f32[16]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+  %another = bf16[32]{0} all-gather(%x), channel_id=7, replica_groups=mesh['a'=2,'b'=4] {'b'}, dimensions={0}
 }
 
 ENTRY %main (p: f32[8]) -> f32[] {
@@ -81,7 +82,7 @@ def test_a_tpu_programs_fused_and_started_collectives_are_read():
     found, remarks = collectives.parse(TPU_TEXT, {"data": 2, "fsdp": 4})
     assert remarks == []
     assert {(c.kind, c.axes, c.count, c.bytes) for c in found} == {
-        ("all-gather", ("fsdp",), 6, 6 * 128 * 3 / 4),
+        ("all-gather", ("fsdp",), 12, 6 * (128 + 64) * 3 / 4),
         ("reduce-scatter", ("fsdp",), 6, 6 * 256 * 3 / 4),
         ("all-gather", ("data",), 1, 32.0),
         ("all-reduce", ("data", "fsdp"), 1, 2 * 16 * 7 / 8),
@@ -100,7 +101,16 @@ GPU_TEXT = """HloModule jit_step, is_scheduled=true
   %reduce-scatter-start = ((f32[64]{0}, f32[32]{0}), (f32[8]{0}, f32[4]{0})) reduce-scatter-start(%c, %d), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7},{8,9,10,11,12,13,14,15}}, dimensions={0}, to_apply=%add
 }
 
+%there (p: f32[8]) -> f32[8] {
+  %all-gather-start.2 = (bf16[8]{0}, bf16[64]{0}) all-gather-start(%p), channel_id=1, replica_groups=mesh['axis_0'=8,'axis_1'=2], device_ids=([2,8]T(1,0)) {'axis_0'}, dimensions={0}
+}
+
+%not_there (p: f32[8]) -> f32[8] {
+  ROOT %copy = f32[8]{0} copy(%p)
+}
+
 ENTRY %main (p: f32[8]) -> f32[] {
+  %conditional = f32[8]{0} conditional(%pred, %a, %a), true_computation=%there, false_computation=%not_there
   %while.1 = (s32[]) while(%tuple), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"11"},"known_init_step":{"init":"1","step":"2"}}
   %all-gather-start.1 = (bf16[8]{0}, bf16[64]{0}) all-gather-start(%p), channel_id=1, replica_groups=mesh['axis_0'=8,'axis_1'=2], device_ids=([2,8]T(1,0)) {'axis_0'}, dimensions={0}
   %all-reduce-start = f32[64]{0} all-reduce-start(%q), channel_id=1, replica_groups=mesh['axis_0'=16] {'axis_0'}, to_apply=%add
@@ -114,7 +124,7 @@ def test_a_gpu_programs_joined_collectives_are_read():
     found, remarks = collectives.parse(GPU_TEXT, {"data": 2, "fsdp": 8})
     assert remarks == []
     assert {(c.kind, c.axes, c.count, c.bytes) for c in found} == {
-        ("all-gather", ("fsdp",), 12, 11 * (64 * 4 * 2 + 16 * 4) * 7 / 8 + 64 * 2 * 7 / 8),
+        ("all-gather", ("fsdp",), 13, 11 * (64 * 4 * 2 + 16 * 4) * 7 / 8 + 2 * 64 * 2 * 7 / 8),
         ("reduce-scatter", ("fsdp",), 11, 11 * 96 * 4 * 7 / 8),
         ("all-reduce", ("data", "fsdp"), 2, 2 * 64 * (4 + 2) * 15 / 16),
     }

@@ -13,7 +13,7 @@ from support import tiny
 from support.mesh import on_mesh
 
 from janus_jax.model import sharding as sh
-from janus_jax.model.serving import Int8Linear, int8, serving
+from janus_jax.model.serving import Int8Linear, TurnedLinear, int8, serving
 from janus_jax.sample import decode
 from janus_jax.sample.generate import generate_ids
 from janus_jax.sample.understand import text_ids, understand, understand_batch
@@ -76,6 +76,25 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
     np.testing.assert_allclose(got.reshape(6, -1), want, rtol=1e-5, atol=1e-6)
     one = np.asarray(quantised(decode.put(x[:1, :1])))
     np.testing.assert_allclose(one, got[:1, :1], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("rows", [1, 6])
+def test_turned_kernels_multiply_as_they_did(one_device, rows):
+    linear = tiny.make_model(tiny.small(dtype="bfloat16")).image_head.fc2
+    x = decode.put(np.random.default_rng(1).normal(size=(1, rows, 32)).astype(np.float32))
+    turned = TurnedLinear(linear)
+    assert turned.kernel.shape == linear.kernel.shape[::-1]
+    np.testing.assert_allclose(turned(x), linear(x), rtol=2**-7)
+
+
+def test_on_a_gpu_int8_rounds_weights_alone(model, monkeypatch):
+    monkeypatch.setattr(sh, "platform", lambda: "gpu")
+    linear = model.image_head.fc2
+    x = np.random.default_rng(1).normal(size=(2, 3, 32)).astype(np.float32)
+    kernel, scale = (np.asarray(v) for v in int8(linear.kernel[...].T))
+    want = x @ (kernel * scale[:, None]).T + np.asarray(linear.bias[...])
+    got = np.asarray(Int8Linear(linear)(decode.put(x)))
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_a_row_of_zeros_stays_zero():

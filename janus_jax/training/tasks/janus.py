@@ -9,10 +9,10 @@ import numpy as np
 
 from janus_jax.config.schema import Experiment
 from janus_jax.distributed import arrays, processes
-from janus_jax.model import attention, flops
 from janus_jax.model import batch as bt
+from janus_jax.model import flops
 from janus_jax.model.config import JanusConfig
-from janus_jax.training import init, stage_data, stage_mixture
+from janus_jax.training import attention_check, init, stage_data, stage_mixture
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.step import train_step
 from janus_jax.training.vq_encoder import warn_of_rounding
@@ -55,7 +55,7 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
     llm = plan.model.transformer
     size = llm.width // llm.heads
     length = plan.stage.rows.length
-    kind = attention.working(model.attention, length, llm.heads, size, model.dtype, say)
+    kind = attention_check.working(model.attention, length, llm.heads, size, model.dtype, say)
     processes.require_equal({"attention kernel": kind})
     if "generation_encoder" not in plan.without:
         warn_of_rounding(say)

@@ -36,6 +36,7 @@ def reference(campaign):
     return campaign("reference").undisturbed("stage2", poison=POISON)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_poisoned_ends_with_the_same_bits(campaign, reference):
     one = campaign("kills", seed=0)
     kills.kills(one, "stage2", 1, POISON, reference)
