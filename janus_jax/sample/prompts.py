@@ -9,7 +9,7 @@ import pathlib
 from janus_jax.common.text import short
 from janus_jax.data.messages import check_text
 
-FIELDS = ("prompt", "Prompt", "prompts", "caption", "text")  # the first that a record has
+FIELDS = ("prompt", "Prompt", "prompts", "Prompts", "caption", "text")  # the first there is
 BOMS = (  # UTF-32 first: its mark begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),

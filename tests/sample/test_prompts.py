@@ -20,7 +20,8 @@ from janus_jax.sample.prompts import read_prompts
         ("mjhq.json", '{"1f": {"category": "x", "prompt": "a cat"}, "2e": {"prompt": "a dog"}}'),
         ("lines.json", '{"prompt": "a cat"}\n{"prompt": "a dog"}\n'),
         ("parti.tsv", "Prompt\tCategory\na cat\tanimals\na dog\tanimals\n"),
-        ("drawbench.csv", 'id,prompt\n1,a cat\n2,"a dog"\n'),
+        ("drawbench.csv", "Prompts,Category\na cat,Colors\na dog,Colors\n"),
+        ("numbered.csv", 'id,prompt\n1,a cat\n2,"a dog"\n'),
         ("trailing.csv", "id,prompt\n1,a cat,,\n2,a dog,\n"),
     ],
 )
