@@ -3,6 +3,7 @@
 import pathlib
 import re
 
+from janus_jax.common.paths import typed
 from janus_jax.common.text import short
 
 ID = re.compile(r"\w[\w.-]*/\w[\w.-]*$")
@@ -55,15 +56,19 @@ def local_path(path, revision: str | None, allow_pickle: bool) -> pathlib.Path:
     its snapshot. Pickles are asked for where they are allowed.
 
     Raises FileNotFoundError in one sentence when the hub cannot be reached or refuses, ValueError
-    for a revision of something local.
+    for a revision of something local, and for what is no path.
     """
+    try:
+        path = typed(str(path))
+    except ValueError as error:
+        raise ValueError(f"{short(path)}: {error}") from None
     if is_local(path):
         if revision is not None:
             raise ValueError(
                 f"{path}: revision {short(revision, 80)!r} is for hub ids; this is a local path"
             )
-        return pathlib.Path(path).expanduser()
-    name, revision = repository(str(path), revision)
+        return pathlib.Path(path)
+    name, revision = repository(path, revision)
     return _fetched(name, revision, PATTERNS + (PICKLES if allow_pickle else []))
 
 

@@ -14,7 +14,6 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
-from janus_jax.common.text import short
 from janus_jax.data.processor import Processor
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import config as model_config
@@ -151,7 +150,7 @@ def load(
     name = dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
     if name not in dtypes:
         raise ValueError(
-            f"dtype {short(repr(dtype), 80)}: must be one of {', '.join(dtypes[1:])}; the activations of models "
+            f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models "
             "trained in bfloat16 exceed what float16 can hold (65504), and int8 needs the "
             "unrolled form"
         )

@@ -7,8 +7,6 @@ nothing yet.
 import importlib
 import pathlib
 
-from janus_jax.common import paths
-from janus_jax.common.text import short
 from janus_jax.config import read as config_read
 from janus_jax.config.validate import model_problems
 from janus_jax.data.processor import Processor
@@ -38,7 +36,6 @@ def open_source(
         with the remedy.
     """
     try:
-        path = _typed(path)
         located = hub.local_path(path, revision, allow_pickle)
         if checkpoint := run_checkpoint.find_step(located):
             return _of_run(*checkpoint, allow_extra)
@@ -47,13 +44,6 @@ def open_source(
         raise tb.NoWeightsError(f"{error}{hub.unasked(path, allow_pickle)}") from None
     except ValueError as error:
         raise tb.WeightsError(str(error)) from None
-
-
-def _typed(path) -> str:
-    try:
-        return paths.typed(str(path))
-    except ValueError as error:
-        raise ValueError(f"{short(path)}: {error}") from None
 
 
 def _processor(reader: WeightReader) -> Processor:
