@@ -117,7 +117,7 @@ def define_flags(into):
     define = Definer(into)
     define.path("config", None, "A file with get_config(); see configs/.", required=True)
     about = "Where checkpoints, weights, curves and pictures go."
-    define.path("workdir", None, about, required=True)
+    define.output("workdir", None, about, required=True)
     define.text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
     about = "Only check all that can be found wrong before a step is compiled, and write nothing."
     define.switch("dry_run", False, about)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from janus_jax.common import exit_codes, streams
 from janus_jax.common.help import help_text
-from janus_jax.common.paths import expanded
+from janus_jax.common.paths import expanded, local, typed
 from janus_jax.common.text import bounded, near, short, version
 
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
@@ -41,7 +41,8 @@ class Command(NamedTuple):
 class Definer:
     """Defines flags in an absl FlagValues: `define.text(name, default, about, required=True)`.
 
-    Those of `path` and `pictures` (which may be data URIs) come with `~` and `$NAME` replaced.
+    Those of `path`, `output` (a path that is written to, never an address) and `pictures` (which
+    may be data URIs) come with `~` and `$NAME` replaced.
     """
 
     def __init__(self, into):
@@ -51,16 +52,19 @@ class Definer:
             def parse(self, argument):
                 return expanded(argument)
 
-        class Path(Picture):
+        class Path(flags.ArgumentParser):
             def parse(self, argument):
-                if len(argument) > 4096 or max(map(len, argument.split("/"))) > 255:
-                    raise ValueError("too long for a path")
-                return super().parse(argument)
+                return typed(argument)
+
+        class Output(flags.ArgumentParser):
+            def parse(self, argument):
+                return local(typed(argument))
 
         def bound(function, *first):
             return functools.partial(function, *first, flag_values=into)
 
         self.path = bound(flags.DEFINE, Path())
+        self.output = bound(flags.DEFINE, Output())
         self.pictures = bound(flags.DEFINE_multi, Picture(), flags.ArgumentSerializer())
         self.text = bound(flags.DEFINE_string)
         self.texts = bound(flags.DEFINE_multi_string)
@@ -98,6 +102,8 @@ def parse(command: Command, argv: list[str]):
     values.set_gnu_getopt(True)  # flags are read behind a word that no flag took too
     overrides = {}
     command.define(values)
+    for name in values:
+        _once(values[name])
     if any(word in HELP for word in argv):
         print(help_text(command, values))
         sys.exit(exit_codes.DONE)
@@ -117,6 +123,26 @@ def parse(command: Command, argv: list[str]):
     return values, overrides
 
 
+def _once(flag):
+    """Lets a flag of one value be given again only with the same: which was meant is not known."""
+    from absl import flags
+
+    parse = flag.parse
+
+    def again(argument):
+        before = flag.value
+        parse(argument)
+        if flag.present > 1 and flag.value != before:
+            raise flags.IllegalFlagValueError(_given_twice(flag.name, before, flag.value))
+
+    if not isinstance(flag, flags.MultiFlag):
+        flag.parse = again
+
+
+def _given_twice(name: str, before, now) -> str:
+    return f"--{name} is given twice, {short(before, 80)} and {short(now, 80)}; give it once"
+
+
 def _left_over(rest: list[str], values) -> str:
     """What is said of the words that no flag took."""
     shown = " ".join(rest[:20]) + (f" and {len(rest) - 20:,} more" if len(rest) > 20 else "")
@@ -130,7 +156,7 @@ def _left_over(rest: list[str], values) -> str:
 
 def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     """Takes `--config.a.b=value` (or `--config.a.b value`, or one dash) out of the arguments: (the
-    rest, overrides). Raises UsageError where the value is missing."""
+    rest, overrides). Raises UsageError where the value is missing, or given twice."""
     rest = []
     overrides = {}
     words = iter(argv)
@@ -140,7 +166,8 @@ def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             value = value if equals else next(words, "--")
             if not equals and value.startswith("--"):
                 raise exit_codes.UsageError(f"--config.{key} has no value: --config.{key}=VALUE")
-            overrides[key] = value
+            if overrides.setdefault(key, value) != value:
+                raise exit_codes.UsageError(_given_twice(f"config.{key}", overrides[key], value))
         else:
             rest.append(word)
     return rest, overrides

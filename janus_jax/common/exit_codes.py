@@ -40,7 +40,8 @@ MEANINGS = {
     INTERRUPTED: Meaning("interrupted", "interrupted: nothing was saved", True),
 }  # fmt: skip
 BY_NAME = {meaning.name: code for code, meaning in MEANINGS.items()}
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # a disk that is full or gone
+# A disk that is full, gone, or lets no file grow on.
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 def is_shared(code: int) -> bool:

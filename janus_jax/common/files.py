@@ -12,6 +12,7 @@ WEIGHTS_FILE = "model.safetensors"  # of a weights directory; it is there when t
 
 def write(path: pathlib.Path, content: str | bytes | Callable[[BinaryIO], None]):
     """All of a file or nothing, in place of what was there; when it returns, it is on the disk.
+    An OSError names it.
 
     content: what it shall hold, or a function that writes it into an open file.
     """
@@ -25,7 +26,9 @@ def write(path: pathlib.Path, content: str | bytes | Callable[[BinaryIO], None])
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
         # On a disk that is gone this fails too; the first error says why.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

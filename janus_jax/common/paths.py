@@ -2,6 +2,50 @@
 
 import os
 import re
+import urllib.parse
+
+from janus_jax.common.text import short
+
+ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]+:/", re.I)  # of two letters or more: C: is a disk
+NOT_HERE = (
+    "an address, and files are written on this machine only; mount it and give its folder, or "
+    "write here and copy"
+)
+
+
+def typed(path: str) -> str:
+    """A path as it was typed, `expanded`. Raises ValueError, also where it can be none: it is
+    empty, or longer than a system takes."""
+    if not path:
+        raise ValueError("is empty (a variable that is not set?); write a path, or leave it out")
+    if len(path) > 4096 or max(map(len, path.split("/"))) > 255:
+        raise ValueError("too long for a path")
+    return expanded(path)
+
+
+def local(path: str) -> str:
+    """Where a path to write to lies on this machine. Raises ValueError for an address: a folder
+    called `gs:` shall not be made."""
+    if re.match(r"\s*file:/", path, re.I):
+        return of_uri(path)
+    if ADDRESS.match(path):
+        raise ValueError(NOT_HERE)
+    return path
+
+
+def of_uri(uri: str) -> str:
+    """The path in `file:///home/me/a%20cat.png`. Raises ValueError."""
+    host = ""
+    rest = uri.strip()[5:]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        rest = slash + rest
+    if host.lower() not in ("", "localhost") or not rest:
+        raise ValueError(
+            f"{short(uri)}: a file URI has three slashes and a whole path, file:///home/me/a.png; "
+            f"or give the path alone"
+        )
+    return urllib.parse.unquote(rest, errors="surrogateescape")
 
 
 def expanded(path: str) -> str:

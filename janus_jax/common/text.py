@@ -14,7 +14,10 @@ def listed(problems: list[str]) -> str:
 
 
 def near(name: str, known) -> str:
-    """The end of a message about a name that is not known: the nearest one, or all."""
+    """The end of a message about a name that is not known: the nearest one, or all; empty where
+    nothing is known."""
+    if not known:
+        return ""
     found = difflib.get_close_matches(name, list(known), 1, 0.5)
     return f"; did you mean {found[0]!r}?" if found else f"; known: {', '.join(known)}"
 
@@ -31,11 +34,11 @@ def short(text, most: int = 200) -> str:
 
 
 def bounded(message: str) -> str:
-    """A message without what only a user's own input can make long: words above 240 characters,
+    """A message without what only a user's own input can make long: words above 200 characters,
     lines above 700 and lines beyond the 60th are shortened."""
     lines = message.split("\n")
     more = [f"... and {len(lines) - 60:,} more lines"] if len(lines) > 60 else []
-    cut = (re.sub(r"\S{241,}", lambda word: short(word[0], 240), line) for line in lines[:60])
+    cut = (re.sub(r"\S{201,}", lambda word: short(word[0]), line) for line in lines[:60])
     return "\n".join([*(line if len(line) <= 700 else short(line, 500) for line in cut), *more])
 
 

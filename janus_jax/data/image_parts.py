@@ -3,11 +3,11 @@
 import io
 import os
 import re
-import urllib.parse
 
 import numpy as np
 from PIL import Image
 
+from janus_jax.common.paths import expanded, of_uri
 from janus_jax.data.image_files import ImageError, NamedBytes, from_data_uri, read_image
 from janus_jax.data.image_types import base64_type
 from janus_jax.data.messages import PICTURE_FIELDS
@@ -30,7 +30,7 @@ def _given(part):
     while isinstance(part, dict):
         field = next((name for name in PICTURE_FIELDS if part.get(name) is not None), None)
         if field is None:
-            there = shown(", ".join(f"{name}: {value!r}" for name, value in part.items()))
+            there = shown(", ".join(f"{name}: {value!r}" for name, value in part.items()), 120)
             known = "'image' a PIL image, a path or bytes, or 'path' or 'url'"
             raise ImageError(f"part {{{there}}} holds no picture; give {known}")
         part = f"data:;base64,{part[field]}" if field == "base64" else part[field]
@@ -66,10 +66,10 @@ def _named(text: str):
                 f"file's bytes again"
             ) from None
     if scheme == "file" and text.strip()[5:6] == "/":
-        return _local(text.strip())
+        return _path(of_uri, text)
     if "://" in text[: len(scheme) + 8] and scheme:
         raise ImageError(
-            f"{shown(text)} is a web address; download the picture and give its path",
+            f"{shown(text, 120)} is a web address; download the picture and give its path",
             cause="web address",
         )
     if (kind := base64_type(text)) and not os.path.exists(text):
@@ -77,22 +77,14 @@ def _named(text: str):
             f"is base64 without its head ({shown(text, 40)}); put data:image/{kind};base64, before "
             f"it"
         )
-    return os.path.expanduser(text)
+    return _path(expanded, text, f"{shown(text)}: ")
 
 
-def _local(uri: str) -> str:
-    """The path in `file:///home/me/a%20cat.png`. Raises ImageError."""
-    rest = uri[5:]
-    host = ""
-    if rest.startswith("//"):
-        host, slash, rest = rest[2:].partition("/")
-        rest = slash + rest
-    if host.lower() not in ("", "localhost") or not rest:
-        raise ImageError(
-            f"{shown(uri)}: a file URI has three slashes and a whole path, file:///home/me/a.png; "
-            f"or give the path alone"
-        )
-    return urllib.parse.unquote(rest, errors="surrogateescape")
+def _path(read, text: str, where: str = "") -> str:
+    try:
+        return read(text)
+    except ValueError as error:
+        raise ImageError(f"{where}{error}") from None
 
 
 def _file(source):

@@ -32,6 +32,7 @@ def require_devices():
         if "DEADLINE" in str(error):  # another process of the run did not come: no fault of ours
             raise
         said = "; ".join(filter(None, [str(error).split("\n")[0], *plugins]))
+        said = said or type(error).__name__
         where = f"JAX_PLATFORMS={short(asked, 60)}: " if asked else ""
         remedy = "unset it to take what is here, or set cpu" if asked else "set JAX_PLATFORMS=cpu"
         if any(word in said for word in HELD):

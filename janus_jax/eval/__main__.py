@@ -16,11 +16,12 @@ from janus_jax.config.schema import Experiment
 def define_flags(into):
     """The command's flags, in absl's `into`."""
     define = cli.Definer(into)
-    path = define.path
+    output = define.output
     number = functools.partial(define.number, lower_bound=0.0)
-    path("workdir", None, "The work directory of a run: its config and its data.", required=True)
-    path("model", "", "The weights to score; else those of the run's last stage that is done.")
-    path("out", "", "Where results.json and pictures.png go; else into the work directory.")
+    output("workdir", None, "The work directory of a run: its config and its data.", required=True)
+    about = "The weights to score; else those of the run's last stage that is done."
+    define.path("model", None, about)
+    output("out", None, "Where results.json and pictures.png go; else into the work directory.")
     about = (
         "Drawings a task (or in all) and questions an answer (or in all); 0: as the config says."
     )

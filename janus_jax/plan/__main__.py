@@ -21,7 +21,9 @@ def define_flags(into):
     define = cli.Definer(into)
     define.path("config", None, "A file with get_config(); see configs/.", required=True)
     define.text("topology", "cpu:8", "Chips: v5p:4x4x8, v5e:16x16, a100-40gb:128, cpu:8, ...")
-    define.path("json", "", "Also write the plan here; - for stdout (tables then go to stderr).")
+    define.output(
+        "json", None, "Also write the plan here; - for stdout (tables then go to stderr)."
+    )
 
 
 def plan(f, overrides: dict[str, str]) -> int:

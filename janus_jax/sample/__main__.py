@@ -170,7 +170,7 @@ def define_generate(into):
     define.texts("prompt", [], "What to draw.")
     about = "A text file, a prompt a line; or JSON, JSON lines, CSV, TSV with a field `prompt`."
     define.path("prompts_file", None, about)
-    define.path("out", "pictures", "Folder for the PNG files; nothing there is replaced.")
+    define.output("out", "pictures", "Folder for the PNG files; nothing there is replaced.")
     define.whole("n", 1, "Pictures per prompt.")
     define.number("cfg_scale", None, f"Classifier-free guidance; {suggested}")
     define.number("temperature", None, f"0 takes the likeliest id; {suggested}")
@@ -194,7 +194,7 @@ def define_understand(into):
 
 def define_chat(into):
     """The flags of `chat`."""
-    _define_answers(into).path("out", "pictures", "Folder for what /draw draws.")
+    _define_answers(into).output("out", "pictures", "Folder for what /draw draws.")
 
 
 PROGRAM = "python -m janus_jax.sample"

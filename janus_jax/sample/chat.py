@@ -1,6 +1,6 @@
 """A conversation in the terminal: words, pictures, and drawings that can be asked about next."""
 
-import pathlib
+import os
 import shlex
 
 from janus_jax.common.paths import expanded
@@ -93,12 +93,12 @@ def named_files(words: str) -> list[str]:
     perhaps in quotes or with backslashes, as a shell and a terminal's drag and drop write them."""
     if not words:
         raise ValueError("/image needs a file: /image cat.png")
-    if pathlib.Path(expanded(words)).exists():
+    if os.path.exists(expanded(words)):
         return [expanded(words)]
     try:
         found = list(map(expanded, shlex.split(words)))
     except ValueError:  # a lone quote
         found = [words]
     quoted = any(mark in words for mark in "\"'\\")
-    there = all(pathlib.Path(path).exists() for path in found)
+    there = all(map(os.path.exists, found))
     return found if quoted or there else [words]

@@ -46,6 +46,7 @@ class Job:
     count: in all.
     at_once: how many are drawn together.
     todo: slices (prompts, number of the first picture of each, pictures of each).
+    there: how many pictures are there, those among the slices too.
     """
 
     def __init__(self, f, source, prompts: list[str]):
@@ -62,23 +63,25 @@ class Job:
         each = min(f.n, AT_ONCE)
         together = AT_ONCE // each
         self.at_once = min(together, len(prompts)) * each
-        self.todo = [
+        slices = (
             (some, first, min(each, f.n - first))
             for some in (prompts[i : i + together] for i in range(0, len(prompts), together))
             for first in range(0, f.n, each)
-        ]
-        self.todo = [part for part in self.todo if not all(map(self._there, _pictures(*part)))]
-
-    def _there(self, picture: tuple[str, int]) -> bool:
-        return self.gallery.holds(*picture)
+        )
+        self.todo = []
+        self.there = 0
+        for part in slices:
+            there = [self.gallery.holds(*picture) for picture in _pictures(*part)]
+            self.there += sum(there)
+            if not all(there):
+                self.todo.append(part)
 
     def draw(self, model, processor):
         """Draws and writes slice by slice; prints each path. Ctrl-C leaves what is done."""
         cfg_scale, temperature = self.settings
-        drawn = self.count - sum(len(some) * count for some, _, count in self.todo)
-        if drawn:
-            print(f"{drawn:,} of {self.count:,} pictures are there, drawn alike")
-        with Drawing(self.count - drawn) as bar:
+        if self.there:
+            print(f"{self.there:,} of {self.count:,} pictures are there, drawn alike")
+        with Drawing(sum(len(some) * count for some, _, count in self.todo)) as bar:
             try:
                 for i, part in enumerate(self.todo):
                     some, first, count = part
@@ -91,10 +94,10 @@ class Job:
                     )  # fmt: skip
                     bar.close()
                     for picture, (prompt, k) in zip(pictures, _pictures(*part)):
+                        self.there += not self.gallery.holds(prompt, k)
                         self._keep(picture, prompt, k)
-                        drawn += 1
             except KeyboardInterrupt:
-                print(f"\n{drawn:,} of {self.count:,} pictures are there", file=sys.stderr)
+                print(f"\n{self.there:,} of {self.count:,} pictures are there", file=sys.stderr)
                 raise
             finally:
                 _tell(self.gallery.finish(self.columns))

@@ -26,6 +26,7 @@ class Gallery:
         self.folder = pathlib.Path(folder)
         self.facts = facts | {"janus_jax": version()}
         self.page = []
+        self.read = {}  # (beginning, end of a name) -> ({facts: path}, how many were read)
 
     def holds(self, prompt: str, index: int, **facts) -> bool:
         """Whether this picture is there: drawn from the same, it would be the same."""
@@ -73,15 +74,18 @@ class Gallery:
         end = f"-{told['index']}.png"
         if told.get("seed", "0") != "0":
             end = f"-seed{told['seed']}{end}"
-        number = 1
-        while True:
-            middle = f"-{number}" if number > 1 else ""
-            path = self.folder / f"{file_name(prompt)}{middle}{end}"
+        begin = file_name(prompt)
+        facts = frozenset(told.items())
+        there, count = self.read.get((begin, end), ({}, 0))
+        while facts not in there:  # each file is read once, however many prompts share its name
+            middle = f"-{count + 1}" if count else ""
+            path = self.folder / f"{begin}{middle}{end}"
             if not path.exists():
                 return path, False
-            if facts_of(path) == told:
-                return path, True
-            number += 1
+            count += 1
+            there.setdefault(frozenset(facts_of(path).items()), path)
+            self.read[begin, end] = there, count
+        return there[facts], there[facts].exists()
 
 
 def _scale(picture) -> int:

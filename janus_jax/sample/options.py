@@ -1,6 +1,5 @@
 """What `generate` and `understand` are asked for, checked all at once before anything runs."""
 
-import math
 import numbers
 import secrets
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ def _within(x, low: float, high: float) -> bool:
     return isinstance(x, numbers.Real) and not isinstance(x, bool) and low <= x <= high
 
 
-def _whole(x, low: int, high: float = math.inf) -> bool:
+def _whole(x, low: int, high: int) -> bool:
     return isinstance(x, numbers.Integral) and not isinstance(x, bool) and low <= x <= high
 
 
@@ -30,10 +29,14 @@ RULES = {
         "as the model says)",
     ),
     "top_p": (lambda x: _within(x, 0, 1) and x > 0, "must be in (0, 1]; 1 keeps every token"),
-    "max_new_tokens": (lambda x: _whole(x, 1), "must be a whole number, at least 1"),
+    "max_new_tokens": (
+        lambda x: _whole(x, 1, 2**31 - 1),
+        "must be a whole number, at least 1, and what the context has room for",
+    ),
     "images_per_prompt": (
-        lambda x: _whole(x, 1),
-        "must be a whole number, at least 1 (--n of the command)",
+        lambda x: _whole(x, 1, 100_000),
+        "must be a whole number, at least 1 (--n of the command), at most 100,000: draw more with "
+        "another seed",
     ),
     "first": (lambda x: _whole(x, 0, 2**31 - 1), "must be a whole number, 0 or more"),
     "seed": (lambda x: _whole(x, 0, 2**32 - 1), "must be a whole number from 0 to 4294967295"),
@@ -49,7 +52,9 @@ def check(**options):
     for name, x in options.items():
         if x is not None and not RULES[name][0](x):
             kind = "" if isinstance(x, numbers.Number) else f", not a {type(x).__name__}"
-            problems.append(f"{name} is {str(x)[:60]}: {RULES[name][1]}{kind}")
+            # Python writes no decimal number of more than 4,300 digits
+            told = f"{x:#x}" if isinstance(x, int) and x.bit_length() > 999 else str(x)
+            problems.append(f"{name} is {told[:60]}: {RULES[name][1]}{kind}")
     if problems:
         raise ValueError("\n".join(problems))
 

@@ -2,13 +2,14 @@
 
 import codecs
 import csv
+import io
 import json
 import pathlib
 
 from janus_jax.common.text import short
 from janus_jax.data.messages import check_text
 
-FIELDS = ("prompt", "Prompt", "prompts", "caption", "text")  # the first that a record has
+FIELDS = ("prompt", "Prompt", "prompts", "Prompts", "caption", "text")  # the first there is
 BOMS = (  # UTF-32 first: its mark begins as UTF-16's does
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
@@ -62,13 +63,13 @@ def _text(path: pathlib.Path) -> str:
 def _of_line(line: str, quoted: bool, where: str) -> str:
     """The prompt of a line. quoted: all lines are JSON."""
     line = line.strip("\0 \t")
-    if not line or not (quoted or line.startswith("{")):
+    if not line or not (quoted or line.startswith(("{", "["))):
         return line
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if not quoted:
-            return line  # a prompt that begins with a brace
+            return line  # a prompt that begins with a brace or a bracket
         raise ValueError(f"{where}: is {short(line, 80)!r}, no JSON ({error})") from None
     return _of_record(value, where)
 
@@ -91,7 +92,7 @@ def _of_document(text: str, path: pathlib.Path) -> list[str]:
     """A list of records, or an object of records by name."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if "\n{" in text.strip():  # lines of JSON under another name
             return [
                 _of_line(line, True, f"{path}:{n}") for n, line in enumerate(text.split("\n"), 1)
@@ -104,5 +105,24 @@ def _of_document(text: str, path: pathlib.Path) -> list[str]:
 
 
 def _of_table(text: str, delimiter: str, path: pathlib.Path) -> list[str]:
-    rows = csv.DictReader(text.split("\n"), delimiter=delimiter)
-    return [_of_record(row, f"{path}:{n}") for n, row in enumerate(rows, 2)]
+    # One that is not strict takes a quote that nobody closed for all the rest of the file.
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found = []
+    line = 1
+    try:
+        _ = rows.fieldnames  # reads the first line
+        line = rows.line_num + 1
+        for row in rows:
+            where = f"{path}:{rows.line_num}"
+            if any(row.get(None) or ()):
+                raise ValueError(
+                    f"{where}: has more fields than line 1; put a text with {delimiter!r} in quotes"
+                )
+            found.append(_of_record(row, where))
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}:{line}: its fields cannot be told apart ({error}); a quote within quotes is "
+            f'written twice, ""'
+        ) from None
+    return found

@@ -8,6 +8,7 @@ import shutil
 import jax
 
 from janus_jax.checkpoint.inspect import StageProgress, leaves
+from janus_jax.common.paths import ADDRESS, NOT_HERE
 from janus_jax.common.text import size
 from janus_jax.config.schema import Experiment
 from janus_jax.training.stage_plan import StagePlan
@@ -18,6 +19,8 @@ def place(workdir: pathlib.Path) -> tuple[pathlib.Path, list[str]]:
     here = workdir.absolute()
     while not here.exists() and not here.is_symlink() and here != here.parent:
         here = here.parent
+    if ADDRESS.match(str(workdir)):
+        return here.parent, [f"--workdir={workdir}: {NOT_HERE}"]
     if not here.is_dir():
         what = "a link to nothing" if here.is_symlink() else "a file"
         return here.parent, [

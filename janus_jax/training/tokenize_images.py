@@ -157,7 +157,9 @@ def define(into):
     number = define.whole
     about = "Whose tokenizer: any weights that have one, as in a stage's init."
     define.path("weights", None, about, required=True)
-    define.path("out", None, "The directory that becomes the data set's image_ids.", required=True)
+    define.output(
+        "out", None, "The directory that becomes the data set's image_ids.", required=True
+    )
     number("shard", SHARD, "Records in a file; a kill loses what was done of one.", lower_bound=1)
     number("batch", 0, "Pictures that a device encodes at once; 0: 32, or 4 on CPU.", lower_bound=0)
     number("threads", 0, "Threads that open pictures; 0: one a core.", lower_bound=0)

@@ -21,7 +21,7 @@ def define_flags(into):
     define.path(
         "source", None, "A weights directory or file of any layout, or a hub id.", required=True
     )
-    define.path("target", None, "The directory to write; it must not exist.", required=True)
+    define.output("target", None, "The directory to write; it must not exist.", required=True)
     define.choice("format", None, converting.FORMATS, "The layout to write.", required=True)
     dtypes = ("float32", "bfloat16")
     define.choice(
@@ -39,10 +39,18 @@ def convert_command(f, _):
     if pathlib.Path(f.target).exists():
         raise exit_codes.UsageError(f"--target={f.target} exists; remove it or choose another")
     require_writable(pathlib.Path(f.target).parent, "--target")
+    if f.verify:
+        from janus_jax.distributed.platform import require_devices
+
+        require_devices()
     begin = time.perf_counter()
     source = open_source(
         f.source, allow_pickle=f.allow_pickle, allow_extra=f.allow_extra, revision=f.revision
     )
+    if f.verify and source.config is None:
+        raise exit_codes.UsageError(
+            f"--verify compares whole models; {f.source} is a part ({source.kind})"
+        )
     describe(source, f.format)
     speed = lambda count, seconds: f"{size(count / seconds)}/s"
     with Progress("written", 0, "", amount=size, speed=speed) as progress:
@@ -55,10 +63,6 @@ def convert_command(f, _):
     if f.verify:
         from janus_jax.weights.verify import verify
 
-        if source.config is None:
-            raise exit_codes.UsageError(
-                f"--verify compares whole models; {f.source} is a part ({source.kind})"
-            )
         allow = {"allow_pickle": f.allow_pickle, "allow_extra": f.allow_extra}
         given = f.source if pathlib.Path(f.source).exists() else source.path
         for name, difference in verify(given, f.target, **allow).items():

@@ -3,6 +3,9 @@
 import pathlib
 import re
 
+from janus_jax.common.paths import typed
+from janus_jax.common.text import short
+
 ID = re.compile(r"\w[\w.-]*/\w[\w.-]*$")
 PAGE = re.compile(r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://", re.IGNORECASE)
 PATTERNS = [
@@ -36,7 +39,9 @@ def repository(path: str, revision: str | None = None) -> tuple[str, str | None]
         raise ValueError(f"{path[:200]}: no page of a model as a whole; give {name!r}")
     named = parts[3] if len(parts) > 2 else None
     if named and revision and named != revision:
-        raise ValueError(f"{path[:200]}: revision {revision!r} is asked for as well; give one")
+        raise ValueError(
+            f"{path[:200]}: revision {short(revision, 80)!r} is asked for as well; give one"
+        )
     return name, revision or named
 
 
@@ -51,13 +56,19 @@ def local_path(path, revision: str | None, allow_pickle: bool) -> pathlib.Path:
     its snapshot. Pickles are asked for where they are allowed.
 
     Raises FileNotFoundError in one sentence when the hub cannot be reached or refuses, ValueError
-    for a revision of something local.
+    for a revision of something local, and for what is no path.
     """
+    try:
+        path = typed(str(path))
+    except ValueError as error:
+        raise ValueError(f"{short(path)}: {error}") from None
     if is_local(path):
         if revision is not None:
-            raise ValueError(f"{path}: revision {revision!r} is for hub ids; this is a local path")
-        return pathlib.Path(path).expanduser()
-    name, revision = repository(str(path), revision)
+            raise ValueError(
+                f"{path}: revision {short(revision, 80)!r} is for hub ids; this is a local path"
+            )
+        return pathlib.Path(path)
+    name, revision = repository(path, revision)
     return _fetched(name, revision, PATTERNS + (PICKLES if allow_pickle else []))
 
 
@@ -90,7 +101,7 @@ def _fetched(name: str, revision: str | None, patterns: list[str]) -> pathlib.Pa
             f"{name}: a gated repository; accept its terms on the hub and run `hf auth login`"
         ) from None
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError):
-        at = f" at revision {revision!r}" if revision else ""
+        at = f" at revision {short(revision, 80)!r}" if revision else ""
         raise FileNotFoundError(
             f"{name}: neither a path here nor a repository on the hub{at} (private ones need `hf "
             "auth login`)"

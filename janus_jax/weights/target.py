@@ -17,6 +17,7 @@ import numpy as np
 
 from janus_jax.common import files
 from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.paths import local
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 from janus_jax.weights import processor_files
@@ -69,7 +70,7 @@ def whole(directory, size: int):
     """A directory to write into that becomes `directory` in one move when the body ends well and
     all of it is on the disk. Raises OSError (ENOSPC) when less than `size` bytes, and a tenth of a
     gigabyte, are free there."""
-    directory = pathlib.Path(directory)
+    directory = pathlib.Path(local(str(directory)))
     partial = directory.with_name(directory.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -34,6 +34,7 @@ def test_a_command_gets_its_flags_and_the_overrides_of_its_config():
         assert overrides == {"a.b": "2"}
 
     given = ["--path=x", "--prompt=a", "--prompt=b", "--deep", "--config.a.b=2"]
+    given += ["--path=x", "--deep", "--config.a.b=2"]  # said again is nothing else
     assert run(work, *given) == 0
     assert run(lambda *_: 3, "--path=x") == 3
 
@@ -61,6 +62,11 @@ def test_a_command_gets_its_flags_and_the_overrides_of_its_config():
         (["--path=$NO_SUCH/a"], "the variable NO_SUCH is not set"),
         (["--path=~nobody-here/a"], "no home directory of ~nobody-here is known"),
         (["--path=a", "--config.a"], "--config.a has no value"),
+        (["--path="], "--path=: is empty"),
+        (["--path=a", "--path=b"], "--path is given twice, a and b; give it once"),
+        (["--path=a", "--records=1", "--records=2"], "--records is given twice, 1 and 2"),
+        (["--path=a", "--deep", "--nodeep"], "--deep is given twice, True and False"),
+        (["--path=a", "--config.a=1", "--config.a=2"], "--config.a is given twice, 1 and 2"),
     ],
 )
 def test_flags_that_are_refused_end_with_2_and_one_line(words, said, capsys):
@@ -224,3 +230,20 @@ def test_command_line_is_split():
     rest, overrides = cli.split_flags(argv)
     assert rest == ["main", "--config=a.py", "--workdir", "w"]
     assert overrides == {"seed": "3", "data.on_change": "accept"}
+
+
+@pytest.mark.parametrize(
+    "words, flag",
+    [
+        (["train"], "workdir"), (["eval"], "workdir"), (["eval"], "out"), (["plan"], "json"), (["generate"], "out"),
+        (["chat"], "out"), (["convert"], "target"), (["data", "check"], "out"), (["data", "convert"], "out"),
+        (["data", "tokenize"], "out"), (["data", "show"], "out"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_command_writes_to_an_address(monkeypatch, capsys, words, flag):
+    for value, said in (("gs://bucket/x", "an address, and files are"), ("", "is empty")):
+        with pytest.raises(SystemExit) as end:
+            janus_jax(monkeypatch, *words, f"--{flag}={value}")
+        told = capsys.readouterr().err
+        assert end.value.code == 2 and f"--{flag}={value}: {said}" in told and told.count("\n") == 1

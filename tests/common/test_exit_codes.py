@@ -16,7 +16,8 @@ from janus_jax.distributed import initialize, processes, signals
     "error, code",
     [(ConfigError("x"), 2), (processes.HostsError("x"), 2), (initialize.Absent("x"), 69),
      (FloatingPointError("x"), 4), (signals.Preempted("x"), 0),
-     (OSError(errno.ENOSPC, "x"), 74), (OSError(errno.EIO, "x"), 74), (OSError(errno.EACCES, "x"), 1),
+     (OSError(errno.ENOSPC, "x"), 74), (OSError(errno.EIO, "x"), 74), (OSError(errno.EFBIG, "x"), 74),
+     (OSError(errno.EACCES, "x"), 1),
      (RuntimeError("x"), 1)],
 )  # fmt: skip
 def test_exit_codes(error, code):

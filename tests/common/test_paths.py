@@ -2,7 +2,7 @@
 
 import pytest
 
-from janus_jax.common.paths import expanded
+from janus_jax.common.paths import expanded, local, typed
 
 
 @pytest.fixture
@@ -36,3 +36,36 @@ def test_a_path_is_expanded_as_a_shell_would(home, typed, meant):
 def test_a_file_that_is_really_called_so_is_itself(home, name):
     (home / name).touch()
     assert expanded(name) == name
+
+
+@pytest.mark.parametrize(
+    "typed, meant",
+    [
+        ("file:///runs/a%20b", "/runs/a b"),
+        ("FILE://localhost/runs/a", "/runs/a"),
+        ("runs/a", "runs/a"),
+        ("./gs:/a", "./gs:/a"),
+        ("C:/runs", "C:/runs"),
+        ("stage1:7", "stage1:7"),
+    ],
+)
+def test_what_is_written_lies_on_this_machine(typed, meant):
+    assert local(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "path", ["gs://bucket/run", "s3://bucket", "hf://a/b", "gs:/bucket", "https://a.b/c"]
+)
+def test_an_address_to_write_to_is_refused(path):
+    with pytest.raises(ValueError, match=r"an address, .*; mount it and give its folder, or write"):
+        local(path)
+    with pytest.raises(ValueError, match="three slashes"):
+        local("file://host/a")
+
+
+@pytest.mark.parametrize(
+    "path, said", [("", "is empty"), ("a" * 256, "too long"), ("a/" * 9999, "too long")]
+)
+def test_what_can_be_no_path_is_refused(path, said):
+    with pytest.raises(ValueError, match=said):
+        typed(path)

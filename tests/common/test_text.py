@@ -14,6 +14,7 @@ def test_a_long_list_ends_with_how_many_more_there_are():
 def test_the_nearest_name_or_all():
     assert text.near("genrate", ["train", "generate"]) == "; did you mean 'generate'?"
     assert text.near("x", ["train", "plan"]) == "; known: train, plan"
+    assert text.near("x", []) == ""
 
 
 def test_differences_of_nested_configs_are_told_by_path():

@@ -70,6 +70,7 @@ GIVEN = {
     "a file URI": lambda path: path.as_uri(),
     "a file URI in upper case": lambda path: "FILE://localhost" + str(path).replace(" ", "%20"),
     "home": lambda path: "~/a cat.png",
+    "a variable": lambda path: "$HOME/a cat.png",
     "a bytearray": lambda path: bytearray(FILE),
     "a stream": lambda path: Stream(),
     "an open file": lambda path: io.BytesIO(FILE),

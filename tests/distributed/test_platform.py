@@ -43,6 +43,12 @@ def test_jax_without_its_device_is_one_line(monkeypatch, caplog, error, told):
     assert "\n" not in str(raised.value) and not caplog.records and not BRIDGE.filters
 
 
+def test_an_error_of_jax_that_says_nothing_is_named(monkeypatch):
+    monkeypatch.setattr(jax, "devices", broken("", AssertionError()))
+    with pytest.raises(UsageError, match=r"no such device here \(AssertionError\)"):
+        platform.require_devices()
+
+
 def test_a_plugin_that_is_left_out_is_said_without_its_stack(monkeypatch, capsys, caplog):
     monkeypatch.setattr(jax, "devices", broken("no driver", None))
     platform.require_devices()

@@ -22,9 +22,11 @@ import janus_jax
 from janus_jax.common import exit_codes
 from janus_jax.data.messages import SPECIALS
 from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.distributed import platform
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import to_dict
 from janus_jax.model.janus import abstract
+from janus_jax.weights import __main__ as weights_command
 from janus_jax.weights import convert, pickles, target, verify
 from janus_jax.weights.load import import_weights
 from janus_jax.weights.source import open_source, sizes
@@ -503,6 +505,23 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert f"NoWeightsError: {tmp_path / 'no'}: no weights directory or file there" in done.stderr
+
+
+def test_what_verifying_needs_is_asked_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    def none():
+        raise exit_codes.UsageError("JAX has no such device here")
+
+    monkeypatch.setattr(platform, "require_devices", none)
+    flags = ["--source=no/such", f"--target={tmp_path / 'out'}", "--format=janus_jax", "--verify"]
+    assert weights_command.main(flags) == 2 and list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == "UsageError: JAX has no such device here\n"
+
+
+def test_no_address_becomes_a_folder(ours, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="an address, and files are written on this machine"):
+        convert.to_layout(open_source(ours), "gs://bucket/out", "janus_jax")
+    assert not (tmp_path / "gs:").exists()
 
 
 def test_no_room_on_the_disk_is_said_before_writing(ours, tmp_path, monkeypatch):

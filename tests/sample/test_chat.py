@@ -117,6 +117,11 @@ def test_words_behind_a_command_that_takes_none_are_named_and_change_nothing():
     assert "no home directory of ~nobody-here" in t.said
 
 
+def test_base64_is_told_what_goes_before_it():
+    t = Terminal("/image iVBORw0KGgo" + "A/b" * 9_000).run()
+    assert "put data:image/png;base64, before it" in t.said and len(t.said) < 700
+
+
 def test_a_full_chat_says_how_to_go_on():
     t = Terminal("hi", "more")
 

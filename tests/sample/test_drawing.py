@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from support import tiny
 
-from janus_jax.sample import drawing
+from janus_jax.sample import drawing, files
 
 
 class Model:
@@ -64,6 +64,29 @@ def test_ctrl_c_leaves_what_is_drawn_and_the_same_command_goes_on(draw, names, t
     assert draw("a cat", n=37) == [(1, 32, 5)]
     assert len(names()) == 37
     assert draw("a cat", n=37) == []
+
+
+def test_pictures_of_a_slice_that_was_broken_off_are_counted(draw, names, tmp_path, capsys):
+    draw("a cat", n=20)
+    (tmp_path / "out" / "a-cat-3.png").unlink()
+    capsys.readouterr()
+    assert draw("a cat", n=20) == [(1, 0, 16)]
+    assert "19 of 20 pictures are there" in capsys.readouterr().out and len(names()) == 20
+    (tmp_path / "out" / "a-cat-3.png").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        draw("a cat", n=20, stop_at=0)
+    assert "19 of 20 pictures are there" in capsys.readouterr().err
+
+
+def test_prompts_that_begin_alike_are_looked_up_once_each(draw, names, tmp_path, monkeypatch):
+    read = []
+    facts_of = files.facts_of
+    monkeypatch.setattr(files, "facts_of", lambda path: read.append(path) or facts_of(path))
+    prompts = [f"{'the same words ' * 5} {i}" for i in range(40)]
+    draw(*prompts)
+    assert len(read) <= 40 and len(names()) == 40
+    read.clear()
+    assert draw(*prompts) == [] and len(read) == 40
 
 
 def test_another_seed_guidance_or_weights_replaces_nothing(draw, names, tmp_path):

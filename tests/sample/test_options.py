@@ -69,6 +69,18 @@ def test_understand_names_the_option_it_cannot_use(model, processor, options, wo
     assert all(word in str(error.value) for word in words), error.value
 
 
+@pytest.mark.parametrize(
+    "name", ["images_per_prompt", "max_new_tokens", "seed", "first", "temperature", "top_p"]
+)
+def test_a_number_without_end_is_refused_by_its_rule(name):
+    with pytest.raises(ValueError, match=rf"^{name} is -?0x\w{{1,58}}: must be"):
+        options.check(**{name: 10**5000})
+    with pytest.raises(
+        ValueError, match=r"is 100000000: .*at most 100,000: draw more with another"
+    ):
+        options.check(images_per_prompt=10**8)
+
+
 def test_a_processor_of_another_model_is_refused():
     model = types.SimpleNamespace(config=tiny.CONFIG, transformer=None)
     ours = tiny.processor()

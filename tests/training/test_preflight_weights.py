@@ -33,6 +33,8 @@ def test_a_work_directory_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(preflight_disk.os, "access", lambda path, mode: path != tmp_path)
     told = refusal(schema.ConfigError, QUICKSTART, tmp_path / "run")
     assert f"{tmp_path} cannot be written into" in told
+    _, (told,) = preflight_disk.place(pathlib.Path("gs://bucket/run"))
+    assert "--workdir=gs:/bucket/run: an address, and files are written on this machine" in told
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,21 @@ def test_load_works_where_nobody_set_a_mesh(weights):
     assert done.stdout.split() == ["(32,", "384)", "16"]
 
 
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"path": "z" * 500_000}, "too long for a path"),
+        ({"path": "$NO_SUCH/a"}, "NO_SUCH is not set"),
+        ({"path": ".", "revision": "z" * 500_000}, "revision 'zz.*is for hub ids"),
+    ],
+    ids=["long", "variable", "revision"],
+)
+def test_what_load_is_given_is_told_in_short(given, said):
+    with pytest.raises(ValueError, match=said) as error:
+        janus_jax.load(**given)
+    assert len(str(error.value)) < 400
+
+
 def test_load_elsewhere_says_what_is_wrong(tmp_path, one_device):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*no weights directory"):
         janus_jax.load(tmp_path / "nowhere")

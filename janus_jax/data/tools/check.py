@@ -197,7 +197,7 @@ def define_view(into):
     """The flags that `show` has too."""
     define = cli.Definer(into)
     define.texts("stage", [], "Of a config: these stages only.")
-    define.path("tokenizer", "", "A directory with tokenizer.json; else the config's.")
+    define.path("tokenizer", None, "A directory with tokenizer.json; else the config's.")
 
 
 def define_flags(into):
@@ -207,7 +207,7 @@ def define_flags(into):
     define.whole("records", 0, about, 0)
     define.whole("threads", min(os.cpu_count() or 1, 16), "Threads that read and decode.", 1)
     about = "A directory for the report, the list of unusable records and the samples."
-    define.path("out", "", about)
+    define.output("out", None, about)
 
 
 def chosen_stages(f, overrides: dict[str, str]):

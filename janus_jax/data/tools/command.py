@@ -24,7 +24,7 @@ def define_flags(into):
     from absl import flags
 
     path = cli.Definer(into).path
-    path("config", "", "A file with get_config(); its data.datasets are read.")
+    path("config", None, "A file with get_config(); its data.datasets are read.")
     flags.DEFINE_string("dataset", "", "Of a config: this data set only.", flag_values=into)
     about = parameters(Dataset)
     for field in dataclasses.fields(Dataset):
@@ -35,7 +35,7 @@ def define_flags(into):
         elif field.name == "prompt":
             flags.DEFINE_multi_string("prompt", [], text, flag_values=into)
         elif field.name in PATHS:
-            path(field.name, "", text)
+            path(field.name, None, text)
         elif field.name not in ("weight", "steps", "stages"):  # of a mixture, not of a data set
             define = {
                 str: flags.DEFINE_string,

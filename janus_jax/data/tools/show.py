@@ -65,7 +65,7 @@ def define_flags(into):
     check.define_view(into)
     define = cli.Definer(into)
     define.whole("count", 5, "Records of each data set.", 1)
-    define.path("out", "", "A PNG file for the images.")
+    define.output("out", None, "A PNG file for the images.")
 
 
 def _run(f, overrides: dict[str, str]) -> int:

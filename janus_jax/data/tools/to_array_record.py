@@ -165,7 +165,7 @@ def _refusal(job: Job, done: dict[int, dict], max_bad: float, least: int) -> str
 
 def define_flags(into):
     define = cli.Definer(into)
-    define.path("out", None, "The directory to write.", required=True)
+    define.output("out", None, "The directory to write.", required=True)
     define.text("name", "", "Of the shards; else the data set's name.")
     define.whole("shards", 0, f"0: one for {RECORDS:,} records.", 0)
     define.whole("processes", os.cpu_count() or 1, "That read and write.", 1)
