@@ -35,7 +35,8 @@ def pick(keys, logits, temperature, top_p=None):
         order = jnp.sort(jax.nn.softmax(scaled), axis=-1)[:, ::-1]
         kept = jnp.where(jnp.cumsum(order, -1) - order < top_p, order, 2.0).min(-1, keepdims=True)
         scaled = jnp.where(jax.nn.softmax(scaled) >= kept, scaled, -jnp.inf)
-    drawn = jax.vmap(jax.random.categorical)(keys, scaled)
+    # The mode is named, since a setting of JAX would choose another, with other ids.
+    drawn = jax.vmap(functools.partial(jax.random.categorical, mode="low"))(keys, scaled)
     return jnp.where(temperature == 0, jnp.argmax(logits, -1), drawn).astype(jnp.int32)
 
 

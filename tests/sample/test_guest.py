@@ -12,7 +12,9 @@ from support import tiny
 from support.sampling import PROMPTS, draw, picture, said
 
 import janus_jax
+from janus_jax.model.guest import own_jax
 from janus_jax.sample import decode
+from janus_jax.sample.programs import pick, row_keys
 
 ASKED = said("what is it?", picture(1))
 
@@ -75,6 +77,22 @@ def test_what_the_caller_has_set_changes_no_id_and_compiles_nothing(weights, wan
     finally:
         jax.config.update(name, before)
     assert decode.advance._cache_size() == compiled
+
+
+def test_a_draw_is_the_same_where_the_caller_asks_for_finer_gumbel_noise():
+    def drawn() -> list[int]:
+        with own_jax():
+            flat = np.zeros((64, 99), np.float32)
+            seeds = np.arange(64, dtype=np.uint32), np.zeros(64, np.int32)
+            draw = jax.jit(lambda seeds, x: pick(row_keys(*seeds), x, np.float32(1)))
+            return draw([*map(decode.put, seeds)], decode.put(flat)).tolist()
+
+    want = drawn()
+    jax.config.update("jax_high_dynamic_range_gumbel", True)
+    try:
+        assert drawn() == want
+    finally:
+        jax.config.update("jax_high_dynamic_range_gumbel", False)
 
 
 def test_another_mesh_of_the_caller_is_set_again_also_in_callbacks(weights, want):
