@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import stat
+import threading
 import urllib.parse
 import warnings
 
@@ -17,6 +18,7 @@ from janus_jax.data.sources import refuse_open_files, shown
 
 # A fixed list: other Pillow readers start programs (EPS runs Ghostscript) or differ between builds.
 FORMATS = tuple(SUPPORTED.upper().split(", "))
+_FILTERS = threading.Lock()  # Python has one list of warning filters for all threads
 _BUFFER = 64 * 1024  # bytes: Pillow reads headers in small pieces
 _ROOM = 2  # a JPEG scaled while decoding keeps this many times the side that is asked for
 
@@ -160,9 +162,11 @@ def _use(file, use):
 
 
 def _image(file):
-    with warnings.catch_warnings():  # `max_pixels` is our guard
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
         return Image.open(file, formats=FORMATS)
+    except Warning:  # one that `-W error` made an exception, of what is no reason to refuse
+        with _FILTERS, warnings.catch_warnings(action="ignore"):
+            return Image.open(file, formats=FORMATS)
 
 
 def _decode(image, name, max_pixels, longest=0, shortest=0, again=None):

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from support.pictures import UNUSABLE, UNUSUAL, photograph, put
+from support.pictures import UNUSABLE, UNUSUAL, bomb, encoded, photograph, put
 
 from janus_jax.data import image_files, image_pixels
 from janus_jax.data.image_files import ImageError, read_image
@@ -112,6 +112,22 @@ def test_alpha_is_dropped_not_blended_and_quietly(tmp_path):
         warnings.simplefilter("error")
         for path in (rgba, palette):
             assert read_image(path).getpixel((0, 0)) == (10, 200, 30)
+
+
+def test_warnings_as_errors_refuse_no_picture_and_the_filters_of_others_stay(monkeypatch):
+    jpeg = encoded(Image.new("RGB", (4, 4)), "JPEG")
+    block = b"MPF\0II*\0\x08\0\0\0\xff\xff"  # several pictures, and no table of them
+    jpeg = jpeg[:2] + b"\xff\xe2" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+    with warnings.catch_warnings(action="error"):
+        assert read_image(io.BytesIO(jpeg)).size == (4, 4)
+        with pytest.raises(ImageError, match="10000x10000 is 100 million pixels"):
+            read_image(io.BytesIO(bomb(10_000)))
+    during = []
+    opened = Image.open
+    look = lambda *args, **how: during.append(list(warnings.filters)) or opened(*args, **how)
+    monkeypatch.setattr(Image, "open", look)
+    read_image(io.BytesIO(encoded(Image.new("RGB", (4, 4)))))
+    assert during == [list(warnings.filters)]  # threads share them
 
 
 def test_animation_gives_the_first_frame_and_says_so_once(tmp_path, caplog, monkeypatch):
