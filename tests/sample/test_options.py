@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 from support import tiny
@@ -37,6 +38,13 @@ from janus_jax.sample.options import listed
         ({"prompts": ["a", None]}, ["prompts[1]", "None"]),
         ({"prompts": []}, ["0 prompts"]),
         ({"seed": [1, 2]}, ["seed", "2", "1"]),
+        ({"seed": jax.random.key(0)}, ["seed is Array", "whole number", "PRNGKeyArray"]),
+        ({"seed": jax.random.key(0)[None]}, ["seed is Array", "whole number", "PRNGKeyArray"]),
+        (
+            {"first": 2**31 - 1, "images_per_prompt": 2},
+            ["first is 2147483647", "at most 2147483648"],
+        ),
+        ({"return_exceptions": "no"}, ["return_exceptions is 'no': must be True or False"]),
     ],
     ids=lambda x: str(x)[:30],
 )
@@ -60,6 +68,7 @@ def test_generate_names_what_it_cannot_use(model, processor, options, words):
         ({"stop": ["a", ""]}, ["stop is", "not empty"]),
         ({"seed": 1.5}, ["seed is 1.5"]),
         ({"stream": "x"}, ["stream is x"]),
+        ({"seed": jax.random.key(0)}, ["seed is Array", "whole number", "PRNGKeyArray"]),
     ],
     ids=lambda x: str(x)[:30],
 )
@@ -105,6 +114,12 @@ def test_none_is_the_default_and_a_seed_that_was_drawn_is_told(model, processor)
     asked = said("what?")
     given = understand(model, processor, asked, max_new_tokens=4, **none)
     assert given == understand(model, processor, asked, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("kind", [np.array, jax.numpy.array, iter, tuple, list])
+def test_seeds_come_in_a_row_of_any_kind(kind):
+    assert options.seeds(kind([3, 5]), 2, "prompts") == [3, 5]
+    assert options.seeds(jax.numpy.uint32(5), 2, "prompts") == [5, 5]
 
 
 @pytest.mark.parametrize("kind", [np.array, iter, tuple])
