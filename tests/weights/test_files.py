@@ -104,7 +104,7 @@ def test_a_folder_a_broken_link_or_a_pipe_in_the_files_place(tmp_path, name):
 
 def test_a_settings_file_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "config.json")
-    with pytest.raises(ValueError, match="config.json: a pipe, socket or device has the place"):
+    with pytest.raises(ValueError, match=r"config.json: a pipe, socket or device has the place"):
         settings.read(tmp_path, "config.json")
-    with pytest.raises(ValueError, match="config.json: cannot be read as JSON .no regular file"):
+    with pytest.raises(ValueError, match=r"config.json: cannot be read as JSON \(no regular file"):
         read_json(tmp_path / "config.json")
