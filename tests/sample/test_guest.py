@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support import tiny
 from support.sampling import PROMPTS, draw, picture, said
 
@@ -105,6 +106,17 @@ def test_another_mesh_of_the_caller_is_set_again_also_in_callbacks(weights, want
         draw(weights, PROMPTS[:1], progress=look)
         look()
     assert len(seen) > 2 and all(seen)
+
+
+def test_a_model_on_a_mesh_without_our_axes_or_in_numpy_is_named_with_the_way_out(weights):
+    graph, state = nnx.split(weights)
+    foreign = jax.NamedSharding(jax.make_mesh((8,), ("x",)), jax.P())
+    for put, where in (
+        (lambda x: jax.device_put(np.asarray(x), foreign), r"on a mesh with the axes \('x',\)"),
+        (np.asarray, "in numpy arrays"),
+    ):
+        with pytest.raises(ValueError, match=f"the model lies {where}: take it as janus_jax.load"):
+            draw(nnx.merge(graph, jax.tree.map(put, state)), PROMPTS[:1])
 
 
 def test_threads_answer_what_one_does(weights, want):
