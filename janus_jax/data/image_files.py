@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from janus_jax.data.image_pixels import ImageError, decoded
+from janus_jax.data.image_pixels import UNNAMED, ImageError, decoded
 from janus_jax.data.image_types import RAW, SUPPORTED, bare_png, unsupported, what_it_is
 from janus_jax.data.sources import refuse_open_files, shown
 
@@ -42,11 +42,9 @@ def read_image(source, *, max_pixels=64_000_000, longest=0, shortest=0):
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            remedy = (
-                "convert grey with np.stack([x] * 3, -1), floats with (x * 255).astype(np.uint8)"
-            )
             shape = f"array {source.dtype} {source.shape}"
-            message = f"{shape}: a picture is uint8 [height, width, 3]; {remedy}"
+            remedy = _to_rgb(source) or "convert it"
+            message = f"{shape}: a picture is uint8 [height, width, 3]: {remedy}"
             raise ImageError(message, cause="odd shape")
         return Image.fromarray(source)
     if isinstance(source, Image.Image):
@@ -89,9 +87,26 @@ class NamedBytes(io.BytesIO):
         self.name = name
 
 
+def _to_rgb(x) -> str:
+    """What makes a picture of the array `x`, which is none: Python that can be pasted."""
+    first = x.ndim == 3 and x.shape[0] in (1, 3) and x.shape[2] not in (1, 3)
+    channels = 0 if x.ndim < 3 else x.shape[0 if first else -1]
+    steps = (
+        ("x = x[0]", x.ndim == 4),
+        ("x = x.transpose(1, 2, 0)", first),
+        ("x = np.stack([x] * 3, -1)", x.ndim == 2),
+        ("x = x.repeat(3, -1)", channels == 1),
+        ("x = x[..., :3]", channels == 4),
+        ("x = (x * 255).astype(np.uint8)", x.dtype.kind == "f"),
+        ("x = (x >> 8).astype(np.uint8)", x.dtype == np.uint16),
+    )
+    return "; ".join(step for step, due in steps if due)
+
+
 def _name(image) -> str:
     """What errors call a `PIL.Image`."""
-    return shown(getattr(image, "filename", "")) or f"PIL image {image.size[0]}x{image.size[1]}"
+    size = f"{image.size[0]}x{image.size[1]}"
+    return shown(getattr(image, "filename", "")) or f"{UNNAMED} {size}"
 
 
 def _no_file(path, error: Exception) -> ImageError:
