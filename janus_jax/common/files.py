@@ -49,6 +49,8 @@ def read_json(path: pathlib.Path) -> dict:
     """Raises FileNotFoundError where there is no such file, ValueError naming it where it holds no
     JSON object."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for who writes to it
+            raise OSError("no regular file")
         values = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise

@@ -5,18 +5,20 @@ import errno
 import io
 import os
 import stat
+import threading
 import urllib.parse
 import warnings
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from janus_jax.data.image_pixels import ImageError, decoded
+from janus_jax.data.image_pixels import UNNAMED, ImageError, decoded
 from janus_jax.data.image_types import RAW, SUPPORTED, bare_png, unsupported, what_it_is
 from janus_jax.data.sources import refuse_open_files, shown
 
 # A fixed list: other Pillow readers start programs (EPS runs Ghostscript) or differ between builds.
 FORMATS = tuple(SUPPORTED.upper().split(", "))
+_FILTERS = threading.Lock()  # Python has one list of warning filters for all threads
 _BUFFER = 64 * 1024  # bytes: Pillow reads headers in small pieces
 _ROOM = 2  # a JPEG scaled while decoding keeps this many times the side that is asked for
 
@@ -40,11 +42,9 @@ def read_image(source, *, max_pixels=64_000_000, longest=0, shortest=0):
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            remedy = (
-                "convert grey with np.stack([x] * 3, -1), floats with (x * 255).astype(np.uint8)"
-            )
             shape = f"array {source.dtype} {source.shape}"
-            message = f"{shape}: a picture is uint8 [height, width, 3]; {remedy}"
+            remedy = _to_rgb(source) or "convert it"
+            message = f"{shape}: a picture is uint8 [height, width, 3]: {remedy}"
             raise ImageError(message, cause="odd shape")
         return Image.fromarray(source)
     if isinstance(source, Image.Image):
@@ -87,9 +87,26 @@ class NamedBytes(io.BytesIO):
         self.name = name
 
 
+def _to_rgb(x) -> str:
+    """What makes a picture of the array `x`, which is none: Python that can be pasted."""
+    first = x.ndim == 3 and x.shape[0] in (1, 3) and x.shape[2] not in (1, 3)
+    channels = 0 if x.ndim < 3 else x.shape[0 if first else -1]
+    steps = (
+        ("x = x[0]", x.ndim == 4),
+        ("x = x.transpose(1, 2, 0)", first),
+        ("x = np.stack([x] * 3, -1)", x.ndim == 2),
+        ("x = x.repeat(3, -1)", channels == 1),
+        ("x = x[..., :3]", channels == 4),
+        ("x = (x * 255).astype(np.uint8)", x.dtype.kind == "f"),
+        ("x = (x >> 8).astype(np.uint8)", x.dtype == np.uint16),
+    )
+    return "; ".join(step for step, due in steps if due)
+
+
 def _name(image) -> str:
     """What errors call a `PIL.Image`."""
-    return shown(getattr(image, "filename", "")) or f"PIL image {image.size[0]}x{image.size[1]}"
+    size = f"{image.size[0]}x{image.size[1]}"
+    return shown(getattr(image, "filename", "")) or f"{UNNAMED} {size}"
 
 
 def _no_file(path, error: Exception) -> ImageError:
@@ -160,9 +177,11 @@ def _use(file, use):
 
 
 def _image(file):
-    with warnings.catch_warnings():  # `max_pixels` is our guard
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
         return Image.open(file, formats=FORMATS)
+    except Warning:  # one that `-W error` made an exception, of what is no reason to refuse
+        with _FILTERS, warnings.catch_warnings(action="ignore"):
+            return Image.open(file, formats=FORMATS)
 
 
 def _decode(image, name, max_pixels, longest=0, shortest=0, again=None):

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from janus_jax.data.sources import printable, shown
 
+UNNAMED = "PIL image"  # what errors and notes call one that is from no file
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras and scanners give, stored in 16
 _MOST_NOTES = 10  # of one kind, in one process
 _noted = {}  # kind of note -> the notes
@@ -31,7 +32,8 @@ class ImageError(ValueError):
 def _note(kind: str, text: str, most: int = _MOST_NOTES):
     """Logs a warning about a picture, unless it, or so many of its kind, were logged before."""
     notes = _noted.setdefault(kind, [])
-    if text not in notes and len(notes) < most:
+    said = text in notes and not text.startswith(UNNAMED)  # several may be called alike
+    if not said and len(notes) < most:
         notes.append(text)
         _log.warning("%s", text)
 

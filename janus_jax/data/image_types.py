@@ -1,6 +1,7 @@
 """What a file is, by its first bytes, where it is no picture that can be read; and a PNG without
 what is no pixel."""
 
+import codecs
 import io
 import re
 import zlib
@@ -16,7 +17,12 @@ _BEGINS = {
     b"\0\0\1\0": "ICO", b"icns": "ICNS", b"P7\n": "PAM", b"DDS ": "DDS", b"qoif": "QOI", b"v/1\1": "OpenEXR",
     b"#?RADIANCE": "Radiance HDR", b"SIMPLE  =": "FITS", b"AT&TFORM": "DjVu", b"\xd7\xcd\xc6\x9a": "WMF",
     b"%PDF": "PDF", b"%!PS": "EPS", b"FUJIFILMCCD-RAW": RAW, b"IIRO": RAW, b"IIRS": RAW, b"MMOR": RAW,
-    b"IIU\0": RAW, b"FOVb": RAW, b"\x93NUMPY": "NumPy array (.npy)", b"\x89HDF": "HDF5",
+    b"IIU\0": RAW, b"FOVb": RAW, b"II*\0\x10\0\0\0CR": RAW, b"\x93NUMPY": "NumPy array (.npy)",
+    b"\x89HDF": "HDF5", b"\0\0\2\0\0\0\0\0": "TGA", b"\0\0\3\0\0\0\0\0": "TGA",
+    b"\0\0\n\0\0\0\0\0": "TGA", b"\0\0\2\0": "CUR", b"\n\2\1": "PCX", b"\n\3\1": "PCX", b"\n\5\1": "PCX",
+    b"\1\xda": "SGI", b"PF\n": "PFM", b"/* XPM */": "XPM", b"#define ": "XBM", b"\x8aMNG": "MNG", b"BPG\xfb": "BPG",
+    b"#?RGBE": "Radiance HDR", b"FLIF": "FLIF", b"\xabKTX": "KTX", b"\xff\x10\xff\x50": "JPEG XS",
+    b"\0\0\0\x0cJXS ": "JPEG XS",
 }  # fmt: skip
 _VIDEOS = {
     b"\x1a\x45\xdf\xa3": "WebM or Matroska video", b"FLV\1": "FLV video", b"OggS": "Ogg video",
@@ -58,7 +64,8 @@ def what_it_is(head: bytes) -> tuple[str, str]:
         return "empty file", "is empty (0 bytes); copy or download it again"
     if not head.strip(b"\0"):
         return "damaged", "begins with zeros only, as a download that was stopped; get it again"
-    if head[4:11] == b"ftypavi":
+    size = int.from_bytes(head[:4], "big")  # of the box; behind the first its brands are a list
+    if head[4:8] == b"ftyp" and (head[8:11] == b"avi" or b"avif" in head[16:size]):
         words = "damaged, or an AVIF that this Pillow cannot read: get it again, or convert it"
         return "damaged", f"{words} to PNG or JPEG"
     kind, remedy = _kind(head)
@@ -81,6 +88,8 @@ def _kind(head: bytes) -> tuple[str, str]:
         return kind, _FRAME if kind.endswith("video") else _CONVERT
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return "AVI video", _FRAME
+    if head[40:44] == b" EMF":
+        return "EMF", _CONVERT
     if head[128:132] == b"DICM":
         return "DICOM", _CONVERT
     if head[257:262] == b"ustar":
@@ -94,6 +103,8 @@ def _kind(head: bytes) -> tuple[str, str]:
 
 def _written(head: bytes) -> tuple[str, str] | None:
     """The same of a file that holds text."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        head = head.decode("utf-16", "ignore").encode()
     text = head.lstrip(_BLANK)
     low = text.lower()
     if low.startswith(b"version https://git-lfs"):

@@ -20,9 +20,9 @@ OWN = {
 @contextlib.contextmanager
 def own_jax(model=None):
     """JAX as we use it, for a while and in this thread: `OWN`, and the mesh that the model lies on,
-    else the caller's where it has our axes, else one device. The caller's JAX stays as it is."""
-    home = model and _with_our_axes(getattr(model.text_embedding.table.sharding, "mesh", None))
-    mesh = home or _with_our_axes(jax.sharding.get_mesh())
+    else the caller's where it has our axes, else one device. The caller's JAX stays as it is.
+    Raises ValueError for a model that lies elsewhere."""
+    mesh = (model and _home(model)) or _with_our_axes(jax.sharding.get_mesh())
     if mesh is None:
         device = jax.config.jax_default_device or jax.local_devices()[0]
         device = jax.local_devices(backend=device)[0] if isinstance(device, str) else device
@@ -32,6 +32,20 @@ def own_jax(model=None):
             stack.enter_context(getattr(jax, name)(value))
         stack.enter_context(jax.set_mesh(mesh))
         yield
+
+
+def _home(model):
+    """The mesh that a model lies on; None for a single device."""
+    sharding = getattr(model.text_embedding.table, "sharding", None)
+    mesh = getattr(sharding, "mesh", None)
+    home = _with_our_axes(mesh)
+    if sharding is None or (mesh is not None and home is None):
+        where = f"on a mesh with the axes {mesh.axis_names}" if mesh else "in numpy arrays"
+        raise ValueError(
+            f"the model lies {where}: take it as janus_jax.load gives it, or jax.device_put it on "
+            f"one device, or load it within jax.set_mesh of a mesh with the axes {sh.AXES}"
+        )
+    return home
 
 
 def _with_our_axes(mesh):

@@ -152,6 +152,11 @@ def written(model, prompts: list[Prompt], seeds, numbers, *, most: int, steps: i
         parts = prompts[rows], seeds[rows], numbers[rows]
         for ids in rows_written(model, *parts, most=most, steps=steps, **how):
             ids = ids[:, : most - at]
+            if (ids < 0).any():
+                raise ValueError(
+                    "the model's logits are not finite: its weights hold NaN or overflow (a run that "
+                    "diverged?), or cfg_scale is too large for them; take an earlier checkpoint"
+                )
             out[rows, at : at + steps] = ids
             at += ids.shape[1]
             if (yield row, at, ids):

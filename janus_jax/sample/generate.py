@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from janus_jax.common.arguments import require_flags
 from janus_jax.data.images import to_pil
 from janus_jax.sample import decode, options
 
@@ -51,11 +52,17 @@ def _drawn(
 ) -> tuple[np.ndarray, list]:  # fmt: skip
     """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
+    require_flags(return_exceptions=options.given(return_exceptions, False))
     guidance, heat = settings(processor, cfg_scale, temperature)
     cfg_scale, temperature, count, first, _ = options.settled(
         cfg_scale=guidance, temperature=heat, images_per_prompt=options.given(images_per_prompt, 1),
         first=options.given(first, 0), progress=progress,
     )  # fmt: skip
+    if first + count - 1 > options.LAST:
+        raise ValueError(
+            f"first is {first}, images_per_prompt {count}: their sum is at most {options.LAST + 1}; "
+            "begin at a lower number, or ask for fewer"
+        )
     prompts = options.listed(prompts, "prompts")
     seeds = options.seeds(seed, len(prompts), "prompts")
     facts = []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 FLOAT32 = np.finfo(np.float32)
+LAST = 2**31 - 1  # the highest number of a picture
 
 
 def _within(x, low: float, high: float) -> bool:
@@ -38,7 +39,7 @@ RULES = {
         "must be a whole number, at least 1 (--n of the command), at most 100,000: draw more with "
         "another seed",
     ),
-    "first": (lambda x: _whole(x, 0, 2**31 - 1), "must be a whole number, 0 or more"),
+    "first": (lambda x: _whole(x, 0, LAST), "must be a whole number from 0 to 2147483647"),
     "seed": (lambda x: _whole(x, 0, 2**32 - 1), "must be a whole number from 0 to 4294967295"),
     "progress": (callable, "must be a function of (done, total), or None"),
     "stream": (callable, "must be a function that takes text, or None"),
@@ -54,7 +55,8 @@ def check(**options):
             kind = "" if isinstance(x, numbers.Number) else f", not a {type(x).__name__}"
             # Python writes no decimal number of more than 4,300 digits
             told = f"{x:#x}" if isinstance(x, int) and x.bit_length() > 999 else str(x)
-            problems.append(f"{name} is {told[:60]}: {RULES[name][1]}{kind}")
+            value = " ".join(told.split())[:60]
+            problems.append(f"{name} is {value}: {RULES[name][1]}{kind}")
     if problems:
         raise ValueError("\n".join(problems))
 
@@ -63,11 +65,18 @@ def given(value, default):
     return default if value is None else value
 
 
+def _plain(x):
+    """A scalar of numpy, JAX or torch as Python's number."""
+    try:
+        return x.item() if getattr(x, "ndim", None) == 0 else x
+    except NotImplementedError:  # a key of JAX
+        return x
+
+
 def settled(**options) -> list:
     """The values of options, checked, in the precision that computes: float32, where a temperature
     too small to divide by is 0. Raises ValueError."""
-    for name, x in options.items():
-        options[name] = x.item() if getattr(x, "ndim", None) == 0 else x
+    options = {name: _plain(x) for name, x in options.items()}
     check(**options)
     for name in {"cfg_scale", "temperature", "top_p"} & set(options):
         x = float(np.float32(options[name]))
@@ -79,9 +88,10 @@ def settled(**options) -> list:
 def seeds(seed, count: int, of: str) -> list[int]:
     """One number for all, one for each of the `count` rows, or None: a new one is drawn for each.
     Raises ValueError."""
-    seed = seed.item() if getattr(seed, "ndim", None) == 0 else seed
-    plain = not isinstance(seed, Iterable) or isinstance(seed, str | bytes | Mapping)
-    seed = [seed] * count if plain else list(seed)
+    seed = _plain(seed)
+    many = isinstance(seed, Iterable) and not isinstance(seed, str | bytes | Mapping)
+    many = many and getattr(seed, "ndim", 1) > 0
+    seed = [_plain(x) for x in seed] if many else [seed] * count
     if len(seed) != count:
         raise ValueError(f"seed has {len(seed)} numbers for {count} {of}: give one, or as many")
     for number in seed:

@@ -26,17 +26,21 @@ def mask_from(starts, queries, length: int):
 
 def pick(keys, logits, temperature, top_p=None):
     """int32 [B]: argmax at temperature 0, else a draw from softmax(logits / temperature), one key a
-    row; `top_p`, at least the least float32, first drops the least likely ids beyond that mass."""
+    row; `top_p`, at least the least float32, first drops the least likely ids beyond that mass.
+    -1 where the largest logit is not finite."""
     logits = jax.sharding.reshard(logits, sh.BATCH)  # whole vocabularies: sorting cannot split them
     # Below the largest: divided by a tiny temperature all but that one may become -inf, none inf.
-    below = logits - logits.max(-1, keepdims=True)
+    largest = logits.max(-1, keepdims=True)
+    below = logits - largest
     scaled = below / jnp.where(temperature == 0, 1.0, temperature)
     if top_p is not None:
         order = jnp.sort(jax.nn.softmax(scaled), axis=-1)[:, ::-1]
         kept = jnp.where(jnp.cumsum(order, -1) - order < top_p, order, 2.0).min(-1, keepdims=True)
         scaled = jnp.where(jax.nn.softmax(scaled) >= kept, scaled, -jnp.inf)
-    drawn = jax.vmap(jax.random.categorical)(keys, scaled)
-    return jnp.where(temperature == 0, jnp.argmax(logits, -1), drawn).astype(jnp.int32)
+    # The mode is named, since a setting of JAX would choose another, with other ids.
+    drawn = jax.vmap(functools.partial(jax.random.categorical, mode="low"))(keys, scaled)
+    ids = jnp.where(temperature == 0, jnp.argmax(logits, -1), drawn)
+    return jnp.where(jnp.isfinite(largest[:, 0]), ids, -1).astype(jnp.int32)
 
 
 def mixed(logits, mix):

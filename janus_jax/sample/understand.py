@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import jax
 import numpy as np
 
+from janus_jax.common.arguments import require_flags
 from janus_jax.data.image_parts import open_picture
 from janus_jax.data.image_pixels import ImageError
 from janus_jax.data.images import understanding_image
@@ -52,6 +53,7 @@ def understand_batch(
     its ValueError in place of its answer, and the others are answered."""
     options.require(model, processor)
     given = options.given
+    require_flags(return_exceptions=given(return_exceptions, False))
     max_new_tokens, temperature, top_p, _ = options.settled(
         max_new_tokens=given(max_new_tokens, 512), temperature=given(temperature, 0.0),
         top_p=given(top_p, 1.0), stream=stream,

@@ -14,6 +14,8 @@ import ml_dtypes
 import numpy as np
 from flax import nnx
 
+from janus_jax.common.arguments import require_flags
+from janus_jax.common.text import short
 from janus_jax.data.processor import Processor
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import config as model_config
@@ -146,11 +148,12 @@ def load(
     Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and
     what is wrong with it.
     """
+    require_flags(unrolled=unrolled)
     dtypes = (None, "float32", "bfloat16", "int8") if unrolled else (None, "float32", "bfloat16")
-    name = dtype if dtype is None or isinstance(dtype, str) else str(np.dtype(dtype))
+    name = dtype if dtype is None or isinstance(dtype, str) else _name(dtype)
     if name not in dtypes:
         raise ValueError(
-            f"dtype {dtype!r}: must be one of {', '.join(dtypes[1:])}; the activations of models "
+            f"dtype {short(repr(dtype), 60)}: must be one of {', '.join(dtypes[1:])}; the activations of models "
             "trained in bfloat16 exceed what float16 can hold (65504), and int8 needs the "
             "unrolled form"
         )
@@ -175,6 +178,14 @@ def load(
     source.raise_if_damaged()
     model.tokenizer_fingerprint = processor.tokenizer.fingerprint  # which processors are its own
     return model, processor
+
+
+def _name(dtype) -> str:
+    """Of what numpy knows as a type; empty for others."""
+    try:
+        return str(np.dtype(dtype))
+    except (TypeError, ValueError):
+        return ""
 
 
 def _read(

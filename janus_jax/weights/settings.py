@@ -36,10 +36,14 @@ def brief(value) -> str:
 
 
 def require_file(path: pathlib.Path):
-    """Raises ValueError where a folder, or a link to nothing, has the place of a file."""
-    if path.is_dir():
-        raise ValueError(f"{path}: a folder has the place of this file; put the file there")
-    if path.is_symlink() and not path.exists():
+    """Raises ValueError where a folder, a pipe, a device, or a link to nothing, has the place of a
+    file."""
+    if path.is_file():
+        return
+    if path.exists():
+        kind = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise ValueError(f"{path}: {kind} has the place of this file; put the file there")
+    if path.is_symlink():
         raise ValueError(
             f"{path}: a link to {os.readlink(path)}, which is not there; copy the file itself, or "
             "download it again"

@@ -5,8 +5,11 @@ nothing yet.
 """
 
 import importlib
+import os
 import pathlib
 
+from janus_jax.common.arguments import require_flags
+from janus_jax.common.text import short
 from janus_jax.config import read as config_read
 from janus_jax.config.validate import model_problems
 from janus_jax.data.processor import Processor
@@ -33,8 +36,14 @@ def open_source(
 
     allow_pickle: PyTorch's .bin and .pt may be read, by an unpickler that only rebuilds tensors.
         allow_extra: tensors that no table knows are skipped. Raises NoWeightsError and WeightsError
-        with the remedy.
+        with the remedy, TypeError for a path that is none.
     """
+    require_flags(allow_pickle=allow_pickle, allow_extra=allow_extra)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path is {short(repr(path), 60)}, a {type(path).__name__}: give the folder or file of "
+            'the weights, or a hub id, as a string ("owner/name")'
+        )
     try:
         located = hub.local_path(path, revision, allow_pickle)
         if checkpoint := run_checkpoint.find_step(located):

@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image
-from support.pictures import UNUSABLE, UNUSUAL, photograph, put
+from support.pictures import UNUSABLE, UNUSUAL, bomb, encoded, photograph, put
 
 from janus_jax.data import image_files, image_pixels
 from janus_jax.data.image_files import ImageError, read_image
@@ -112,6 +112,22 @@ def test_alpha_is_dropped_not_blended_and_quietly(tmp_path):
         warnings.simplefilter("error")
         for path in (rgba, palette):
             assert read_image(path).getpixel((0, 0)) == (10, 200, 30)
+
+
+def test_warnings_as_errors_refuse_no_picture_and_the_filters_of_others_stay(monkeypatch):
+    jpeg = encoded(Image.new("RGB", (4, 4)), "JPEG")
+    block = b"MPF\0II*\0\x08\0\0\0\xff\xff"  # several pictures, and no table of them
+    jpeg = jpeg[:2] + b"\xff\xe2" + (len(block) + 2).to_bytes(2, "big") + block + jpeg[2:]
+    with warnings.catch_warnings(action="error"):
+        assert read_image(io.BytesIO(jpeg)).size == (4, 4)
+        with pytest.raises(ImageError, match="10000x10000 is 100 million pixels"):
+            read_image(io.BytesIO(bomb(10_000)))
+    during = []
+    opened = Image.open
+    look = lambda *args, **how: during.append(list(warnings.filters)) or opened(*args, **how)
+    monkeypatch.setattr(Image, "open", look)
+    read_image(io.BytesIO(encoded(Image.new("RGB", (4, 4)))))
+    assert during == [list(warnings.filters)]  # threads share them
 
 
 def test_animation_gives_the_first_frame_and_says_so_once(tmp_path, caplog, monkeypatch):
@@ -218,9 +234,32 @@ def test_a_picture_that_is_upright_already_is_not_copied(tmp_path):
 def test_arrays_are_pictures_only_as_bytes_in_three_channels():
     pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     assert np.array_equal(np.asarray(image_files.read_image(pixels)), pixels)
-    for wrong in (pixels.astype(np.float32), pixels[..., 0], pixels[..., :2]):
-        with pytest.raises(image_files.ImageError, match=r"uint8 \[height, width, 3\]"):
+    for wrong in (pixels[..., :2], pixels.astype(bool)):
+        with pytest.raises(image_files.ImageError, match=r"uint8 \[height, width, 3\]: convert it"):
             image_files.read_image(wrong)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.uint16, np.uint8], ids=lambda x: x.__name__)
+def test_an_array_that_is_no_picture_is_refused_with_code_that_makes_it_one(kind):
+    pixels = noise(4, 5)
+    deep = {np.float32: (pixels + 0.5) / 255, np.uint16: pixels * np.uint16(257)}
+    x = deep.get(kind, pixels).astype(kind)
+    grey = np.stack([pixels[..., 0]] * 3, -1)
+    for wrong, want in (
+        (x[None], pixels),
+        (x.transpose(2, 0, 1), pixels),
+        (x[..., [0, 1, 2, 0]], pixels),
+        (x[..., 0], grey),
+        (x[..., :1], grey),
+        (x[None, :, :, 0], grey),
+    ):
+        with pytest.raises(
+            image_files.ImageError, match=r"uint8 \[height, width, 3\]: x = "
+        ) as error:
+            image_files.read_image(wrong)
+        names = {"x": wrong, "np": np}
+        exec(str(error.value).rpartition("]: ")[2], names)
+        assert np.array_equal(np.asarray(image_files.read_image(names["x"])), want)
 
 
 def test_base64_without_its_head_is_told_in_few_words_and_how_to_mend_it(tmp_path):

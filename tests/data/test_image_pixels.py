@@ -124,6 +124,8 @@ def test_a_photograph_is_turned_once(name, caplog):
 def test_a_photograph_worked_on_otherwise_is_used_as_it_looks_and_that_is_said(caplog):
     assert read_image(photograph().convert("RGB")).size == (32, 16)
     assert "its EXIF asks for a turn" in caplog.text and "exif_transpose" in caplog.text
+    read_image(photograph().convert("RGB"))  # another one of this size
+    assert caplog.text.count("PIL image 32x16: its EXIF asks for a turn") == 2
 
 
 @pytest.mark.parametrize("size, stale", [((40, 30), False), ((30, 40), True), ((30, 30), False)])

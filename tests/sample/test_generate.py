@@ -2,10 +2,12 @@
 asked in."""
 
 import copy
+import math
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support import tiny
 from support.mesh import on_mesh
 from support.sampling import LENGTH, PROMPTS, WORDS, N, draw, forward, make, picture, said
@@ -47,6 +49,20 @@ def test_greedy_ids_are_those_of_a_loop_without_cache(model, scale, combine):
         want = images_by_hand(model, prompt, combine)
         assert len(set(want)) > 2, "ids that do not vary show nothing"
         assert draw(model, [prompt], cfg_scale=scale, temperature=0.0)[0].tolist() == want
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_are_said_and_give_no_picture_and_no_answer(model, value):
+    broken = nnx.clone(model)
+    for kernel in (broken.image_head.fc2.kernel, broken.text_head.linear.kernel):
+        kernel[...] = kernel[...] * value
+    for numbers in ({"temperature": 0.0}, {"temperature": 1.0}):
+        with pytest.raises(
+            ValueError, match="logits are not finite: its weights hold NaN or overflow"
+        ):
+            draw(broken, PROMPTS[:1], **numbers)
+        with pytest.raises(ValueError, match="logits are not finite"):
+            understand(broken, tiny.processor(), said("what?"), max_new_tokens=2, **numbers)
 
 
 def test_guidance_and_prompt_matter(model):

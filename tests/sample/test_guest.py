@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from support import tiny
 from support.sampling import PROMPTS, draw, picture, said
 
 import janus_jax
+from janus_jax.model.guest import own_jax
 from janus_jax.sample import decode
+from janus_jax.sample.programs import pick, row_keys
 
 ASKED = said("what is it?", picture(1))
 
@@ -77,6 +80,22 @@ def test_what_the_caller_has_set_changes_no_id_and_compiles_nothing(weights, wan
     assert decode.advance._cache_size() == compiled
 
 
+def test_a_draw_is_the_same_where_the_caller_asks_for_finer_gumbel_noise():
+    def drawn() -> list[int]:
+        with own_jax():
+            flat = np.zeros((64, 99), np.float32)
+            seeds = np.arange(64, dtype=np.uint32), np.zeros(64, np.int32)
+            draw = jax.jit(lambda seeds, x: pick(row_keys(*seeds), x, np.float32(1)))
+            return draw([*map(decode.put, seeds)], decode.put(flat)).tolist()
+
+    want = drawn()
+    jax.config.update("jax_high_dynamic_range_gumbel", True)
+    try:
+        assert drawn() == want
+    finally:
+        jax.config.update("jax_high_dynamic_range_gumbel", False)
+
+
 def test_another_mesh_of_the_caller_is_set_again_also_in_callbacks(weights, want):
     mesh = jax.make_mesh((8,), ("x",))
     seen = []
@@ -87,6 +106,17 @@ def test_another_mesh_of_the_caller_is_set_again_also_in_callbacks(weights, want
         draw(weights, PROMPTS[:1], progress=look)
         look()
     assert len(seen) > 2 and all(seen)
+
+
+def test_a_model_on_a_mesh_without_our_axes_or_in_numpy_is_named_with_the_way_out(weights):
+    graph, state = nnx.split(weights)
+    foreign = jax.NamedSharding(jax.make_mesh((8,), ("x",)), jax.P())
+    for put, where in (
+        (lambda x: jax.device_put(np.asarray(x), foreign), r"on a mesh with the axes \('x',\)"),
+        (np.asarray, "in numpy arrays"),
+    ):
+        with pytest.raises(ValueError, match=f"the model lies {where}: take it as janus_jax.load"):
+            draw(nnx.merge(graph, jax.tree.map(put, state)), PROMPTS[:1])
 
 
 def test_threads_answer_what_one_does(weights, want):

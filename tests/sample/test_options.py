@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import types
 
+import jax
 import numpy as np
 import pytest
 from support import tiny
@@ -37,6 +38,11 @@ from janus_jax.sample.options import listed
         ({"prompts": ["a", None]}, ["prompts[1]", "None"]),
         ({"prompts": []}, ["0 prompts"]),
         ({"seed": [1, 2]}, ["seed", "2", "1"]),
+        (
+            {"first": 2**31 - 1, "images_per_prompt": 2},
+            ["first is 2147483647", "at most 2147483648"],
+        ),
+        ({"return_exceptions": "no"}, ["return_exceptions is 'no': must be True or False"]),
     ],
     ids=lambda x: str(x)[:30],
 )
@@ -81,6 +87,15 @@ def test_a_number_without_end_is_refused_by_its_rule(name):
         options.check(images_per_prompt=10**8)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_key_is_no_seed(several):
+    key = jax.random.key(0)
+    with pytest.raises(
+        ValueError, match=r"seed is Array.*: must be a whole .*, not a PRNGKeyArray"
+    ):
+        options.seeds(key[None] if several else key, 1, "prompts")
+
+
 def test_a_processor_of_another_model_is_refused():
     model = types.SimpleNamespace(config=tiny.CONFIG, transformer=None)
     ours = tiny.processor()
@@ -117,6 +132,12 @@ def test_none_is_the_default_and_a_seed_that_was_drawn_is_told(model, processor)
     asked = said("what?")
     given = understand(model, processor, asked, max_new_tokens=4, **none)
     assert given == understand(model, processor, asked, max_new_tokens=4)
+
+
+@pytest.mark.parametrize("kind", [np.array, jax.numpy.array, iter, tuple, list])
+def test_seeds_come_in_a_row_of_any_kind(kind):
+    assert options.seeds(kind([3, 5]), 2, "prompts") == [3, 5]
+    assert options.seeds(jax.numpy.uint32(5), 2, "prompts") == [5, 5]
 
 
 @pytest.mark.parametrize("kind", [np.array, iter, tuple])

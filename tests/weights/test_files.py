@@ -1,13 +1,15 @@
 """Which of several weights files counts, and what is said of those that do not."""
 
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from janus_jax.weights import files
+from janus_jax.common.files import read_json
+from janus_jax.weights import files, settings
 
 INDEX = "model.safetensors.index.json"
 TWO = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -85,7 +87,7 @@ def test_a_tensor_in_two_shards_is_a_problem(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", TWO[0]])
-def test_a_folder_or_a_broken_link_in_the_files_place(tmp_path, name):
+def test_a_folder_a_broken_link_or_a_pipe_in_the_files_place(tmp_path, name):
     (tmp_path / name).symlink_to("/nowhere/blob")
     with pytest.raises(ValueError, match=f"{name}: a link to /nowhere/blob, which is not there"):
         files.find(tmp_path, allow_pickle=False)
@@ -93,3 +95,16 @@ def test_a_folder_or_a_broken_link_in_the_files_place(tmp_path, name):
     (tmp_path / name).mkdir()
     with pytest.raises(ValueError, match=f"{name}: a folder has the place of this file"):
         files.find(tmp_path, allow_pickle=False)
+    (tmp_path / name).rmdir()
+    os.mkfifo(tmp_path / name)
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(ValueError, match=f"{name}: a pipe, socket or device has the place"):
+            files.find(path, allow_pickle=False)
+
+
+def test_a_settings_file_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(ValueError, match=r"config.json: a pipe, socket or device has the place"):
+        settings.read(tmp_path, "config.json")
+    with pytest.raises(ValueError, match=r"config.json: cannot be read as JSON \(no regular file"):
+        read_json(tmp_path / "config.json")

@@ -57,6 +57,24 @@ def test_load_gives_back_what_was_exported(weights, one_device):
     assert not directory.with_name("stage3.partial").exists()
 
 
+@pytest.mark.parametrize(
+    "path, options, says",
+    [
+        (None, {}, "path is None, a NoneType: give the folder or file of the weights"),
+        (b"a/b", {}, "path is b'a/b', a bytes: give"),
+        (["model"], {}, r"path is \['model'\], a list: give"),
+        ("here", {"dtype": 5}, "dtype 5: must be one of float32, bfloat16, int8"),
+        ("here", {"dtype": ["float32"]}, r"dtype \['float32'\]: must be one of"),
+        ("here", {"unrolled": "no"}, "unrolled is 'no': must be True or False, not a str"),
+        ("here", {"allow_pickle": "no", "allow_extra": 0}, "allow_pickle is 'no'(.|\n)*allow_extra is 0"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_load_names_the_argument_it_cannot_use(path, options, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        janus_jax.load(path, **options)
+
+
 def test_load_on_a_mesh_splits_the_weights(weights):
     with on_mesh(1, 4, 2):
         model, _ = janus_jax.load(weights[0], unrolled=False)
