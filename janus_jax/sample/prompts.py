@@ -66,7 +66,7 @@ def _of_line(line: str, quoted: bool, where: str) -> str:
         return line
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if not quoted:
             return line  # a prompt that begins with a brace
         raise ValueError(f"{where}: is {short(line, 80)!r}, no JSON ({error})") from None
@@ -91,7 +91,7 @@ def _of_document(text: str, path: pathlib.Path) -> list[str]:
     """A list of records, or an object of records by name."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if "\n{" in text.strip():  # lines of JSON under another name
             return [
                 _of_line(line, True, f"{path}:{n}") for n, line in enumerate(text.split("\n"), 1)

@@ -9,6 +9,7 @@ import pathlib
 
 from janus_jax.config import read as config_read
 from janus_jax.config.validate import model_problems
+from janus_jax.data.messages import SPECIALS
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 from janus_jax.weights import files, foreign, hub, processor_files, run_checkpoint, settings
@@ -121,14 +122,32 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
         expected = our_shapes(config)
         rows = tb.own_rows(expected)
         problems = tb.differing(shapes, expected)
-    manifest = settings.read(directory, "manifest.json") or {}
-    if not all(isinstance(manifest.get(name, {}), dict) for name in ("crc32", "tokenizer")):
-        raise ValueError(f"{directory}/manifest.json: no manifest of ours; copy the file again")
     layout = tb.Layout(tb.OWN, rows, config=config, problems=tuple(problems))
-    source = WeightReader(weights, layout, allow_extra, manifest, _processor)
+    source = WeightReader(weights, layout, allow_extra, _manifest(directory), _processor)
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source
+
+
+def _manifest(directory: pathlib.Path) -> dict:
+    """The checksums and the tokenizer's ids in a weights directory's manifest.json, as far as they
+    stand there. Raises ValueError naming what cannot stand there."""
+    problems = []
+    v = settings.Section(settings.read(directory, "manifest.json"), "", problems)
+    sums = v.section("crc32")
+    for name, x in sums.values.items():
+        if not isinstance(x, list):
+            sums.refuse(name, x, "a list of checksums, one a layer")
+    tokenizer = v.section("tokenizer")
+    ids = tokenizer.section("ids")
+    for name, x in ids.values.items():
+        if name not in SPECIALS or not isinstance(x, int):
+            ids.refuse(name, x, f"the id of one of {', '.join(SPECIALS)}")
+    if problems:
+        problems = "; ".join(problems[:8])
+        raise ValueError(f"{directory}/manifest.json: {problems}; copy the file again")
+    sha256 = tokenizer.get("sha256")
+    return {"crc32": sums.values, "tokenizer": {"ids": ids.values, "sha256": sha256}}
 
 
 def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> WeightReader:

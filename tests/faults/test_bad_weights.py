@@ -76,6 +76,31 @@ def test_a_tokenizer_of_other_merges_is_noticed(ours):
         janus_jax.load(ours)
 
 
+@pytest.mark.parametrize(
+    "field, value, says",
+    [
+        ("crc32", {"text_head.linear.bias": 5}, r"crc32\.text_head\.linear\.bias is 5: must be a list"),
+        ("crc32", [1], r"crc32 is \[1\]: must be a section"),
+        ("tokenizer", {"ids": [1, 2]}, r"tokenizer\.ids is \[1, 2\]: must be a section"),
+        ("tokenizer", {"ids": {"cls": 1}}, r"tokenizer\.ids\.cls is 1: must be the id of one of bos"),
+        ("tokenizer", {"ids": {"bos": "0"}}, r"tokenizer\.ids\.bos is '0': must be the id"),
+    ],
+)
+def test_a_manifest_of_other_types_is_refused_by_its_field(tmp_path, field, value, says):
+    save_numpy({"text_head.linear.bias": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "manifest.json").write_text(json.dumps({field: value}))
+    with pytest.raises(ValueError, match=rf"manifest\.json: {says}.*; copy the file again"):
+        open_source(tmp_path)
+
+
+def test_a_manifest_with_empty_fields_says_nothing(tmp_path):
+    save_numpy({"text_head.linear.bias": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "manifest.json").write_text('{"crc32": null, "tokenizer": {"ids": null}}')
+    source = open_source(tmp_path)
+    assert len(source.read("text_head.linear.bias")) == 3
+    source.raise_if_damaged()
+
+
 def test_the_placeholder_of_transformers_config_is_compared(tmp_path):
     foreign.save_transformers(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text()) | {"image_token_id": 100581}
