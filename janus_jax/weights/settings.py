@@ -3,10 +3,10 @@ what nobody took is known to be harmless, or refused by name."""
 
 import difflib
 import fnmatch
-import math
 import os
 import pathlib
 
+from janus_jax.common import float32
 from janus_jax.common.files import read_json
 
 # What transformers' configs of any model hold besides, and others write into them: how their code
@@ -102,8 +102,8 @@ class Section:
     def number(self, name: str, default: float | None, above: bool = False) -> float | None:
         """above: 0 itself is refused."""
         fits = lambda x: _number(x) and (x > 0 if above else x >= 0)
-        due = "a finite number above 0" if above else "a finite number, 0 or more"
-        value = self._checked(name, default, fits, due)
+        due = "above 0" if above else "0 or more"
+        value = self._checked(name, default, fits, f"a finite number in float32, {due}")
         return value if value is None else float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -114,7 +114,7 @@ class Section:
         value = self.get(name, default)
         three = (value,) * 3 if _number(value) else value
         if not isinstance(three, list | tuple) or len(three) != 3 or not all(map(_number, three)):
-            self.refuse(name, value, "3 numbers, or one for all channels")
+            self.refuse(name, value, "3 numbers that float32 holds, or one for all channels")
             return default
         if not all(map(fits, three)):
             self.refuse(name, value, due)
@@ -149,4 +149,4 @@ def _whole(x) -> bool:
 
 
 def _number(x) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    return isinstance(x, int | float) and not isinstance(x, bool) and float32.finite(x)

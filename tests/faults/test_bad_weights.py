@@ -79,10 +79,18 @@ def test_a_tokenizer_of_other_merges_is_noticed(ours):
 @pytest.mark.parametrize(
     "field, value, says",
     [
-        ("crc32", {"text_head.linear.bias": 5}, r"crc32\.text_head\.linear\.bias is 5: must be a list"),
+        (
+            "crc32",
+            {"text_head.linear.bias": 5},
+            r"crc32\.text_head\.linear\.bias is 5: must be a list",
+        ),
         ("crc32", [1], r"crc32 is \[1\]: must be a section"),
         ("tokenizer", {"ids": [1, 2]}, r"tokenizer\.ids is \[1, 2\]: must be a section"),
-        ("tokenizer", {"ids": {"cls": 1}}, r"tokenizer\.ids\.cls is 1: must be the id of one of bos"),
+        (
+            "tokenizer",
+            {"ids": {"cls": 1}},
+            r"tokenizer\.ids\.cls is 1: must be the id of one of bos",
+        ),
         ("tokenizer", {"ids": {"bos": "0"}}, r"tokenizer\.ids\.bos is '0': must be the id"),
     ],
 )
@@ -246,8 +254,12 @@ def test_a_config_of_nothing_and_of_another_model_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"transformer": {"heads": 3}}, "transformer.width is 64: 2 \* heads = 6 must divide it"),
+        ({"transformer": {"heads": 3}}, r"transformer.width is 64: 2 \* heads = 6 must divide it"),
         ({"transformer": {"width": "64"}}, "transformer.width is '64': must be a whole number"),
+        (
+            {"transformer": {"rope_theta": 1e39}},
+            r"rope_theta is 1e\+39: must be a finite number in float32",
+        ),
         ({"transformer": {"heads": None}}, "transformer.heads"),
         ({"transformer": {"gate": 1}}, "transformer.gate: unknown field"),
         ({"generation_encoder": {"norm_groups": 5}}, "norm_groups 5 must divide it"),

@@ -126,6 +126,8 @@ def test_the_originals_small_files(original, tmp_path):
         ("language_config", "hidden_size", "64", "is '64': must be a whole number"),
         ("language_config", "vocab_size", 384.5, "is 384.5: must be a whole number"),
         ("language_config", "rms_norm_eps", -1, "is -1: must be a finite number"),
+        ("language_config", "rms_norm_eps", 1e300, "is 1e+300: must be a finite number in float32"),
+        ("language_config", "rope_theta", 1e-320, "is 1e-320: must be a finite number in float32"),
         ("language_config", "attention_multiplier", 0.2, "is 0.2: a field that is not honoured"),
         ("language_config", "rope_parameters", 5, "is 5: must be a section"),
         ("vision_config.params", "heads", 5, "is 5: width, 32,"),
