@@ -134,7 +134,7 @@ def _require_config_ids(directory, tokenizer: Tokenizer) -> int:
     most = CONTEXT
     for v in (top, top.section("language_config"), top.section("text_config")):
         _check_ids(v, tokenizer, LLAMAS)
-        most = min(most, v.whole("max_position_embeddings", most))
+        most = min(most, int(v.number("max_position_embeddings", most, above=True)))
     if problems:
         raise ValueError(f"{directory}/config.json: {'; '.join(problems[:8])}")
     return most

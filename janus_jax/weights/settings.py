@@ -29,6 +29,10 @@ BOILERPLATE = (
 )  # fmt: skip
 
 
+MOST = 2**20  # beyond any size of a model; the table of a larger one would fill the memory
+MOST_LAYERS = 1000
+
+
 def brief(value) -> str:
     """A value as a message shows it."""
     text = repr(value)
@@ -91,13 +95,24 @@ class Section:
         self.refuse(name, value, due)
         return default
 
-    def whole(self, name: str, default: int | None, low: int = 1) -> int | None:
-        due = f"a whole number, {low} or more"
-        return self._checked(name, default, lambda x: _whole(x) and x >= low, due)
+    def whole(self, name: str, default: int | None, low: int = 1, high: int = MOST) -> int | None:
+        due = f"a whole number from {low} to {high:,}"
+        return self._checked(name, default, lambda x: _whole(x) and low <= x <= high, due)
+
+    def count(self, name: str, default: int) -> int:
+        """Of layers or blocks."""
+        return self.whole(name, default, high=MOST_LAYERS)
 
     def wholes(self, name: str, default: tuple) -> tuple:
-        fits = lambda x: isinstance(x, list | tuple) and x and all(_whole(y) and y > 0 for y in x)
-        return tuple(self._checked(name, default, fits, "whole numbers, each 1 or more"))
+        fits = lambda x: _whole(x) and 1 <= x <= 100
+        several = lambda x: isinstance(x, list | tuple) and 0 < len(x) <= 20 and all(map(fits, x))
+        due = "whole numbers, at most 20, each from 1 to 100"
+        return tuple(self._checked(name, default, several, due))
+
+    def ratio(self, name: str, default: float) -> float:
+        """A size as a multiple of another."""
+        fits = lambda x: _number(x) and 0 < x <= 1000
+        return self._checked(name, default, fits, "a number above 0, at most 1,000")
 
     def number(self, name: str, default: float | None, above: bool = False) -> float | None:
         """above: 0 itself is refused."""
