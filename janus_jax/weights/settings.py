@@ -31,12 +31,24 @@ BOILERPLATE = (
 
 MOST = 2**20  # beyond any size of a model; the table of a larger one would fill the memory
 MOST_LAYERS = 1000
+MOST_TIMES = 100  # of a level's channels
 
 
 def brief(value) -> str:
     """A value as a message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def too_large(sizes: dict, where: str) -> list[str]:
+    """The sizes in a section of our own config that no model has; where: leads their names."""
+    most = {"layers": MOST_LAYERS, "res_blocks": MOST_LAYERS, "multipliers": MOST_TIMES}
+    return [
+        f"{where}{name} is {brief(value)}: must be at most {most.get(name, MOST):,}"
+        for name, value in sizes.items()
+        for x in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(x, int) and x > most.get(name, MOST)
+    ]
 
 
 def require_file(path: pathlib.Path):
@@ -104,9 +116,9 @@ class Section:
         return self.whole(name, default, high=MOST_LAYERS)
 
     def wholes(self, name: str, default: tuple) -> tuple:
-        fits = lambda x: _whole(x) and 1 <= x <= 100
+        fits = lambda x: _whole(x) and 1 <= x <= MOST_TIMES
         several = lambda x: isinstance(x, list | tuple) and 0 < len(x) <= 20 and all(map(fits, x))
-        due = "whole numbers, at most 20, each from 1 to 100"
+        due = f"whole numbers, at most 20, each from 1 to {MOST_TIMES}"
         return tuple(self._checked(name, default, several, due))
 
     def ratio(self, name: str, default: float) -> float:

@@ -221,6 +221,8 @@ def sizes(values, where) -> model_config.JanusConfig:
             problems.append(f"{name}: missing")
         elif isinstance(value, dict) and inner is not None:
             problems += [f"{name}.{key}: missing" for key in value if key not in inner]
+            problems += settings.too_large(inner, f"{name}.")
+    problems += settings.too_large(given, "")
     config = config_read.build(model_config.JanusConfig, values, "", problems)
     problems = problems or model_problems(config, "")
     if problems:

@@ -260,6 +260,14 @@ def test_a_config_of_nothing_and_of_another_model_are_refused(tmp_path):
             {"transformer": {"rope_theta": 1e39}},
             r"rope_theta is 1e\+39: must be a finite number in float32",
         ),
+        (
+            {"transformer": {"mlp_width": 2**62}},
+            "transformer.mlp_width is .*: must be at most 1,048,576",
+        ),
+        (
+            {"generation_encoder": {"res_blocks": 10**6}},
+            "res_blocks is 1000000: must be at most 1,000",
+        ),
         ({"transformer": {"heads": None}}, "transformer.heads"),
         ({"transformer": {"gate": 1}}, "transformer.gate: unknown field"),
         ({"generation_encoder": {"norm_groups": 5}}, "norm_groups 5 must divide it"),
