@@ -48,7 +48,9 @@ def open_source(
 
 
 def _processor(reader: WeightReader) -> Processor:
-    """The tokenizer and template beside the weights of a whole Janus. Raises FileNotFoundError or ValueError."""
+    """The tokenizer and template beside the weights of a whole Janus. Raises FileNotFoundError or
+    ValueError, of the weights first: a wrong size in config.json is no fault of these files."""
+    reader.require(cast=True)
     if reader.kind == tb.OWN:
         processor = Processor.load(reader.path)
     elif reader.kind == tb.CHECKPOINT:

@@ -292,6 +292,16 @@ def test_a_wrong_shape_is_named(tmp_path):
         janus_jax.load(source)
 
 
+def test_a_wrong_size_of_pictures_is_told_of_the_file_that_has_it(tmp_path):
+    values = foreign.original_config()
+    values["vision_config"]["params"]["image_size"] = 40
+    foreign.save_original(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "preprocessor_config.json").write_text('{"image_size": 32}')
+    with pytest.raises(ValueError, match=r"pos_embed is \(1, 16, 32\) in the file.* by the config"):
+        open_source(tmp_path).processor()
+
+
 # A transposed matrix
 
 
@@ -390,6 +400,19 @@ def test_pickles_are_read_only_when_allowed(tmp_path, shards):
         janus_jax.load(source)
     convert.to_layout(open_source(source, allow_pickle=True), tmp_path / "back", "deepseek")
     foreign.same_tensors(foreign.original_tensors(), tmp_path / "back")
+
+
+FP8 = ("float8_e4m3fn", "float8_e5m2")
+
+
+def test_fp8_in_a_pickle_is_read_as_in_safetensors(tmp_path):
+    want = {name: torch.arange(6.0).reshape(2, 3).to(getattr(torch, name)) for name in FP8}
+    want["turned"] = want[FP8[0]].T
+    torch.save(want, tmp_path / "a.pt")
+    found = pickles.state_dict(tmp_path / "a.pt", pickles.read_pickle(tmp_path / "a.pt"))[0]
+    for name, x in want.items():
+        assert str(found[name].dtype) == str(x.dtype).removeprefix("torch.")
+        assert np.array_equal(found[name].read().astype(np.float32), x.float().numpy())
 
 
 class Evil:
