@@ -158,7 +158,11 @@ def _of_family(
     if begun and whole not in names and not sets:
         raise ValueError(begun[0])
     chosen = _by_names(path, names, whole, sets)
-    return Choice([path / name for name in chosen]) if chosen else None
+    hidden = sets if chosen == [whole] and not begun else []
+    notes = [
+        f"{path / shards[0]} and the rest of its set are not read: {whole} is" for shards in hidden
+    ]
+    return Choice([path / name for name in chosen], notes=notes) if chosen else None
 
 
 def _by_names(path, names: list[str], whole: str, sets: list[list[str]]) -> list[str]:

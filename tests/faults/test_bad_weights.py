@@ -537,6 +537,16 @@ def test_tensors_that_the_index_promises_and_no_shard_holds(tmp_path):
         janus_jax.load(tmp_path)
 
 
+def test_a_part_in_the_place_of_the_whole_file_names_the_shards_that_it_hides(tmp_path):
+    foreign.save_transformers(tmp_path, max_shard_size="300KB")
+    (tmp_path / "model.safetensors.index.json").unlink()
+    first = min(tmp_path.glob("model-*.safetensors"))
+    vq = {n: x for n, x in foreign.tensors_of(tmp_path).items() if n.startswith("model.vqmodel.")}
+    foreign.save_file(vq, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"missing: (?s:.)*note: .*{first.name} and the rest"):
+        open_source(tmp_path).require()
+
+
 # The command
 
 

@@ -51,6 +51,14 @@ def test_safetensors_count_first_and_the_whole_file_before_shards(tmp_path, ther
     assert [f"{INDEX} is not followed" in note for note in found.notes] == [True] * passed
 
 
+def test_shards_beside_the_whole_file_are_told(tmp_path):
+    found = files.find(folder(tmp_path, "model.safetensors", *TWO), False)
+    assert list(found.tensors) == ["in model.safetensors"]
+    assert found.notes == (
+        f"{tmp_path / TWO[0]} and the rest of its set are not read: model.safetensors is",
+    )
+
+
 def test_the_usual_index_counts_before_another(tmp_path):
     first = ("consolidated.safetensors.index.json", "a.safetensors")
     found = files.find(folder(tmp_path, "a.safetensors", first, *TWO, (INDEX, *TWO)), False)
