@@ -35,7 +35,10 @@ def misfits(processor, config: JanusConfig) -> list[str]:
     ]
     most = max(processor.understanding_tokens + 2, processor.generation_tokens)
     if processor.context <= most:
-        found.append(f"context is {processor.context}, and a picture takes {most} tokens of it")
+        found.append(
+            f"context (or max_position_embeddings, model_max_length) is {processor.context}, and a "
+            f"picture takes {most} tokens of it"
+        )
     ids = {name: getattr(processor.tokenizer, name) for name in SPECIALS}
     beyond = [
         f"{name} ({SPECIALS[name]}) is {i}, beyond the model's vocabulary of {vocabulary}"
