@@ -48,6 +48,8 @@ def test_a_line_that_only_begins_like_json_is_a_prompt(tmp_path):
         ("a.jsonl", b'{"prompt": "a"}\n{"prom', r"a.jsonl:2: is '\{\"prom', no JSON"),
         ("a.jsonl", b"[1]", "a.jsonl:1: is '.1.'; needs a text or an object"),
         ("a.json", b"{", "a.json: is no JSON"),
+        ("a.json", b"[" * 10**5, "a.json: is no JSON .*recursion"),
+        ("a.jsonl", b"[" * 10**5, "a.jsonl:1: is .* no JSON .*recursion"),
         ("a.csv", b"id,words\n1,a cat\n", r"a.csv:2: has no text .* \(fields: id, words\)"),
         ("a.txt", "a cat".encode("utf-16-le"), "UTF-16 without its mark; save it as UTF-8"),
         ("a.txt", b"\x89PNG\r\n\x1a\n", "a.txt: byte 0x89 at offset 0 is not UTF-8"),
