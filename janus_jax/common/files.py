@@ -54,7 +54,7 @@ def read_json(path: pathlib.Path) -> dict:
         values = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         raise
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: holds a {type(values).__name__}, expected a JSON object")

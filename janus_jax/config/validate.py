@@ -4,6 +4,7 @@ compiles."""
 import dataclasses
 import math
 
+from janus_jax.common import float32
 from janus_jax.common.text import near
 from janus_jax.config.schema import FORMATS, FORMS, MU_DTYPES, SCHEDULES, Experiment, Stage
 from janus_jax.config.steps import gaps
@@ -71,9 +72,9 @@ def _positive(path: str, obj, names) -> list[str]:
 
 def _finite(path: str, obj, names) -> list[str]:
     return [
-        f"{path}.{n} is {getattr(obj, n)}: must be a finite number, 0 or more"
+        f"{path}.{n} is {getattr(obj, n)}: must be a finite number in float32, 0 or more"
         for n in names
-        if not 0 <= getattr(obj, n) < math.inf
+        if not (getattr(obj, n) >= 0 and float32.finite(getattr(obj, n)))
     ]
 
 

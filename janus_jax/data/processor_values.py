@@ -1,8 +1,8 @@
 """What the numbers and words of a processor can be."""
 
-import math
 import numbers
 
+from janus_jax.common import float32
 from janus_jax.data.messages import SPECIALS
 from janus_jax.model.config import JanusConfig
 
@@ -33,6 +33,12 @@ def misfits(processor, config: JanusConfig) -> list[str]:
         )
         if here != getattr(config, box).tokens
     ]
+    most = max(processor.understanding_tokens + 2, processor.generation_tokens)
+    if processor.context <= most:
+        found.append(
+            f"context (or max_position_embeddings, model_max_length) is {processor.context}, and a "
+            f"picture takes {most} tokens of it"
+        )
     ids = {name: getattr(processor.tokenizer, name) for name in SPECIALS}
     beyond = [
         f"{name} ({SPECIALS[name]}) is {i}, beyond the model's vocabulary of {vocabulary}"
@@ -49,7 +55,7 @@ def _whole(x) -> bool:
 
 
 def _number(x) -> bool:
-    return isinstance(x, numbers.Real) and not isinstance(x, bool) and math.isfinite(x)
+    return isinstance(x, numbers.Real) and not isinstance(x, bool) and float32.finite(x)
 
 
 def channels(x):
@@ -72,10 +78,10 @@ RULES = (
     (
         ("cfg_scale", "temperature"),
         lambda x: _number(x) and x >= 0,
-        "a finite number, 0 or more",
+        "a finite number in float32, 0 or more",
     ),
-    (("image_mean",), _three(_number), "3 finite numbers"),
-    (("image_std",), _three(lambda x: _number(x) and x > 0), "3 finite numbers above 0"),
+    (("image_mean",), _three(_number), "3 finite numbers in float32"),
+    (("image_std",), _three(lambda x: _number(x) and x > 0), "3 finite numbers above 0 in float32"),
     (
         ("background",),
         _three(lambda x: _whole(x) and 0 <= x <= 255),

@@ -33,6 +33,8 @@ class Tokenizer:
 
     def __init__(self, backend: Backend):
         self.backend = backend
+        backend.no_truncation()  # transformers saves what its last call cut and padded to
+        backend.no_padding()
         added = {token.content: token for token in backend.get_added_tokens_decoder().values()}
         control = [
             text for text, token in added.items() if token.special or text[0] + text[-1] == "<>"

@@ -1,8 +1,7 @@
 """Every value of a config that is impossible, told at once: by itself, on so many devices, for the
 task of its stage."""
 
-import math
-
+from janus_jax.common import float32
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.config.validate import batch_problems, value_problems
@@ -25,9 +24,9 @@ def all_problems(experiment: Experiment, devices: int) -> list[str]:
                     near(option, how.OPTIONS) if how.OPTIONS else f"; task {stage.task} has none"
                 )
                 found.append(f"{path}.options.{option}: unknown{known}")
-            elif not 0 <= value < math.inf:
+            elif not (value >= 0 and float32.finite(value)):
                 found.append(
-                    f"{path}.options.{option} is {value}: must be a finite number, 0 or more"
+                    f"{path}.options.{option} is {value}: must be a finite number in float32, 0 or more"
                 )
         found += how.problems(experiment, name)
         found += batch_problems(experiment, name, devices, how.PACKS)

@@ -3,8 +3,9 @@
 at.
 
 One order of what counts: safetensors before .npz before pickles; among files of one suffix the
-whole one, then shards by their index, then shards by their names, then the only one there is. An
-index whose shards are not there is passed over where anything else is.
+whole one, then shards by their index, then shards by their names, then the only one there is. Of
+several indices the whole file's counts first, then by name; one whose shards are not there is
+passed over where anything else is. Hidden files (macOS leaves `._*`) are no weights.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ FAMILIES = (  # suffixes, name of the whole file
 )
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)$")
 BESIDE = re.compile(  # what lies beside weights and is none, or belongs to another program
-    r"(kept\.safetensors|training_args\.bin|adapter_model\..*|(optimizer|scheduler|scaler|rng_state).*)$"
+    r"(\..*|kept\.safetensors|training_args\.bin|adapter_model\..*|(optimizer|scheduler|scaler|rng_state).*)$"
 )
 
 
@@ -106,18 +107,18 @@ def read_file(file: pathlib.Path) -> tuple[dict[str, ts.Tensor], dict[str, str]]
 
 
 def _in_directory(path: pathlib.Path, allow_pickle: bool) -> Choice:
-    stale = {}
+    passed = {}
     for suffixes, whole in FAMILIES:
-        if found := _of_family(path, suffixes, whole, allow_pickle, stale):
+        if found := _of_family(path, suffixes, whole, allow_pickle, passed):
             chosen = ", ".join(f.name for f in found.files[:3])
-            found.notes += [f"{path / index} is stale: {chosen} is read" for index in stale]
+            found.notes += [f"{path / index} is not followed: {chosen} is read" for index in passed]
             if (path / "adapter_config.json").is_file():
                 found.notes.append(
                     f"{path}: its adapter (adapter_config.json) is not applied; merge it to have it"
                 )
             return found
-    if stale:
-        raise ValueError(next(iter(stale.values())))
+    if passed:
+        raise ValueError(next(iter(passed.values())))
     known = foreign.instead(path)
     raise FileNotFoundError(
         f"{path}: no weights directory (it holds no {WEIGHTS_FILE}, no {INDEX}, no .npz, .bin or "
@@ -130,27 +131,38 @@ def _of_family(
     suffixes: tuple[str, ...],
     whole: str,
     allow_pickle: bool,
-    stale: dict[str, str],
+    passed: dict[str, str],
 ) -> Choice | None:
-    """What to read among files of these suffixes; None where there are none. stale: hears of an
+    """What to read among files of these suffixes; None where there are none. passed: hears of each
     index that is passed over, with the shards that it misses."""
     there = sorted(f for f in path.iterdir() if f.suffix in suffixes and not BESIDE.match(f.name))
     for f in there:
         settings.require_file(f)
     names = [f.name for f in there]
-    index, promised = _index(path, suffixes)
-    shards = sorted(set(promised.values()))
-    absent = [name for name in shards if name not in names]
-    _require_allowed(path, [*absent, *names], allow_pickle)
-    if promised and not absent and (whole not in names or whole in shards):
-        return Choice([path / name for name in shards], promised)
+    choice = None
+    begun = []
+    for index, promised in _indices(path, suffixes, whole).items():
+        shards = sorted(set(promised.values()))
+        absent = [name for name in shards if name not in names]
+        _require_allowed(path, [*absent, *names], allow_pickle)
+        if choice is None and not absent and (whole not in names or whole in shards):
+            choice = Choice([path / name for name in shards], promised)
+            continue
+        passed[index] = _missing(path, shards, absent)
+        if len(absent) < len(shards):
+            begun.append(passed[index])
+    _require_allowed(path, names, allow_pickle)
+    if choice is not None:
+        return choice
     sets = [group for group in _shards(names) if set(group) <= set(names)]
-    if promised:
-        stale[index] = _missing(path, shards, absent)
-    if len(absent) < len(shards) and whole not in names and not sets:
-        raise ValueError(stale[index])
+    if begun and whole not in names and not sets:
+        raise ValueError(begun[0])
     chosen = _by_names(path, names, whole, sets)
-    return Choice([path / name for name in chosen]) if chosen else None
+    hidden = sets if chosen == [whole] and not begun else []
+    notes = [
+        f"{path / shards[0]} and the rest of its set are not read: {whole} is" for shards in hidden
+    ]
+    return Choice([path / name for name in chosen], notes=notes) if chosen else None
 
 
 def _by_names(path, names: list[str], whole: str, sets: list[list[str]]) -> list[str]:
@@ -182,26 +194,26 @@ def _missing(path, shards: list[str], absent: list[str]) -> str:
     )
 
 
-def _index(path: pathlib.Path, suffixes: tuple[str, ...]) -> tuple[str, dict[str, str]]:
-    """(its name, tensor name -> file) of the index of files of these suffixes; empty where there is
-    none. Raises ValueError for what is no index, and for files elsewhere."""
-    found = [f for f in sorted(path.glob("*.index.json")) if f.name[:-11].endswith(suffixes)]
-    if not found:
-        return "", {}
-    index = found[0]
-    settings.require_file(index)
-    promised = read_json(index).get("weight_map")
-    fine = isinstance(promised, dict) and promised
-    if not fine or not all(isinstance(name, str) for name in promised.values()):
-        raise ValueError(
-            f"{index}: no index of shards: its weight_map must name a file for each tensor"
-        )
-    outside = {name for name in promised.values() if pathlib.PurePath(name).name != name}
-    if outside:
-        raise ValueError(
-            f"{path}: the index names files elsewhere: {', '.join(sorted(outside)[:20])}; refused"
-        )
-    return index.name, promised
+def _indices(path: pathlib.Path, suffixes: tuple[str, ...], whole: str) -> dict[str, dict]:
+    """Name -> (tensor name -> file) of each index of files of these suffixes, in the order in which
+    they count. Raises ValueError for what is no index, and for files elsewhere."""
+    found = [f for f in path.glob("[!.]*.index.json") if f.name[:-11].endswith(suffixes)]
+    indices = {}
+    for index in sorted(found, key=lambda f: (f.name != f"{whole}.index.json", f.name)):
+        settings.require_file(index)
+        promised = read_json(index).get("weight_map")
+        fine = isinstance(promised, dict) and promised
+        if not fine or not all(isinstance(name, str) for name in promised.values()):
+            raise ValueError(
+                f"{index}: no index of shards: its weight_map must name a file for each tensor"
+            )
+        outside = {name for name in promised.values() if pathlib.PurePath(name).name != name}
+        if outside:
+            raise ValueError(
+                f"{path}: the index names files elsewhere: {', '.join(sorted(outside)[:20])}; refused"
+            )
+        indices[index.name] = promised
+    return indices
 
 
 def _shards(names: list[str]) -> list[list[str]]:

@@ -42,6 +42,13 @@ NAMES = (  # pattern of a tensor's name, what it tells
     (r"\.weight_blocks$|_blocks$", "MXFP4"),
     (r"\.W_q$", "HQQ"),
     (r"\.weight\._data$|\.weight\._scale$", "quanto"),
+    (r"_qdata$|:_data\b", "torchao"),
+    (r"\.codes$|\.codebooks$", "AQLM"),
+    (r"\.q_weight$|\.q_scale$", "EXL2"),
+    (r"\.trellis$", "EXL3"),
+    (r"\.centroids\b|\.indices$", "VPTQ"),
+    (r"_proj\.[Bs]$", "Marlin"),
+    (r"_proj\.(weight_scales?|scale|weight\.scale)$", "int8 with scales of its own"),
 )
 LORA = re.compile(r"\.lora_[AB]\b|\.lora_(up|down)\b|lora_magnitude|\.hada_w\d|\.base_layer\.")
 WRAPPED = {  # what every name begins with -> who put it there

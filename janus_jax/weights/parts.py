@@ -41,7 +41,7 @@ def llama_config(v: Section) -> TransformerConfig:
             rope.rest()
     sizes = TransformerConfig(
         width=v.whole("hidden_size", 4096), mlp_width=v.whole("intermediate_size", 11008),
-        layers=v.whole("num_hidden_layers", 32), heads=v.whole("num_attention_heads", 32),
+        layers=v.count("num_hidden_layers", 32), heads=v.whole("num_attention_heads", 32),
         vocabulary=v.whole("vocab_size", 32000), rope_theta=theta,
         norm_eps=v.number("rms_norm_eps", 1e-6),
     )  # fmt: skip

@@ -106,15 +106,26 @@ def _unpickler(path, root: str, entries: dict):
         at = storage.offset + offset * storage.dtype.itemsize
         return ts.Tensor(path, at, shape, storage.dtype, None if plain else stride)
 
+    def rebuild_tensor_v3(
+        storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None
+    ):
+        """Of types that have no storage of their own; this storage counts bytes."""
+        storage = Storage(storage.offset, dtype, storage.count // dtype.itemsize)
+        return rebuild_tensor(storage, offset, size, stride)
+
     def rebuild_parameter(data, requires_grad=False, hooks=None):
         return data
 
     allowed = {
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+        ("torch._utils", "_rebuild_tensor_v3"): rebuild_tensor_v3,
         ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("argparse", "Namespace"): Record,
         ("torch", "Size"): tuple,
+        ("torch.storage", "UntypedStorage"): Kind("ByteStorage"),
+        ("torch", "float8_e4m3fn"): ts.SAFETENSORS["F8_E4M3"],
+        ("torch", "float8_e5m2"): ts.SAFETENSORS["F8_E5M2"],
     } | {("torch", name): Kind(name) for name in STORAGES}
 
     class Unpickler(pickle.Unpickler):

@@ -10,7 +10,7 @@ from janus_jax.config.schema import SYSTEM, Template
 from janus_jax.data.processor import Processor
 from janus_jax.data.tokenizer import SPECIALS
 from janus_jax.model.config import JanusConfig
-from janus_jax.weights.processor_files import PRO_ROLES
+from janus_jax.weights.processor_files import CONTEXT, PRO_ROLES
 
 
 def write_deepseek(directory: pathlib.Path, processor: Processor, config: JanusConfig):
@@ -117,9 +117,10 @@ def _tokenizer(directory: pathlib.Path, processor: Processor, cls: str, extra: d
     names = {"bos_token": "bos", "eos_token": "eos", "pad_token": "pad"}
     special = {name: SPECIALS[ours] for name, ours in names.items()}
     _json(directory, "special_tokens_map.json", special)
+    most = processor.context if processor.context < CONTEXT else 16384  # as released
     settings = {
         "tokenizer_class": cls, "add_bos_token": True, "add_eos_token": False, "padding_side": "left",
-        "clean_up_tokenization_spaces": False, "model_max_length": 16384, **special, **extra,
+        "clean_up_tokenization_spaces": False, "model_max_length": most, **special, **extra,
     }  # fmt: skip
     _json(directory, "tokenizer_config.json", settings)
 

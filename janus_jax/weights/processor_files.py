@@ -29,6 +29,8 @@ SPECIAL_NAMES = {  # in the files of transformers' tokenizers -> in SPECIALS
     "bos_token": "bos", "eos_token": "eos", "pad_token": "pad", "image_token": "placeholder",
     "boi_token": "begin_of_image", "eoi_token": "end_of_image",
 }  # fmt: skip
+LLAMAS = {"bos": (1,), "eos": (2,), "pad": (0, -1)}  # ids that LlamaConfig writes of itself
+CONTEXT = 4096  # tokens with which the released models were trained
 
 
 def read_processor(directory: pathlib.Path, config: JanusConfig, kind: str = DEEPSEEK) -> Processor:
@@ -39,7 +41,9 @@ def read_processor(directory: pathlib.Path, config: JanusConfig, kind: str = DEE
         names the file and every field that cannot be used.
     """
     tokenizer = Tokenizer.load(directory)
-    _require_tokens(directory, tokenizer)
+    context = min(
+        CONTEXT, _require_tokens(directory, tokenizer), _require_config_ids(directory, tokenizer)
+    )
     template = _template(directory, config, kind, tokenizer)
     tower = config.understanding_encoder
     fields = read_preprocessor(directory, tower.image_size)
@@ -54,6 +58,7 @@ def read_processor(directory: pathlib.Path, config: JanusConfig, kind: str = DEE
         template,
         tower.tokens,
         config.generation_encoder.tokens,
+        context=context,
         **fields,
         **_drawing(directory, tokenizer),
     )
@@ -92,9 +97,10 @@ def _template(directory, config: JanusConfig, kind: str, tokenizer: Tokenizer) -
     return template
 
 
-def _require_tokens(directory, tokenizer: Tokenizer):
-    """Raises ValueError where the files beside tokenizer.json give its special tokens other names,
-    or ask for what this program's tokenizer does not do."""
+def _require_tokens(directory, tokenizer: Tokenizer) -> int:
+    """The most tokens that the files beside tokenizer.json allow. Raises ValueError where they give
+    its special tokens other names, or ask for what this program's tokenizer does not do."""
+    most = CONTEXT
     for file in ("tokenizer_config.json", "special_tokens_map.json"):
         problems = []
         v = Section(settings.read(directory, file), "", problems)
@@ -108,6 +114,7 @@ def _require_tokens(directory, tokenizer: Tokenizer):
                 v.refuse(name, said, f"{SPECIALS[special]!r}, with which Janus is trained")
         for name in ("do_lower_case", "add_eos_token", "strip_accents"):
             v.only(name, False, why="this program")
+        most = min(most, int(v.number("model_max_length", most, above=True)))
         added = v.get("added_tokens_decoder", {})
         for number, entry in added.items() if isinstance(added, dict) else ():
             text = entry.get("content") if isinstance(entry, dict) else None
@@ -116,6 +123,32 @@ def _require_tokens(directory, tokenizer: Tokenizer):
                 problems.append(f"{text!r} has the id {number}, and {here} in tokenizer.json")
         if problems:
             raise ValueError(f"{directory}/{file}: {'; '.join(problems[:8])}")
+    return most
+
+
+def _require_config_ids(directory, tokenizer: Tokenizer) -> int:
+    """The most tokens that config.json allows. Raises ValueError where it gives special tokens
+    other ids than tokenizer.json."""
+    problems = []
+    top = Section(settings.read(directory, "config.json"), "", problems)
+    most = CONTEXT
+    for v in (top, top.section("language_config"), top.section("text_config")):
+        _check_ids(v, tokenizer, LLAMAS)
+        most = min(most, int(v.number("max_position_embeddings", most, above=True)))
+    if problems:
+        raise ValueError(f"{directory}/config.json: {'; '.join(problems[:8])}")
+    return most
+
+
+def _check_ids(v: Section, tokenizer: Tokenizer, unsaid: dict[str, tuple]):
+    """Refuses ids of special tokens that are not the tokenizer's. unsaid: ids that say nothing."""
+    for name in ("bos", "eos", "pad"):
+        value = v.get(f"{name}_token_id")
+        here = getattr(tokenizer, name)
+        known = {here, *unsaid.get(name, ())} | ({tokenizer.eos} if name == "pad" else set())
+        several = value if isinstance(value, list) else [value]
+        if value is not None and not any(type(x) is int and x in known for x in several):
+            v.refuse(f"{name}_token_id", value, f"{here}, as in tokenizer.json")
 
 
 def _drawing(directory, tokenizer: Tokenizer) -> dict:
@@ -127,13 +160,10 @@ def _drawing(directory, tokenizer: Tokenizer) -> dict:
         "cfg_scale": v.number("guidance_scale", None), "temperature": v.number("temperature", None)
     }  # fmt: skip
     if not v.get("_from_model_config"):  # else its ids are defaults of a class
-        for name in ("bos", "eos", "pad"):
-            value = v.get(f"{name}_token_id")
-            here = getattr(tokenizer, name)
-            several = value if isinstance(value, list) else [value]
-            if value is not None and here not in several:
-                due = f"{here}, as in tokenizer.json"
-                v.refuse(f"{name}_token_id", value, due)
+        _check_ids(v, tokenizer, {})
+    v.section("generation_kwargs").only(
+        "boi_token_id", tokenizer.begin_of_image, why="this tokenizer"
+    )
     if problems:
         raise ValueError(f"{directory}/{file}: {'; '.join(problems)}")
     for name, neutral in UNREAD.items():

@@ -45,6 +45,7 @@ class WeightReader:
         self.layout = layout
         self.manifest = manifest
         self.unshaped = layout.unshaped if layout.config is None else tb.unshaped(layout.config)
+        self._passed_over = weights.notes
         self.notes = (*weights.notes, *layout.notes)
         self.rows = {row.ours: row for row in layout.rows}
         self.ignored = dict(weights.left_out)
@@ -124,11 +125,13 @@ class WeightReader:
         return list(dict.fromkeys([*self._problems, *shapes, *problems, *self._unknown]))
 
     def require(self, cast: bool = False) -> "WeightReader":
-        """Itself; raises WeightsError with all `problems`."""
+        """Itself; raises WeightsError with all `problems`, and the files that were passed over."""
         problems = self.problems(cast)
         if problems:
+            passed_over = "".join(f"\n  note: {note}" for note in self._passed_over)
             raise tb.WeightsError(
                 f"{self.path}: weights that do not balance ({self.kind}):{listed(problems)}"
+                + passed_over
             )
         return self
 

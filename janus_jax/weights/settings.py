@@ -3,10 +3,10 @@ what nobody took is known to be harmless, or refused by name."""
 
 import difflib
 import fnmatch
-import math
 import os
 import pathlib
 
+from janus_jax.common import float32
 from janus_jax.common.files import read_json
 
 # What transformers' configs of any model hold besides, and others write into them: how their code
@@ -29,10 +29,26 @@ BOILERPLATE = (
 )  # fmt: skip
 
 
+MOST = 2**20  # beyond any size of a model; the table of a larger one would fill the memory
+MOST_LAYERS = 1000
+MOST_TIMES = 100  # of a level's channels
+
+
 def brief(value) -> str:
     """A value as a message shows it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def too_large(sizes: dict, where: str) -> list[str]:
+    """The sizes in a section of our own config that no model has; where: leads their names."""
+    most = {"layers": MOST_LAYERS, "res_blocks": MOST_LAYERS, "multipliers": MOST_TIMES}
+    return [
+        f"{where}{name} is {brief(value)}: must be at most {most.get(name, MOST):,}"
+        for name, value in sizes.items()
+        for x in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(x, int) and x > most.get(name, MOST)
+    ]
 
 
 def require_file(path: pathlib.Path):
@@ -95,19 +111,30 @@ class Section:
         self.refuse(name, value, due)
         return default
 
-    def whole(self, name: str, default: int | None, low: int = 1) -> int | None:
-        due = f"a whole number, {low} or more"
-        return self._checked(name, default, lambda x: _whole(x) and x >= low, due)
+    def whole(self, name: str, default: int | None, low: int = 1, high: int = MOST) -> int | None:
+        due = f"a whole number from {low} to {high:,}"
+        return self._checked(name, default, lambda x: _whole(x) and low <= x <= high, due)
+
+    def count(self, name: str, default: int) -> int:
+        """Of layers or blocks."""
+        return self.whole(name, default, high=MOST_LAYERS)
 
     def wholes(self, name: str, default: tuple) -> tuple:
-        fits = lambda x: isinstance(x, list | tuple) and x and all(_whole(y) and y > 0 for y in x)
-        return tuple(self._checked(name, default, fits, "whole numbers, each 1 or more"))
+        fits = lambda x: _whole(x) and 1 <= x <= MOST_TIMES
+        several = lambda x: isinstance(x, list | tuple) and 0 < len(x) <= 20 and all(map(fits, x))
+        due = f"whole numbers, at most 20, each from 1 to {MOST_TIMES}"
+        return tuple(self._checked(name, default, several, due))
+
+    def ratio(self, name: str, default: float) -> float:
+        """A size as a multiple of another."""
+        fits = lambda x: _number(x) and 0 < x <= 1000
+        return self._checked(name, default, fits, "a number above 0, at most 1,000")
 
     def number(self, name: str, default: float | None, above: bool = False) -> float | None:
         """above: 0 itself is refused."""
         fits = lambda x: _number(x) and (x > 0 if above else x >= 0)
-        due = "a finite number above 0" if above else "a finite number, 0 or more"
-        value = self._checked(name, default, fits, due)
+        due = "above 0" if above else "0 or more"
+        value = self._checked(name, default, fits, f"a finite number in float32, {due}")
         return value if value is None else float(value)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -118,7 +145,7 @@ class Section:
         value = self.get(name, default)
         three = (value,) * 3 if _number(value) else value
         if not isinstance(three, list | tuple) or len(three) != 3 or not all(map(_number, three)):
-            self.refuse(name, value, "3 numbers, or one for all channels")
+            self.refuse(name, value, "3 numbers that float32 holds, or one for all channels")
             return default
         if not all(map(fits, three)):
             self.refuse(name, value, due)
@@ -153,4 +180,4 @@ def _whole(x) -> bool:
 
 
 def _number(x) -> bool:
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    return isinstance(x, int | float) and not isinstance(x, bool) and float32.finite(x)

@@ -12,6 +12,7 @@ from janus_jax.common.arguments import require_flags
 from janus_jax.common.text import short
 from janus_jax.config import read as config_read
 from janus_jax.config.validate import model_problems
+from janus_jax.data.messages import SPECIALS
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 from janus_jax.weights import files, foreign, hub, processor_files, run_checkpoint, settings
@@ -56,7 +57,9 @@ def open_source(
 
 
 def _processor(reader: WeightReader) -> Processor:
-    """The tokenizer and template beside the weights of a whole Janus. Raises FileNotFoundError or ValueError."""
+    """The tokenizer and template beside the weights of a whole Janus. Raises FileNotFoundError or
+    ValueError, of the weights first: a wrong size in config.json is no fault of these files."""
+    reader.require(cast=True)
     if reader.kind == tb.OWN:
         processor = Processor.load(reader.path)
     elif reader.kind == tb.CHECKPOINT:
@@ -130,14 +133,32 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
         expected = our_shapes(config)
         rows = tb.own_rows(expected)
         problems = tb.differing(shapes, expected)
-    manifest = settings.read(directory, "manifest.json") or {}
-    if not all(isinstance(manifest.get(name, {}), dict) for name in ("crc32", "tokenizer")):
-        raise ValueError(f"{directory}/manifest.json: no manifest of ours; copy the file again")
     layout = tb.Layout(tb.OWN, rows, config=config, problems=tuple(problems))
-    source = WeightReader(weights, layout, allow_extra, manifest, _processor)
+    source = WeightReader(weights, layout, allow_extra, _manifest(directory), _processor)
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source
+
+
+def _manifest(directory: pathlib.Path) -> dict:
+    """The checksums and the tokenizer's ids in a weights directory's manifest.json, as far as they
+    stand there. Raises ValueError naming what cannot stand there."""
+    problems = []
+    v = settings.Section(settings.read(directory, "manifest.json"), "", problems)
+    sums = v.section("crc32")
+    for name, x in sums.values.items():
+        if not isinstance(x, list):
+            sums.refuse(name, x, "a list of checksums, one a layer")
+    tokenizer = v.section("tokenizer")
+    ids = tokenizer.section("ids")
+    for name, x in ids.values.items():
+        if name not in SPECIALS or not isinstance(x, int):
+            ids.refuse(name, x, f"the id of one of {', '.join(SPECIALS)}")
+    if problems:
+        problems = "; ".join(problems[:8])
+        raise ValueError(f"{directory}/manifest.json: {problems}; copy the file again")
+    sha256 = tokenizer.get("sha256")
+    return {"crc32": sums.values, "tokenizer": {"ids": ids.values, "sha256": sha256}}
 
 
 def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> WeightReader:
@@ -211,6 +232,8 @@ def sizes(values, where) -> model_config.JanusConfig:
             problems.append(f"{name}: missing")
         elif isinstance(value, dict) and inner is not None:
             problems += [f"{name}.{key}: missing" for key in value if key not in inner]
+            problems += settings.too_large(inner, f"{name}.")
+    problems += settings.too_large(given, "")
     config = config_read.build(model_config.JanusConfig, values, "", problems)
     problems = problems or model_problems(config, "")
     if problems:

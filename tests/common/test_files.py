@@ -36,7 +36,13 @@ def test_where_writing_fails_the_old_file_stays_and_nothing_beside_it(tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "text, said", [("[1]", "holds a list, expected a JSON object"), ("{", "cannot be read as JSON")]
+    "text, said",
+    [
+        ("[1]", "holds a list, expected a JSON object"),
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON .*recursion"),
+    ],
+    ids=["list", "cut", "deep"],
 )
 def test_what_is_no_json_object_is_refused_by_name(tmp_path, text, said):
     path = tmp_path / "a.json"

@@ -32,6 +32,17 @@ def test_any_text_survives_the_tokenizer(tokenizer, text):
     assert all(0 <= start < len(text) for start in starts)
 
 
+def test_what_a_file_says_of_cutting_and_padding_is_not_done(tokenizer, tmp_path):
+    found = tokenizer.encode("a red circle")
+    other = tok.Backend.from_str(tokenizer.backend.to_str())
+    other.enable_truncation(2)
+    other.enable_padding(length=512)
+    other.save(str(tmp_path / "tokenizer.json"))
+    loaded = tok.Tokenizer.load(tmp_path)
+    assert loaded.encode("a red circle") == found and len(found[0]) > 2
+    assert loaded.fingerprint == tokenizer.fingerprint
+
+
 def test_random_unicode_survives_the_tokenizer(tokenizer):
     rng = np.random.default_rng(0)
     for _ in range(200):

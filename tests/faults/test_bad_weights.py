@@ -78,6 +78,39 @@ def test_a_tokenizer_of_other_merges_is_noticed(ours):
         janus_jax.load(ours)
 
 
+@pytest.mark.parametrize(
+    "field, value, says",
+    [
+        (
+            "crc32",
+            {"text_head.linear.bias": 5},
+            r"crc32\.text_head\.linear\.bias is 5: must be a list",
+        ),
+        ("crc32", [1], r"crc32 is \[1\]: must be a section"),
+        ("tokenizer", {"ids": [1, 2]}, r"tokenizer\.ids is \[1, 2\]: must be a section"),
+        (
+            "tokenizer",
+            {"ids": {"cls": 1}},
+            r"tokenizer\.ids\.cls is 1: must be the id of one of bos",
+        ),
+        ("tokenizer", {"ids": {"bos": "0"}}, r"tokenizer\.ids\.bos is '0': must be the id"),
+    ],
+)
+def test_a_manifest_of_other_types_is_refused_by_its_field(tmp_path, field, value, says):
+    save_numpy({"text_head.linear.bias": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "manifest.json").write_text(json.dumps({field: value}))
+    with pytest.raises(ValueError, match=rf"manifest\.json: {says}.*; copy the file again"):
+        open_source(tmp_path)
+
+
+def test_a_manifest_with_empty_fields_says_nothing(tmp_path):
+    save_numpy({"text_head.linear.bias": np.zeros(3, np.float32)}, tmp_path / "model.safetensors")
+    (tmp_path / "manifest.json").write_text('{"crc32": null, "tokenizer": {"ids": null}}')
+    source = open_source(tmp_path)
+    assert len(source.read("text_head.linear.bias")) == 3
+    source.raise_if_damaged()
+
+
 def test_the_placeholder_of_transformers_config_is_compared(tmp_path):
     foreign.save_transformers(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text()) | {"image_token_id": 100581}
@@ -223,8 +256,20 @@ def test_a_config_of_nothing_and_of_another_model_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"transformer": {"heads": 3}}, "transformer.width is 64: 2 \* heads = 6 must divide it"),
+        ({"transformer": {"heads": 3}}, r"transformer.width is 64: 2 \* heads = 6 must divide it"),
         ({"transformer": {"width": "64"}}, "transformer.width is '64': must be a whole number"),
+        (
+            {"transformer": {"rope_theta": 1e39}},
+            r"rope_theta is 1e\+39: must be a finite number in float32",
+        ),
+        (
+            {"transformer": {"mlp_width": 2**62}},
+            "transformer.mlp_width is .*: must be at most 1,048,576",
+        ),
+        (
+            {"generation_encoder": {"res_blocks": 10**6}},
+            "res_blocks is 1000000: must be at most 1,000",
+        ),
         ({"transformer": {"heads": None}}, "transformer.heads"),
         ({"transformer": {"gate": 1}}, "transformer.gate: unknown field"),
         ({"generation_encoder": {"norm_groups": 5}}, "norm_groups 5 must divide it"),
@@ -247,6 +292,16 @@ def test_a_wrong_shape_is_named(tmp_path):
         ValueError, match=rf"shape: {GATE} is \(96, 65\) in the file, \(96, 64\) by the config"
     ):
         janus_jax.load(source)
+
+
+def test_a_wrong_size_of_pictures_is_told_of_the_file_that_has_it(tmp_path):
+    values = foreign.original_config()
+    values["vision_config"]["params"]["image_size"] = 40
+    foreign.save_original(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    (tmp_path / "preprocessor_config.json").write_text('{"image_size": 32}')
+    with pytest.raises(ValueError, match=r"pos_embed is \(1, 16, 32\) in the file.* by the config"):
+        open_source(tmp_path).processor()
 
 
 # A transposed matrix
@@ -347,6 +402,19 @@ def test_pickles_are_read_only_when_allowed(tmp_path, shards):
         janus_jax.load(source)
     convert.to_layout(open_source(source, allow_pickle=True), tmp_path / "back", "deepseek")
     foreign.same_tensors(foreign.original_tensors(), tmp_path / "back")
+
+
+FP8 = ("float8_e4m3fn", "float8_e5m2")
+
+
+def test_fp8_in_a_pickle_is_read_as_in_safetensors(tmp_path):
+    want = {name: torch.arange(6.0).reshape(2, 3).to(getattr(torch, name)) for name in FP8}
+    want["turned"] = want[FP8[0]].T
+    torch.save(want, tmp_path / "a.pt")
+    found = pickles.state_dict(tmp_path / "a.pt", pickles.read_pickle(tmp_path / "a.pt"))[0]
+    for name, x in want.items():
+        assert str(found[name].dtype) == str(x.dtype).removeprefix("torch.")
+        assert np.array_equal(found[name].read().astype(np.float32), x.float().numpy())
 
 
 class Evil:
@@ -469,6 +537,16 @@ def test_tensors_that_the_index_promises_and_no_shard_holds(tmp_path):
     save_numpy(tensors, tmp_path / file)
     with pytest.raises(ValueError, match=f"missing: {name}, which the index promises in {file}"):
         janus_jax.load(tmp_path)
+
+
+def test_a_part_in_the_place_of_the_whole_file_names_the_shards_that_it_hides(tmp_path):
+    foreign.save_transformers(tmp_path, max_shard_size="300KB")
+    (tmp_path / "model.safetensors.index.json").unlink()
+    first = min(tmp_path.glob("model-*.safetensors"))
+    vq = {n: x for n, x in foreign.tensors_of(tmp_path).items() if n.startswith("model.vqmodel.")}
+    foreign.save_file(vq, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"missing: (?s:.)*note: .*{first.name} and the rest"):
+        open_source(tmp_path).require()
 
 
 # The command

@@ -38,10 +38,10 @@ def test_unknown_options_are_named():
     ]
 
 
-@pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-0.5, float("nan"), 1e39])
 def test_an_option_that_is_no_weight_is_refused(value):
     assert told("stage0", options={"commitment": value}) == [
-        f"options.commitment is {value}: must be a finite number, 0 or more"
+        f"options.commitment is {value}: must be a finite number in float32, 0 or more"
     ]
 
 

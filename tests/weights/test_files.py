@@ -30,7 +30,7 @@ def folder(directory, *names):
 
 
 @pytest.mark.parametrize(
-    "there, read, stale",
+    "there, read, passed",
     [
         (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"], False),
         (["model.safetensors", ("pytorch_model.bin.index.json", "a.bin")], ["model.safetensors"], False),
@@ -43,12 +43,34 @@ def folder(directory, *names):
         ([(INDEX, *TWO), "other.safetensors"], ["other.safetensors"], True),
         (["other.safetensors", "optimizer.pt", "kept.safetensors"], ["other.safetensors"], False),
         (["other.safetensors", "adapter_model.safetensors"], ["other.safetensors"], False),
+        ([*TWO, *(f"._{n}" for n in TWO), ("._" + INDEX, *TWO)], TWO, False),
+        (["._a.safetensors", "other.safetensors"], ["other.safetensors"], False),
     ],
 )  # fmt: skip
-def test_safetensors_count_first_and_the_whole_file_before_shards(tmp_path, there, read, stale):
+def test_safetensors_count_first_and_the_whole_file_before_shards(tmp_path, there, read, passed):
     found = files.find(folder(tmp_path, *there), allow_pickle=False)
     assert sorted(found.tensors) == [f"in {name}" for name in sorted(read)]
-    assert [INDEX in note and "stale" in note for note in found.notes] == [True] * stale
+    assert [f"{INDEX} is not followed" in note for note in found.notes] == [True] * passed
+
+
+def test_shards_beside_the_whole_file_are_told(tmp_path):
+    found = files.find(folder(tmp_path, "model.safetensors", *TWO), False)
+    assert list(found.tensors) == ["in model.safetensors"]
+    assert found.notes == (
+        f"{tmp_path / TWO[0]} and the rest of its set are not read: model.safetensors is",
+    )
+
+
+def test_the_usual_index_counts_before_another(tmp_path):
+    first = ("consolidated.safetensors.index.json", "a.safetensors")
+    found = files.find(folder(tmp_path, "a.safetensors", first, *TWO, (INDEX, *TWO)), False)
+    assert sorted(found.tensors) == [f"in {name}" for name in TWO]
+    assert [note.split(": ")[0] for note in found.notes] == [
+        f"{tmp_path / first[0]} is not followed"
+    ]
+    (tmp_path / TWO[1]).unlink()
+    found = files.find(tmp_path, False)
+    assert list(found.tensors) == ["in a.safetensors"] and INDEX in found.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_preprocessor_fields_that_would_be_ignored_are_all_refused(tmp_path):
     "field, value, says",
     [
         ("image_std", "x", "image_std is 'x': must be 3 numbers"),
+        ("image_std", [1e-50] * 3, "must be 3 numbers that float32 holds"),
         ("image_mean", [127.5] * 3, "between 0 and 1"),
         ("image_mean", [float("nan")] * 3, "must be 3 numbers"),
         ("image_mean", [0.5] * 4, "must be 3 numbers"),

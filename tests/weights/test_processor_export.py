@@ -88,10 +88,13 @@ def test_generation_defaults_travel(tmp_path):
     "write", [processor_export.write_deepseek, processor_export.write_transformers]
 )
 def test_template_and_sampling_numbers_come_back(tmp_path, write):
-    ours = Processor(foreign.tokenizer(), Template(*foreign.ROLES, ""), 16, 16, 1.5, 0.0)
+    ours = Processor(
+        foreign.tokenizer(), Template(*foreign.ROLES, ""), 16, 16, 1.5, 0.0, context=512
+    )
     write(tmp_path, ours, foreign.config())
     back = processor_files.read_processor(tmp_path, foreign.config())
     assert (back.template, back.cfg_scale, back.temperature) == (ours.template, 1.5, 0.0)
+    assert back.context == 512
     for template, said in (
         (Template(*foreign.ROLES, "Be brief."), "system is 'Be brief.'"),
         (Template("Q", "A"), "roles are 'Q' and 'A'"),

@@ -49,6 +49,14 @@ def test_the_system_text_is_left_out_where_the_other_code_leaves_it_out(folder):
         ("generation_config", {"temperature": "hot"}, "temperature is 'hot'"),
         ("generation_config", {"guidance_scale": -1}, "guidance_scale is -1"),
         ("generation_config", {"eos_token_id": 7}, "eos_token_id is 7: must be 1"),
+        ("generation_config", {"eos_token_id": True}, "eos_token_id is True: must be 1"),
+        ("generation_config", {"generation_kwargs": {"boi_token_id": 77}},
+         "generation_kwargs.boi_token_id is 77; this tokenizer can only be 3"),
+        ("config", {"eos_token_id": 7}, "eos_token_id is 7: must be 1, as in tokenizer.json"),
+        ("config", {"language_config": {"pad_token_id": 7}}, "language_config.pad_token_id is 7: must be 2"),
+        ("config", {"text_config": {"bos_token_id": 100000}}, "text_config.bos_token_id is 100000"),
+        ("config", {"text_config": {"max_position_embeddings": "9"}}, "embeddings is '9': must be a"),
+        ("tokenizer_config", {"model_max_length": -1}, "model_max_length is -1: must be a finite"),
         ("tokenizer_config", {"eos_token": "<|im_end|>"}, r"eos_token is '<\|im_end\|>'"),
         ("tokenizer_config", {"pad_token": {"content": "<x>"}}, "pad_token is '<x>'"),
         ("tokenizer_config", {"add_eos_token": True}, "add_eos_token is True"),
@@ -66,6 +74,30 @@ def test_what_a_settings_file_says_and_this_program_does_not_do_is_refused(
         read_processor(folder, foreign.config())
 
 
+@pytest.mark.parametrize(
+    "file, fields, context",
+    [
+        ("config", {"language_config": {"max_position_embeddings": 64}}, 64),
+        ("config", {"text_config": {"max_position_embeddings": 16384}}, 4096),
+        ("tokenizer_config", {"model_max_length": 32}, 32),
+        ("tokenizer_config", {"model_max_length": int(1e30)}, 4096),
+    ],
+)
+def test_the_context_is_the_least_that_any_file_says(folder, file, fields, context):
+    write(folder, f"{file}.json", **fields)
+    assert read_processor(folder, foreign.config()).context == context
+
+
+def test_ids_that_llamas_config_writes_of_itself_say_nothing(folder):
+    write(
+        folder,
+        "config.json",
+        language_config={"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": -1},
+    )
+    write(folder, "generation_config.json", pad_token_id=foreign.tokenizer().eos)
+    assert read_processor(folder, foreign.config()).context == 4096
+
+
 def test_sampling_that_is_not_followed_is_told(folder, caplog):
     write(folder, "generation_config.json", top_p=0.9, top_k=50, do_sample=True, temperature=0.5)
     assert read_processor(folder, foreign.config()).temperature == 0.5
@@ -80,8 +112,10 @@ def test_sampling_that_is_not_followed_is_told(folder, caplog):
         ("context", True),
         ("cfg_scale", float("nan")),
         ("temperature", -1),
+        ("temperature", 1e300),
         ("image_mean", [0.5, "x", 0.5]),
         ("image_std", [0, 1, 1]),
+        ("image_std", [1e-50] * 3),
         ("background", [300, 0, 0]),
         ("user", 3),
         ("assistant", ""),
@@ -103,3 +137,6 @@ def test_a_processor_that_counts_other_tokens_than_the_model_is_told(folder):
         "understanding_tokens is 576, the model's 16",
         "generation_tokens is 64, the model's 16",
     ]
+    tight = Processor(foreign.tokenizer(), Template(), 16, 16, context=18)
+    (told,) = tight.misfits(foreign.config())
+    assert told.startswith("context (or max_pos") and "is 18, and a picture takes 18 tokens" in told

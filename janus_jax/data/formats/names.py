@@ -63,7 +63,7 @@ def label(names: list[str], value) -> dict:
 def _entries(text: str):
     try:
         data = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         for line in text.splitlines():
             if line.strip():
                 label, *rest = line.split("\t") if "\t" in line else line.split(None, 1)

@@ -90,8 +90,8 @@ def _tower(v: Section) -> UnderstandingEncoderConfig:
     width = v.whole("hidden_size", 1024)
     sizes = UnderstandingEncoderConfig(
         image_size=_side(v, "image_size", 384), patch_size=_side(v, "patch_size", 16), width=width,
-        mlp_width=int(width * v.number("mlp_ratio", 4.0, above=True)),
-        layers=v.whole("num_hidden_layers", 24), heads=v.whole("num_attention_heads", 16),
+        mlp_width=int(width * v.ratio("mlp_ratio", 4.0)),
+        layers=v.count("num_hidden_layers", 24), heads=v.whole("num_attention_heads", 16),
     )  # fmt: skip
     parts.tower_problems(sizes, v, "hidden_size", "num_attention_heads")
     return sizes
@@ -113,7 +113,7 @@ def _vq(v: Section, tower: UnderstandingEncoderConfig) -> GenerationEncoderConfi
     v.only("num_patches", patches, 32)
     sizes = GenerationEncoderConfig(
         image_size=patches * 2 ** (len(multipliers) - 1), channels=v.whole("base_channels", 128),
-        multipliers=multipliers, res_blocks=v.whole("num_res_blocks", 2),
+        multipliers=multipliers, res_blocks=v.count("num_res_blocks", 2),
         z_channels=v.whole("latent_channels", 256), norm_groups=32,
         codebook_size=v.whole("num_embeddings", 16384), code_dim=v.whole("embed_dim", 8),
     )  # fmt: skip

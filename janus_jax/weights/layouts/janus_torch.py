@@ -114,8 +114,11 @@ def _params(top: Section, name: str) -> Section:
 
 def _tower(v: Section) -> UnderstandingEncoderConfig:
     released = UnderstandingEncoderConfig()
-    sizes = {field: v.whole(name, getattr(released, field)) for name, field in VISION.items()}
-    ratio = v.number("mlp_ratio", released.mlp_width / released.width, above=True)
+    sizes = {}
+    for name, field in VISION.items():
+        take = v.count if field == "layers" else v.whole
+        sizes[field] = take(name, getattr(released, field))
+    ratio = v.ratio("mlp_ratio", released.mlp_width / released.width)
     sizes["mlp_width"] = round(sizes["width"] * ratio)
     model = v.get("model_name", TOWER)
     if model != TOWER and not {"width", "layers", "heads", "patch_size"} <= v.values.keys():
@@ -145,7 +148,7 @@ def _vq(v: Section, tower: UnderstandingEncoderConfig) -> GenerationEncoderConfi
     released = GenerationEncoderConfig()
     sizes = {}
     for name, field in VQ.items():
-        take = v.wholes if field == "multipliers" else v.whole
+        take = {"multipliers": v.wholes, "res_blocks": v.count}.get(field, v.whole)
         sizes[field] = take(name, getattr(released, field))
     vq = GenerationEncoderConfig(**sizes)
     # A picture drawn has as many tokens a side as a picture read, unless the config says otherwise.
