@@ -33,8 +33,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_platforms", "cpu")
 
 
+FIRST = ("end_to_end", "training", "faults", "plan")  # the rooms of long files
+
+
 def pytest_collection_modifyitems(config, items):
-    """Slow tests run only where -m names them, whatever else it asks for."""
+    """Slow tests run only where -m names them, whatever else it asks for. Long files come first: a
+    worker that takes one last keeps the others waiting."""
+    room = lambda item: item.path.relative_to(config.rootpath / "tests").parts[0]
+    items.sort(key=lambda item: (*FIRST, room(item)).index(room(item)))
     if "slow" in config.getoption("markexpr"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]

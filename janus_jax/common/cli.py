@@ -133,14 +133,11 @@ def _once(flag):
         before = flag.value
         parse(argument)
         if flag.present > 1 and flag.value != before:
-            raise flags.IllegalFlagValueError(_given_twice(flag.name, before, flag.value))
+            both = f"{short(before, 80)} and {short(flag.value, 80)}"
+            raise flags.IllegalFlagValueError(f"--{flag.name} is given twice, {both}; give it once")
 
     if not isinstance(flag, flags.MultiFlag):
         flag.parse = again
-
-
-def _given_twice(name: str, before, now) -> str:
-    return f"--{name} is given twice, {short(before, 80)} and {short(now, 80)}; give it once"
 
 
 def _left_over(rest: list[str], values) -> str:
@@ -156,7 +153,8 @@ def _left_over(rest: list[str], values) -> str:
 
 def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     """Takes `--config.a.b=value` (or `--config.a.b value`, or one dash) out of the arguments: (the
-    rest, overrides). Raises UsageError where the value is missing, or given twice."""
+    rest, overrides). Of a field that is given twice the last counts, and it is said. Raises
+    UsageError where the value is missing."""
     rest = []
     overrides = {}
     words = iter(argv)
@@ -166,8 +164,12 @@ def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             value = value if equals else next(words, "--")
             if not equals and value.startswith("--"):
                 raise exit_codes.UsageError(f"--config.{key} has no value: --config.{key}=VALUE")
-            if overrides.setdefault(key, value) != value:
-                raise exit_codes.UsageError(_given_twice(f"config.{key}", overrides[key], value))
+            if overrides.get(key, value) != value:  # as a script's own fields and what it is given
+                print(
+                    f"--config.{key} is given twice: {short(value, 80)}, the last, counts",
+                    file=sys.stderr,
+                )
+            overrides[key] = value
         else:
             rest.append(word)
     return rest, overrides

@@ -55,7 +55,7 @@ def slowly(*values):
 @pytest.mark.parametrize(
     "write, kind",
     [
-        (formats.json_lines, "understanding"),
+        slowly(formats.json_lines, "understanding"),
         slowly(classes, "generation"),
         slowly(formats.tars, "generation"),
         slowly(formats.array_record, "understanding"),

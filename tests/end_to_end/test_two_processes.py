@@ -34,13 +34,19 @@ SLOWEST = 400  # seconds
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The directory of the run of this process, which has eight devices; `weights` are what all
-    begin with."""
+def directory(tmp_path_factory):
+    """Of all runs; `weights` are what they begin with."""
     directory = tmp_path_factory.mktemp("two")
     with on_mesh(1, 8, 1):
         params = nnx.to_pure_dict(nnx.state(tiny.make_model(two_processes.MODEL)))
         export(directory / "weights", params, two_processes.MODEL)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def alone(directory):
+    """The directory, with the run of this process, which has eight devices."""
+    with on_mesh(1, 8, 1):
         os.environ["WEIGHTS"] = str(directory / "weights")
         before = signal.getsignal(signal.SIGTERM)
         try:
@@ -51,9 +57,8 @@ def alone(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize(
-    "mesh", [(1, 8), pytest.param((2, 4), marks=pytest.mark.slow)], ids="{0[0]}x{0[1]}".format
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(1, 8), (2, 4)], ids="{0[0]}x{0[1]}".format)
 def test_two_processes_told_to_stop_go_on_to_what_one_learns(alone, mesh):
     name = "together-{}x{}".format(*mesh)
     workdir, printed = alone / name, alone / f"{name}.log"
@@ -98,7 +103,7 @@ def test_two_processes_told_to_stop_go_on_to_what_one_learns(alone, mesh):
         np.testing.assert_allclose(ours[key], x, rtol=1e-4, atol=1e-5, err_msg=key)
 
 
-def test_two_hosts_with_other_configs_both_end_and_say_which(alone):
+def test_two_hosts_with_other_configs_both_end_and_say_which(directory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -114,13 +119,13 @@ def test_two_hosts_with_other_configs_both_end_and_say_which(alone):
             "-m",
             "janus_jax.main",
             f"--config={CONFIG}",
-            f"--workdir={alone / 'unlike'}",
+            f"--workdir={directory / 'unlike'}",
         ]
         runs.append(
             subprocess.Popen(
                 [*command, f"--config.seed={i}"],
                 cwd=ROOT,
-                env=environment(alone) | found,
+                env=environment(directory) | found,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -132,7 +137,7 @@ def test_two_hosts_with_other_configs_both_end_and_say_which(alone):
         line = next(line for line in out.splitlines() if "the resolved config:" in line)
         assert re.search(r"\w{16} on process 0 \(\S+\); \w{16} on process 1 \(\S+\)", line), out
         assert "code of janus_jax" not in out and "Traceback" not in out
-    assert not (alone / "unlike").exists()
+    assert not (directory / "unlike").exists()
     assert jax.process_count() == 1
 
 
