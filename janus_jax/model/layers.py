@@ -186,8 +186,9 @@ def of_filled(encode, images, count):
     [B, M, S, S, 3]; zeros for the others: [B, M, N, ...].
 
     Each device moves its images together and goes through them, one a row or TOGETHER at a time, as
-    far as the fullest device needs: waiting for it comes anyway. All devices take the same steps,
-    so `encode` may be split over them.
+    far as the fullest device needs: waiting for it comes anyway. TOGETHER or fewer slots are all
+    encoded at once, full or empty. All devices take the same steps, so `encode` may be split over
+    them.
     """
     m = images.shape[1]
     rows = len(images) // sh.batch_shards()
@@ -210,16 +211,13 @@ def of_filled(encode, images, count):
 
     split = sh.CHUNKS, sh.CHUNKS, sh.REPLICATED
     chunks, order, most = sh.per_device(gather, (sh.BATCH, sh.BATCH), split)(images, count)
-    shape = jax.eval_shape(encode, chunks[0])
-
-    def one(i, chunk):
-        zeros = lambda _: jnp.zeros(shape.shape, shape.dtype, out_sharding=shape.sharding.spec)
-        return i + 1, jax.lax.cond(i * size < most, encode, zeros, chunk)
-
     if turns == 1:
         found = encode(chunks[0])[None]
     else:
-        _, found = jax.lax.scan(one, jnp.int32(0), chunks)
+        shape = jax.eval_shape(encode, chunks[0])
+        zeros = lambda _: jnp.zeros(shape.shape, shape.dtype, out_sharding=shape.sharding.spec)
+        encoded = lambda i, chunk: jax.lax.cond(i * size < most, encode, zeros, chunk)
+        _, found = jax.lax.scan(lambda i, x: (i + 1, encoded(i, x)), jnp.int32(0), chunks)
     return sh.per_device(scatter, (sh.CHUNKS, sh.CHUNKS), sh.BATCH)(found, order)
 
 
