@@ -7,18 +7,13 @@ import json
 import pytest
 from PIL import Image
 from support.formats import refused
+from support.sets import said
 
 from janus_jax.data.sources import SourceError
 
 PNG = io.BytesIO()
 Image.new("RGB", (3, 4), (9, 8, 7)).save(PNG, "PNG")
 PNG = PNG.getvalue()
-
-
-def said(*values, image="a/1.png"):
-    """A LLaVA record whose turns alternate human, gpt."""
-    turns = [{"from": ("human", "gpt")[k % 2], "value": value} for k, value in enumerate(values)]
-    return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
 
 
 def test_templates_take_any_field_and_nothing_else(source):

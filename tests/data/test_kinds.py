@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from support import quick
+from support.sets import said
 
 from janus_jax.config.schema import Rows
 from janus_jax.data.messages import PICTURE, SPECIALS, Turn, laid_out
@@ -12,12 +13,6 @@ from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.tools.show import as_text
 
 IMAGE = PICTURE
-
-
-def said(*values, image="a/1.png"):
-    """A LLaVA record whose turns alternate human, gpt."""
-    turns = [{"from": ("human", "gpt")[k % 2], "value": value} for k, value in enumerate(values)]
-    return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
 
 
 def asked(content, answer):

@@ -29,12 +29,6 @@ Image.new("RGB", (3, 4), (9, 8, 7)).save(PNG, "PNG")
 PNG = PNG.getvalue()
 
 
-def said(*values, image="a/1.png"):
-    """A LLaVA record whose turns alternate human, gpt."""
-    turns = [{"from": ("human", "gpt")[k % 2], "value": value} for k, value in enumerate(values)]
-    return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
-
-
 def asked(content, answer):
     """Two turns; each picture of the question but one at its end is followed by a line break."""
     content = laid_out(content) if isinstance(content, list) else [content]

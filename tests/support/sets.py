@@ -1,4 +1,4 @@
-"""Batches of three data sets of the shapes world, whose epochs end soon."""
+"""Batches of three data sets of the shapes world, whose epochs end soon; and a record as LLaVA has it."""
 
 from support import tiny
 
@@ -16,3 +16,9 @@ SETS = {
 
 def batches(sets=SETS, rows=ROWS, **how):
     return tiny.batches(sets, tiny.processor(), tiny.CONFIG, rows, RATIO, first=0.25, **how)
+
+
+def said(*values, image="a/1.png"):
+    """A LLaVA record whose turns alternate human, gpt."""
+    turns = [{"from": ("human", "gpt")[k % 2], "value": value} for k, value in enumerate(values)]
+    return {"id": "x", "conversations": turns} | ({"image": image} if image else {})
