@@ -13,7 +13,8 @@ from absl import app, flags
 from janus_jax.config.schema import Template
 from janus_jax.data.processor import Processor
 from janus_jax.data.tokenizer import Tokenizer, train
-from janus_jax.model import config as sizes
+from janus_jax.model import presets
+from janus_jax.model.config import JanusConfig
 from janus_jax.weights import convert, processor_files, target
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
@@ -52,7 +53,7 @@ def entry(name: str, shape: tuple[int, ...], pool: np.ndarray, seed: int) -> tar
     return target.TensorToWrite(name, shape, ts.BFLOAT16, pieces)
 
 
-def ignored(config: sizes.JanusConfig) -> dict[str, tuple[int, ...]]:
+def ignored(config: JanusConfig) -> dict[str, tuple[int, ...]]:
     """The original's tensors that Janus does not use: the tower's pooling head and the usage
     buffer."""
     w, f = config.understanding_encoder.width, config.understanding_encoder.mlp_width
@@ -74,7 +75,7 @@ def ignored(config: sizes.JanusConfig) -> dict[str, tuple[int, ...]]:
 
 
 def make(
-    config: sizes.JanusConfig,
+    config: JanusConfig,
     layout: str,
     directory,
     *,
@@ -100,7 +101,7 @@ def make(
 
 def main(_):
     f = flags.FLAGS
-    make(getattr(sizes, f.model)(), f.layout, f.out, pro="pro" in f.model, seed=f.seed)
+    make(getattr(presets, f.model)(), f.layout, f.out, pro="pro" in f.model, seed=f.seed)
 
 
 if __name__ == "__main__":
