@@ -8,6 +8,7 @@ what is left of it where its result is needed is exposed. Loops count by their t
 
 import collections
 import dataclasses
+import functools
 import os
 import re
 
@@ -82,7 +83,7 @@ def add(to: Sum, seconds: float, flops: dict[str, float], moved: float, count: f
         to.flops[kind] += n
 
 
-def audit(module: Module, mesh: dict[str, int], chip: Chip, turns, branch) -> Audit:
+def audit(module: Module, mesh: dict[str, int], chip: Chip, turns, branch, cost=None) -> Audit:
     """Goes through a program.
 
     module: the program.
@@ -91,19 +92,22 @@ def audit(module: Module, mesh: dict[str, int], chip: Chip, turns, branch) -> Au
     turns: turns(loop) of a loop whose turns depend on the data.
     branch: which branch of a conditional is taken, its number; or how often its dearest is, the
         share of the times.
+    cost: cost(products, bytes), the seconds of a kernel; by default `rates.kernel_seconds`.
     """
-    walk = _Walk(module, mesh, chip, turns, branch)
+    cost = cost or functools.partial(rates.kernel_seconds, chip)
+    walk = _Walk(module, mesh, chip, turns, branch, cost)
     seconds = walk.sequence(module.entry, 1.0)
     return Audit(seconds, walk.waits, walk.groups, walk.places, list(walk.links.values()))
 
 
 class _Walk:
-    def __init__(self, module: Module, mesh: dict[str, int], chip: Chip, turns, branch):
+    def __init__(self, module: Module, mesh: dict[str, int], chip: Chip, turns, branch, cost):
         self.module = module
         self.mesh = mesh
         self.chip = chip
         self.turns = turns
         self.branch = branch
+        self.cost = cost
         self.waits = 0.0
         self.groups = collections.defaultdict(Sum)
         self.places = collections.defaultdict(Sum)
@@ -165,7 +169,7 @@ class _Walk:
         elif group == FORWARD and "transpose(jvp" in x.text:
             group = BACKWARD
         moved = traffic.moved(self.module, body, x)
-        seconds = rates.kernel_seconds(self.chip, work, moved)
+        seconds = self.cost(work, moved)
         flops = collections.Counter()
         for p in work:
             flops[p.kind] += times * p.flops

@@ -18,6 +18,7 @@ ASSUMED = (
     "branch, on one chip for the share of the slots that are filled; attention is all pairs below "
     "the diagonal, whatever tiles its kernel leaves out",
 )
+ESTIMATED = "estimated from the program, +-20 %"  # among the speeds
 LARGEST = 5  # losses that are told
 # Which parts of the model FLOPs (flops.count) a group of kernels computes.
 _PARTS = {

@@ -8,6 +8,9 @@ from janus_jax.distributed.chips import Chip
 from janus_jax.plan import products
 from janus_jax.plan.gpus import GPUS
 
+GRAPH_LEAST = 1.5e-6  # seconds of the smallest kernel of a CUDA graph
+GRAPH_GAP = 1.0e-6  # and between two
+
 
 @dataclasses.dataclass(frozen=True)
 class Achieved:
@@ -62,6 +65,14 @@ def kernel_seconds(chip: Chip, work: list[products.Product], traffic: float) -> 
         )
         + rates.launch
     )
+
+
+def graph_seconds(chip: Chip, work: list[products.Product], traffic: float) -> float:
+    """Of a kernel in a CUDA graph, whose kernels follow each other without the host."""
+    if chip.name not in GPUS:
+        return kernel_seconds(chip, work, traffic)
+    alone = kernel_seconds(chip, work, traffic) - achieved(chip).launch
+    return max(alone, GRAPH_LEAST) + GRAPH_GAP
 
 
 def _speed(chip: Chip, rates: Achieved, product: products.Product) -> float:

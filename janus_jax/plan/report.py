@@ -47,7 +47,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     }
     audited, unread = program.studied(compiled.module, chip, stage, model, work, parts)
     if audited:
-        speed["estimated from the program"] = speeds(audited["seconds"])
+        speed[program.ESTIMATED] = speeds(audited["seconds"])
     savings = [] if fits else memory.savings(experiment, name, now)
     return {
         "parameters": parameters,
