@@ -4,8 +4,9 @@ take, unbought.
 Compiles the true step of each stage for that many chips, with nothing allocated: with the TPU
 compiler where the `libtpu` package is installed, the GPU compiler where JAX's CUDA plugin is, else
 for as many fake CPU devices, whose temporaries are too high. Prints parameters, bytes a chip,
-FLOPs, what goes over the links, and how fast a step could be at best. Exits with 2 when a stage
-does not fit, with the flags that would save most.
+FLOPs, what goes over the links, what the compiled program does, and how fast a step could be.
+Exits with 2 when a stage does not fit, with the flags that would save most. `--sample` plans a
+token of drawing and of answering instead.
 """
 
 import json
