@@ -155,9 +155,8 @@ def stages(args, spec: dict) -> dict:
 
 
 def demand(name: str, target: str, host: int) -> dict:
-    """What a second of a stage's steps takes on a target at its chips' typical MFU, and when
-    nothing but the peak of its chips limits it (janus_jax/distributed/chips.py has both, with
-    sources): rows, pictures of both eyes, examples."""
+    """What a second of a stage's steps takes on a target at most, where nothing but the peak of its
+    chips limits it (janus_jax/distributed/chips.py): rows, pictures of both eyes, examples."""
     from janus_jax.config.read import read
     from janus_jax.distributed import chips
     from janus_jax.model import flops
@@ -169,17 +168,13 @@ def demand(name: str, target: str, host: int) -> dict:
     stage, model = experiment.stages[name], experiment.model
     chip, count = chips.parse_topology(target)
     work = flops.expected(stage, model)
-    each = sum(flops.count(model, stage.trainable, work).values()) / (count * chip.flops)
-    times = {
-        "typical": each / chip.mfu,
-        "at most": roofline.executed(stage, model, work, chip) / (count * chip.flops),
-    }
-    examples = sum(flops.examples(stage, model).values())
+    seconds = roofline.executed(stage, model, work, chip) / (count * chip.flops)
     return {
-        "hosts": count // host, "mfu": chip.mfu,
-        **{how: {"rows/s": stage.rows.count / s, "pictures/s": (work.understanding_images + work.generation_images) / s,
-                 "examples/s": examples / s} for how, s in times.items()},
-    }  # fmt: skip
+        "hosts": count // host,
+        "rows/s": stage.rows.count / seconds,
+        "pictures/s": (work.understanding_images + work.generation_images) / seconds,
+        "examples/s": sum(flops.examples(stage, model).values()) / seconds,
+    }
 
 
 def pictures(repeats: int = 5) -> list[dict]:

@@ -125,27 +125,22 @@ def _stages(found: dict) -> list[str]:
         "## By stage: what a core makes, and what the full-size model takes",
         "",
         "Ours on each stage's mixture (JSON and a JPEG folder, rows of 4096), a core by CPU time; "
-        "then what the steps of Janus-1.3B take at the chips' typical MFU "
+        "then what the steps of Janus-1.3B take at the chips' peak, which nothing reaches "
         "(janus_jax/distributed/chips.py), in the target's rows. Cores: what a host (8 A100s; 4 "
-        "v5e chips) needs for these pictures, at that speed and at the chips' peak, which nothing "
-        "reaches. The plan takes documents of 1000 tokens, those here have about 300: tokenizing "
-        "longer ones costs more.",
+        "v5e chips) needs for these pictures, at most. The plan takes documents of 1000 tokens, "
+        "those here have about 300: tokenizing longer ones costs more.",
         "",
-        "| | examples/s | rows/s | full | on | rows/s | pictures/s | examples/s | cores of a host "
-        "| at the peak |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| | examples/s | rows/s | full | on | rows/s | pictures/s | examples/s | cores of a host |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, x in found.items():
         s = x["sides"]["ours"]
         made = 1e3 / s["cpu ms"]
         for target, d in x["demand"].items():
-            need = {how: d[how]["examples/s"] / made / d["hosts"] for how in ("typical", "at most")}
-            t = d["typical"]
             lines.append(
                 f"| {name} | {made:.0f} | {1e3 / s['cpu ms a row']:.1f} | {s['full']:.0%} | "
-                f"{target}, {d['hosts']} hosts, MFU {d['mfu']:.0%} | {t['rows/s']:.0f} | "
-                f"{t['pictures/s']:.0f} | {t['examples/s']:.0f} | {need['typical']:.2f} | "
-                f"{need['at most']:.2f} |"
+                f"{target}, {d['hosts']} hosts | {d['rows/s']:.0f} | {d['pictures/s']:.0f} | "
+                f"{d['examples/s']:.0f} | {d['examples/s'] / made / d['hosts']:.2f} |"
             )
     return lines
 

@@ -7,12 +7,6 @@ data sheets of A100, H100 SXM and H200 SXM, dense bf16, NVLink one way, and one 
 Gb/s (H100, H200) network port a GPU, as in DGX systems; usable memory is 92 % of the capacity that
 nvidia-smi shows, since the driver and NCCL hold the rest. Products of float32: a TPU computes one in
 six passes of bfloat16; NVIDIA's cards without their tensor cores ("FP32" of the data sheets).
-
-Typical MFU, causal convention: A100 MosaicML's MPT-1b at 4096 tokens (8 x A100-40GB 49.3 %,
-A100-80GB 52 %), H100 the same table's 35.6 % (llm-foundry, scripts/train/benchmarking; none for
-H200), v4 Levanter's Llama 1B (39 %).
-For v5e, v5p and v6e nothing is published at this size: estimates, 10 to 20 points under MaxText's
-16B and 32B runs.
 """
 
 import dataclasses
@@ -29,8 +23,7 @@ GPU_SHARE = 0.92
 class Chip:
     """flops: peak bf16 FLOP/s; float32: peak FLOP/s of products in true float32; memory: usable
     bytes; bandwidth: of the memory, bytes/s; link, network: bytes/s into a chip from its node (TPU:
-    its slice) and from other nodes; node: chips of a node; mfu: what well-tuned training of one to
-    two billion parameters reaches."""
+    its slice) and from other nodes; node: chips of a node."""
 
     name: str
     flops: float
@@ -40,23 +33,22 @@ class Chip:
     link: float
     network: float
     node: int
-    mfu: float
 
 
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", 275e12, 275e12 / 6, 30.75 * GIB, 1228e9, 300e9, 6.25e9, 4096, 0.39),
-        Chip("v5e", 197e12, 197e12 / 6, 15.75 * GIB, 819e9, 200e9, 3.1e9, 256, 0.45),
-        Chip("v5p", 459e12, 459e12 / 6, 95.73 * GIB, 2765e9, 600e9, 6.25e9, 8960, 0.50),
-        Chip("v6e", 918e12, 918e12 / 6, 31.24 * GIB, 1640e9, 400e9, 12.5e9, 256, 0.40),
-        Chip("a100-40gb", 312e12, 19.5e12, GPU_SHARE * 40 * GIB, 1555e9, 300e9, 25e9, 8, 0.49),
-        Chip("a100-80gb", 312e12, 19.5e12, GPU_SHARE * 80 * GIB, 2039e9, 300e9, 25e9, 8, 0.52),
-        Chip("h100", 989e12, 67e12, GPU_SHARE * 79.6 * GIB, 3350e9, 450e9, 50e9, 8, 0.356),
-        Chip("h200", 989e12, 67e12, GPU_SHARE * 140.4 * GIB, 4800e9, 450e9, 50e9, 8, 0.356),
+        Chip("v4", 275e12, 275e12 / 6, 30.75 * GIB, 1228e9, 300e9, 6.25e9, 4096),
+        Chip("v5e", 197e12, 197e12 / 6, 15.75 * GIB, 819e9, 200e9, 3.1e9, 256),
+        Chip("v5p", 459e12, 459e12 / 6, 95.73 * GIB, 2765e9, 600e9, 6.25e9, 8960),
+        Chip("v6e", 918e12, 918e12 / 6, 31.24 * GIB, 1640e9, 400e9, 12.5e9, 256),
+        Chip("a100-40gb", 312e12, 19.5e12, GPU_SHARE * 40 * GIB, 1555e9, 300e9, 25e9, 8),
+        Chip("a100-80gb", 312e12, 19.5e12, GPU_SHARE * 80 * GIB, 2039e9, 300e9, 25e9, 8),
+        Chip("h100", 989e12, 67e12, GPU_SHARE * 79.6 * GIB, 3350e9, 450e9, 50e9, 8),
+        Chip("h200", 989e12, 67e12, GPU_SHARE * 140.4 * GIB, 4800e9, 450e9, 50e9, 8),
         # Two cores of a 2023 server, measured: float32 matrix products and reading. All fake
         # devices share it.
-        Chip("cpu", 169e9, 169e9, 0.0, 27e9, 27e9, 27e9, 1024, 0.8),
+        Chip("cpu", 169e9, 169e9, 0.0, 27e9, 27e9, 27e9, 1024),
     )
 }
 TORUS = {"v4": 3, "v5p": 3, "v5e": 2, "v6e": 2}  # how many sizes a slice of each TPU is named by

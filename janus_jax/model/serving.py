@@ -169,7 +169,7 @@ class Unrolled(nnx.Module):
 def cache_dtype(dtype):
     """Keys and values are kept as computed, on CPU in float32: there a bfloat16 cache is 1.4 times
     slower."""
-    return jnp.dtype(jnp.float32 if jax.default_backend() == "cpu" else dtype)
+    return jnp.dtype(jnp.float32 if sh.platform() == "cpu" else dtype)
 
 
 def serving(model: nnx.Module, int8: bool = False, layers=None) -> nnx.Module:

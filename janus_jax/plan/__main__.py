@@ -4,8 +4,9 @@ take, unbought.
 Compiles the true step of each stage for that many chips, with nothing allocated: with the TPU
 compiler where the `libtpu` package is installed, the GPU compiler where JAX's CUDA plugin is, else
 for as many fake CPU devices, whose temporaries are too high. Prints parameters, bytes a chip,
-FLOPs, what goes over the links, and how fast a step could be at best. Exits with 2 when a stage
-does not fit, with the flags that would save most.
+FLOPs, what goes over the links, what the compiled program does, and how fast a step could be.
+Exits with 2 when a stage does not fit, with the flags that would save most. `--sample` plans a
+token of drawing and of answering instead.
 """
 
 import json
@@ -21,6 +22,13 @@ def define_flags(into):
     define = cli.Definer(into)
     define.path("config", None, "A file with get_config(); see configs/.", required=True)
     define.text("topology", "cpu:8", "Chips: v5p:4x4x8, v5e:16x16, a100-40gb:128, cpu:8, ...")
+    define.switch(
+        "sample",
+        False,
+        "Plan a token of drawing and of answering with the config's model on one such chip, instead "
+        "of its stages.",
+    )
+    define.choice("dtype", None, ["float32", "bfloat16", "int8"], "Of the weights, with --sample.")
     define.output(
         "json", None, "Also write the plan here; - for stdout (tables then go to stderr)."
     )
@@ -35,6 +43,8 @@ def plan(f, overrides: dict[str, str]) -> int:
     from janus_jax.training.check_config import check
 
     cli.log_to_stderr("error")
+    if f.dtype and not f.sample:
+        raise exit_codes.UsageError("--dtype is for --sample: a stage says its own, model.dtype")
     if f.json and f.json != "-":
         outputs.require_writable(pathlib.Path(f.json).parent, "--json")
     chip, count = chips.parse_topology(f.topology)
@@ -47,12 +57,18 @@ def plan(f, overrides: dict[str, str]) -> int:
         )
     out = sys.stderr if f.json == "-" else sys.stdout
     say = lambda text: print(text, file=out, flush=True)
-    planned = run(experiment, chip, count, found, compiler, say)
+    if f.sample:
+        from janus_jax.plan import sampling
+
+        say(f"compiled by {compiler}")
+        planned = sampling.tokens(experiment.model, chip, found[0], f.dtype, say)
+    else:
+        planned = run(experiment, chip, count, found, compiler, say)
     if f.json == "-":
         print(json.dumps(planned))
     elif f.json and (kept := outputs.replace(f.json, json.dumps(planned, indent=1))):
         say(kept)
-    fits = all(stage["fits"] for stage in planned["stages"].values())
+    fits = all(stage["fits"] for stage in planned.get("stages", {}).values())
     return exit_codes.DONE if fits else exit_codes.USAGE
 
 

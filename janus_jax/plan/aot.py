@@ -14,7 +14,7 @@ import time
 
 from janus_jax.distributed import xla_flags
 from janus_jax.distributed.chips import Chip
-from janus_jax.plan import collectives
+from janus_jax.plan import collectives, hlo
 from janus_jax.plan.gpus import GPUS, Gpu
 
 TPU_HOST = {"v4": "v4-8", "v5e": "v5litepod-4", "v5p": "v5p-8", "v6e": "v6e-4"}
@@ -162,6 +162,7 @@ class Compiled:
     program: the machine code, bytes a chip.
     sent: a `collectives.Collective` each.
     remarks: what could not be told of them.
+    module: the program, an `hlo.Module`.
     error: the first line of the refusal, or empty.
     """
 
@@ -172,6 +173,7 @@ class Compiled:
     program: float = 0.0
     sent: list = dataclasses.field(default_factory=list)
     remarks: list = dataclasses.field(default_factory=list)
+    module: hlo.Module | None = None
     error: str = ""
 
 
@@ -211,7 +213,8 @@ def compile_step(step, state, batch) -> Compiled:
             text = max(dumps, key=lambda file: file.stat().st_size).read_text("utf-8")
         else:
             text = program.as_text()
-    sent, remarks = collectives.parse(text, dict(mesh.shape))
+    module = hlo.Module(text)
+    sent, remarks = collectives.sent(module, dict(mesh.shape))
     memory = program.memory_analysis()
     return Compiled(
         seconds,
@@ -221,6 +224,7 @@ def compile_step(step, state, batch) -> Compiled:
         program=memory.generated_code_size_in_bytes,
         sent=sent,
         remarks=remarks,
+        module=module,
     )
 
 

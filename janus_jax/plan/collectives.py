@@ -17,6 +17,8 @@ import re
 
 import numpy as np
 
+from janus_jax.plan.hlo import Instruction, Module
+
 KINDS = (
     "all-reduce",
     "all-gather",
@@ -25,16 +27,6 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
-
-_BITS = {"pred": 8, "bf16": 16, "f8": 8, "s4": 4, "u4": 4, "c64": 64, "c128": 128}
-_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
-_OP = re.compile(rf"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_CALLED = re.compile(
-    r"(calls|to_apply|body|condition|branch_computations|true_computation|false_computation|"
-    r"called_computations)"
-    r"=\{?([^,}]*(?:, ?%[^,}]*)*)"
-)
-_SHAPE = re.compile(r"\b([a-z]+\d*)(?:e\d\w*)?\[([\d,]*)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,28 +52,52 @@ def parse(text: str, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]
 
     mesh: axis name -> size, in the mesh's order, which numbers the chips.
     """
-    bodies, entry = _computations(text)
-    times, remarks = _times(bodies, entry)
+    return sent(Module(text), mesh)
+
+
+def sent(module: Module, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]:
+    """`parse` of a module."""
+    times = module.runs(module.entry)
     # Pieces of one collective share a key. It runs as often as the piece that runs most often.
     found = {}
-    for name, lines in bodies.items():
-        for line in lines:
-            if (match := _OP.match(line)) and times.get(name):
-                channel = None if match[4] else re.search(r"channel_id=(\d+)", line)
-                key = (match[3], channel[1] if channel else match[1], *_SHAPE.findall(match[2]))
-                if times[name] > found.get(key, (0,))[0]:
-                    found[key] = (times[name], name, match, line)
+    for name, body in module.computations.items():
+        for x in body.values():
+            if is_one(x) and times.get(name, 0) > found.get(key(x), (0,))[0]:
+                found[key(x)] = (times[name], name, x)
     total = {}
-    for count, name, match, line in found.values():
-        group = _group(line, math.prod(mesh.values()))
+    for count, name, x in found.values():
+        kind, group, size = one(name, x, math.prod(mesh.values()))
         if len(group) > 1:
-            kind, size = _size(name, match, len(group))
             n, b = total.get((kind, group), (0, 0.0))
             total[kind, group] = n + count, b + count * size
     out = [
         Collective(kind, _axes(group, mesh), group, *sums) for (kind, group), sums in total.items()
     ]
+    sends = {name for name, body in module.computations.items() if any(map(is_one, body.values()))}
+    remarks = [
+        f"the turns of loop {loop.called['body'][0]} are not known: its collectives count once"
+        for loop in module.unknown_loops()
+        if sends & module.runs(loop.called["body"][0]).keys()
+    ]
     return sorted(out, key=lambda c: -c.bytes), remarks
+
+
+def is_one(x: Instruction) -> bool:
+    """Whether an instruction begins a collective."""
+    return x.opcode.removesuffix("-start") in KINDS
+
+
+def key(x: Instruction) -> tuple:
+    """What the pieces of one collective have in common."""
+    channel = "" if x.opcode.endswith("-start") else x.attribute(r"channel_id=(\d+)")
+    return x.opcode, channel or x.name, *((shape.dtype, shape.dims) for shape in x.shapes)
+
+
+def one(computation: str, x: Instruction, chips: int) -> tuple[str, tuple[int, ...], float]:
+    """(kind, the first group's chips, bytes into one chip) of one run of a collective."""
+    group = _group(x.text, chips)
+    kind, size = _size(computation, x, len(group))
+    return kind, group, size
 
 
 def seconds(collective: Collective, chip) -> float:
@@ -100,70 +116,11 @@ def seconds(collective: Collective, chip) -> float:
     return max(inside, payload * (len(nodes) - 1) / len(nodes) / (members * chip.network))
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """(the lines of each computation of an HLO module, the name of the one it begins with)."""
-    bodies = {}
-    entry = ""
-    lines = []
-    for line in text.splitlines():
-        if head := _HEAD.match(line):
-            if head[2] != "HloModule":
-                lines = bodies[head[2]] = []
-                entry = head[2] if head[1] else entry
-        elif line.startswith(" "):
-            lines.append(line)
-    return bodies, entry
-
-
-def _times(bodies: dict, entry: str) -> tuple[dict[str, int], list[str]]:
-    """How often a step runs each computation: callers' runs, times the turns of a loop."""
-    edges = {name: [] for name in bodies}
-    unknown = []
-    for name, lines in bodies.items():
-        for line in lines:
-            called = {kind: re.findall(r"[\w.\-]+", names) for kind, names in _CALLED.findall(line)}
-            turns = 1
-            if "body" in called:
-                turns = _turns(line, bodies.get(called["condition"][0], []))
-                if turns is None:
-                    unknown += called["body"]
-            edges[name] += [
-                (x, turns or 1) for names in called.values() for x in names if x in bodies
-            ]
-
-    def runs(start: str) -> dict[str, int]:
-        times = {start: 1}
-        queue = [start]
-        while queue:
-            name = queue.pop()
-            for other, turns in edges.get(name, ()):
-                if times[name] * turns > times.get(other, 0):
-                    times[other] = times[name] * turns
-                    queue.append(other)
-        return times
-
-    sends = {name for name, lines in bodies.items() if any(map(_OP.match, lines))}
-    remarks = [
-        f"the turns of loop {body} are not known: its collectives count once"
-        for body in unknown
-        if sends & runs(body).keys()
-    ]
-    return runs(entry), remarks
-
-
-def _turns(line: str, condition: list[str]) -> int | None:
-    """As the compiler says, or the constant that a counter from 0 is compared with."""
-    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', line):
-        return int(known[1])
-    constants = [int(n) for x in condition for n in re.findall(r" s32\[\]\S* constant\((\d+)\)", x)]
-    return constants[0] if len(constants) == 1 else None
-
-
-def _size(computation: str, match, n: int) -> tuple[str, float]:
+def _size(computation: str, x: Instruction, n: int) -> tuple[str, float]:
     """(kind, bytes into one chip) of one run of a collective over groups of n."""
-    kind = match[3]
-    start = match[4]
-    payload = sum(_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(match[2]))
+    kind = x.opcode.removesuffix("-start")
+    start = kind != x.opcode
+    payload = sum(shape.bytes for shape in x.shapes)
     if kind == "collective-permute":
         return kind, payload / 2 if start else payload
     if kind == "all-gather" and start:
@@ -173,11 +130,6 @@ def _size(computation: str, match, n: int) -> tuple[str, float]:
     if kind == "all-reduce" and "all-reduce-scatter" in computation:
         kind = "reduce-scatter"  # how a TPU program says it: a reduction and a slice, fused
     return kind, payload * (n - 1) / n * (2 if kind == "all-reduce" else 1)
-
-
-def _bytes(dtype: str, dims: str) -> float:
-    bits = _BITS.get(dtype) or int(re.sub(r"\D", "", dtype) or 0)
-    return math.prod(int(d) for d in dims.split(",") if d) * bits / 8
 
 
 def _group(line: str, chips: int) -> tuple[int, ...]:

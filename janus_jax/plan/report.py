@@ -6,7 +6,7 @@ import functools
 from janus_jax.common.text import size, table
 from janus_jax.distributed import chips
 from janus_jax.model import flops
-from janus_jax.plan import aot, collectives, roofline
+from janus_jax.plan import aot, collectives, program, rates, roofline
 
 
 def study(experiment, name: str, chip: chips.Chip) -> dict:
@@ -41,8 +41,13 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     parts = flops.count(model, stage.trainable, work)
     limit, sent, remarks = speed_limit(chip, compiled, stage_plan, state, now, work)
     speeds = functools.partial(roofline.speeds, stage, chip, count, sum(parts.values()), work)
-    typical = sum(parts.values()) / chip.mfu + roofline.longer(chip, model, parts)
-    typical /= count * chip.flops
+    speed = {
+        "bound, all overlapped": speeds(limit.overlapped),
+        "bound, nothing overlapped": speeds(limit.in_turn),
+    }
+    audited, unread = program.studied(compiled.module, chip, stage, model, work, parts)
+    if audited:
+        speed[program.ESTIMATED] = speeds(audited["seconds"])
     savings = [] if fits else memory.savings(experiment, name, now)
     return {
         "parameters": parameters,
@@ -58,13 +63,10 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         "collectives": [
             dataclasses.asdict(c) | {"seconds": collectives.seconds(c, chip)} for c in sent
         ],
-        "remarks": remarks,
+        "remarks": [*remarks, *unread],
         "bound": dataclasses.asdict(limit),
-        "speeds": {
-            "bound, all overlapped": speeds(limit.overlapped),
-            "bound, nothing overlapped": speeds(limit.in_turn),
-            f"typical MFU {chip.mfu:.0%}": speeds(typical),
-        },
+        "program": audited,
+        "speeds": speed,
         "compile_seconds": compiled.seconds,
     }
 
@@ -117,8 +119,10 @@ def tables(plan: dict, name: str, study: dict) -> str:
         "memory of a chip": memory_table(plan["chip"], study),
         "model FLOPs of a chip and step": flops_table(study["flops"]),
         "into a chip over its links, a step": "\n".join([links, *study["remarks"]]),
-        "how fast at best": speeds_table(study["bound"], study["speeds"]),
     }
+    if study["program"]:
+        sections["the compiled program, a chip and step"] = program.told(study["program"])
+    sections["how fast"] = speeds_table(study["bound"], study["speeds"])
     return "\n\n".join(f"{name}: {title}\n\n{text}" for title, text in sections.items())
 
 
@@ -158,7 +162,7 @@ def speeds_table(bound: dict, speeds: dict) -> str:
         values = speed | {"ms": 1e3 * speed["seconds"]}
         rows.append([how, *(form.format(values[key]) for key, form in SPEEDS.items())])
     heads = ("", "ms a step", "MFU", "tokens/s", "a chip", "images/s", "days")
-    return f"a step takes at least {least}\n{table(heads, rows)}"
+    return f"a step of any program takes at least {least}\n{table(heads, rows)}"
 
 
 SPEEDS = {
@@ -274,7 +278,9 @@ def run(experiment, chip: chips.Chip, count: int, found, compiler: str, say=prin
         *roofline.ASSUMPTIONS,
         *aot.assumptions(mesh.devices.flat[0]),
         *lengths,
-        "peaks and typical MFU, with sources: janus_jax/distributed/chips.py",
+        rates.in_words(chip),
+        *program.ASSUMED,
+        "peaks, with sources: janus_jax/distributed/chips.py",
     ]
     say("Assumed\n" + "\n".join(f"- {line}" for line in plan["assumed"]))
     return plan

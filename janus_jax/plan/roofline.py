@@ -13,8 +13,9 @@ ASSUMPTIONS = (
     "products at the bfloat16 peak, the VQ encoder's at that of true float32 (a sixth on TPUs, a "
     "fifteenth on H100; none where pictures come as image_ids); every picture slot is computed, "
     "filled or not",
-    "memory: arguments read once, donated results written once, kept activations written and read "
-    "once, weights read in the compute type twice, or three times where recomputed; nothing else",
+    "memory in the bound is a floor of any program: arguments read once, donated results written "
+    "once, kept activations written and read once, weights read in the compute type twice, or three "
+    "times where recomputed; nothing else",
     "links at peak one way, all of a chip's links busy",
 )
 

@@ -64,6 +64,11 @@ def _on_devices(kernel, bias, hidden, targets, wanted):
     )
 
 
+def rows_at_once(n: int, v: int) -> int:
+    """Of n tokens of a device those whose v logits it makes at once."""
+    return min(n, max(256, LOGITS // (4 * v) // 256 * 256))
+
+
 def _local(kernel, bias, hidden, targets, wanted):
     """`_on_devices` of one device: its rows, its columns of the vocabulary, its part of the
     kernel."""
@@ -74,7 +79,7 @@ def _local(kernel, bias, hidden, targets, wanted):
     kernel = sh.gather_rows(kernel.astype(dtype))  # [D, V'], cast first: half the bytes travel
     n = len(targets)
     v = kernel.shape[1]
-    chunk = min(n, max(256, LOGITS // (4 * v) // 256 * 256))
+    chunk = rows_at_once(n, v)
     first = sh.tensor_index() * v
     count = (targets != bt.IGNORE).sum()
     if sh.tensor_shards() > 1:

@@ -14,7 +14,7 @@ from support import compiled, paths
 from janus_jax.distributed import chips, xla_flags
 from janus_jax.model import attention
 from janus_jax.model import sharding as sh
-from janus_jax.plan import aot
+from janus_jax.plan import aot, audit, hlo, products
 
 
 def test_what_compilers_say_of_memory_is_read():
@@ -69,6 +69,14 @@ def test_gpus_that_are_not_there_are_compiled_for(name):
         (2 * layers, 2 * layers * width * width * 2 * 7 / 8)
     ]
     assert 'custom_call_target="__gpu$xla.gpu.triton"' in text
+    counted = audit.audit(hlo.Module(text), dict(mesh.shape), chip, lambda loop: 1.0, 1.0).total
+    # Forwards, again, and two backwards; no product multiplies float32 by float32.
+    pairs = 4 * 2 * layers * length * width
+    assert counted.flops == {
+        products.BFLOAT16: pairs * width,
+        products.ATTENTION: 2 * layers * length * length * width * (1 + 1),
+        products.ATTENTION_BACKWARD: 7 * layers * length * length * width,
+    }
 
 
 def require_float32(text: str):

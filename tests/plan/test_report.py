@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import jax
+import pytest
 from support import quickstart
 from support.mesh import on_mesh
 
-from janus_jax.plan import memory, report
+from janus_jax.model import flops, presets
+from janus_jax.plan import hlo, memory, program, report
 from janus_jax.training.stage_plan import StagePlan
 
 
@@ -46,14 +48,44 @@ def test_the_whole_plan_is_told_and_is_json():
     whole, text = json.loads(json.dumps(quickstart.told()[0])), quickstart.told()[1]
     s = whole["stages"]["stage3"]
     assert whole["mesh"] == {"data": 1, "fsdp": 8, "tensor": 1}
-    for words in ("a compiler", "transformer", "moments", "FITS", "all-gather", "MFU", "Assumed"):
+    for words in ("a compiler", "transformer", "moments", "FITS", "all-gather", "MFU", "Assumed",
+                  "Largest losses", "alone", program.ESTIMATED):  # fmt: skip
         assert words in text
     assert any(c["kind"] == "all-gather" and c["axes"] == ["fsdp"] for c in s["collectives"])
     in_turn, overlapped = (s["speeds"][f"bound, {how} overlapped"] for how in ("nothing", "all"))
     assert 0 < overlapped["seconds"] <= in_turn["seconds"] and overlapped["mfu"] <= 1
+    here = s["program"]
+    assert sum(here["flops"].values()) >= here["model_flops"] == sum(s["flops"].values())
+    assert here["seconds"] == s["speeds"][program.ESTIMATED]["seconds"] > overlapped["seconds"]
+    assert {"LLM forward", "LLM backward", "VQ encoder", "update"} < set(here["parts"])
+    assert sum(c["bytes"] for c in here["collectives"]) == pytest.approx(
+        sum(c["bytes"] for c in s["collectives"])
+    )
     with on_mesh(1, 8, 1):
         state = memory.lower_inputs(StagePlan.of(quickstart.small(), "stage3"))[1]
     assert s["parameters"]["transformer"] == [
         sum(x.size for x in jax.tree.leaves(state.trainable["transformer"])),
         0,
     ]
+
+
+def test_a_program_that_cannot_be_read_is_a_remark():
+    module = hlo.Module("ENTRY %main (x: f32[2]) {\n  %f = f32[2] fusion(), calls=%gone\n}")
+    stage, model = quickstart.small().stages["stage2"], quickstart.small().model
+    with on_mesh(1, 8, 1):
+        found, (why,) = program.studied(
+            module, quickstart.CPU, stage, model, flops.expected(stage, model), {}
+        )
+    assert found is None and "KeyError: 'gone'" in why and "nothing is estimated" in why
+
+
+def test_the_cross_entropys_loop_turns_for_the_supervised_tokens():
+    """Of the released vocabulary 1,024 tokens at a time; another loop's turns are not known."""
+    stage, model = quickstart.small().stages["stage2"], presets.janus_1_3b()
+    work = flops.Work(0, 0, text=2500.0, image=900.0, understanding_images=0, generation_images=0)
+    loop = lambda dims: hlo.Instruction("w", f"(s32[], f32[{dims}])", "while", [], "", False)
+    turns = lambda dims: program.turns(loop(dims), stage, model, work)
+    with on_mesh(1, 1, 1):
+        assert [turns(dims) for dims in ("2048,102400", "2048,16384", "2048,7")] == [3, 1, 1]
+    with on_mesh(2, 1, 2):  # each device has half the tokens and half the vocabulary
+        assert turns("2048,51200") == 1
