@@ -52,10 +52,7 @@ def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
 def for_devices(plan: StagePlan, say) -> StagePlan:
     """With the attention kernel that works on these devices, the same on all processes."""
     model = plan.model
-    llm = plan.model.transformer
-    size = llm.width // llm.heads
-    length = plan.stage.rows.length
-    kind = attention_check.working(model.attention, length, llm.heads, size, model.dtype, say)
+    kind = attention_check.working(model, plan.stage.rows.length, say)
     processes.require_equal({"attention kernel": kind})
     if "generation_encoder" not in plan.without:
         warn_of_rounding(say)
