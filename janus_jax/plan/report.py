@@ -32,7 +32,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     stage_plan = StagePlan(experiment, name, model)
     step, state, batch = memory.lower_inputs(stage_plan)
     traced = memory.estimate(stage_plan, state, batch)
-    compiled = aot.compile_step(step, state, batch)
+    compiled = aot.compile_step(step, state, batch, experiment.deterministic)
     now = traced
     if compiled.temporaries is not None:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)

@@ -11,16 +11,18 @@ from janus_jax.model.config import ATTENTION, JanusConfig
 from janus_jax.model.kernels import TILE
 
 
-def working(model: JanusConfig, length: int, say=print) -> str:
+def working(model: JanusConfig, length: int, say=print, deterministic: bool = False) -> str:
     """The kind to train a model with on this machine, in rows of `length` tokens: its own once
     `verify` has passed it; for `auto` the devices' own, or, told to `say`, the first after it that
-    passes.
+    passes. deterministic: not cuDNN's, whose gradients are added up in any order.
 
     Raises RuntimeError where none does.
     """
     kind = model.attention
     dtype = jnp.dtype(model.dtype)
     own = attention.choose(kind, length, dtype)
+    if deterministic and own == "cudnn":
+        own = "triton"
     after = {"cudnn": ["triton", "blockwise"], "triton": ["blockwise"], "splash": ["blockwise"]}
     candidates = [own, *(after.get(own, ()) if kind == "auto" else ())]
     for candidate, follower in zip(candidates, [*candidates[1:], None]):

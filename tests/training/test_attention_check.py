@@ -47,6 +47,14 @@ def test_a_kernel_that_is_wrong_here_is_found_before_training(one_device, stand_
         attention_check.working(given, LENGTH)
 
 
+def test_what_adds_up_in_any_order_is_not_taken_where_runs_must_repeat(
+    one_device, stand_ins, monkeypatch
+):
+    monkeypatch.setattr(attention.local("triton"), "of_rows", stand_ins.of_rows)
+    monkeypatch.setattr(attention.local("triton"), "of_pictures", attention.plain)
+    assert attention_check.working(MODEL, LENGTH, deterministic=True) == "triton"
+
+
 def test_so_is_one_that_is_wrong_for_pictures(one_device, stand_ins, monkeypatch):
     assert attention_check.working(MODEL, LENGTH) == "cudnn"
     monkeypatch.setattr(stand_ins, "of_pictures", lambda q, k, v: attention.plain(q, k, 2 * v))
