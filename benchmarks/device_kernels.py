@@ -114,7 +114,8 @@ def attention_kind(here: device_report.Here) -> None:
     jax.set_mesh(sh.make_mesh(1, 1, 1, jax.devices()[:1]))
     if jax.default_backend() == "cpu":  # the accelerators' kernels run there step by step
         for name in ("triton", "splash"):
-            attention.LOCAL[name] = functools.partial(attention.LOCAL[name], interpret=True)
+            module = attention.local(name)
+            module.of_rows = functools.partial(module.of_rows, interpret=True)
     kind, c = here.argument, TransformerConfig()
     heads, size = (2, 32) if here.toy else (c.heads, c.width // c.heads)
     if here.toy:

@@ -19,11 +19,11 @@ from janus_jax.model import presets
 # and gradients of the trained part are 16 bytes each of 2.00 G parameters, 32 GB: 4 GB a device at
 # fsdp * tensor 8.
 # mesh: data, fsdp, tensor. rows: count, length, images to understand and to generate in each.
-# One card: 24 GB of weights and moments, 16 GB of gradients and their sums, 2 rows at a time.
+# One card: 24 GB of weights and moments, 16 GB of gradients and their sums, 2 or 4 rows at a time.
 TARGETS = {
     "": dict(mesh=(1, -1, 1), rows=(48, 3840, 5, 6), remat="dots"),
     "a100-80gb:1": dict(mesh=(1, 1, 1), rows=(48, 3840, 5, 6), remat="dots", accumulate=24),
-    "h100:1": dict(mesh=(1, 1, 1), rows=(48, 3840, 5, 6), remat="dots", accumulate=24),
+    "h100:1": dict(mesh=(1, 1, 1), rows=(48, 3840, 5, 6), remat="dots", accumulate=12),
     "a100-40gb:128": dict(mesh=(16, 4, 2), rows=(64, 3072, 4, 5), remat="dots"),
     "h100:64": dict(mesh=(8, 8, 1), rows=(64, 3072, 4, 5), remat="dots"),
     "v5e:16x16": dict(mesh=(2, 32, 4), rows=(64, 3072, 4, 5), remat="dots"),

@@ -32,7 +32,8 @@ JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 
 # Where the parts begin whose size has a budget.
 PARTS = {
-    "step": ["training.step"],
+    # A run loads one kernel of attention; the longest counts.
+    "step": ["training.step", "model.attentions.triton"],
     "init": ["training.init"],
     "loop": ["training.loop"],
     "schema": ["config.schema", "config.read"],
@@ -47,6 +48,7 @@ INTERFACES = [
     (r"data\.(understanding|text|generation)", {"encode"}),
     (r"weights\.layouts\..*", None),
     (r"training\.tasks\..*", None),
+    (r"model\.attentions\..*", None),
     (r"eval\..*", {"report"}),
     (r".*", {"main", "define_flags"}),  # of commands
 ]

@@ -1,5 +1,4 @@
-"""What a config file may say: plain dataclasses, with what each field means. No JAX, so that it is
-read at once."""
+"""What a config file may say: plain dataclasses, with what each field means. Read without JAX."""
 
 import dataclasses
 
@@ -255,14 +254,14 @@ class Experiment:
         template: role names and the system text.
         data: what is read.
         stages: by name, in the order in which they run.
-        tokenizer: a directory with tokenizer.json, or empty to learn a byte-level BPE from the
-            data.
+        tokenizer: a directory with tokenizer.json; empty: a byte-level BPE is learned of the data.
         mesh: how the devices are laid out.
         evaluation: what is drawn and asked after the last stage.
         checkpoints: which of them are kept.
         seed: of all that is drawn at random.
         wandb: the Weights & Biases project to log to as well, or empty.
         profile: how many steps of each stage to trace, 0 for none.
+        deterministic: whether GPUs add in one order too, so that a run repeats bit for bit.
     """
 
     model: model_config.JanusConfig
@@ -276,6 +275,7 @@ class Experiment:
     seed: int = 0
     wandb: str = free("")
     profile: int = free(0)
+    deterministic: bool = free(False)
 
     def previous(self, stage: str) -> str | None:
         """The stage before, or None for the first."""

@@ -87,6 +87,7 @@ FLAGS = {  # platform -> flag -> (value, why)
     },
 }
 VARIABLE = {"gpu": "XLA_FLAGS", "tpu": "LIBTPU_INIT_ARGS"}
+ADDED = []  # "--name=value" of all that `apply` has set in this process
 
 
 def wanted(platform: str, already: str = "") -> list[str]:
@@ -96,6 +97,22 @@ def wanted(platform: str, already: str = "") -> list[str]:
     return [
         f"--{name}={value}" for name, (value, _) in FLAGS[platform].items() if name not in names
     ]
+
+
+def of_step(devices: int, deterministic: bool, added: list[str]) -> dict[str, bool]:
+    """What a step on GPUs is compiled with besides: XLA's flags, without "--".
+
+    devices: of the mesh. One has no collectives to overlap, and the flags for them would triple its
+        program.
+    deterministic: additions in one order, and no kernel chosen by its time.
+    added: of the flags in force, those that are ours.
+    """
+    options = {}
+    if devices == 1:
+        options = {flag[2:].removesuffix("=true"): False for flag in added if "=true" in flag}
+    if deterministic:
+        options["xla_gpu_deterministic_ops"] = True
+    return options
 
 
 def here() -> str | None:
@@ -155,7 +172,10 @@ def apply():
             f"janus_jax: the installed XLA does not know {dropped}; training goes on without",
             flush=True,
         )
+    ADDED[:] = good
     os.environ[VARIABLE[platform]] = " ".join([*already.split(), *good])
+    if platform == "gpu":  # JAX would leave a quarter of the card unused
+        os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 
 def main(argv: list[str]) -> int:

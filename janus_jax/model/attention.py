@@ -6,7 +6,7 @@ they hold:
     plain      softmax over all T x T scores, in XLA; short rows, and what the others must equal
     blockwise  a loop over tiles, in XLA on any platform; visits no tile without a pair
     splash     TPU: JAX's splash attention kernel, told which tiles hold a pair of one example
-    triton     NVIDIA, Ampere and later: JAX's Pallas kernel with segment ids
+    triton     NVIDIA, Ampere and later: kernels of our own, which visit no tile without a pair
     cudnn      NVIDIA, Hopper and later, 16 bit: cuDNN's packed layout
 
 A kernel without segment ids would let the examples of a row see each other without a word: none is
@@ -16,6 +16,7 @@ Letters: B rows, T tokens, H heads, K head size. Inside one device a row's tiles
 its tokens.
 """
 
+import importlib
 import re
 
 import jax
@@ -23,17 +24,9 @@ import jax.numpy as jnp
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import ATTENTION
-from janus_jax.model.kernels import (
-    MASKED,
-    blockwise,
-    cudnn,
-    einsum,
-    narrow_einsum,
-    splash,
-    triton,
-)
+from janus_jax.model.kernels import MASKED, einsum, narrow_einsum
 
-LOCAL = {"blockwise": blockwise, "splash": splash, "triton": triton, "cudnn": cudnn}
+OF_PICTURES = ("triton", "cudnn")  # kinds with a kernel for `full`
 SHORT = 512  # tokens of a row up to which all T x T scores are cheaper than a loop
 
 
@@ -49,7 +42,21 @@ def packed(
     if kind == "plain":
         return plain(q, k, v, causal_mask(segment_ids))
     specs = (*[sh.ACT_BTHK] * 3, sh.BATCH)
-    return sh.per_device(LOCAL[kind], specs, sh.ACT_BTHK)(q, k, v, segment_ids)
+    return sh.per_device(local(kind).of_rows, specs, sh.ACT_BTHK)(q, k, v, segment_ids)
+
+
+def full(q, k, v, kind: str = "plain"):  # each [B, T, H, K] -> [B, T, H, K]
+    """Attention of a picture's tokens to all of them, as the understanding tower has it. Kinds
+    without a kernel for it are plain, and so is `auto`: without the check before training."""
+    if kind not in OF_PICTURES:
+        return plain(q, k, v)
+    return sh.per_device(local(kind).of_pictures, (sh.ACT_BTHK,) * 3, sh.ACT_BTHK)(q, k, v)
+
+
+def local(kind: str):
+    """The module that computes a kind on one device, loaded where it is used: what decodes on a CPU
+    does not wait for the compilers of kernels."""
+    return importlib.import_module(f"janus_jax.model.attentions.{kind}")
 
 
 def choose(kind: str, length: int, dtype) -> str:

@@ -25,7 +25,9 @@ class Janus(nnx.Module):
         d = llm.width
         dtype = config.dtype
         self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
-        self.understanding_encoder = UnderstandingEncoder(tower, dtype, config.remat, rngs)
+        self.understanding_encoder = UnderstandingEncoder(
+            tower, dtype, config.remat, config.attention, rngs
+        )
         self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
         self.generation_encoder = GenerationEncoder(vq, rngs)
         self.generation_embedding = Embedding(

@@ -4,11 +4,14 @@ All patches after the final LayerNorm are returned; the attention-pooling head t
 carry is not part of Janus' computation and is not built.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from janus_jax.model import sharding as sh
+from janus_jax.model.attention import full
 from janus_jax.model.config import UnderstandingEncoderConfig
 from janus_jax.model.kernels import precision
 from janus_jax.model.layers import MLP, Attention, stack, through_layers, weight
@@ -25,16 +28,23 @@ class EncoderBlock(nnx.Module):
         self.norm2 = layer_norm(config.width, dtype, rngs)
         self.mlp = MLP(config.width, config.mlp_width, config.width, dtype, rngs)
 
-    def __call__(self, x):  # [B, N, C]
-        x = x + self.attention(self.norm1(x))
+    def __call__(self, x, attend):  # [B, N, C]
+        x = x + self.attention(self.norm1(x), attend)
         return x + self.mlp(self.norm2(x))
 
 
 class UnderstandingEncoder(nnx.Module):
-    """Pictures to continuous features; full attention, learned positions for exactly one picture
-    size."""
+    """Pictures to continuous features; learned positions for exactly one picture size; `attention`
+    as in attention.full."""
 
-    def __init__(self, config: UnderstandingEncoderConfig, dtype, remat: str, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        config: UnderstandingEncoderConfig,
+        dtype,
+        remat: str,
+        attention: str,
+        rngs: nnx.Rngs,
+    ):
         p = config.patch_size
         c = config.width
         self.patch_kernel = weight(rngs, (p, p, 3, c), sh.W_HWIC, (3 * p * p) ** -0.5)
@@ -44,6 +54,7 @@ class UnderstandingEncoder(nnx.Module):
         self.norm = layer_norm(c, dtype, rngs)
         self.dtype = jnp.dtype(dtype)
         self.remat = remat
+        self.kind = attention
         self.patch = p
         self.size = config.image_size
 
@@ -62,4 +73,5 @@ class UnderstandingEncoder(nnx.Module):
         )  # fmt: skip
         x = x.reshape(x.shape[0], -1, x.shape[-1]) + self.patch_bias.astype(self.dtype) + positions
         x = jax.sharding.reshard(x, sh.ACT_BTD)
-        return self.norm(through_layers(self.blocks, x, self.remat))
+        attend = functools.partial(full, kind=self.kind)
+        return self.norm(through_layers(self.blocks, x, self.remat, attend))

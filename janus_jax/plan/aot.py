@@ -25,7 +25,7 @@ GPU_ASSUMPTIONS = (
     "run's scratch differs",
     "with the XLA flags that training sets (janus_jax/distributed/xla_flags.py)",
     "not in the bytes: NCCL's buffers, the CUDA context, gaps between allocations; usable is 92 % "
-    "of the card, which needs XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 (JAX takes 75 % by default)",
+    "of the card, XLA_PYTHON_CLIENT_MEM_FRACTION of a run where nothing else is set",
 )
 CUDNN_UNSEEN = (
     "attention as Triton's kernel; a run on Hopper takes cuDNN's packed layout, which cannot be "
@@ -177,13 +177,14 @@ class Compiled:
     error: str = ""
 
 
-def compile_step(step, state, batch) -> Compiled:
+def compile_step(step, state, batch, deterministic: bool = False) -> Compiled:
     """Compiles a stage's step and reads its memory and its collectives. That it needs too much
     memory is an answer, not an error.
 
     step: the jitted step.
     state: its abstract state.
     batch: its abstract batch.
+    deterministic: the config's.
     """
     import jax
 
@@ -196,7 +197,7 @@ def compile_step(step, state, batch) -> Compiled:
         # be read. Fake devices never run the program: its machine code need not be good, and its
         # memory is the same.
         dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        options = {"tpu": dump, "gpu": gpu_options()}.get(
+        options = {"tpu": dump, "gpu": gpu_options(mesh.size, deterministic)}.get(
             platform, {"xla_backend_optimization_level": 0}
         )
         try:
@@ -228,17 +229,18 @@ def compile_step(step, state, batch) -> Compiled:
     )
 
 
-def gpu_options() -> dict[str, bool | int | str]:
-    """The XLA flags that training sets on GPUs, as options of the compiler. Those of the user's own
-    XLA_FLAGS are left out: they reach this compiler as they are."""
+def gpu_options(devices: int, deterministic: bool) -> dict[str, bool | int | str]:
+    """The XLA flags that training sets on so many GPUs, as options of the compiler. Those of the
+    user's own XLA_FLAGS are left out: they reach this compiler as they are."""
     options = {}
-    for flag in xla_flags.wanted("gpu", os.environ.get("XLA_FLAGS", "")):
+    flags = xla_flags.wanted("gpu", os.environ.get("XLA_FLAGS", ""))
+    for flag in flags:
         name, value = flag.removeprefix("--").split("=", 1)
         if value in ("true", "false"):
             options[name] = value == "true"
         else:
             options[name] = int(value) if value.isdigit() else value
-    return options
+    return options | xla_flags.of_step(devices, deterministic, flags)
 
 
 def used(error: str) -> float | None:

@@ -19,6 +19,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     """
     import jax
 
+    from janus_jax.model import attention
     from janus_jax.plan import memory
     from janus_jax.training.stage_plan import StagePlan
 
@@ -26,10 +27,12 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     count = mesh.size
     stage = experiment.stages[name]
     model = experiment.model
-    stage_plan = StagePlan.of(experiment, name)
+    kind = attention.choose(model.attention, stage.rows.length, jax.numpy.dtype(model.dtype))
+    model = dataclasses.replace(model, attention=kind)
+    stage_plan = StagePlan(experiment, name, model)
     step, state, batch = memory.lower_inputs(stage_plan)
     traced = memory.estimate(stage_plan, state, batch)
-    compiled = aot.compile_step(step, state, batch)
+    compiled = aot.compile_step(step, state, batch, experiment.deterministic)
     now = traced
     if compiled.temporaries is not None:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)

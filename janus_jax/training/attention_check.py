@@ -1,26 +1,34 @@
 """Whether an attention kernel is right on the devices that it will run on, before the first step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from janus_jax.model import attention
 from janus_jax.model import sharding as sh
-from janus_jax.model.config import ATTENTION
+from janus_jax.model.config import ATTENTION, JanusConfig
 from janus_jax.model.kernels import TILE
 
 
-def working(kind: str, length: int, heads: int, head_size: int, dtype, say=print) -> str:
-    """The kind to train rows of `length` tokens with on this machine: `kind` itself once `verify`
-    has passed it; for `auto` the devices' own, or, told to `say`, the first after it that passes.
+def working(model: JanusConfig, length: int, say=print, deterministic: bool = False) -> str:
+    """The kind to train a model with on this machine, in rows of `length` tokens: its own once
+    `verify` has passed it; for `auto` the devices' own, or, told to `say`, the first after it that
+    passes. deterministic: not cuDNN's, whose gradients are added up in any order.
 
     Raises RuntimeError where none does.
     """
+    kind = model.attention
+    dtype = jnp.dtype(model.dtype)
     own = attention.choose(kind, length, dtype)
+    if deterministic and own == "cudnn":
+        own = "triton"
     after = {"cudnn": ["triton", "blockwise"], "triton": ["blockwise"], "splash": ["blockwise"]}
     candidates = [own, *(after.get(own, ()) if kind == "auto" else ())]
     for candidate, follower in zip(candidates, [*candidates[1:], None]):
         try:
-            verify(candidate, length, heads, head_size, dtype)
+            verify(candidate, model.transformer, length, dtype)
+            verify(candidate, model.understanding_encoder, None, dtype)
             return candidate
         except Exception as error:
             where = jax.devices()[0].device_kind
@@ -34,24 +42,30 @@ def working(kind: str, length: int, heads: int, head_size: int, dtype, say=print
             say(f"{problem}\nTraining with {follower} instead, which is slower. Please report it.")
 
 
-def verify(kind: str, length: int, heads: int, head_size: int, dtype):
-    """Compares a kind, on this machine's devices, with `plain` in float32: results and gradients of
-    rows of several examples. Raises ValueError when they differ by more than the dtype's
-    rounding."""
-    if kind == "plain":
+def verify(kind: str, box, length: int | None, dtype):
+    """Compares a kind, on this machine's devices, with `plain` in float32: results and gradients.
+
+    box: the config of the transformer, or of the understanding tower.
+    length: tokens of a row of several examples; None: pictures of the tower instead.
+
+    Raises ValueError when they differ by more than the dtype's rounding.
+    """
+    if kind == "plain" or (length is None and kind not in attention.OF_PICTURES):
         return
-    rows = sh.batch_shards()
-    length = min(length, 4 * TILE)
-    draws = jax.random.normal(
-        jax.random.key(0), (4, rows, length, heads, head_size), out_sharding=sh.STACK_BTHK
-    )
+    pictures = length is None
+    length = box.tokens if pictures else min(length, 4 * TILE)
+    shape = (4, sh.batch_shards(), length, box.heads, box.width // box.heads)
+    draws = jax.random.normal(jax.random.key(0), shape, out_sharding=sh.STACK_BTHK)
     borders = jnp.array([0, 7, length // 3, length // 2 + 5, length - 40])
     ids = jnp.searchsorted(borders, jnp.arange(length), side="right").astype(jnp.int32)
-    ids = jax.sharding.reshard(jnp.broadcast_to(ids, (rows, length)), sh.BATCH)
+    ids = jax.sharding.reshard(jnp.broadcast_to(ids, shape[1:3]), sh.BATCH)
 
     def run(kind, dtype, draws, ids):  # not closed over: a constant must be whole on each process
         q, k, v, g = draws.astype(dtype)
-        out, back = jax.vjp(lambda *qkv: attention.packed(*qkv, ids, kind), q, k, v)
+        attend = (
+            attention.full if pictures else functools.partial(attention.packed, segment_ids=ids)
+        )
+        out, back = jax.vjp(functools.partial(attend, kind=kind), q, k, v)
         return [out, *back(g)]
 
     # Accelerators multiply float32 in fewer bits unless told otherwise.
@@ -65,6 +79,6 @@ def verify(kind: str, length: int, heads: int, head_size: int, dtype):
         error = float(jnp.abs(want - got).max() / jnp.abs(want).max())
         if not error < allowed:
             raise ValueError(
-                f"another {name} than plain attention's: off by {error:.2g} of the largest value, "
-                f"{allowed:.2g} allowed"
+                f"another {name} {'of pictures ' if pictures else ''}than plain attention's: off by "
+                f"{error:.2g} of the largest value, {allowed:.2g} allowed"
             )

@@ -15,7 +15,7 @@ from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import listed
 from janus_jax.config.schema import Experiment
 from janus_jax.data.processor import Processor
-from janus_jax.distributed import arrays, processes, signals
+from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
@@ -87,7 +87,11 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     stage = plan.stage
     plan = plan.task.for_devices(plan, log.say)
     data = plan.task.batches(plan, sources, processor, workdir, log.say)
-    step = jax.jit(plan.task.step(plan), donate_argnums=0)
+    options = {}
+    if sh.platform() == "gpu":
+        size = jax.sharding.get_mesh().size
+        options = xla_flags.of_step(size, experiment.deterministic, xla_flags.ADDED)
+    step = jax.jit(plan.task.step(plan), donate_argnums=0, compiler_options=options)
     # Closed also where the loop fails: a process that ends while a checkpoint is being written
     # cannot finish it.
     with (

@@ -30,7 +30,12 @@ def test_what_the_user_set_stays(monkeypatch):
     monkeypatch.setattr(xla_flags, "here", lambda: "gpu")
     monkeypatch.setattr(xla_flags, "known", lambda platform, names: names)
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_triton_gemm=true --xla_mine=3")
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    monkeypatch.setattr(xla_flags, "ADDED", [])
     xla_flags.apply()
+    assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.5"
+    assert "xla_mine" not in xla_flags.of_step(1, False, xla_flags.ADDED)
+    assert "xla_gpu_enable_triton_gemm" not in xla_flags.of_step(1, False, xla_flags.ADDED)
     words = os.environ["XLA_FLAGS"].split()
     assert words[:2] == ["--xla_gpu_enable_triton_gemm=true", "--xla_mine=3"]
     assert sum("triton_gemm" in word for word in words) == 1

@@ -11,6 +11,7 @@ from support.mesh import on_mesh
 
 from janus_jax.model import attention, kernels
 from janus_jax.model import sharding as sh
+from janus_jax.model.attentions import cudnn
 
 ROWS, LENGTH, HEADS, SIZE = 4, 600, 4, 32  # no multiple of any tile
 
@@ -35,16 +36,22 @@ def inputs():
     return [rng.normal(size=(ROWS, LENGTH, HEADS, SIZE)).astype(np.float32) for _ in range(4)]
 
 
-def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32):
-    """The result and the gradients by q, k, v, in float32."""
+def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32, whole=False):
+    """The result and the gradients by q, k, v, in float32. whole: each row is one picture of 130
+    tokens."""
     with on_mesh(*mesh):
         put = lambda x, spec: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
-        q, k, v, g = (put(x.astype(dtype), sh.ACT_BTHK) for x in inputs())
+        length = 130 if whole else LENGTH
+        q, k, v, g = (put(x[:, :length].astype(dtype), sh.ACT_BTHK) for x in inputs())
         ids = put(ids, sh.BATCH)
+
+        attend = functools.partial(attention.packed, segment_ids=ids)
+        if whole:
+            attend = attention.full
 
         @jax.jit
         def both(q, k, v):
-            out, back = jax.vjp(lambda *qkv: attention.packed(*qkv, ids, kind), q, k, v)
+            out, back = jax.vjp(functools.partial(attend, kind=kind), q, k, v)
             return out, *back(g)
 
         return [np.asarray(x, np.float32) for x in both(q, k, v)]
@@ -58,15 +65,23 @@ def plain():
 @pytest.fixture
 def interpreted(monkeypatch):
     """The accelerators' kernels, run step by step on CPU."""
-    for kind in ("splash", "triton"):
-        local = functools.partial(attention.LOCAL[kind], interpret=True)
-        monkeypatch.setitem(attention.LOCAL, kind, local)
+    for module, name in (("splash", "of_rows"), ("triton", "of_rows"), ("triton", "of_pictures")):
+        module = attention.local(module)
+        monkeypatch.setattr(module, name, functools.partial(getattr(module, name), interpret=True))
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("kind", ["blockwise", "splash", "triton"])
 def test_every_kind_is_plain_attention(kind, mesh, interpreted):
     for name, got, want in zip(("out", "dq", "dk", "dv"), run(kind, packed_ids(), mesh), plain()):
+        np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_the_kernel_of_the_towers_attention_is_plain_attention(mesh, interpreted):
+    wanted = run("plain", packed_ids(), whole=True)
+    found = run("triton", packed_ids(), mesh, whole=True)
+    for name, got, want in zip(("out", "dq", "dk", "dv"), found, wanted):
         np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
 
 
@@ -102,8 +117,8 @@ def test_the_loop_visits_only_tiles_with_a_pair():
 
 def test_the_layout_for_cudnn_covers_every_token_once():
     ids = packed_ids()
-    lengths, begin, fits = (np.asarray(x) for x in kernels.layout(jnp.asarray(ids)))
-    assert fits and begin.shape == (ROWS, kernels.SEGMENTS + 1)
+    lengths, begin, fits = (np.asarray(x) for x in cudnn.layout(jnp.asarray(ids)))
+    assert fits and begin.shape == (ROWS, cudnn.SEGMENTS + 1)
     for row, n, at in zip(ids, lengths, begin):
         count = int((n >= 0).sum())
         assert (n[count:] == -1).all() and (at[count:] == -1).all() and n[:count].sum() == LENGTH
@@ -111,7 +126,7 @@ def test_the_layout_for_cudnn_covers_every_token_once():
             example = row[at[k] : at[k] + n[k]]
             assert (example == example[0]).all() and (k == 0 or row[at[k] - 1] != example[0])
     many = jnp.repeat(jnp.arange(LENGTH // 8), 8)[None]
-    assert not kernels.layout(many)[2]
+    assert not cudnn.layout(many)[2]
 
 
 def test_kinds_are_chosen_by_the_devices_and_the_length(one_device):

@@ -126,7 +126,13 @@ def test_without_the_gpu_compiler_the_plan_says_what_to_install(monkeypatch):
 
 def test_a_gpu_plan_is_compiled_with_the_flags_of_a_run_and_the_users_come_first(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_enable_pipelined_all_reduce=false")
-    options = aot.gpu_options()
+    options = aot.gpu_options(64, deterministic=False)
     assert options["xla_gpu_enable_latency_hiding_scheduler"] is True
     assert options["xla_gpu_all_reduce_combine_threshold_bytes"] == xla_flags.LAYER
     assert "xla_gpu_enable_pipelined_all_reduce" not in options
+    assert "xla_gpu_deterministic_ops" not in options
+    alone = aot.gpu_options(1, deterministic=True)
+    assert alone["xla_gpu_enable_latency_hiding_scheduler"] is False
+    assert alone["xla_gpu_enable_triton_gemm"] is False
+    assert alone["xla_gpu_deterministic_ops"] is True
+    assert "xla_gpu_enable_pipelined_all_reduce" not in alone

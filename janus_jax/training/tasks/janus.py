@@ -33,6 +33,11 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             "images"
         )
     lines = experiment.draws(name).values()
+    if experiment.deterministic and experiment.model.attention == "cudnn":
+        found.append(
+            "model.attention is 'cudnn': its gradients are added up in any order, and deterministic "
+            "is true; take auto"
+        )
     if "generation_encoder" in stage.trainable and any(d.image_ids for d in lines):
         found.append(
             f"{path}.trainable has generation_encoder: training it would change the ids that are "
@@ -52,10 +57,9 @@ def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
 def for_devices(plan: StagePlan, say) -> StagePlan:
     """With the attention kernel that works on these devices, the same on all processes."""
     model = plan.model
-    llm = plan.model.transformer
-    size = llm.width // llm.heads
-    length = plan.stage.rows.length
-    kind = attention_check.working(model.attention, length, llm.heads, size, model.dtype, say)
+    kind = attention_check.working(
+        model, plan.stage.rows.length, say, plan.experiment.deterministic
+    )
     processes.require_equal({"attention kernel": kind})
     if "generation_encoder" not in plan.without:
         warn_of_rounding(say)
