@@ -41,10 +41,12 @@ def announced(f, source, **work):
 
 def opened(f):
     """The source of --model, nothing of it read yet. Raises UsageError where JAX has no device."""
+    from janus_jax.distributed import compile_cache
     from janus_jax.distributed.platform import require_devices
     from janus_jax.weights.source import open_source
 
     require_devices()
+    compile_cache.keep()
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
