@@ -95,9 +95,8 @@ def normed(norm: nnx.RMSNorm, x):  # [B, T, D] -> [B, T, D]
     """`norm(x)`, multiplied in the order of which XLA's GPU compiler makes one kernel, not two: by
     the row's number first, then by the scale."""
     wide = x.astype(jnp.float32)
-    mean = jnp.square(wide).mean(-1, keepdims=True)
-    scale = norm.scale[...].astype(norm.dtype)
-    return (wide * jax.lax.rsqrt(mean + norm.epsilon) * scale).astype(norm.dtype)
+    number = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + norm.epsilon)
+    return (wide * number * norm.scale[...].astype(norm.dtype)).astype(norm.dtype)
 
 
 class DecodingBlock(nnx.Module):

@@ -48,8 +48,8 @@ def cache_length(places: int) -> int:
 
 
 def places_ahead(rows: int, kind: int, most: int) -> int:
-    """The places behind the prompt of a first cache. A picture fills all: with few rows reading the
-    empty ones costs an accelerator 1 % of a token, and a second length to compile costs seconds."""
+    """Those of a first cache behind the prompt. A picture fills all: to read empty ones costs an
+    accelerator 1 % of a token where rows are few, a second length seconds of compiling."""
     whole = kind == IMAGE and rows <= WHOLE and sh.platform() != "cpu"
     return most if whole else min(most, AHEAD)
 
