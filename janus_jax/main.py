@@ -159,7 +159,14 @@ def main(argv: list[str] | None = None):
         sys.exit(report(exit_codes.UsageError(f"{text}; --help lists the flags")))
     log_to_stderr("warning")  # the libraries' own notes would bury the progress
 
-    from janus_jax.distributed import initialize, platform, processes, signals, xla_flags
+    from janus_jax.distributed import (
+        compile_cache,
+        initialize,
+        platform,
+        processes,
+        signals,
+        xla_flags,
+    )
     from janus_jax.training import preflight
 
     if f.dry_run:
@@ -174,6 +181,7 @@ def main(argv: list[str] | None = None):
             processes.barrier("begun")
             preflight.rehearse(f.config, overrides, pathlib.Path(f.workdir), f.devices)
             sys.exit(exit_codes.DONE)
+        compile_cache.keep()
         run(f.config, overrides, f.workdir, command=True)
     except Exception as error:
         sys.exit(report(error))

@@ -46,11 +46,13 @@ def score(f, _):
     out = pathlib.Path(f.out or workdir)
     require_writable(out, "--out")
 
+    from janus_jax.distributed import compile_cache
     from janus_jax.distributed.platform import require_devices
     from janus_jax.eval.run import evaluate
     from janus_jax.training.preflight_data import open_sources
 
     require_devices()
+    compile_cache.keep()
     sources, report = open_sources(experiment, [])
     report.require()
     evaluate(experiment, sources, weights, out, print, settings)

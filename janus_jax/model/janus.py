@@ -10,6 +10,7 @@ from janus_jax.model.adaptors import Adaptor, Embedding
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.heads import ImageHead, TextHead
+from janus_jax.model.keys import Keys
 from janus_jax.model.layers import filled, of_filled, with_whole_weights
 from janus_jax.model.transformer import Transformer
 from janus_jax.model.understanding_encoder import UnderstandingEncoder
@@ -115,4 +116,4 @@ def overwrite(x, features, slots):
 
 def abstract(config: JanusConfig) -> Janus:
     """The model's shapes and shardings on the current mesh, nothing allocated."""
-    return jax.eval_shape(lambda: Janus(config, nnx.Rngs(0)))
+    return jax.eval_shape(lambda: Janus(config, Keys(jax.random.key(0))))

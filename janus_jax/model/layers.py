@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from janus_jax.model import sharding as sh
 from janus_jax.model.attention import plain
 from janus_jax.model.kernels import SAVED, precision
+from janus_jax.model.keys import Keys
 
 # the name of a `Linear`'s result, in its compute dtype
 PRODUCT = "product"
@@ -155,7 +156,7 @@ def rotate(x, rope):
 
 def stack(make, layers: int, rngs: nnx.Rngs):
     """`layers` modules made by `make(rngs)`, stacked on a leading axis for `through_layers`."""
-    return jax.vmap(lambda key: make(nnx.Rngs(key)))(jax.random.split(rngs.params(), layers))
+    return jax.vmap(lambda key: make(Keys(key)))(jax.random.split(rngs.params(), layers))
 
 
 def through_layers(layers, x, remat: str, *more):

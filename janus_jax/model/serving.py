@@ -91,6 +91,14 @@ def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.round(x / scale[:, None]).astype(jnp.int8), scale
 
 
+def normed(norm: nnx.RMSNorm, x):  # [B, T, D] -> [B, T, D]
+    """`norm(x)`, multiplied in the order of which XLA's GPU compiler makes one kernel, not two: by
+    the row's number first, then by the scale."""
+    wide = x.astype(jnp.float32)
+    number = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + norm.epsilon)
+    return (wide * number * norm.scale[...].astype(norm.dtype)).astype(norm.dtype)
+
+
 class DecodingBlock(nnx.Module):
     """The arithmetic of a `transformer.TransformerBlock`, its weights regrouped; int8: as
     `Int8Linear` keeps them."""
@@ -108,7 +116,7 @@ class DecodingBlock(nnx.Module):
 
     def __call__(self, x, mask, rope, cache, at):  # [B, T, D] -> [B, T, D], (k, v)
         b, t, d = x.shape
-        qkv = split_parts(self.qkv(self.norm1(x)), 3)
+        qkv = split_parts(self.qkv(normed(self.norm1, x)), 3)
         q, k, v = (y.reshape(b, t, self.heads, d // self.heads) for y in qkv)
         q, k, v = (
             y.swapaxes(1, 2).astype(cache_dtype(y.dtype))
@@ -125,7 +133,7 @@ class DecodingBlock(nnx.Module):
         )
         y = einsum("bhts,bhsk->bhtk", weights, v)
         x = x + self.o(y.astype(x.dtype).swapaxes(1, 2).reshape(b, t, d))
-        gate, up = split_parts(self.gate_up(self.norm2(x)), 2)
+        gate, up = split_parts(self.gate_up(normed(self.norm2, x)), 2)
         return x + self.down(nnx.silu(gate) * up), (k, v)
 
 
@@ -163,7 +171,7 @@ class Unrolled(nnx.Module):
         for layer, old in zip(self.layers, cache or [None] * c.layers):
             x, pair = layer(x, mask, rope, old, at)
             new.append(pair)
-        return self.norm(x), new
+        return normed(self.norm, x), new
 
 
 def cache_dtype(dtype):

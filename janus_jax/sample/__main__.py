@@ -14,12 +14,15 @@ class OutOfMemory(exit_codes.UsageError):
 
 
 @contextlib.contextmanager
-def memory_errors():
-    """Raises OutOfMemory where the device or the machine has no more memory."""
+def measured():
+    """Gives a `Stopwatch`. Raises OutOfMemory where the device or the machine has no more memory."""
     import jax
 
+    from janus_jax.sample.stopwatch import Stopwatch
+
     try:
-        yield
+        with Stopwatch() as watch:
+            yield watch
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -29,22 +32,26 @@ def memory_errors():
         ) from error
 
 
-def announced(f, source, **work):
+def announced(f, source, watch, **work):
     """(model, processor) of --model, whose `source` is open, once it is said what loading and the
-    `work` (see memory.Plan) will take."""
+    `work` (see memory.Plan) will take; then it is said what loading took."""
     from janus_jax.sample import memory
     from janus_jax.weights.load import load
 
     memory.announce(f.model, source, f.dtype, **work)
-    return load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+    loaded = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+    watch.tell("loaded")
+    return loaded
 
 
 def opened(f):
     """The source of --model, nothing of it read yet. Raises UsageError where JAX has no device."""
+    from janus_jax.distributed import compile_cache
     from janus_jax.distributed.platform import require_devices
     from janus_jax.weights.source import open_source
 
     require_devices()
+    compile_cache.keep()
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
@@ -79,7 +86,7 @@ def generate_command(f, _):
     known = {name: x for name, x in given.items() if x is not None}
     options.check(**known, images_per_prompt=f.n, seed=f.seed)
     require_writable(f.out, "--out")
-    with memory_errors():
+    with measured() as watch:
         source = opened(f)
         job = Job(f, source, asked)
         if not job.todo:
@@ -88,9 +95,10 @@ def generate_command(f, _):
         rows = job.at_once if f.cfg_scale in (0, 1) else 2 * job.at_once  # guidance runs each twice
         text = max(map(len, asked)) // 3 + 32
         model, processor = announced(
-            f, source, rows=rows, text=text, pictures=0, drawings=job.at_once
+            f, source, watch, rows=rows, text=text, pictures=0, drawings=job.at_once
         )
         job.draw(model, processor)
+        watch.tell("drew")
 
 
 def _numbers(f) -> dict:
@@ -111,14 +119,15 @@ def understand_command(f, _):
     parts = [{"type": "image", "image": path} for path in f.image]
     messages = [{"role": "user", "content": [*parts, {"type": "text", "text": f.prompt}]}]
     stream = lambda text: print(text, end="", flush=True)
-    with memory_errors():
+    with measured() as watch:
         source = opened(f)
         source.processor().question(messages)  # whether the context has room
         model, processor = announced(
-            f, source, rows=1, text=text, pictures=max(1, len(f.image)), drawings=0
+            f, source, watch, rows=1, text=text, pictures=max(1, len(f.image)), drawings=0
         )
         understand(model, processor, messages, stream=stream, **_numbers(f))
-    print()
+        print()
+        watch.tell("answered")
 
 
 def chat_command(f, _):
@@ -144,10 +153,10 @@ def chat_command(f, _):
             (picture,) = generate(model, processor, text, seed=seed, progress=bar.tell)
         return picture, gallery.add(picture, text, 0, seed=seed)
 
-    with memory_errors():
+    with measured() as watch:
         source = opened(f)
         model, processor = announced(
-            f, source, rows=2, text=text, pictures=max(1, len(f.image)), drawings=1
+            f, source, watch, rows=2, text=text, pictures=max(1, len(f.image)), drawings=1
         )
         facts = drawing.facts(f, source, processor.cfg_scale, processor.temperature)
         gallery = files.Gallery(f.out, **facts)

@@ -17,6 +17,9 @@ from janus_jax.sample.programs import CHUNK, IMAGE, READ, advance, grow, paint, 
 
 ROWS = (2, 8, 32)  # on CPU at most 8: more are no faster together
 AHEAD = 128  # places behind the prompt that a first cache has
+WHOLE = (
+    4  # most rows of a picture's first cache that has all its places, but on CPU (`places_ahead`)
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -42,6 +45,13 @@ def row_counts() -> list[int]:
 def cache_length(places: int) -> int:
     """The length of a cache for so many places; 640 is a short prompt and a picture."""
     return next(n for n in (256, 640, *(1024 << i for i in range(32))) if n >= places)
+
+
+def places_ahead(rows: int, kind: int, most: int) -> int:
+    """Those of a first cache behind the prompt. A picture fills all: to read empty ones costs an
+    accelerator 1 % of a token where rows are few, a second length seconds of compiling."""
+    whole = kind == IMAGE and rows <= WHOLE and sh.platform() != "cpu"
+    return most if whole else min(most, AHEAD)
 
 
 def put(x) -> jax.Array:
@@ -109,7 +119,7 @@ def rows_written(model, prompts: list[Prompt], seeds, numbers, kind, eos, scale,
     mix = put(np.tile(mix, (rows // 2, 1)).reshape(-1, 2, 2).astype(np.float32))
     seeds, numbers = put(fill(seeds, np.uint32)), put(fill(numbers, np.int32))
     writing = np.int32(kind), starts, seeds, numbers, mix, np.int32(eos), *map(np.float32, how)
-    length = cache_length(end + min(most, AHEAD))
+    length = cache_length(end + places_ahead(rows, kind, most))
     state = blank_state(model, rows, length)
 
     def call(state, reading, stretch, steps, first):
@@ -124,7 +134,8 @@ def rows_written(model, prompts: list[Prompt], seeds, numbers, kind, eos, scale,
         now = min(steps, most - first)
         if end + first + now > length:
             length = cache_length(end + first + now)
-            state = (grow(state[0], length), *state[1:])
+            for i in range(c.layers):  # at most one layer is there twice
+                state[0][i] = grow(state[0][i], length)
         state, ids = call(state, 0, stretch, now, first)
         waiting.append(ids)
         if kind != IMAGE or len(waiting) > 1:

@@ -50,9 +50,9 @@ class Plan:
 
     def needs(self) -> dict[str, int]:
         """Bytes by kind. The cache holds a key and a value for each layer and token.
-        Temporaries are a second cache, since it grows by copying, and the largest of: float32
-        attention scores and their softmax over the prompts or over a picture's tokens, and three of
-        the VQ decoder's widest maps."""
+        Temporaries are a second copy of one layer's, since a cache grows layer by layer, and the
+        largest of: float32 attention scores and their softmax over the prompts or over a picture's
+        tokens, and three of the VQ decoder's widest maps."""
         llm, tower, vq = (
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
@@ -60,7 +60,7 @@ class Plan:
         number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
         cache = 2 * llm.layers * self.rows * length * llm.width * number
         widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
-        temporaries = cache + max(
+        temporaries = cache // llm.layers + max(
             2 * 4 * self.rows * llm.heads * length**2,
             2 * 4 * self.pictures * tower.heads * tower.tokens**2,
             3 * 4 * self.drawings * widest * vq.channels,

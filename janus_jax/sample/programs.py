@@ -145,10 +145,9 @@ def advance(leaves, state, reading, stretch, writing, steps, first, at, *, tree)
 
 
 @functools.partial(jax.jit, static_argnames="length")
-def grow(cache, length: int):
-    """The cache with free places up to `length`."""
-    places = lambda x: ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0))
-    return jax.tree.map(lambda x: jnp.pad(x, places(x)), cache)
+def grow(pair, length: int):
+    """A layer's keys and values [R, H, S, K] with free places up to `length`."""
+    return tuple(jnp.pad(x, ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0))) for x in pair)
 
 
 @functools.partial(jax.jit, static_argnames=("tree", "grid"))

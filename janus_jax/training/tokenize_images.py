@@ -43,7 +43,7 @@ from janus_jax.data.tools.image_ids_writer import (
     gather_bad_records,
     opened_batches,
 )
-from janus_jax.distributed import initialize, processes
+from janus_jax.distributed import compile_cache, initialize, processes
 from janus_jax.distributed.platform import require_devices
 from janus_jax.training.vq_encoder import TokenizerEncoder, cpu_beside, not_float32
 
@@ -199,6 +199,7 @@ def run(f, overrides: dict[str, str], words: list[str]) -> int:
     )  # it tells of every backend that is not there
     initialize.initialize()
     require_devices()
+    compile_cache.keep()
     name, line, experiment = chosen(f, overrides)
     command.writable(f.out)
     encoder = TokenizerEncoder(

@@ -14,6 +14,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.batch import pixels
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
+from janus_jax.model.keys import Keys
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten, misfits
 from janus_jax.weights.source import open_source
@@ -51,7 +52,7 @@ class TokenizerEncoder:
         self.mesh = mesh or sh.make_mesh(1, -1, 1, jax.local_devices())
         # Only around what this process does alone: what crosses processes wants no mesh of one.
         with sh.mesh_context(self.mesh):
-            module = jax.eval_shape(lambda: GenerationEncoder(self.config, nnx.Rngs(0)))
+            module = jax.eval_shape(lambda: GenerationEncoder(self.config, Keys(jax.random.key(0))))
             del module.decoder, module.post_quant_conv
             graphdef, state = nnx.split(module)
             shapes = sh.concrete(nnx.to_pure_dict(state))

@@ -1,6 +1,7 @@
 """The commands as a user types them, and what they say on the way."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -55,6 +56,8 @@ def test_generate_writes_pictures_that_tell_how_they_were_drawn(folder, tmp_path
         "free",
     ):
         assert words in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert re.fullmatch(r"loaded in \S+ s, compiled in \S+ s, drew in \S+ s", last)
     assert done.stderr.count("images/min") == 1, (
         "one line where stderr is no terminal and it is quick"
     )

@@ -16,6 +16,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.serving import Int8Linear, TurnedLinear, int8, serving
 from janus_jax.sample import decode
 from janus_jax.sample.generate import generate_ids
+from janus_jax.sample.programs import IMAGE, TEXT
 from janus_jax.sample.understand import text_ids, understand, understand_batch
 
 MESHES = [(1, 1, 1), (1, 4, 2), (2, 1, 4)]
@@ -176,14 +177,31 @@ def test_more_rows_than_run_together_are_drawn_in_slices(model):
 
 
 def test_a_cache_grows_as_it_fills(model, monkeypatch):
-    lengths, grow = [], decode.grow
-    monkeypatch.setattr(decode, "grow", lambda cache, n: (lengths.append(n), grow(cache, n))[1])
+    lengths, grow, held = [], decode.grow, []
+
+    def growing(pair, n):
+        lengths.append(n)
+        larger = grow(pair, n)
+        held.append(sum(x.nbytes for x in jax.live_arrays() if x.shape == pair[0].shape))
+        return larger
+
+    monkeypatch.setattr(decode, "grow", growing)
     prompt = [decode.Prompt(np.arange(5, 45, dtype=np.int32))]
     write = lambda: text_ids(model, prompt, [0], -1, 0.0, 1.0, 250)
     grown = write()
-    assert lengths == [640]
+    layers = model.config.transformer.layers
+    assert lengths == [640] * layers
+    assert held == [held[-1] * n for n in range(layers, 0, -1)], "a layer's old one goes at once"
     monkeypatch.setattr(decode, "AHEAD", 1000)
-    assert write().tolist() == grown.tolist() and lengths == [640]
+    assert write().tolist() == grown.tolist() and len(lengths) == layers
+
+
+def test_one_picture_on_an_accelerator_has_one_cache(monkeypatch):
+    ahead = lambda rows, kind: decode.places_ahead(rows, kind, 576)
+    assert ahead(2, IMAGE) == decode.AHEAD
+    monkeypatch.setattr(sh, "platform", lambda: "gpu")
+    assert decode.cache_length(64 + ahead(2, IMAGE)) == decode.cache_length(64 + 576)
+    assert ahead(8, IMAGE) == ahead(2, TEXT) == decode.AHEAD
 
 
 def test_a_stream_tells_of_everything_once_and_may_end_it(model):

@@ -43,7 +43,7 @@ def test_memory_is_what_arrays_take(folder, one_device):
     assert full.needs() == {
         "weights": 0,
         "cache": cache,
-        "temporaries": cache + 3 * 4 * 384 * 384 * 128,
+        "temporaries": cache // 24 + 3 * 4 * 384 * 384 * 128,
     }
 
 
