@@ -158,14 +158,16 @@ def start(tree) -> Callable[[], dict[str, dict]]:
     return finish
 
 
-def require_finite(leaves: dict[str, dict], what: str):
-    """Raises FloatingPointError naming arrays that are not, and takes "finite" out of the facts."""
-    if bad := [name for name, x in leaves.items() if not x.pop("finite")]:
-        raise FloatingPointError(
-            f"{what}: {len(bad)} arrays hold a NaN or an infinity ({', '.join(bad[:3])}), so this "
-            "state is not saved; the checkpoints before it are kept. A larger optim.eps or a lower "
-            "optim.learning_rate keeps updates finite."
-        )
+def not_finite(leaves: dict[str, dict], what: str) -> FloatingPointError | None:
+    """The error that names arrays that are not, if there are any. Takes "finite" out of the
+    facts."""
+    bad = [name for name, x in leaves.items() if not x.pop("finite")]
+    text = (
+        f"{what}: {len(bad)} arrays hold a NaN or an infinity ({', '.join(bad[:3])}), so this state "
+        "is not saved; the checkpoints before it are kept. A larger optim.eps or a lower "
+        "optim.learning_rate keeps updates finite."
+    )
+    return FloatingPointError(text) if bad else None
 
 
 def _start(x: jax.Array) -> list[Callable]:

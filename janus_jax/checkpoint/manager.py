@@ -102,8 +102,7 @@ class Checkpointer:
         self._thread = threading.Thread(target=self._finish, args=args, name="checkpoint")
         try:
             self._orbax.save(saving, args=ocp.args.Composite(**items))
-        except (OSError, ValueError, RuntimeError) as error:
-            # TensorStore's of a full disk is a ValueError.
+        except (OSError, ValueError, RuntimeError) as error:  # a full disk is a ValueError
             self._error = (step, error)
         self._thread.start()
 
@@ -241,8 +240,7 @@ class Checkpointer:
     def _require(self, directory, manifest: dict, like: dict):
         wrong = inspect.misfit(directory, manifest, like)
         if self.run:
-            config = self.run["config"]
-            wrong = inspect.another_run(directory, manifest, self.run["run"], config) or wrong
+            wrong = inspect.another_run(directory, manifest, **self.run) or wrong
         if wrong:
             raise CheckpointError(wrong)
 
@@ -256,8 +254,12 @@ class Checkpointer:
         try:
             if self._error is None:
                 facts = sums()
-                self._orbax.wait_until_finished()
-                checksums.require_finite(facts, f"{self.directory}, step {step}")
+                not_finite = checksums.not_finite(facts, f"{self.directory}, step {step}")
+                try:
+                    self._orbax.wait_until_finished()
+                finally:
+                    if not_finite:  # on all processes; one that fails first ends the others' waits
+                        raise not_finite
                 if processes.is_lead():
                     self.store.commit(step, saving, {"step": step, **self.run, "leaves": facts})
                 self._barrier.wait("named", TIMEOUT)
@@ -280,8 +282,7 @@ class Checkpointer:
         text = f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}"
         with contextlib.suppress(OSError):  # a file system that is gone cannot tell
             free = shutil.disk_usage(self.directory).free / 1e9
-            last = self.store.last()
-            text += f"; {free:.3g} GB free; the last good checkpoint is {last}"
+            text += f"; {free:.3g} GB free; the last good checkpoint is {self.store.last()}"
         text += ")"
         if not self._last:
             text += f". Training goes on; the next try is in {wait} s, or at the next checkpoint"
