@@ -269,7 +269,8 @@ def report(found: dict, versions: dict, about: str) -> str:
         "" if x is None else f"{100 * x:.0f} %" if name == "share" else f"{x:.2f}"
     )
     lines = [
-        f"{machine.name()}; {versions}", f"`python benchmarks/checkpoint.py {shlex.join(sys.argv[1:])}`", "", about, "",
+        f"{machine.name()}; {versions}", "",
+        f"`python benchmarks/checkpoint.py {shlex.join(sys.argv[1:])}`", "", about, "",
         "| | " + " | ".join(COLUMNS.values()) + " |", "|---" * (1 + len(COLUMNS)) + "|",
     ]  # fmt: skip
     lines += [

@@ -6,6 +6,7 @@ there and back, and whether transformers reads the result and answers as we do.
     GB; no answers)
 """
 
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import machine
 import numpy as np
 from absl import app, flags
 
@@ -123,6 +125,8 @@ def main(_):
     if FLAGS.part:
         print(json.dumps({"ours": our_ids, "theirs": their_ids}[FLAGS.part](FLAGS.dir)))
         return
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "torch", "transformers")}
+    print(f"{machine.name()}; {versions}; {FLAGS.model}", flush=True)
     root = pathlib.Path(FLAGS.dir)
     root.mkdir(parents=True, exist_ok=True)
     convert = lambda a, b, layout: timed(

@@ -124,7 +124,7 @@ def sections(spec: dict, repeats: int = 3) -> dict[str, float]:
 
 def formats(args, spec: dict) -> dict:
     out = {}
-    for name in FORMATS:
+    for name in args.formats:
         print(name, flush=True)
         ours = spec | {
             "part": "batches",
@@ -224,6 +224,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", default="pictures,formats,stages", type=lambda s: s.split(","))
+    parser.add_argument("--formats", default=",".join(FORMATS), type=lambda s: s.split(","))
     parser.add_argument(
         "--corpus", default="runs/data-corpus", type=pathlib.Path, help="Made where it is not."
     )

@@ -29,14 +29,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def name() -> str:
-    """The processor's model and the cores that there are."""
+def name(device=None) -> str:
+    """The processor, by name and model number (some virtual machines have a name alike for all),
+    and the cores that there are; before it the accelerator, where `device` (of JAX) is one."""
+    facts = {}
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(x.split(":")[1].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        model = "CPU"
-    return f"{model}, {cores()} cores"
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            facts.setdefault(key.strip(), value.strip())
+    except OSError:
+        pass
+    processor = facts.get("model name", "CPU")
+    if "model" in facts:
+        processor += f" (family {facts.get('cpu family')}, model {facts['model']})"
+    processor += f", {cores()} cores"
+    is_accelerator = device is not None and device.platform != "cpu"
+    return f"{device.device_kind}; {processor}" if is_accelerator else processor
 
 
 def _busy() -> float | None:

@@ -24,6 +24,7 @@ import tempfile
 import time
 
 import jax
+import machine
 import numpy as np
 import torch
 import transformers
@@ -250,17 +251,24 @@ def time_all(ours: Ours, theirs: Theirs | None, data, repeats: int, counts: list
     return {name: min(took) for name, took in times.items()}
 
 
-def child(checkpoint: str, dtype: str, repeats: int, counts: list[int], reference: str) -> dict:
+def child(
+    checkpoint: str,
+    dtype: str,
+    repeats: int,
+    counts: list[int],
+    reference: str,
+    shape: Shape = SHAPE,
+) -> dict:
     """Both sides in one dtype (int8: theirs in bfloat16). float32's logits are left in
     `reference`."""
     config = json.loads((pathlib.Path(checkpoint) / "config.json").read_text())
-    data = inputs(config["image_token_id"])
+    data = inputs(config["image_token_id"], shape)
     theirs = (
-        Theirs(checkpoint, dtype)
+        Theirs(checkpoint, dtype, shape)
         if torch.cuda.is_available() or jax.default_backend() == "cpu"
         else None
     )
-    ours = Ours.load(checkpoint, dtype)
+    ours = Ours.load(checkpoint, dtype, shape)
     sides = {"ours": ours} | ({"theirs": theirs} if theirs else {})
     logits = {side: it.logits(data) for side, it in sides.items()}
     if dtype == "float32":
@@ -281,16 +289,16 @@ def child(checkpoint: str, dtype: str, repeats: int, counts: list[int], referenc
     del logits, want
     gc.collect()
     found = time_all(ours, theirs, data, repeats, counts)
-    read = {n: ours.read_per_token(SHAPE.prompt + 64, n) for n in counts}
+    read = {n: ours.read_per_token(shape.prompt + 2 * shape.drawn, n) for n in counts}
     return {"agreement": agreement, "seconds": found, "bytes": read, "bandwidth": bandwidth()}
 
 
-def memory(side: str, checkpoint: str, dtype: str) -> dict:
+def memory(side: str, checkpoint: str, dtype: str, shape: Shape = SHAPE) -> dict:
     """Peak memory of one side alone: load, draw, answer, decode. GB of this process (or of the
     device)."""
     config = json.loads((pathlib.Path(checkpoint) / "config.json").read_text())
-    data = inputs(config["image_token_id"])
-    it = {"ours": Ours.load, "theirs": Theirs}[side](checkpoint, dtype)
+    data = inputs(config["image_token_id"], shape)
+    it = {"ours": Ours.load, "theirs": Theirs}[side](checkpoint, dtype, shape)
     for job in (lambda: it.draw(data, 2), lambda: it.answer(data, 2), lambda: it.pixels(data)):
         job()
     anonymous = next(
@@ -304,7 +312,7 @@ def memory(side: str, checkpoint: str, dtype: str) -> dict:
     }
 
 
-def table(results: dict) -> str:
+def table(results: dict, shape: Shape = SHAPE) -> str:
     """One row a measure and dtype: ours, theirs, the ratio (above 1: ours is better)."""
     lines = [
         "| dtype | measure | ours | transformers | ratio | logit error ours / theirs |",
@@ -326,7 +334,7 @@ def table(results: dict) -> str:
             for head in ("image", "text")
         }
         for n in results["images"]:
-            ours = n * SHAPE.drawn / (t[f"draw {n} ours more"] - t[f"draw {n} ours less"])
+            ours = n * shape.drawn / (t[f"draw {n} ours more"] - t[f"draw {n} ours less"])
             for cache, name in (("static", "default (static) cache"), ("dynamic", "dynamic cache")):
                 theirs = None
                 if f"draw {n} {cache} more" in t:
@@ -350,7 +358,7 @@ def table(results: dict) -> str:
         first, theirs = t["first ours"], t.get("first theirs")
         row(
             dtype,
-            f"first token of a {SHAPE.asked}-token picture prompt, s",
+            f"first token of a {shape.asked}-token picture prompt, s",
             first,
             theirs,
             False,
@@ -375,15 +383,6 @@ def run_child(*arguments: str) -> dict:
 
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("checkpoint", None, "A Janus in transformers' layout.", required=True)
-flags.DEFINE_list(
-    "dtypes", ["float32", "bfloat16", "int8"], "float32 must come first: it is the measure."
-)
-flags.DEFINE_list("images", None, "Images drawn at once; by default 1, with a GPU 1 and 16.")
-flags.DEFINE_integer("repeats", 5, "Each job's time is the least of so many.")
-flags.DEFINE_string("out", None, "Where the .json and .md go, without suffix.")
-flags.DEFINE_string("part", None, "For the script itself: DTYPE, or SIDE:DTYPE for memory.")
-flags.DEFINE_string("reference", None, "For the script itself: where float32's logits are.")
 
 
 def main(_):
@@ -404,7 +403,7 @@ def main(_):
             f"--dtypes={','.join(FLAGS.dtypes)}: float32 comes first, the others are measured by it"
         )
     results = {"images": counts, "repeats": FLAGS.repeats, "dtypes": {}}
-    results["machine"] = f"{jax.devices()[0].device_kind}, {os.cpu_count()} CPU cores"
+    results["machine"] = machine.name(jax.devices()[0])
     results["versions"] = {m.__name__: m.__version__ for m in (jax, torch, transformers)}
     reference = pathlib.Path(tempfile.mkdtemp()) / "logits.npz"
     images = "--images=" + ",".join(map(str, counts))
@@ -429,4 +428,13 @@ def main(_):
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", None, "A Janus in transformers' layout.", required=True)
+    flags.DEFINE_list(
+        "dtypes", ["float32", "bfloat16", "int8"], "float32 must come first: it is the measure."
+    )
+    flags.DEFINE_list("images", None, "Images drawn at once; by default 1, with a GPU 1 and 16.")
+    flags.DEFINE_integer("repeats", 5, "Each job's time is the least of so many.")
+    flags.DEFINE_string("out", None, "Where the .json and .md go, without suffix.")
+    flags.DEFINE_string("part", None, "For the script itself: DTYPE, or SIDE:DTYPE for memory.")
+    flags.DEFINE_string("reference", None, "For the script itself: where float32's logits are.")
     app.run(main)

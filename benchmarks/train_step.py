@@ -141,26 +141,6 @@ def stages(full: dict, repeats: int, together: bool) -> dict:
 
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("parts", ["llm", "stages"], "What to measure.")
-flags.DEFINE_integer("layers", None, "Of the language model; by default 24, on CPU 4.")
-flags.DEFINE_integer(
-    "width", None, "By default 2048, on CPU 1024; a multiple of 128, the heads' size."
-)
-flags.DEFINE_integer("mlp", None, "By default 5632, on CPU 2816.")
-flags.DEFINE_integer("vocabulary", None, "By default 102400, on CPU 16384.")
-flags.DEFINE_integer("rows", None, "By default 8, on CPU 2.")
-flags.DEFINE_integer("length", None, "Tokens of a row; by default 4096, on CPU 1024.")
-flags.DEFINE_enum(
-    "dtype", None, ["float32", "bfloat16"], "Compute dtype; by default bfloat16, on CPU float32."
-)
-flags.DEFINE_string(
-    "variants", None, "Of the peer, separated by `;`; by default all of train_rows.py's."
-)
-flags.DEFINE_integer("repeats", 5, "Steps that count of each side.", lower_bound=2)
-flags.DEFINE_float(
-    "patience", 60, "Seconds that a step waits for other processes to be quiet, on CPU."
-)
-flags.DEFINE_string("out", None, "Where the .json and .md go, without suffix.")
 
 
 def chosen(platform: str) -> tuple[sizes.JanusConfig, int, int]:
@@ -181,14 +161,14 @@ def chosen(platform: str) -> tuple[sizes.JanusConfig, int, int]:
 
 
 def main(_):
-    platform, device = jax.default_backend(), jax.devices()[0].device_kind
+    platform = jax.default_backend()
     config, rows, length = chosen(platform)
     repeats, together = FLAGS.repeats, platform == "cpu"
     optim = {"learning_rate": 3e-4, "weight_decay": 0.1}
     llm, full = specs(config, rows, length, optim)
     kind = config.transformer
     results = {
-        "machine": machine.name() if together else f"{device}; {machine.name()}",
+        "machine": machine.name(jax.devices()[0]),
         "versions": {
             name: importlib.metadata.version(name)
             for name in ("jax", "flax", "torch", "transformers")
@@ -218,4 +198,27 @@ def write(results: dict) -> None:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_list("parts", ["llm", "stages"], "What to measure.")
+    flags.DEFINE_integer("layers", None, "Of the language model; by default 24, on CPU 4.")
+    flags.DEFINE_integer(
+        "width", None, "By default 2048, on CPU 1024; a multiple of 128, the heads' size."
+    )
+    flags.DEFINE_integer("mlp", None, "By default 5632, on CPU 2816.")
+    flags.DEFINE_integer("vocabulary", None, "By default 102400, on CPU 16384.")
+    flags.DEFINE_integer("rows", None, "By default 8, on CPU 2.")
+    flags.DEFINE_integer("length", None, "Tokens of a row; by default 4096, on CPU 1024.")
+    flags.DEFINE_enum(
+        "dtype",
+        None,
+        ["float32", "bfloat16"],
+        "Compute dtype; by default bfloat16, on CPU float32.",
+    )
+    flags.DEFINE_string(
+        "variants", None, "Of the peer, separated by `;`; by default all of train_rows.py's."
+    )
+    flags.DEFINE_integer("repeats", 5, "Steps that count of each side.", lower_bound=2)
+    flags.DEFINE_float(
+        "patience", 60, "Seconds that a step waits for other processes to be quiet, on CPU."
+    )
+    flags.DEFINE_string("out", None, "Where the .json and .md go, without suffix.")
     app.run(main)

@@ -73,11 +73,11 @@ def has_trained(workdir: pathlib.Path) -> bool:
 def damage(checkpoint: pathlib.Path, deep: bool = True) -> list[str]:
     """What is wrong with the files of one checkpoint, a line each.
 
-    deep: all bytes are summed, as before a restore. Otherwise sizes are compared, and only the
-        position in the data, which is read here, is summed. Raises OSError where the file system
-        does not tell.
+    deep: all bytes are summed. Otherwise those of small files and of all that hold no arrays; of
+        the others the sizes are compared.
+    Raises OSError where the file system does not tell.
     """
-    return checksums.problems(checkpoint, deep, (POSITION,))
+    return checksums.problems(checkpoint, deep)
 
 
 def examine(

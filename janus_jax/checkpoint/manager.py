@@ -16,6 +16,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import jax
 import orbax.checkpoint as ocp
@@ -80,63 +81,48 @@ class Checkpointer:
         processes.all_or_none(lambda: processes.is_lead() and self.store.clean())
 
     def save(self, step: int, state, data=None, monitor=None):
-        """Returns once the state is copied; the rest is done in the background, where it can fail:
-        see `poll`.
-
-        Raises FloatingPointError for a state that is not finite, and saves nothing.
-        """
-        sums = checksums.of_leaves(leaves(state))
-        if bad := [name for name, x in sums.items() if not x["finite"]]:
-            raise FloatingPointError(
-                f"{self.directory}, step {step}: {len(bad)} arrays hold a NaN or an infinity "
-                f"({', '.join(bad[:3])}), so this state is not saved; the checkpoints before it "
-                f"are kept. A larger optim.eps or a lower optim.learning_rate keeps updates finite."
-            )
-        facts = {
-            name: {key: value for key, value in x.items() if key != "finite"}
-            for name, x in sums.items()
-        }
+        """Returns once the state is copied, and can be donated; the rest is done in the background,
+        where it can fail: see `poll`. A state that is not finite gets no name there."""
         items = {"state": ocp.args.StandardSave(leaves(state))}
         if data is not None:
             items["data"] = ocp.args.JsonSave(data.get_state(processes.all_gather))
         if monitor is not None:
             items["monitor"] = ocp.args.JsonSave(monitor.get_state())
         self.wait()
-        size = checksums.bytes_of(facts)
-        why = processes.all_gather(self._why_unwritable(size) if processes.is_lead() else "")[0]
-        if why:
+        size = sum(x.nbytes for x in jax.tree.leaves(leaves(state)))
+        unwritable = lambda: self.store.why_unwritable(size, self._again is not None)
+        if why := processes.all_gather(unwritable() if processes.is_lead() else "")[0]:
             # Orbax would find out too, with a page of log for each array, and its other processes
             # much later.
             return self._failed(step, OSError(errno.ENOSPC, why))
         self._tries += 1
         self._barrier = ThreadBarrier(f"save/{self.directory.name}/{self._opened}.{self._tries}")
         saving = self.directory / f"{SAVING}{step}.{self._tries}"
-        manifest = {"step": step, **self.run, "leaves": facts}
-        self._thread = threading.Thread(
-            target=self._finish, args=(step, saving, manifest), name="checkpoint"
-        )
+        args = step, saving, checksums.start(leaves(state))
+        self._thread = threading.Thread(target=self._finish, args=args, name="checkpoint")
         try:
             self._orbax.save(saving, args=ocp.args.Composite(**items))
-        except (OSError, ValueError, RuntimeError) as error:
-            # TensorStore's of a full disk is a ValueError.
+        except (OSError, ValueError, RuntimeError) as error:  # a full disk is a ValueError
             self._error = (step, error)
         self._thread.start()
 
     def poll(self):
         """Says whether the save in the background has failed, once it has. Costs nothing; asked
-        after each step."""
+        after each step. Raises FloatingPointError where the state was not finite."""
         if self._thread is not None and not self._thread.is_alive():
             self.wait()
 
     def wait(self):
-        """Until nothing is being saved."""
+        """Until nothing is being saved. Raises as `poll` does."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        error = self._error
+        step, error = self._error or (None, None)
         self._error = None
+        if isinstance(error, FloatingPointError):
+            raise error
         if error is not None:
-            self._failed(*error)
+            self._failed(step, error)
 
     def due(self) -> bool:
         """Whether to save again now because the last save has failed."""
@@ -179,8 +165,12 @@ class Checkpointer:
         """
         self.wait()
         damaged = {}
+        # The sums of the arrays tell whether their files were sound: these are summed only to name
+        # the one that is not. Of several processes those that can read would wait for one that
+        # cannot, so there files are summed first.
+        deep = jax.process_count() > 1
         while True:
-            step, found = self._latest_sound(damaged)
+            step, found = self._latest_sound(damaged, deep)
             damaged |= found
             if step is None:
                 return None
@@ -189,15 +179,26 @@ class Checkpointer:
                 checksums.read_manifest(directory) if processes.is_lead() else None
             )[0]
             self._require(directory, manifest, leaves(like))
-            restored = self._read(directory, leaves(like), data, monitor)
+            try:
+                restored = self._read(directory, leaves(like), data, monitor)
+            except Exception as error:  # whatever Orbax makes of a damaged file
+                if deep:
+                    raise
+                deep = self._looks_closer(directory, _text(error))
+                continue
             sums = checksums.of_leaves(restored["state"])
             wrong = [
-                name for name, x in manifest["leaves"].items() if x["sum"] != sums[name]["sum"]
+                f"{name} was read otherwise than it was saved"
+                for name, x in manifest["leaves"].items()
+                if x["sum"] != sums[name]["sum"]
             ]
             if not wrong:
                 break
             like = like.replace(**restored["state"])
-            damaged[step] = [f"{name} was read otherwise than it was saved" for name in wrong]
+            if deep:
+                damaged[step] = wrong
+            else:
+                deep = self._looks_closer(directory, wrong[0])
         if damaged:
             processes.all_or_none(lambda: processes.is_lead() and self.store.quarantine(damaged))
         if monitor is not None:
@@ -210,23 +211,18 @@ class Checkpointer:
         self.wait()
         self._orbax.close()
 
-    def _latest_sound(self, damaged: dict[int, list[str]]) -> tuple[int | None, dict]:
+    def _looks_closer(self, directory: pathlib.Path, why: str) -> bool:
+        self.say(f"{directory}: {why}; sums its files, and reads it again if they are sound")
+        return True
+
+    def _latest_sound(self, damaged: dict, deep: bool) -> tuple[int | None, dict]:
         """`inspect.latest_sound`, at which the first process looks for all; JSON's keys are
         words."""
-        look = lambda: inspect.latest_sound(self.directory, known=damaged)
+        damage = lambda checkpoint: inspect.damage(checkpoint, deep)
+        look = lambda: inspect.latest_sound(self.directory, damage, damaged)
         found = processes.all_or_none(lambda: look() if processes.is_lead() else None)
         step, passed_over = processes.all_gather(found)[0]
         return step, {int(key): lines for key, lines in passed_over.items()}
-
-    def _why_unwritable(self, size: int) -> str:
-        """Why a save would fail, in words. Does not raise: the other processes wait for the
-        answer."""
-        try:
-            if self._again is not None:
-                self.store.clean()
-            return self.store.why_unwritable(size)
-        except OSError as error:
-            return f"{error.strerror or error}"
 
     def _read(self, directory, like: dict, data, monitor):
         target = jax.tree.map(
@@ -244,8 +240,7 @@ class Checkpointer:
     def _require(self, directory, manifest: dict, like: dict):
         wrong = inspect.misfit(directory, manifest, like)
         if self.run:
-            config = self.run["config"]
-            wrong = inspect.another_run(directory, manifest, self.run["run"], config) or wrong
+            wrong = inspect.another_run(directory, manifest, **self.run) or wrong
         if wrong:
             raise CheckpointError(wrong)
 
@@ -255,12 +250,18 @@ class Checkpointer:
         """Orbax's barriers of a save, in its own thread."""
         self._barrier.wait("written" if "write_complete" in key else "done", timeout_ms / 1000)
 
-    def _finish(self, step: int, saving: pathlib.Path, manifest: dict):
+    def _finish(self, step: int, saving: pathlib.Path, sums: Callable[[], dict]):
         try:
             if self._error is None:
-                self._orbax.wait_until_finished()
+                facts = sums()
+                not_finite = checksums.not_finite(facts, f"{self.directory}, step {step}")
+                try:
+                    self._orbax.wait_until_finished()
+                finally:
+                    if not_finite:  # on all processes; one that fails first ends the others' waits
+                        raise not_finite
                 if processes.is_lead():
-                    self.store.commit(step, saving, manifest)
+                    self.store.commit(step, saving, {"step": step, **self.run, "leaves": facts})
                 self._barrier.wait("named", TIMEOUT)
                 self._failures = 0
                 self._again = None
@@ -281,8 +282,7 @@ class Checkpointer:
         text = f"ERROR: {self.directory}: step {step} is not saved ({_text(error)}"
         with contextlib.suppress(OSError):  # a file system that is gone cannot tell
             free = shutil.disk_usage(self.directory).free / 1e9
-            last = self.store.last()
-            text += f"; {free:.3g} GB free; the last good checkpoint is {last}"
+            text += f"; {free:.3g} GB free; the last good checkpoint is {self.store.last()}"
         text += ")"
         if not self._last:
             text += f". Training goes on; the next try is in {wait} s, or at the next checkpoint"

@@ -89,11 +89,16 @@ class Store:
             f"{self.last()}:{inspect.damage_lines(damaged)}"
         )
 
-    def why_unwritable(self, size: int) -> str:
+    def why_unwritable(self, size: int, after_failure: bool) -> str:
         """Why no checkpoint can be written whose arrays take `size` bytes; empty if nothing speaks
-        against it."""
+        against it. Does not raise: other processes wait for the answer.
+
+        after_failure: of the last save, whose remains go first.
+        """
         probe = self.directory / f"{SAVING}probe"
         try:
+            if after_failure:
+                self.clean()
             free = shutil.disk_usage(self.directory).free
             need = 1.05 * self.bytes or size
             probe.mkdir(exist_ok=True)  # a disk can have room, but no inodes

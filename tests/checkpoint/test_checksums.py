@@ -22,7 +22,10 @@ from janus_jax.model import sharding as sh
 # Arrays
 
 
-def test_a_leaf_has_one_sum_on_every_mesh_and_on_the_host():
+@pytest.mark.parametrize("where", ["in place", "on the devices"])
+def test_a_leaf_has_one_sum_on_every_mesh_and_on_the_host(where, monkeypatch):
+    if where == "on the devices":  # as on accelerators
+        monkeypatch.setattr(checksums, "_is_in_host_memory", lambda x: False)
     values = {
         "a": np.arange(16 * 8 * 24, dtype=np.float32).reshape(16, 8, 24) ** 3,
         "b": np.int32(7),
@@ -44,6 +47,32 @@ def test_a_leaf_has_one_sum_on_every_mesh_and_on_the_host():
     assert {k: checksums.of_array(np.asarray(x)) for k, x in values.items()} == {
         k: x["sum"] for k, x in found[0].items()
     }
+
+
+def test_parts_of_an_array_add_up_whatever_axis_is_split(monkeypatch):
+    """Rows shorter and longer than a block, and one that is no whole number of them."""
+    monkeypatch.setattr(checksums, "BLOCK", 64)
+    x = np.random.default_rng(0).standard_normal((8, 6, 72)).astype(np.float32)
+    with on_mesh(1, 4, 2):
+        mesh = jax.sharding.get_mesh()
+        rows, columns = mesh.axis_names[1:]
+        splits = [
+            (rows,),
+            (None, None, rows),
+            (rows, columns),
+            (columns, None, rows),
+            (None, columns),
+        ]
+        found = {
+            checksums.of_leaves({"x": arrays.put(x, jax.NamedSharding(mesh, jax.P(*split)))})["x"][
+                "sum"
+            ]
+            for split in splits
+        }
+        whole, _ = jax.device_get(
+            checksums._examine(arrays.put(x, jax.NamedSharding(mesh, jax.P())))
+        )
+    assert found == {checksums.of_array(x)} == {f"{int(whole):08x}"}
 
 
 def test_any_bit_and_any_exchange_changes_the_sum(one_device):

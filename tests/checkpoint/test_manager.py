@@ -3,6 +3,7 @@ failures are told."""
 
 import functools
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -92,14 +93,25 @@ def test_an_iterator_under_way_goes_back_to_the_checkpoint(tmp_path, one_device)
     checkpointer.close()
 
 
-def test_saving_does_not_wait_and_still_saves_what_was_there(tmp_path, one_device):
-    """The saved arrays are donated to the next step while the files are written."""
+@pytest.mark.parametrize("where", ["in place", "on the devices"])
+def test_saving_does_not_wait_and_still_saves_what_was_there(
+    where, tmp_path, one_device, monkeypatch
+):
+    """The saved arrays are donated to the next steps before their sums are looked at."""
+    if where == "on the devices":  # as on accelerators
+        monkeypatch.setattr(checksums, "_is_in_host_memory", lambda x: False)
     checkpointer, iterator = Checkpointer(tmp_path / "c"), data()
     state, _ = train(tiny.make_state(TX, FLAMES), iterator, 1)
     want = tiny.numbers(jax.tree.map(np.array, leaves(state)))
+    trained, start = threading.Event(), checksums.start
+    later = lambda sums: trained.wait() and sums()
+    monkeypatch.setattr(checksums, "start", lambda tree: functools.partial(later, start(tree)))
     checkpointer.save(1, state, iterator)
     train(state, iterator, 5)
+    assert "1" not in names(tmp_path / "c")
+    trained.set()
     checkpointer.close()
+    monkeypatch.undo()
     restored = Checkpointer(tmp_path / "c").restore(tiny.make_state(TX, FLAMES, seed=9))
     tiny.same_bits(leaves(restored), want)
 
@@ -171,8 +183,10 @@ def test_a_state_that_is_not_finite_is_never_saved(tmp_path, one_device):
         poisoned = jax.tree.map(
             lambda x: x.at[0].set(jnp.inf) if x.ndim else x, getattr(state, part)
         )
+        checkpointer.save(4, state.replace(**{part: poisoned}))
+        checkpointer._thread.join()
         with pytest.raises(FloatingPointError, match=rf"step 4: \d+ arrays .*{part}.*flame.*kept"):
-            checkpointer.save(4, state.replace(**{part: poisoned}))
+            checkpointer.poll()
     checkpointer.close()
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["3"]
 
@@ -200,6 +214,30 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, saved):
     ):
         assert word in line
     assert sorted(p.name for p in directory.iterdir()) == ["10", "damaged-20"]
+
+
+def test_damage_of_files_too_large_to_sum_first_shows_in_what_is_read(saved, monkeypatch):
+    """Any changed byte is harmless, or leads to the step before and to the name of the file."""
+    directory, numbers = saved
+    monkeypatch.setattr(checksums, "SMALL", 0)
+    harmed, rng = set(), np.random.default_rng(0)
+    for file in [p for p in (directory / "20" / "state").rglob("*") if p.is_file()]:
+        content, said = file.read_bytes(), []
+        changed = bytearray(content)
+        changed[rng.integers(len(content))] ^= 1
+        file.write_bytes(changed)
+        checkpointer = Checkpointer(directory, say=said.append)
+        state = checkpointer.restore(toy_state())
+        checkpointer.close()
+        tiny.same_bits(leaves(state), numbers[int(state.step)])
+        if int(state.step) == 10:
+            name = file.relative_to(directory / "20")
+            assert "sums its files" in said[0] and f"step 20: {name}: its bytes have" in said[1]
+            harmed.add(name.parts[1])
+            (directory / "damaged-20").rename(directory / "20")
+        file.write_bytes(content)
+    assert "d" in harmed or "ocdbt.process_0" in harmed
+    tiny.same_bits(leaves(Checkpointer(directory).restore(toy_state())), numbers[20])
 
 
 def test_a_run_goes_on_from_before_the_damage_to_the_same_bits(saved):

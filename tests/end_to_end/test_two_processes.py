@@ -1,5 +1,5 @@
 """Two real processes on this machine, over loopback and gloo, four devices each: against one
-process with eight; and with every fault, to the same result.
+process with eight, and told to stop. test_two_processes_and_a_fault.py: when one of them is lost.
 """
 
 import json
@@ -14,15 +14,12 @@ import time
 import jax
 import numpy as np
 import pytest
-from flax import nnx
 from safetensors.numpy import load_file
-from support import tiny, two_processes
 from support.mesh import on_mesh
 from support.paths import ROOT
-from support.processes import environment, losses
+from support.processes import environment, launch, losses
 
 from janus_jax import main
-from janus_jax.weights.load import export
 
 pytestmark = pytest.mark.processes
 
@@ -31,16 +28,6 @@ CONFIG = ROOT / "tests" / "support" / "two_processes.py"
 
 
 SLOWEST = 400  # seconds
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    """Of all runs; `weights` are what they begin with."""
-    directory = tmp_path_factory.mktemp("two")
-    with on_mesh(1, 8, 1):
-        params = nnx.to_pure_dict(nnx.state(tiny.make_model(two_processes.MODEL)))
-        export(directory / "weights", params, two_processes.MODEL)
-    return directory
 
 
 @pytest.fixture(scope="module")
@@ -141,109 +128,18 @@ def test_two_hosts_with_other_configs_both_end_and_say_which(directory):
     assert jax.process_count() == 1
 
 
-@pytest.fixture(scope="module")
-def undisturbed(alone):
-    launch(alone, "undisturbed").wait(600)
-    return alone / "undisturbed"
-
-
-def launch(directory, name: str, fault: str = "", **more):
-    """launch/local.sh with two processes of faulty.py; what they print goes to `name`.log."""
-    pids = directory / f"{name}-pids"
-    pids.mkdir()
-    command = [
-        ROOT / "launch" / "local.sh",
-        "2",
-        f"--config={ROOT / 'tests' / 'support' / 'faulty.py'}",
-    ]
-    env = (
-        environment(directory)
-        | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "45"}
-        | more
-    )
-    with open(directory / f"{name}.log", "w") as out:
-        return subprocess.Popen(
-            [*command, f"--workdir={directory / name}"], cwd=ROOT, env=env, stdout=out, stderr=out
-        )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, fault, sent, to, said",
-    [
-        (
-            "kill-1",
-            "",
-            "SIGKILL",
-            "1",
-            r"process 1 \(\S+\) is dead, stopped or out of reach: no word for 3\d s",
-        ),
-        ("kill-0", "", "SIGKILL", "0", r"process 0 \(\S+\), the coordinator, is gone"),
-        (
-            "stop-1",
-            "",
-            "SIGSTOP",
-            "1",
-            r"process 1 \(\S+\) is dead, stopped or out of reach: no word for 3\d s",
-        ),
-        (
-            "stop-0",
-            "",
-            "SIGSTOP",
-            "0",
-            r"process 0 \(\S+\) is dead, stopped or out of reach: no word for 3\d s",
-        ),
-        (
-            "hang",
-            "hang 1@8",
-            "",
-            "",
-            r"process 1 \(\S+\) is in: drawing the batch of step 9, for \d+ s; the others",
-        ),
-        ("term", "", "SIGTERM", "1", r"only: told to stop \(SIGTERM\); saved step \d+ of 24"),
-    ],
-)
-def test_after_a_fault_the_run_starts_again_and_ends_the_same(
-    undisturbed, name, fault, sent, to, said
-):
-    directory = undisturbed.parent
-    run = launch(directory, name, fault, **({"JANUS_WATCHDOG": "10"} if fault else {}))
-    workdir, log = directory / name, directory / f"{name}.log"
-    if sent:
-        while not (workdir / "metrics.jsonl").is_file() or len(losses(workdir)) < 7:
-            assert run.poll() is None, log.read_text()[-4000:]
-            time.sleep(0.05)
-        os.kill(int((directory / f"{name}-pids" / to).read_text()), signal.Signals[sent])
-    assert run.wait(600) == 0, log.read_text()[-4000:]
-    assert re.search(said, log.read_text()), log.read_text()[-4000:]
-    assert log.read_text().count("starting again") == 1
-    assert losses(workdir) == losses(undisturbed)
-    ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (workdir, undisturbed))
-    assert all(np.array_equal(ours[key], x) for key, x in theirs.items())
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("sent, to", [("SIGINT", "1"), ("SIGTERM", "launcher")])
-def test_ctrl_c_and_a_launcher_told_to_stop_do_not_start_again(alone, sent, to):
+def test_ctrl_c_and_a_launcher_told_to_stop_do_not_start_again(directory, sent, to):
     name = f"{sent}-{to}"
-    run = launch(alone, name)
-    while not (alone / name / "metrics.jsonl").is_file() or len(losses(alone / name)) < 7:
+    run = launch(directory, name)
+    while not (directory / name / "metrics.jsonl").is_file() or len(losses(directory / name)) < 7:
         assert run.poll() is None
         time.sleep(0.05)
     os.kill(
-        run.pid if to == "launcher" else int((alone / f"{name}-pids" / to).read_text()),
+        run.pid if to == "launcher" else int((directory / f"{name}-pids" / to).read_text()),
         signal.Signals[sent],
     )
     assert run.wait(100) == 0
-    text = (alone / f"{name}.log").read_text()
+    text = (directory / f"{name}.log").read_text()
     assert text.count("saved step") == 2 and "starting again" not in text
-
-
-@pytest.mark.slow
-def test_a_process_whose_data_fail_ends_all_with_3(alone):
-    run = launch(alone, "data", "data 1@8")
-    assert run.wait(300) == 3
-    text = (alone / "data.log").read_text()
-    assert re.search(
-        r"process 1 \(\S+\) ended: SourceError: data.datasets.questions: the disk is gone", text
-    )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 
 from support.paths import ROOT
@@ -35,3 +36,23 @@ def environment(directory) -> dict:
 def losses(workdir) -> dict[int, float]:
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return {record["step"]: record["loss"] for record in map(json.loads, lines)}
+
+
+def launch(directory, name: str, fault: str = "", **more):
+    """Starts launch/local.sh with two processes of faulty.py; what they print goes to `name`.log."""
+    pids = directory / f"{name}-pids"
+    pids.mkdir()
+    command = [
+        ROOT / "launch" / "local.sh",
+        "2",
+        f"--config={ROOT / 'tests' / 'support' / 'faulty.py'}",
+    ]
+    env = (
+        environment(directory)
+        | {"PIDS": str(pids), "FAULT": fault, "SLOW": "0.3", "WAIT": "45"}
+        | more
+    )
+    with open(directory / f"{name}.log", "w") as out:
+        return subprocess.Popen(
+            [*command, f"--workdir={directory / name}"], cwd=ROOT, env=env, stdout=out, stderr=out
+        )

@@ -8,6 +8,7 @@ import pytest
 import transformers
 from support import foreign
 from support.foreign import convert
+from support.mesh import on_mesh
 from support.paths import TESTS
 
 from janus_jax.weights.source import open_source
@@ -72,3 +73,8 @@ def test_the_benchmarks_checkpoints_balance(tmp_path, layout, monkeypatch):
         convert(tmp_path / "random", tmp_path / "ours", "janus_jax"), tmp_path / "back", layout
     )
     foreign.same_tensors(tmp_path / "random", back)
+    benchmark = importlib.import_module("convert")
+    benchmark.same(tmp_path / "random", back)
+    if layout == "transformers":
+        with on_mesh():
+            assert benchmark.our_ids(tmp_path / "ours") == benchmark.their_ids(tmp_path / "random")

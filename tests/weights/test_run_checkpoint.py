@@ -25,27 +25,6 @@ TX = tiny.TX
 GATE = "transformer.blocks.gate.kernel"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def sums_on_the_host():
-    """Leaves are summed by numpy: the same sums (test_checkpoint.py), and nothing to compile."""
-
-    def of_leaves(tree):
-        arrays = {name: np.asarray(x) for name, x in checksums.paths(tree)}
-        return {
-            name: {
-                "shape": x.shape,
-                "dtype": str(x.dtype),
-                "sum": checksums.of_array(x),
-                "finite": True,
-            }
-            for name, x in arrays.items()
-        }
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checksums, "of_leaves", of_leaves)
-        yield
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """(a work directory with checkpoints of stage2 at 3 and 7, saved on eight devices; what 7
