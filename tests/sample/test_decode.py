@@ -80,12 +80,13 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
 
 
 @pytest.mark.parametrize("rows", [1, 6])
-def test_turned_kernels_multiply_as_they_did(one_device, rows):
-    linear = tiny.make_model(tiny.small(dtype="bfloat16")).image_head.fc2
+@pytest.mark.parametrize("dtype, apart", [("float32", 1e-6), ("bfloat16", 2**-7)])
+def test_turned_kernels_multiply_as_they_did(one_device, rows, dtype, apart):
+    linear = tiny.make_model(tiny.small(dtype=dtype)).image_head.fc2
     x = decode.put(np.random.default_rng(1).normal(size=(1, rows, 32)).astype(np.float32))
     turned = TurnedLinear(linear)
     assert turned.kernel.shape == linear.kernel.shape[::-1]
-    np.testing.assert_allclose(turned(x), linear(x), rtol=2**-7)
+    np.testing.assert_allclose(turned(x), linear(x), rtol=apart, atol=1e-6)
 
 
 def test_on_a_gpu_int8_rounds_weights_alone(model, monkeypatch):
