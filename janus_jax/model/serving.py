@@ -7,6 +7,8 @@ product each; keys and values are kept in a cache.
 """
 
 import copy
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,12 @@ from janus_jax.model.attention import causal_mask
 from janus_jax.model.config import TransformerConfig
 from janus_jax.model.kernels import einsum, precision
 from janus_jax.model.layers import Linear, rope_table, rotate, use
+
+# What `serving` makes anew.
+PARTS = (
+    "text_head", "image_head", "understanding_adaptor", "generation_adaptor",
+    "understanding_encoder.blocks", "transformer.blocks",
+)  # fmt: skip
 
 
 class Fused(Linear):
@@ -44,16 +52,17 @@ def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
 
 
 class TurnedLinear(Linear):
-    """A `Linear` for inference whose kernel lies [out, in], in the compute type, and is the first
-    operand of the product. Of few rows XLA's CPU product copies a bfloat16 kernel that lies [in,
-    out], and reads one that is the second operand at half the memory's speed."""
+    """A `Linear` for inference whose kernel lies [out, in], and is the first operand of the product.
+    Of few rows XLA's CPU product copies a bfloat16 kernel that lies [in, out], and reads one that is
+    the second operand at half the memory's speed."""
 
-    def __init__(self, linear: Linear):
-        self.kernel = nnx.Param(linear.kernel[...].astype(linear.dtype).swapaxes(0, 1))
+    def __init__(self, linear: Linear, dtype=None):
+        """dtype: the compute type; by default the map's own."""
+        self.dtype = jnp.dtype(dtype or linear.dtype)
+        self.kernel = nnx.Param(linear.kernel[...].astype(self.dtype).swapaxes(0, 1))
         self.bias = linear.bias
         self.spec = linear.spec
         self.out = linear.out
-        self.dtype = linear.dtype
 
     def product(self, x, out):  # [N, in] -> float32 [N, out]
         if len(x) == 1:  # as in `Linear`: on CPU the product of one row is ten times slower
@@ -82,7 +91,10 @@ class Int8Linear(TurnedLinear):
 
     def __init__(self, linear: Linear):
         super().__init__(linear)
-        self.kernel, self.scale = (nnx.Param(x) for x in int8(self.kernel[...]))
+        kernel, scale = int8(linear.kernel[...], 0)
+        self.kernel = nnx.Param(kernel.swapaxes(0, 1))
+        self.scale = nnx.Param(scale)
+        self.dtype = linear.dtype
 
     def rows(self, x, out):  # as in `TurnedLinear`
         columns = use(self.scale, jax.P(self.spec[1]), jnp.float32)
@@ -93,10 +105,13 @@ class Int8Linear(TurnedLinear):
         return y * scale[:, None] * columns
 
 
-def int8(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows [N, D] as int8 and the float32 scales [N] that give them back: symmetric, nearest."""
-    scale = jnp.maximum(jnp.abs(x.astype(jnp.float32)).max(-1), 1e-30) / 127
-    return jnp.round(x / scale[:, None]).astype(jnp.int8), scale
+def int8(x: jax.Array, axis: int = 1) -> tuple[jax.Array, jax.Array]:
+    """A matrix as int8, and the float32 scales that give it back, one for each row (axis 1) or
+    column (axis 0): symmetric, nearest."""
+    scale = jnp.maximum(jnp.abs(x.astype(jnp.float32)).max(axis), 1e-30) / 127
+    # Tied together, or XLA keeps a float32 copy of a kernel between its two readings.
+    x, scale = jax.lax.optimization_barrier((x, scale))
+    return jnp.round(x / jnp.expand_dims(scale, axis)).astype(jnp.int8), scale
 
 
 def normed(norm: nnx.RMSNorm, x):  # [B, T, D] -> [B, T, D]
@@ -112,7 +127,7 @@ class DecodingBlock(nnx.Module):
     `Int8Linear` keeps them."""
 
     def __init__(self, block: nnx.Module, int8: bool):
-        kind = kernel_kind(int8)
+        kind = kernel_kind(int8) or (lambda linear: linear)
         a = block.attention
         self.norm1 = block.norm1
         self.norm2 = block.norm2
@@ -145,11 +160,20 @@ class DecodingBlock(nnx.Module):
         return x + self.down(nnx.silu(gate) * up), (k, v)
 
 
-def kernel_kind(int8: bool):
-    """What makes a `Linear` one for decoding on the current platform."""
+def kernel_kind(int8: bool) -> type[Linear] | None:
+    """What takes the place of a `Linear` in decoding; None: it stays."""
     if int8:
         return Int8Linear
-    return TurnedLinear if sh.platform() == "cpu" else lambda linear: linear
+    return TurnedLinear if sh.platform() == "cpu" else None
+
+
+def with_kernels(box: nnx.Module, kind) -> nnx.Module:
+    """The box with `kind` of each `Linear` in its place, where there is a kind."""
+    if kind is None:
+        return box
+    is_linear = lambda x: isinstance(x, Linear)
+    make = jax.jit(kind)
+    return jax.tree.map(lambda x: make(x) if is_linear(x) else x, box, is_leaf=is_linear)
 
 
 _decoding_block = jax.jit(DecodingBlock, static_argnums=1)
@@ -162,7 +186,9 @@ class Unrolled(nnx.Module):
     def __init__(
         self, config: TransformerConfig, dtype, blocks, norm: nnx.RMSNorm, int8: bool = False
     ):
-        self.layers = nnx.List([_decoding_block(block, int8) for block in blocks])
+        # One is waited for before the next is read: JAX goes ahead, and holds what is not done.
+        regroup = lambda block: jax.block_until_ready(_decoding_block(block, int8))
+        self.layers = nnx.List(map(regroup, blocks))
         self.norm = norm
         self.config = config
         self.dtype = jnp.dtype(dtype)
@@ -189,43 +215,38 @@ def cache_dtype(dtype):
     return jnp.dtype(jnp.float32 if sh.platform() == "cpu" else dtype)
 
 
-def serving(model: nnx.Module, int8: bool = False, layers=None) -> nnx.Module:
+def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
     """A `model.janus.Janus` with an `Unrolled` transformer and the tower's layers in a list; the
     rest is shared. A model that is in this form already is returned as it is.
 
-    int8: the transformer and the heads keep int8 kernels (`Int8Linear`); on CPU those of other types
-        are turned (`TurnedLinear`).
-    layers: layers(box) gives the layers of the box of that name one by one, by default those of the
-        model.
+    int8: the transformer and the heads keep int8 kernels (`Int8Linear`). On CPU those of other types
+        are turned (`TurnedLinear`); so are, in bfloat16, the tower's and the adaptors' of an int8 or
+        bfloat16 model.
+    part: part(name, i) gives layer i of the stack of that name, part(name) the whole (`PARTS`); by
+        default the model's own. What needs most room comes first, while little else is there.
     """
     if isinstance(model.transformer, Unrolled):
         return model
-    if layers is None:
-        layers = lambda box: _layers(getattr(model, box).blocks)
+    part = part or (lambda name, i=None: layer(operator.attrgetter(name)(model), i))
     stacked = model.transformer
-    head = model.image_head
     kind = kernel_kind(int8)
-    kind = jax.jit(kind) if isinstance(kind, type) else kind
+    narrow = sh.platform() == "cpu" and (int8 or stacked.dtype == jnp.bfloat16)
+    seeing = functools.partial(TurnedLinear, dtype=jnp.bfloat16) if narrow else None
     served = copy.copy(model)
-    served.transformer = Unrolled(
-        stacked.config, stacked.dtype, layers("transformer"), stacked.norm, int8
-    )
+    served.text_head = with_kernels(part("text_head"), kind)
+    served.image_head = with_kernels(part("image_head"), kind)
+    served.understanding_adaptor = with_kernels(part("understanding_adaptor"), seeing)
+    served.generation_adaptor = with_kernels(part("generation_adaptor"), seeing)
     served.understanding_encoder = copy.copy(model.understanding_encoder)
-    served.understanding_encoder.blocks = nnx.List(layers("understanding_encoder"))
-    served.text_head = copy.copy(model.text_head)
-    served.text_head.linear = kind(model.text_head.linear)
-    served.image_head = copy.copy(head)
-    served.image_head.fc1 = kind(head.fc1)
-    served.image_head.fc2 = kind(head.fc2)
+    layers = range(model.config.understanding_encoder.layers)
+    served.understanding_encoder.blocks = nnx.List(
+        [with_kernels(part("understanding_encoder.blocks", i), seeing) for i in layers]
+    )
+    blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))
+    served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
     return served
 
 
-def _layers(blocks):
-    """Stacked layers one by one."""
-    for i in range(len(jax.tree.leaves(blocks)[0])):
-        yield layer(blocks, i)
-
-
-def layer(stacked, i: int):
-    """Layer `i` of stacked layers, with arrays of its own."""
-    return jax.tree.map(lambda x: x[i], stacked)
+def layer(stacked, i: int | None):
+    """Layer `i` of stacked layers, with arrays of its own; None: all as it is."""
+    return stacked if i is None else jax.tree.map(lambda x: x[i], stacked)

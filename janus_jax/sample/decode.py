@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from janus_jax.common import heap
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import cache_dtype, serving
@@ -129,6 +130,7 @@ def rows_written(model, prompts: list[Prompt], seeds, numbers, kind, eos, scale,
 
     for stretch in stretches(prompts, rows, end, c.width, model.transformer.dtype):
         state, _ = call(state, 1, stretch, 0, 0)
+    heap.trim()  # what compiling took
     waiting = []  # images: the device works on a chunk while the host tells of the one before
     for first in range(0, most, steps):
         now = min(steps, most - first)
@@ -183,6 +185,7 @@ def run(model, work, tell):
             try:
                 item = work.send(answer)
             except StopIteration as end:
+                heap.trim()
                 return end.value
         answer = tell(item)
 
@@ -233,6 +236,7 @@ def one_by_one(program, model, rows: np.ndarray, **static) -> np.ndarray:
         more = np.repeat(some[-1:], each - len(some), 0)
         done = program(leaves, put(np.concatenate([some, more])), tree=tree, **static)
         out.append(np.asarray(done)[: len(some)])
+    heap.trim()
     return np.concatenate(out)
 
 

@@ -7,13 +7,16 @@ tensor.
 """
 
 import dataclasses
+import functools
 import logging
+import operator
 
 import jax
 import ml_dtypes
 import numpy as np
 from flax import nnx
 
+from janus_jax.common import heap
 from janus_jax.common.arguments import require_flags
 from janus_jax.common.text import short
 from janus_jax.data.processor import Processor
@@ -22,7 +25,7 @@ from janus_jax.model import config as model_config
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.janus import Janus, abstract
-from janus_jax.model.serving import serving
+from janus_jax.model.serving import PARTS, serving
 from janus_jax.weights import processor_files, table, target
 from janus_jax.weights.reader import (
     WeightReader,
@@ -35,7 +38,6 @@ from janus_jax.weights.reader import (
 from janus_jax.weights.source import open_source
 from janus_jax.weights.tensors import contiguous
 
-STACKED = ("transformer", "understanding_encoder")  # the children with layers
 CAST = (
     "kernel",
     "table",
@@ -109,13 +111,13 @@ def _require_tokenizer(source: WeightReader, tokenizer, say):
     processor_files.require_same(source.path, theirs, tokenizer)
 
 
-def placed(source: WeightReader, tree, prefix: str = "", layer: int | None = None):
+def placed(source: WeightReader, tree, prefix: str = "", layer: int | None = None, but=()):
     """`tree` with what the source has of it, read tensor by tensor, or one layer of each stacked
-    one."""
+    one. `but`: the beginnings of names that are left as they are."""
 
     def put(path, x):
         name = prefix + ".".join(str(k.key) for k in path)
-        if name not in source.leaves:
+        if name not in source.leaves or name.startswith(but):
             return x
         read = lambda i: contiguous(source.read(name, i), x.dtype)
         if layer is None and table.stacked(name):
@@ -140,9 +142,9 @@ def load(
         float32); by default the compute dtype is the one their config says, and the weights are
         kept as they are stored (float16 and float64 are refused), matrices of the unrolled form in
         the compute dtype. "int8" keeps the layers and heads as `Int8Linear` does, the rest in
-        bfloat16, and computes in float32 on CPU, else in bfloat16. unrolled: the form that draws
-        and answers (`model.transformer.Unrolled`); False gives the stacked one, which trains and is
-        saved.
+        bfloat16, and computes in float32 on CPU (products of the understanding tower and the
+        adaptors in bfloat16), else in bfloat16. unrolled: the form that draws and answers
+        (`model.transformer.Unrolled`); False gives the stacked one, which trains and is saved.
     allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are
         skipped. revision: of a hub id, a branch, tag or commit.
     Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and
@@ -175,6 +177,7 @@ def load(
             compute = {"int8": "float32" if sh.platform() == "cpu" else "bfloat16"}.get(name, name)
             config = dataclasses.replace(config, dtype=compute)
         model = _read(source, abstract(config), kept, unrolled, name == "int8")
+    heap.trim()
     source.raise_if_damaged()
     model.tokenizer_fingerprint = processor.tokenizer.fingerprint  # which processors are its own
     return model, processor
@@ -212,14 +215,13 @@ def _read(
     require_fit(source, shapes, partly=False)
     if not unrolled:
         return nnx.merge(graphdef, placed(source, shapes))
-    stacks = {box: shapes[box].pop("blocks") for box in STACKED}
-    params = placed(source, shapes)
-    for box, stack in stacks.items():  # shapes only: each layer is read when its turn comes
-        params[box]["blocks"] = stack
+    later = tuple(f"{name}." for name in PARTS)
+    params = placed(source, shapes, but=later)
 
-    def layers(box: str):
-        definition = nnx.graphdef(getattr(model, box).blocks)
-        for i in range(jax.tree.leaves(stacks[box])[0].shape[0]):
-            yield nnx.merge(definition, placed(source, stacks[box], f"{box}.blocks.", i))
+    def part(name: str, i: int | None = None):
+        definition = nnx.graphdef(operator.attrgetter(name)(model))
+        own = functools.reduce(dict.__getitem__, name.split("."), shapes)
+        heap.trim()  # what was read for the part before
+        return nnx.merge(definition, placed(source, own, f"{name}.", i))
 
-    return serving(nnx.merge(graphdef, params), int8, layers)
+    return serving(nnx.merge(graphdef, params), int8, part)

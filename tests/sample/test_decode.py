@@ -13,6 +13,7 @@ from support import tiny
 from support.mesh import on_mesh
 
 from janus_jax.model import sharding as sh
+from janus_jax.model.layers import Linear
 from janus_jax.model.serving import Int8Linear, TurnedLinear, int8, serving
 from janus_jax.sample import decode
 from janus_jax.sample.generate import generate_ids
@@ -87,6 +88,29 @@ def test_turned_kernels_multiply_as_they_did(one_device, rows, dtype, apart):
     turned = TurnedLinear(linear)
     assert turned.kernel.shape == linear.kernel.shape[::-1]
     np.testing.assert_allclose(turned(x), linear(x), rtol=apart, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_narrow_models_see_in_bfloat16_near_float32(model, dtype):
+    """Also with int8, where the rest computes in float32: 6e-3 of the features at the 1.3B sizes."""
+    narrow = model if dtype == "int8" else tiny.make_model(tiny.small(dtype=dtype))
+    served = serving(narrow, int8=dtype == "int8")
+    fc1 = served.understanding_encoder.blocks[1].mlp.fc1
+    assert fc1.kernel.dtype == jnp.bfloat16 and fc1.kernel.shape[1] == 32, "[out, in]"
+    rng = np.random.default_rng(0)
+    pictures = decode.put(rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32))
+    want, got = (jax.jit(lambda m, x: m.embed_images(x))(m, pictures) for m in (model, served))
+    error = np.linalg.norm(got.astype(np.float32) - want) / np.linalg.norm(want)
+    assert 1e-4 < error < 0.02
+    kept = serving(model).understanding_encoder.blocks[1].mlp.fc1.kernel
+    assert kept.dtype == jnp.float32 and kept.shape[0] == 32, "float32 stays as it is"
+
+
+def test_a_kernel_becomes_int8_without_a_float32_copy(one_device):
+    linear = Linear(256, 4096, sh.W_DF, sh.ACT_BTF, "float32", nnx.Rngs(0), bias=False)
+    linear.kernel = nnx.Param(linear.kernel[...].astype(jnp.bfloat16))
+    compiled = jax.jit(Int8Linear).lower(linear).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2 * linear.kernel.size
 
 
 def test_on_a_gpu_int8_rounds_weights_alone(model, monkeypatch):
