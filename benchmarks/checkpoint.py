@@ -10,8 +10,8 @@ they are beside an accelerator. A side is a process of its own; they run one aft
 A save's stall is how long the call to save keeps the loop. What it costs in all is the time of the
 steps from the call until the checkpoint is there, above the same number of steps without a save.
 "There" means: ours is summed, synced to the disk and named; Orbax's and the blocking one's are as
-those leave them (no sums; the blocking one is synced and renamed). Restoring: ours reads all files
-twice, to verify their sums and to read, and sums the arrays on the devices. Peaks include what the
+those leave them (no sums; the blocking one is synced and renamed). Restoring: ours sums the
+arrays that it has read. Peaks include what the
 allocator keeps from the rounds before, for all sides alike.
 """
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import types
 
-import numpy as np
 import pytest
 import torch
 from support.mesh import on_mesh
@@ -103,14 +102,10 @@ def test_the_training_step(monkeypatch, settings):
     monkeypatch.setattr(train_step, "FLAGS", types.SimpleNamespace(patience=0))
     changes = {"layers": 1, "width": 256, "mlp_width": 128, "vocabulary": 512}
     config = train_rows.changed(train_rows.cpu_config(), changes, None)
-    llm, full = train_step.specs(config, 2, 128, {"learning_rate": 3e-4, "weight_decay": 0.1})
+    llm, _ = train_step.specs(config, 2, 128, {"learning_rate": 3e-4, "weight_decay": 0.1})
     found = train_step.beside_the_peer(llm, ["varlen", "causal"], 2, True)
     assert found["peer"] == "varlen" and found["ratio"].keys() == {"least", "median", "peak"}
     assert found["losses apart"][0] < 1e-5
-    stage = train_step.run(
-        {"stage 2": (train_step.OURS, full | {"task": 2, "trainable": 2})}, 2, True
-    )
-    assert np.isfinite(stage["stage 2"]["losses"]).all()
     text = train_report.report({
         "machine": machine.name(), "versions": {}, "command": "", "shape": "", "repeats": 2, "llm": found,
     })  # fmt: skip
