@@ -20,6 +20,7 @@ from janus_jax.model.config import GenerationEncoderConfig, JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.generation_encoder import normalise as normalise_codes
 from janus_jax.model.kernels import einsum
+from janus_jax.model.keys import Keys
 from janus_jax.training import stage_data
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState, new_state, update
@@ -130,13 +131,13 @@ def without(experiment: Experiment, name: str) -> tuple[str, ...]:
 
 def init_state(key, model: JanusConfig, tx, trainable=(), without=()) -> TrainState:
     """Random weights of the tokenizer alone."""
-    graphdef, params = nnx.split(Tokenizer(model.generation_encoder, nnx.Rngs(key)))
+    graphdef, params = nnx.split(Tokenizer(model.generation_encoder, Keys(key)))
     return new_state(graphdef, nnx.to_pure_dict(params), {}, tx)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def _draw(key, config: GenerationEncoderConfig) -> dict:
-    return nnx.to_pure_dict(nnx.state(Tokenizer(config, nnx.Rngs(key))))
+    return nnx.to_pure_dict(nnx.state(Tokenizer(config, Keys(key))))
 
 
 def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
