@@ -101,8 +101,9 @@ def test_examples_of_a_row_do_not_see_each_other():
         np.testing.assert_allclose(out[row, begin:end], want, atol=1e-5)
 
 
-def test_bfloat16_stays_near():
-    for got, want in zip(run("blockwise", packed_ids(), dtype=jnp.bfloat16), plain()):
+@pytest.mark.parametrize("kind", ["blockwise", "triton"])
+def test_bfloat16_stays_near(kind, interpreted):
+    for got, want in zip(run(kind, packed_ids(), dtype=jnp.bfloat16), plain()):
         assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
 
 
