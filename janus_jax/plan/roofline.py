@@ -39,8 +39,7 @@ class Bound:
 
 def executed(stage, model: JanusConfig, work: flops.Work, chip: Chip) -> float:
     """FLOPs of a step with what is recomputed, with empty picture slots and with `longer`. The
-    transformer's layers run forwards again under remat `full` (the tower's too, where it learns),
-    their attention alone under `dots`.
+    transformer's layers run forwards again under remat `full`, the tower's too, where it learns.
 
     stage: the stage.
     model: its model.
@@ -57,13 +56,11 @@ def executed(stage, model: JanusConfig, work: flops.Work, chip: Chip) -> float:
         generation_images=images,
     )
     forward = flops.count(model, (), slots)
-    again = {
-        "full": forward["transformer"] + forward["attention"],
-        "dots": forward["attention"],
-        "none": 0.0,
-    }.get(model.remat, 0.0)
-    if model.remat == "full" and "understanding_encoder" in stage.trainable:
-        again += forward["understanding_encoder"]
+    again = 0.0
+    if model.remat == "full":
+        again += forward["transformer"] + forward["attention"]
+        if "understanding_encoder" in stage.trainable:
+            again += forward["understanding_encoder"]
     parts = flops.count(model, stage.trainable, slots) | {"again": again}
     return sum(parts.values()) + longer(chip, model, parts)
 

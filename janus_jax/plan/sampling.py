@@ -99,7 +99,7 @@ def lower(model: nnx.Module, rows: int, length: int):
         [(keys, keys)] * config.layers, put((rows, config.width), dtype), put((rows,), bool),
     )  # fmt: skip
     whole, number = np.int32(0), np.float32(0)
-    read = (1, programs.READ)
+    read = (1, programs.READ[0])
     stretch = (
         put(read, np.int32), put((*read, config.width), dtype), put(read, bool), put((1,), np.int32),
         put((1,), np.int32), put((rows,), bool), whole,

@@ -18,9 +18,8 @@ from janus_jax.sample.programs import CHUNK, IMAGE, READ, advance, grow, paint, 
 
 ROWS = (2, 8, 32)  # on CPU at most 8: more are no faster together
 AHEAD = 128  # places behind the prompt that a first cache has
-WHOLE = (
-    4  # most rows of a picture's first cache that has all its places, but on CPU (`places_ahead`)
-)
+WHOLE = 4  # most rows of a picture's first cache that has all its places (`places_ahead`)
+SHORT = 256  # tokens of a prompt up to which it is read in short stretches
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,8 +43,9 @@ def row_counts() -> list[int]:
 
 
 def cache_length(places: int) -> int:
-    """The length of a cache for so many places; 640 is a short prompt and a picture."""
-    return next(n for n in (256, 640, *(1024 << i for i in range(32))) if n >= places)
+    """The length of a cache for so many places; 640 is a short prompt and a picture, 768 a question
+    about one and the beginning of its answer."""
+    return next(n for n in (256, 640, 768, *(1024 << i for i in range(32))) if n >= places)
 
 
 def places_ahead(rows: int, kind: int, most: int) -> int:
@@ -65,6 +65,7 @@ def stretches(prompts: list[Prompt], rows: int, end: int, width: int, dtype):
     that has it. prompts: of the first of `rows`; width, dtype: of features."""
     shards = sh.batch_shards()
     share = rows // shards
+    size = READ[max(len(prompt.ids) for prompt in prompts) > SHORT]
     owners = []  # of each device: its different prompts, with the rows of each
     for i in range(shards):
         mine = {}
@@ -74,19 +75,20 @@ def stretches(prompts: list[Prompt], rows: int, end: int, width: int, dtype):
     nothing = Prompt(np.zeros(0, np.int32)), []
     for turn in range(max(map(len, owners))):
         now = [own[turn] if turn < len(own) else nothing for own in owners]
-        longest = round_up(max(len(prompt.ids) for prompt, _ in now), READ)
+        longest = round_up(max(len(prompt.ids) for prompt, _ in now), size)
         starts = np.array([end - len(prompt.ids) for prompt, _ in now], np.int32)
         first = np.array([taken[0] if taken else 0 for _, taken in now], np.int32)
         takers = np.zeros((shards, share), bool)
         for device, (_, taken) in zip(takers, now):
             device[taken] = True
-        for at in range(end - longest, end, READ):
-            ids = np.zeros((shards, READ), np.int32)
-            shown = np.zeros((shards, READ, width), dtype)
-            is_shown = np.zeros((shards, READ), bool)
+        for at in range(end - longest, end, size):
+            at = max(at, 0)  # what two stretches share is read twice
+            ids = np.zeros((shards, size), np.int32)
+            shown = np.zeros((shards, size, width), dtype)
+            is_shown = np.zeros((shards, size), bool)
             for i, ((prompt, _), start) in enumerate(zip(now, starts)):
-                there = slice(min(max(start - at, 0), READ), READ)
-                part = slice(max(at - start, 0), max(at + READ - start, 0))
+                there = slice(min(max(start - at, 0), size), size)
+                part = slice(max(at - start, 0), max(at + size - start, 0))
                 ids[i, there] = prompt.ids[part]
                 if prompt.shown is not None:
                     shown[i, there] = prompt.shown[part]
@@ -114,7 +116,7 @@ def rows_written(model, prompts: list[Prompt], seeds, numbers, kind, eos, scale,
     count = len(prompts)
     rows = next(n for n in row_counts() if n >= count)
     fill = lambda values, dtype: np.array([*values, *[values[-1]] * (rows - count)], dtype)
-    end = round_up(max(len(prompt.ids) for prompt in prompts), READ)
+    end = round_up(max(len(prompt.ids) for prompt in prompts), READ[0])
     starts = put(fill([end - len(prompt.ids) for prompt in prompts], np.int32))
     mix = np.eye(2) if scale is None else np.full((2, 2), (scale, 1 - scale))
     mix = put(np.tile(mix, (rows // 2, 1)).reshape(-1, 2, 2).astype(np.float32))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from janus_jax.model import sharding as sh
 
-READ = 64  # tokens of a prompt that are read at once
+READ = 64, 320  # tokens of a prompt that are read at once: of short ones, of longer ones
 CHUNK = 32  # most steps between two looks of the host
 IMAGE, TEXT, TOP_P = range(3)  # what is written: image ids, text, text of the likeliest mass
 
@@ -60,16 +60,17 @@ def row_keys(seeds, numbers):
 
 
 def read(model, state, ids, shown, is_shown, starts, rows, takers, at):
-    """`state` once each device has read READ tokens for some of its rows.
+    """`state` once each device has read n tokens, a stretch, for some of its rows.
 
     state: cache, last hidden states [R, D], and who is done, bool [R].
-    ids, shown, is_shown: as in `Prompt`, one stretch for each of the n devices, [n, READ, ...].
-    starts, rows: int32 [n], where the prompt begins, and in which of the device's rows what was
+    ids, shown, is_shown: as in `Prompt`, one stretch for each of the devices, [devices, n, ...].
+    starts, rows: int32 [devices], where the prompt begins, and in which of the device's rows what was
         read of it lies.
     takers: bool [R], the rows that get what is read.
     at: the stretch's first place in the cache.
     """
     cache, hidden, done = state
+    count = ids.shape[1]
     x = model.text_embedding(ids)
     x = jnp.where(is_shown[..., None], shown.astype(x.dtype), x)
     own = lambda x: sh.per_device(
@@ -79,14 +80,14 @@ def read(model, state, ids, shown, is_shown, starts, rows, takers, at):
     taken = lambda old, new, takers: jnp.where(takers.reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
     def places(old, new, takers, at):
-        new, before = (jax.lax.dynamic_slice_in_dim(x, at, READ, 2) for x in (new, old))
+        new, before = (jax.lax.dynamic_slice_in_dim(x, at, count, 2) for x in (new, old))
         return jax.lax.dynamic_update_slice_in_dim(old, taken(before, new, takers), at, 2)
 
     def give(local, old, new, *more):
         specs = spec(old), spec(old), sh.BATCH, *[sh.REPLICATED] * len(more)
         return sh.per_device(local, specs, spec(old))(old, new, takers, *more)
 
-    queries = at + jnp.arange(READ)
+    queries = at + jnp.arange(count)
     mask = mask_from(starts, queries, cache[0][0].shape[2])
     positions = jnp.maximum(queries - starts[:, None], 0)
     out, new = model.transformer.cached(x, positions, mask, jax.tree.map(own, cache), at)

@@ -94,9 +94,9 @@ def test_a_draw_does_not_depend_on_its_company(model):
 
 
 def test_a_much_longer_neighbour_changes_nothing(model, processor):
-    """It moves a prompt to another place of a longer cache."""
-    long = "a red circle " * 40
-    assert len(processor.request(long)) > decode.READ
+    """It moves a prompt to another place of a longer cache, read in longer stretches."""
+    long = "a red circle " * 100
+    assert len(processor.request(long)) > decode.SHORT, "it is read in longer stretches"
     alone = draw(model, PROMPTS[0], seed=7)[0].tolist()
     assert draw(model, [PROMPTS[0], long], seed=7)[0].tolist() == alone
     asked = [said("what?", picture(1)), said(long, *map(picture, range(3)))]
