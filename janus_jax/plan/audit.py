@@ -83,7 +83,9 @@ def add(to: Sum, seconds: float, flops: dict[str, float], moved: float, count: f
         to.flops[kind] += n
 
 
-def audit(module: Module, mesh: dict[str, int], chip: Chip, turns, branch, cost=None) -> Audit:
+def audit(
+    module: Module, mesh: dict[str, int], chip: Chip, turns, branch, pairs=0.5, cost=None
+) -> Audit:
     """Goes through a program.
 
     module: the program.
@@ -92,21 +94,25 @@ def audit(module: Module, mesh: dict[str, int], chip: Chip, turns, branch, cost=
     turns: turns(loop) of a loop whose turns depend on the data.
     branch: which branch of a conditional is taken, its number; or how often its dearest is, the
         share of the times.
+    pairs: of all queries and keys of a row, the share that causal attention kernels compute.
     cost: cost(products, bytes), the seconds of a kernel; by default `rates.kernel_seconds`.
     """
     cost = cost or functools.partial(rates.kernel_seconds, chip)
-    walk = _Walk(module, mesh, chip, turns, branch, cost)
+    walk = _Walk(module, mesh, chip, turns, branch, pairs, cost)
     seconds = walk.sequence(module.entry, 1.0)
     return Audit(seconds, walk.waits, walk.groups, walk.places, list(walk.links.values()))
 
 
 class _Walk:
-    def __init__(self, module: Module, mesh: dict[str, int], chip: Chip, turns, branch, cost):
+    def __init__(
+        self, module: Module, mesh: dict[str, int], chip: Chip, turns, branch, pairs, cost
+    ):
         self.module = module
         self.mesh = mesh
         self.chip = chip
         self.turns = turns
         self.branch = branch
+        self.pairs = pairs
         self.cost = cost
         self.waits = 0.0
         self.groups = collections.defaultdict(Sum)
@@ -161,7 +167,7 @@ class _Walk:
 
     def kernel(self, body: dict[str, Instruction], x: Instruction, times: float) -> float:
         place, group, causal = self.where(x)
-        work = products.work(self.module, body, x, causal)
+        work = products.work(self.module, body, x, self.pairs if causal else 1.0)
         if group == FORWARD and not work:
             group = ELEMENTWISE
         elif group == FORWARD and "rematted_computation" in x.text:

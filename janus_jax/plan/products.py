@@ -31,19 +31,19 @@ class Product:
 
 
 def work(
-    module: Module, body: dict[str, Instruction], x: Instruction, causal: bool
+    module: Module, body: dict[str, Instruction], x: Instruction, pairs: float
 ) -> list[Product]:
     """The products of one run of an instruction and of what is fused into it.
 
     module: that holds it.
     body: its computation.
     x: the instruction.
-    causal: whether a query of its attention kernels sees only what lies before it.
+    pairs: of all queries and keys of a row, the share that its attention kernels compute.
     """
     operands = [body[name].shapes[0] for name in x.operands if name in body and body[name].shapes]
     if x.opcode == "fusion":
         inner = module.computations[x.called["calls"][0]]
-        return [p for y in inner.values() for p in work(module, inner, y, causal)]
+        return [p for y in inner.values() for p in work(module, inner, y, pairs)]
     target = x.attribute(r'custom_call_target="([^"]*)"')
     if x.opcode == "dot" or target.startswith("__cublas"):
         return [_matmul(x, *operands[:2])]
@@ -54,7 +54,7 @@ def work(
     if target == "__cudnn$convBackwardInput":
         return [_convolution(x, x.shapes[0], operands[1], operands[0])]
     if any(name in target for name in _KERNELS):
-        return _attention(target, operands, x.shapes, causal)
+        return _attention(target, operands, x.shapes, pairs)
     return []
 
 
@@ -103,17 +103,16 @@ def _convolution(x: Instruction, image: Shape, kernel: Shape, out: Shape) -> Pro
     return Product(2.0 * rows * columns * inputs * used, _kind(x, image, kernel), tiles)
 
 
-def _attention(target: str, operands: list[Shape], results: list[Shape], causal: bool):
-    """Queries [..., T, ..., K] and keys likewise with T the second size: each query against all
-    keys, or half of them where it is causal, whatever tiles the kernel leaves out. Backwards one
-    kernel makes five products of that size, Triton's seven (its scores twice); that for keys and
+def _attention(target: str, operands: list[Shape], results: list[Shape], pairs: float):
+    """Queries [..., T, ..., K] and keys likewise with T the second size. Backwards one kernel makes
+    five products of the size of a forward one, Triton's seven (its scores twice); that for keys and
     values alone four, that for queries three."""
     wide = [s for s in operands if len(s.dims) > 2 and s.dtype in ("bf16", "f16", "f32")]
     q, *rest = wide or [None]
     alike = [s for s in rest if s.dims[-1] == q.dims[-1] and len(s.dims) == len(q.dims)]
     if len(alike) < 2:
         return []  # not q, k and v: a sum before the backward pass, or no attention
-    pair = 2.0 * q.size * alike[0].dims[1] * (0.5 if causal else 1.0)
+    pair = 2.0 * q.size * alike[0].dims[1] * pairs
     if len(alike) == 2:
         return [Product(2 * pair, ATTENTION)]
     made = sum(s.dims[-1] == q.dims[-1] and len(s.dims) >= len(q.dims) for s in results)

@@ -130,7 +130,7 @@ def of_token(module: hlo.Module, chip: Chip, config: JanusConfig, rows: int, kin
         )
 
     cost = functools.partial(rates.graph_seconds, chip)
-    found = audit.audit(module, {"data": 1}, chip, turns, kind, cost)
+    found = audit.audit(module, {"data": 1}, chip, turns, kind, cost=cost)
     return {
         "writes": ("image", "text")[kind],
         "rows": rows,
