@@ -22,9 +22,14 @@ class Drawing(Progress):
         )
 
     def tell(self, done: int, total: int):
-        """As `generate` calls `progress`."""
+        """As `generate` calls `progress`. The first steps, which compile, are not part of the
+        speed."""
         self.total = total
-        self.at(done)
+        if not self.first and done < total:
+            self.skip(done)
+            self.begun = self.clock()
+        else:
+            self.at(done)
 
 
 def facts(f, source, cfg_scale: float, temperature: float) -> dict:
