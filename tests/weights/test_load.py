@@ -130,7 +130,7 @@ def test_load_works_where_nobody_set_a_mesh(weights):
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(root)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["(32,", "384)", "16"]
+    assert done.stdout.split() == ["(384,", "32)", "16"]
 
 
 @pytest.mark.parametrize(
