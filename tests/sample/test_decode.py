@@ -80,7 +80,7 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
     np.testing.assert_allclose(one, got[:1, :1], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("rows", [1, 6])
+@pytest.mark.parametrize("rows", [1, 6, 33])
 @pytest.mark.parametrize("dtype, apart", [("float32", 1e-6), ("bfloat16", 2**-7)])
 def test_turned_kernels_multiply_as_they_did(one_device, rows, dtype, apart):
     linear = tiny.make_model(tiny.small(dtype=dtype)).image_head.fc2
