@@ -17,6 +17,7 @@ import train_rows
 
 from janus_jax.model import config as sizes
 from janus_jax.model import presets
+from janus_jax.plan import program
 
 HERE = pathlib.Path(__file__).resolve().parent
 LENGTHS = {3: 3840, 1: 2688}  # of the configs' rows
@@ -70,7 +71,7 @@ def plan(here: device_report.Here) -> None:
         subprocess.run(command, check=False)  # 2: it does not fit, and is written all the same
         planned = json.loads(target.read_text())
         study = planned["stages"][name]
-        estimate = study["speeds"].get("estimated from the program, +-20 %", {})
+        estimate = study["speeds"].get(program.ESTIMATED, {})
         values = dict(
             rows=rows, length=length, peak_GB=study["bytes"]["total"] / 1e9, fits=study["fits"],
             mfu=estimate.get("mfu", ""), compile_s=study["compile_seconds"],

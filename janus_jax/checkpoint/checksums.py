@@ -136,8 +136,8 @@ def start(tree) -> Callable[[], dict[str, dict]]:
     thread. Meanwhile the arrays may be donated.
 
     On accelerators the sums are programs that run before whatever is handed out later. On a CPU
-    they are taken by that function, of the memory of the arrays itself: to whom these are donated
-    makes copies while it is looked at.
+    they are taken by that function, of the memory of the arrays itself: a program that these
+    are donated to copies them as long as the sums still read them.
     """
     under_way = [(name, x.shape, x.dtype, _start(x)) for name, x in paths(tree)]
 

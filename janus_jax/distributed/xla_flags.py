@@ -172,9 +172,10 @@ def apply():
             f"janus_jax: the installed XLA does not know {dropped}; training goes on without",
             flush=True,
         )
-    ADDED[:] = good
+    ADDED.extend(good)
     os.environ[VARIABLE[platform]] = " ".join([*already.split(), *good])
-    if platform == "gpu":  # JAX would leave a quarter of the card unused
+    # JAX would leave a quarter of the card unused; it refuses to be told by both of its names.
+    if platform == "gpu" and "XLA_CLIENT_MEM_FRACTION" not in os.environ:
         os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 

@@ -96,7 +96,6 @@ class Int8Linear(TurnedLinear):
         kernel, scale = int8(linear.kernel[...], 0)
         self.kernel = nnx.Param(kernel.swapaxes(0, 1))
         self.scale = nnx.Param(scale)
-        self.dtype = linear.dtype
 
     def rows(self, x, out):  # as in `TurnedLinear`
         columns = use(self.scale, jax.P(self.spec[1]), jnp.float32)

@@ -60,6 +60,11 @@ def plan(f, overrides: dict[str, str]) -> int:
     if f.sample:
         from janus_jax.plan import sampling
 
+        if found[0].platform == "cpu" and chip.name != "cpu":
+            raise exit_codes.UsageError(
+                f"--sample counts the program of the chip's own compiler: {compiler}"
+            )
+
         say(f"compiled by {compiler}")
         planned = sampling.tokens(experiment.model, chip, found[0], f.dtype, say)
     else:

@@ -1,5 +1,5 @@
-"""What well-made kernels reach of a chip's peaks. All are estimates from published measurements of
-libraries, not of this code; a sum of many is within about 20 %."""
+"""What well-made kernels reach of a chip's peaks. All are estimates; nothing was measured with them
+yet, and of a sum of many we expect it to be within about 20 %."""
 
 import dataclasses
 import math

@@ -38,8 +38,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)
     total = now.total + compiled.program
     fits = not compiled.error and total <= chip.memory
-    ids = experiment.uses_ids(name)
-    work = flops.expected(stage, model, ids)
+    work = flops.expected(stage, model, experiment.uses_ids(name))
     parameters = memory.parameters(state)
     parts = flops.count(model, stage.trainable, work)
     limit, sent, remarks = speed_limit(chip, compiled, stage_plan, state, now, work)
@@ -48,7 +47,8 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         "bound, all overlapped": speeds(limit.overlapped),
         "bound, nothing overlapped": speeds(limit.in_turn),
     }
-    audited, unread = program.studied(compiled.module, chip, stage, model, work, parts)
+    module = compiled.module if compiled.own or chip.name == "cpu" else None
+    audited, unread = program.studied(module, chip, stage, model, work, parts)
     if audited:
         speed[program.ESTIMATED] = speeds(audited["seconds"])
     savings = [] if fits else memory.savings(experiment, name, now)

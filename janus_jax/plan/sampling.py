@@ -19,7 +19,7 @@ from janus_jax.plan import aot, audit, hlo, rates
 from janus_jax.sample import programs
 
 ROWS = (2, 32)
-LENGTH = 640  # places of the cache: a short prompt and a picture, or a picture and a short answer
+LENGTH = 640  # places of the cache: a short prompt and a picture
 ASSUMED = (
     "guided drawing: two rows a picture; its pixels (the VQ decoder) and the reading of prompts are "
     "not in it",
@@ -123,7 +123,7 @@ def of_token(module: hlo.Module, chip: Chip, config: JanusConfig, rows: int, kin
     kind: programs.IMAGE or programs.TEXT.
     """
 
-    def turns(loop):  # of the two loops that which writes has a way for each kind
+    def turns(loop):  # the loop that reads a prompt: 0; the one that writes, with a conditional: 1
         inner = module.runs(loop.called["body"][0])
         return sum(
             x.opcode == "conditional" for name in inner for x in module.computations[name].values()

@@ -49,7 +49,7 @@ def cache_length(places: int) -> int:
 
 
 def places_ahead(rows: int, kind: int, most: int) -> int:
-    """Those of a first cache behind the prompt. A picture fills all: to read empty ones costs an
+    """How many places a first cache has behind the prompt. A picture fills all: to read empty ones costs an
     accelerator 1 % of a token where rows are few, a second length seconds of compiling."""
     whole = kind == IMAGE and rows <= WHOLE and sh.platform() != "cpu"
     return most if whole else min(most, AHEAD)
@@ -65,7 +65,7 @@ def stretches(prompts: list[Prompt], rows: int, end: int, width: int, dtype):
     that has it. prompts: of the first of `rows`; width, dtype: of features."""
     shards = sh.batch_shards()
     share = rows // shards
-    size = READ[max(len(prompt.ids) for prompt in prompts) > SHORT]
+    size = READ[1] if max(len(prompt.ids) for prompt in prompts) > SHORT else READ[0]
     owners = []  # of each device: its different prompts, with the rows of each
     for i in range(shards):
         mine = {}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import jax
 import jax.numpy as jnp
@@ -247,7 +247,8 @@ def saving(checkpointer: Checkpointer):
     except Exception:
         if jax.process_count() == 1:
             WATCH.at("saving: a checkpoint under way")
-            checkpointer.close()
+            with suppress(FloatingPointError):  # the first error is the one to tell
+                checkpointer.close()
         raise
     checkpointer.close()
 

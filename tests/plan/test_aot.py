@@ -60,7 +60,9 @@ def test_gpus_that_are_not_there_are_compiled_for(name):
         ws = put((layers, width, width), jnp.float32, jax.P(None, "fsdp"))
         x = put((16, length, width), jnp.bfloat16, sh.BATCH)
         compiled = aot.compile_step(step, ws, x)
-        text = step.lower(ws, x).compile(compiler_options=aot.gpu_options()).as_text()
+        text = (
+            step.lower(ws, x).compile(compiler_options=aot.gpu_options(mesh.size, False)).as_text()
+        )
     assert compiled.own and not compiled.error and compiled.remarks == []
     part = layers * width * width * 4 / 8 + length * width * 2
     assert compiled.arguments == pytest.approx(part, rel=0.01) and compiled.temporaries > part
