@@ -9,6 +9,7 @@ what is left of it where its result is needed is exposed. Loops count by their t
 import collections
 import dataclasses
 import functools
+import math
 import os
 import re
 
@@ -222,7 +223,7 @@ class _Walk:
         if not found:
             return None, False
         computation, y = found[0]
-        kind, group, size = collectives.one(computation, y, _count(self.mesh))
+        kind, group, size = collectives.one(computation, y, math.prod(self.mesh.values()))
         beside = x.opcode.endswith("-start") or "AsyncCollective" in _text(self.module, x)
         if len(group) < 2 or (collectives.key(y) in self.seen and not x.opcode.endswith("-start")):
             return None, False
@@ -241,13 +242,6 @@ class _Walk:
 class _Sent:
     seconds: float
     row: Links
-
-
-def _count(mesh: dict[str, int]) -> int:
-    count = 1
-    for size in mesh.values():
-        count *= size
-    return count
 
 
 def _text(module: Module, x: Instruction) -> str:

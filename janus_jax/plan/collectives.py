@@ -47,16 +47,11 @@ class Collective:
     bytes: float
 
 
-def parse(text: str, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]:
+def sent(module: Module, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]:
     """The collectives of an HLO module, largest first, and remarks on what could not be told.
 
     mesh: axis name -> size, in the mesh's order, which numbers the chips.
     """
-    return sent(Module(text), mesh)
-
-
-def sent(module: Module, mesh: dict[str, int]) -> tuple[list[Collective], list[str]]:
-    """`parse` of a module."""
     times = module.runs(module.entry)
     # Pieces of one collective share a key. It runs as often as the piece that runs most often.
     found = {}

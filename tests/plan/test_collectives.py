@@ -8,7 +8,7 @@ from support import quickstart
 from support.mesh import on_mesh
 
 from janus_jax.model import sharding as sh
-from janus_jax.plan import collectives
+from janus_jax.plan import collectives, hlo
 
 
 def test_collectives_of_a_scan_are_counted_once_a_turn():
@@ -29,13 +29,13 @@ def test_collectives_of_a_scan_are_counted_once_a_turn():
         forward = jax.jit(f).lower(x, ws).compile().as_text()
         backward = jax.jit(jax.grad(f, argnums=1)).lower(x, ws).compile().as_text()
     whole, mesh = 64 * 64 * 4, {"data": 2, "fsdp": 4, "tensor": 1}
-    found, remarks = collectives.parse(forward, mesh)
+    found, remarks = collectives.sent(hlo.Module(forward), mesh)
     (gather,) = [c for c in found if c.kind == "all-gather"]
     assert remarks == [] and gather.count == 5 and gather.bytes == 5 * whole * 3 / 4
     assert gather.axes == ("fsdp",) and gather.group == (0, 1, 2, 3)
     sums = [
         c
-        for c in collectives.parse(backward, mesh)[0]
+        for c in collectives.sent(hlo.Module(backward), mesh)[0]
         if c.kind in ("all-reduce", "reduce-scatter")
     ]
     assert sum(c.count for c in sums if c.bytes > 5 * whole / 4) >= 5
@@ -79,7 +79,7 @@ ENTRY %main (p: f32[8]) -> f32[] {
 
 
 def test_a_tpu_programs_fused_and_started_collectives_are_read():
-    found, remarks = collectives.parse(TPU_TEXT, {"data": 2, "fsdp": 4})
+    found, remarks = collectives.sent(hlo.Module(TPU_TEXT), {"data": 2, "fsdp": 4})
     assert remarks == []
     assert {(c.kind, c.axes, c.count, c.bytes) for c in found} == {
         ("all-gather", ("fsdp",), 12, 6 * (128 + 64) * 3 / 4),
@@ -87,8 +87,8 @@ def test_a_tpu_programs_fused_and_started_collectives_are_read():
         ("all-gather", ("data",), 1, 32.0),
         ("all-reduce", ("data", "fsdp"), 1, 2 * 16 * 7 / 8),
     }
-    _, remarks = collectives.parse(
-        TPU_TEXT.replace("constant(6)", "parameter(1)"), {"data": 2, "fsdp": 4}
+    _, remarks = collectives.sent(
+        hlo.Module(TPU_TEXT.replace("constant(6)", "parameter(1)")), {"data": 2, "fsdp": 4}
     )
     assert remarks == ["the turns of loop body are not known: its collectives count once"]
 
@@ -121,7 +121,7 @@ ENTRY %main (p: f32[8]) -> f32[] {
 
 def test_a_gpu_programs_joined_collectives_are_read():
     """They share channels, hold several arrays, and a loop's turns are what the compiler says."""
-    found, remarks = collectives.parse(GPU_TEXT, {"data": 2, "fsdp": 8})
+    found, remarks = collectives.sent(hlo.Module(GPU_TEXT), {"data": 2, "fsdp": 8})
     assert remarks == []
     assert {(c.kind, c.axes, c.count, c.bytes) for c in found} == {
         ("all-gather", ("fsdp",), 13, 11 * (64 * 4 * 2 + 16 * 4) * 7 / 8 + 2 * 64 * 2 * 7 / 8),
