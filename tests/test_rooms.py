@@ -50,6 +50,7 @@ INTERFACES = [
     (r"training\.tasks\..*", None),
     (r"model\.attentions\..*", None),
     (r"eval\..*", {"report"}),
+    (r"eval\.(understanding|generation)\..*", None),
     (r".*", {"main", "define_flags"}),  # of commands
 ]
 
