@@ -1,4 +1,5 @@
-"""Weights by hub id, through huggingface_hub (the extra `hub`) and its cache."""
+"""Weights by name: those that come with the package, and those of a hub id, through huggingface_hub
+(the extra `hub`) and its cache."""
 
 import pathlib
 import re
@@ -15,6 +16,8 @@ PATTERNS = [
     "*.npz",
 ]  # never *.py: a repository's code is not wanted
 PICKLES = ["*.bin", "*.pt", "*.pth"]
+# What configs/quickstart.py trains, in bfloat16; the README.md beside it says how it was made.
+QUICKSTART = "quickstart"
 
 
 def repository(path: str, revision: str | None = None) -> tuple[str, str | None] | None:
@@ -52,8 +55,9 @@ def is_local(path) -> bool:
 
 
 def local_path(path, revision: str | None, allow_pickle: bool) -> pathlib.Path:
-    """A local path as it is; "owner/name" or its page, where no such path exists, as the folder of
-    its snapshot. Pickles are asked for where they are allowed.
+    """A local path as it is. Where no such path exists, QUICKSTART is the folder of that name in
+    this package, and "owner/name" or its page the folder of its snapshot. Pickles are asked for
+    where they are allowed.
 
     Raises FileNotFoundError in one sentence when the hub cannot be reached or refuses, ValueError
     for a revision of something local, and for what is no path.
@@ -67,7 +71,10 @@ def local_path(path, revision: str | None, allow_pickle: bool) -> pathlib.Path:
             raise ValueError(
                 f"{path}: revision {short(revision, 80)!r} is for hub ids; this is a local path"
             )
-        return pathlib.Path(path)
+        here = pathlib.Path(path)
+        if path == QUICKSTART and not here.exists():
+            here = pathlib.Path(__file__).with_name(QUICKSTART)
+        return here
     name, revision = repository(path, revision)
     return _fetched(name, revision, PATTERNS + (PICKLES if allow_pickle else []))
 

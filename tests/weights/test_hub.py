@@ -2,7 +2,7 @@
 
 import pytest
 
-from janus_jax.weights import hub
+from janus_jax.weights import hub, table
 from janus_jax.weights.source import open_source
 
 PAGE = "https://huggingface.co/deepseek-ai/Janus-Pro-1B"
@@ -57,3 +57,20 @@ def test_pickles_that_were_not_asked_for_are_the_reason_that_is_told(tmp_path, m
     with pytest.raises(FileNotFoundError) as error:
         open_source(PAGE, allow_pickle=True)
     assert "not asked for" not in str(error.value)
+
+
+def test_the_weights_of_the_quick_start_come_with_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = open_source("quickstart")
+    source.require()
+    assert source.config.transformer.layers == 3
+    assert source.processor().generation_tokens == 36
+    with pytest.raises(table.WeightsError, match="revision"):
+        open_source("quickstart", revision="main")
+
+
+def test_a_folder_called_quickstart_comes_before_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart").mkdir()
+    with pytest.raises(table.NoWeightsError, match="quickstart"):
+        open_source("quickstart")
