@@ -1,6 +1,8 @@
 """The work of `generate`: any number of pictures, drawn a few at a time and written as they come."""
 
+import dataclasses
 import sys
+from collections.abc import Callable
 
 from janus_jax.common.progress import Progress
 from janus_jax.common.text import short
@@ -32,6 +34,39 @@ class Drawing(Progress):
             self.at(done)
 
 
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Pictures that are drawn together: of each prompt `count`, the `first`-th of its seed and
+    those after it. seeds: one a prompt."""
+
+    prompts: list[str]
+    seeds: list[int]
+    first: int
+    count: int
+
+    @property
+    def size(self) -> int:
+        return len(self.prompts) * self.count
+
+
+def draw_batches(
+    model, processor, batches: list[Batch], cfg_scale: float, temperature: float, keep: Callable
+):
+    """Draws batch by batch, with a line of progress, and holds the pictures of one at a time.
+
+    keep: (number of the batch, its pictures, row-major by prompt), called as each batch is done.
+    """
+    with Drawing(sum(batch.size for batch in batches)) as bar:
+        for i, batch in enumerate(batches):
+            tell = lambda done, total, i=i: bar.tell(i * total + done, len(batches) * total)
+            pictures = generate(
+                model, processor, batch.prompts, cfg_scale=cfg_scale, temperature=temperature,
+                seed=batch.seeds, images_per_prompt=batch.count, first=batch.first, progress=tell,
+            )  # fmt: skip
+            bar.close()
+            keep(i, pictures)
+
+
 def facts(f, source, cfg_scale: float, temperature: float) -> dict:
     """What a picture's file tells of how it was drawn, its prompt apart: all that changes it.
 
@@ -50,8 +85,8 @@ class Job:
 
     count: in all.
     at_once: how many are drawn together.
-    todo: slices (prompts, number of the first picture of each, pictures of each).
-    there: how many pictures are there, those among the slices too.
+    todo: batches.
+    there: how many pictures are there, those among the batches too.
     """
 
     def __init__(self, f, source, prompts: list[str]):
@@ -68,44 +103,36 @@ class Job:
         each = min(f.n, AT_ONCE)
         together = AT_ONCE // each
         self.at_once = min(together, len(prompts)) * each
-        slices = (
-            (some, first, min(each, f.n - first))
+        batches = (
+            Batch(some, [self.seed] * len(some), first, min(each, f.n - first))
             for some in (prompts[i : i + together] for i in range(0, len(prompts), together))
             for first in range(0, f.n, each)
         )
         self.todo = []
         self.there = 0
-        for part in slices:
-            there = [self.gallery.holds(*picture) for picture in _pictures(*part)]
+        for batch in batches:
+            there = [self.gallery.holds(*picture) for picture in _pictures(batch)]
             self.there += sum(there)
             if not all(there):
-                self.todo.append(part)
+                self.todo.append(batch)
 
     def draw(self, model, processor):
-        """Draws and writes slice by slice; prints each path. Ctrl-C leaves what is done."""
-        cfg_scale, temperature = self.settings
+        """Draws and writes batch by batch; prints each path. Ctrl-C leaves what is done."""
         if self.there:
             print(f"{self.there:,} of {self.count:,} pictures are there, drawn alike")
-        with Drawing(sum(len(some) * count for some, _, count in self.todo)) as bar:
-            try:
-                for i, part in enumerate(self.todo):
-                    some, first, count = part
-                    tell = lambda done, total, i=i: bar.tell(
-                        i * total + done, len(self.todo) * total
-                    )
-                    pictures = generate(
-                        model, processor, some, cfg_scale=cfg_scale, temperature=temperature,
-                        seed=self.seed, images_per_prompt=count, first=first, progress=tell,
-                    )  # fmt: skip
-                    bar.close()
-                    for picture, (prompt, k) in zip(pictures, _pictures(*part)):
-                        self.there += not self.gallery.holds(prompt, k)
-                        self._keep(picture, prompt, k)
-            except KeyboardInterrupt:
-                print(f"\n{self.there:,} of {self.count:,} pictures are there", file=sys.stderr)
-                raise
-            finally:
-                _tell(self.gallery.finish(self.columns))
+
+        def keep(i: int, pictures: list):
+            for picture, (prompt, k) in zip(pictures, _pictures(self.todo[i])):
+                self.there += not self.gallery.holds(prompt, k)
+                self._keep(picture, prompt, k)
+
+        try:
+            draw_batches(model, processor, self.todo, *self.settings, keep)
+        except KeyboardInterrupt:
+            print(f"\n{self.there:,} of {self.count:,} pictures are there", file=sys.stderr)
+            raise
+        finally:
+            _tell(self.gallery.finish(self.columns))
 
     def _keep(self, picture, prompt: str, k: int):
         path = self.gallery.add(picture, prompt, k)
@@ -113,9 +140,10 @@ class Job:
         _tell(self.gallery.show(picture, prompt, self.columns))
 
 
-def _pictures(prompts: list[str], first: int, count: int) -> list[tuple[str, int]]:
-    """(prompt, number) of the pictures of a slice, in the order in which they are drawn."""
-    return [(prompt, k) for prompt in prompts for k in range(first, first + count)]
+def _pictures(batch: Batch) -> list[tuple[str, int]]:
+    """(prompt, number) of the pictures of a batch, in the order in which they are drawn."""
+    numbers = range(batch.first, batch.first + batch.count)
+    return [(prompt, k) for prompt in batch.prompts for k in numbers]
 
 
 def _check(processor, prompts: list[str]):
