@@ -1,0 +1,92 @@
+"""A benchmark's answers at any scale: each process answers its share and writes it as it comes."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+
+from janus_jax.common import files
+from janus_jax.common.progress import Progress
+from janus_jax.eval.benchmark import Record
+from janus_jax.sample.understand import understand_batch
+
+AT_ONCE = 16  # conversations that are answered together
+ANSWERS = "answers.jsonl"
+
+
+def answer_all(
+    model, processor, records: list[Record], folder: pathlib.Path, ask: Callable, *,
+    max_new_tokens: int, share: tuple[int, int] = (0, 1),
+):  # fmt: skip
+    """Answers what is not answered yet; `answers_of` reads what all processes wrote.
+
+    ask: record -> its chat messages.
+    max_new_tokens: of an answer, which is the likeliest (temperature 0).
+    share: (which process this is, of how many).
+
+    A record that cannot be asked, as for a picture that cannot be read, has its error in place of
+    an answer. Raises OSError where the disk takes no more; the same call goes on from there.
+    """
+    index, count = share
+    order = sorted(records, key=lambda record: (len(record.pictures), len(record.question)))
+    batches = [order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)][index::count]
+    there = answers_of(folder)
+    todo = [some for some in batches if any(record.index not in there for record in some)]
+    done = sum(map(len, batches)) - sum(map(len, todo))
+    path = folder / f"answers.{index}.jsonl"
+    _mend(path)
+    with (
+        Progress("answering", sum(map(len, batches)), "questions") as progress,
+        open(path, "ab") as out,
+    ):
+        progress.skip(done)
+        for some in todo:
+            given = understand_batch(
+                model, processor, [ask(record) for record in some],
+                max_new_tokens=max_new_tokens, return_exceptions=True,
+            )  # fmt: skip
+            lines = []
+            for record, answer in zip(some, given):
+                told = {"answer": answer}
+                if isinstance(answer, ValueError):
+                    told = {"error": str(answer)}
+                lines.append(json.dumps({"index": record.index, **told}))
+            out.write("".join(f"{line}\n" for line in lines).encode())
+            out.flush()
+            os.fsync(out.fileno())
+            progress(len(some))
+
+
+def answers_of(folder: pathlib.Path) -> dict[str, dict]:
+    """index -> {"answer"} or {"error"}, of all that was answered so far, by whichever process."""
+    found = {}
+    for path in sorted(folder.glob("answers*.jsonl")):
+        for line in path.read_bytes().splitlines(keepends=True):
+            if line.endswith(b"\n"):  # one that a kill has cut is answered again
+                told = json.loads(line)
+                found[told.pop("index")] = told
+    return found
+
+
+def gather(folder: pathlib.Path, records: list[Record]) -> list[dict]:
+    """Each record's answer, once all processes are done; written as one file, in the order of the
+    records."""
+    found = answers_of(folder)
+    told = [found.get(record.index, {"error": "not answered"}) for record in records]
+    lines = [
+        json.dumps({"index": record.index, "question": record.question, **answer})
+        for record, answer in zip(records, told)
+    ]
+    files.write(folder / ANSWERS, "".join(f"{line}\n" for line in lines))
+    for path in folder.glob("answers.*.jsonl"):
+        path.unlink()
+    return told
+
+
+def _mend(path: pathlib.Path):
+    """Cuts a line off that a kill has left unfinished."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            files.write(path, whole)

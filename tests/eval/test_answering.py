@@ -1,0 +1,72 @@
+"""A benchmark's answers at any scale: shares, kills, and pictures that cannot be read."""
+
+import json
+
+import pytest
+from support.sampling import picture, said
+
+from janus_jax.eval import answering
+from janus_jax.eval.benchmark import Record
+from janus_jax.sample.understand import understand
+
+RECORDS = [
+    Record(str(i), f"what is {'there ' * (i % 3)}{i}?", (picture(i),) if i % 4 else ())
+    for i in range(10)
+]
+
+
+def ask(record):
+    return said(record.question, *record.pictures)
+
+
+@pytest.fixture
+def answer(model, processor, monkeypatch):
+    monkeypatch.setattr(answering, "AT_ONCE", 4)
+
+    def answer(folder, records=RECORDS, share=(0, 1)):
+        folder.mkdir(exist_ok=True)
+        answering.answer_all(model, processor, records, folder, ask, max_new_tokens=4, share=share)
+
+    return answer
+
+
+def test_answers_of_batches_and_shares_are_those_of_one_question_alone(
+    answer, model, processor, tmp_path
+):
+    for index in range(2):
+        answer(tmp_path / "shared", share=(index, 2))
+    told = answering.gather(tmp_path / "shared", RECORDS)
+    alone = [understand(model, processor, ask(record), max_new_tokens=4) for record in RECORDS]
+    assert [one["answer"] for one in told] == alone
+    assert len(set(alone)) > 3
+    assert [p.name for p in (tmp_path / "shared").iterdir()] == [answering.ANSWERS]
+    lines = (tmp_path / "shared" / answering.ANSWERS).read_text("utf-8").splitlines()
+    assert [json.loads(line)["index"] for line in lines] == [record.index for record in RECORDS]
+
+
+def test_a_line_that_a_kill_has_cut_is_answered_again_and_no_other(answer, tmp_path, monkeypatch):
+    answer(tmp_path)
+    path = tmp_path / "answers.0.jsonl"
+    whole = path.read_bytes()
+    before = answering.answers_of(tmp_path)
+    path.write_bytes(whole[:-5])
+    asked = []
+    once = answering.understand_batch
+    monkeypatch.setattr(
+        answering,
+        "understand_batch",
+        lambda m, p, some, **how: (asked.append(len(some)), once(m, p, some, **how))[1],
+    )
+    answer(tmp_path)
+    assert answering.answers_of(tmp_path) == before
+    assert len(asked) == 1
+    answer(tmp_path)
+    assert len(asked) == 1
+
+
+def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_answered(answer, tmp_path):
+    bad = Record("bad", "what?", (str(tmp_path / "gone.png"),))
+    answer(tmp_path / "out", [*RECORDS[:3], bad])
+    told = answering.gather(tmp_path / "out", [*RECORDS[:3], bad])
+    assert ["answer" in one for one in told] == [True, True, True, False]
+    assert "gone.png" in told[3]["error"]
