@@ -1,4 +1,8 @@
-"""Scores of a run again: `python -m janus_jax.eval --workdir=runs/quickstart`"""
+"""Scores: `python -m janus_jax.eval --benchmark=pope --data=POPE.tsv --model=quickstart --out=scores/pope`
+
+`compare A B` puts two results side by side, `list` names the benchmarks, and `--workdir` scores a
+run again.
+"""
 
 import dataclasses
 import functools
@@ -9,30 +13,189 @@ from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG
 from janus_jax.common import cli, exit_codes
 from janus_jax.common.files import WEIGHTS_FILE, read_json
 from janus_jax.common.outputs import require_writable
+from janus_jax.common.text import listed, near, table
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import Experiment
+from janus_jax.eval.benchmark import HALVES, NAMES, load
 
 
 def define_flags(into):
     """The command's flags, in absl's `into`."""
     define = cli.Definer(into)
-    output = define.output
     number = functools.partial(define.number, lower_bound=0.0)
-    output("workdir", None, "The work directory of a run: its config and its data.", required=True)
-    about = "The weights to score; else those of the run's last stage that is done."
-    define.path("model", None, about)
-    output("out", None, "Where results.json and pictures.png go; else into the work directory.")
-    about = (
-        "Drawings a task (or in all) and questions an answer (or in all); 0: as the config says."
+    whole = functools.partial(define.whole, lower_bound=0)
+    define.text("benchmark", None, "Its name; `list` shows all.")
+    define.choice("half", None, HALVES, "Where both halves have a benchmark of this name.")
+    define.path("data", None, "Its file of questions or prompts; docs/evaluation.md says which.")
+    define.path("images", None, "The folder of its pictures, where the file only names them.")
+    define.path(
+        "model", None, "A weights directory or hub id; `quickstart` comes with the package."
     )
-    define.whole("count", 0, about, lower_bound=0)
-    number("cfg_scale", None, "Guidance of the drawings; else as the config says.")
-    number("temperature", None, "Of the drawings; 0 takes the likeliest. Else as the config says.")
+    define.output("out", None, "The folder of the result; the same command goes on there.")
+    define.text("protocol", "", "How it is asked and read, or which form of it; else its first.")
+    whole("limit", 0, "So many records or prompts, from the first on; 0: all.")
+    whole("pictures", 0, "Pictures a prompt; 0: as the benchmark's protocol says.")
+    number("cfg_scale", None, "Guidance of the drawings; by default what the weights suggest.")
+    about = "Of the drawings, 0 takes the likeliest; by default what the weights suggest."
+    number("temperature", None, about)
+    define.whole("seed", 0, "Same seed, same pictures, on any number of processes.")
+    whole("max_new_tokens", 0, "Longest answer; 0: as the benchmark says.")
+    define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
+    define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
+    define.path("answers", None, "Score these answers, JSON lines or TSV, and load no model.")
+    define.switch("verify", False, "Only check that a tree of pictures is what its scorer needs.")
+    define.path("results", None, "What the scorer wrote: its scores go into the report.")
+    define.text("scorer", "", 'With --results: "its repository, commit, judge and date".')
+    define.text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
+    whole("processes", 0, "How many processes share the work; else JAX_NUM_PROCESSES.")
+    define.whole("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
+    define.path("workdir", None, "A run to score again as its config says, instead of a benchmark.")
+    about = "With --workdir: drawings a task and questions an answer; 0: as the config says."
+    whole("count", 0, about)
 
 
-def score(f, _):
+def evaluate_command(f, _):
     """The command."""
     cli.log_to_stderr("warning")
+    if f.workdir:
+        if f.benchmark:
+            raise exit_codes.UsageError("--benchmark and --workdir: give one of them")
+        return score_run(f)
+    missing = [f"--{name}" for name in ("benchmark", "data", "out") if not f[name].value]
+    if missing:
+        raise exit_codes.UsageError(
+            f"{', '.join(missing)}: missing; give them, or --workdir of a run to score again"
+        )
+    task = task_of(f)
+    out = pathlib.Path(f.out)
+    if f.verify or f.results:
+        return of_a_tree(f, task, out)
+    if f.answers:
+        return score_answers(f, task, out)
+    if not f.model:
+        raise exit_codes.UsageError("--model: missing; name the weights that draw or answer")
+    return benchmark_command(f, task, out)
+
+
+def task_of(f):
+    """What the flags ask. Raises UsageError."""
+    from janus_jax.eval.result import Task
+
+    halves = [half for half in HALVES if f.benchmark in NAMES[half]]
+    if f.half:
+        halves = [half for half in halves if half == f.half]
+    if len(halves) != 1:
+        known = sorted({*NAMES["understanding"], *NAMES["generation"]})
+        why = f"there is none{near(f.benchmark, known)}"
+        if halves:
+            why = f"both halves have it; give --half={' or --half='.join(halves)}"
+        raise exit_codes.UsageError(f"--benchmark={f.benchmark}: {why}")
+    kept = {field.name for field in dataclasses.fields(Task)} - {"half", "name"}
+    given = {name: f[name].value for name in kept}
+    return Task(half=halves[0], name=f.benchmark, **given | {"images": f.images or ""})
+
+
+def benchmark_command(f, task, out: pathlib.Path) -> int:
+    """Draws or answers, and scores."""
+    from janus_jax.distributed import compile_cache, initialize, platform, processes
+    from janus_jax.eval import record, result
+    from janus_jax.sample.__main__ import measured
+    from janus_jax.weights.source import open_source
+
+    require_writable(out, "--out")
+    asked = task.read()
+    initialize.initialize(f.coordinator, f.processes, f.process)
+    platform.require_devices()
+    compile_cache.keep()
+    import jax
+
+    source = open_source(f.model, allow_pickle=f.allow_pickle)
+    if source.config is None:
+        raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
+    processor = source.processor()
+    model = record.of_model(f.model, source, processor, f.dtype)
+    settings = task.settings(asked, model, processor)
+    processes.require_equal({"the settings of this result": record.fingerprint(settings)})
+    processes.all_or_none(lambda: processes.is_lead() and record.begin(out, settings))
+    say = print if processes.is_lead() else lambda text: None
+    share = jax.process_index(), jax.process_count()
+    with measured() as watch:
+        loaded = functools.partial(load_here, f, watch)
+        report = result.make(task, asked, out, settings, loaded, share, say)
+    if report is not None:
+        say(record.page(report))
+        say(f"{out}: report.md, report.json")
+        return exit_codes.DATA if report["counts"]["missing"] else exit_codes.DONE
+    return exit_codes.DONE
+
+
+def load_here(f, watch):
+    """(model, processor) of --model on this process's devices: a copy of its rows on each."""
+    import jax
+
+    from janus_jax.model import sharding as sh
+    from janus_jax.weights.load import load as load_weights
+
+    with sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices())):
+        found = load_weights(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+    watch.tell("loaded")
+    return found
+
+
+def score_answers(f, task, out: pathlib.Path) -> int:
+    """--answers: of any model, in any harness."""
+    from janus_jax.eval import answering, record, result
+
+    if task.half != "understanding":
+        raise exit_codes.UsageError(f"--answers: {task.name} has pictures; give --results")
+    require_writable(out, "--out")
+    asked = task.read()
+    path = pathlib.Path(f.answers)
+    if not path.is_file():
+        raise exit_codes.UsageError(f"--answers={path}: no such file")
+    model = {"name": f.model or f"answers of {path.name}", "answers_sha256": record.digest(path)}
+    settings = task.settings(asked, model, None)
+    record.begin(out, settings)
+    answering.take(path, out, asked)
+    report = result.make(task, asked, out, settings, None, (0, 1), print)
+    print(record.page(report))
+    return exit_codes.DONE
+
+
+def of_a_tree(f, task, out: pathlib.Path) -> int:
+    """--verify and --results: of pictures that are there."""
+    from janus_jax.eval import record, result
+
+    if task.half != "generation":
+        raise exit_codes.UsageError(
+            f"--verify and --results are for pictures; {task.name} has answers, which are scored here"
+        )
+    settings = read_json(out / record.SETTINGS)
+    if not task.pictures:
+        task = dataclasses.replace(task, pictures=settings["pictures_a_prompt"])
+    asked = task.read()
+    hashes = settings["asked_sha256"], result.asked_hash(asked)
+    if hashes[0] != hashes[1]:
+        raise exit_codes.UsageError(
+            f"--data={task.data}: not the prompts that {out} was drawn from (sha256 {hashes[1][:12]}, "
+            f"{hashes[0][:12]} there); name that file, with the same --limit"
+        )
+    tree = out / result.TREE
+    wrong = result.verify(task, asked, tree, settings["model"]["native_size"])
+    if wrong:
+        raise exit_codes.UsageError(f"{tree}: {len(wrong)} problem(s):" + listed(wrong))
+    print(f"{tree}: {sum(len(item.files) for item in asked):,} pictures, all that the scorer needs")
+    if f.results:
+        report = record.read(out)
+        report |= result.of_results(task, asked, pathlib.Path(f.results))
+        report["scorer"] = f.scorer or "not said; give --scorer"
+        record.write(out, report)
+        print(record.page(report))
+    return exit_codes.DONE
+
+
+def score_run(f):
+    """--workdir: a run's weights, scored as at its end."""
     workdir = pathlib.Path(f.workdir)
     experiment = run_of(workdir)
     asked = {"count": f.count or None, "cfg_scale": f.cfg_scale, "temperature": f.temperature}
@@ -80,18 +243,58 @@ def last_stage(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:
     return workdir / done[-1]
 
 
+def compare_command(f, _):
+    """The command `compare`."""
+    from janus_jax.eval import compare, record
+
+    print(f"A = {f.a}\nB = {f.b}\n")
+    print(compare.compared(record.read(pathlib.Path(f.a)), record.read(pathlib.Path(f.b))))
+
+
+def define_compare(into):
+    """The flags of `compare`."""
+    define = cli.Definer(into)
+    define.path("a", None, "The folder of a result, or its report.json.", required=True)
+    define.path("b", None, "The other's.", required=True)
+
+
+def list_benchmarks() -> int:
+    """The command `list`."""
+    rows = []
+    for half in HALVES:
+        for name in NAMES[half]:
+            module = load(half, name)
+            rows.append([name, half, ", ".join(module.PROTOCOLS), module.ABOUT])
+    print(table(("benchmark", "half", "protocols, the first by default", "about"), rows))
+    return exit_codes.DONE
+
+
+PROGRAM = "python -m janus_jax.eval"
 COMMAND = cli.Command(
-    "python -m janus_jax.eval",
-    "Draws and answers with the weights of a run, scores both, and writes results.json and "
-    "pictures.png.",
-    "python -m janus_jax.eval --workdir=runs/quickstart --count=10",
+    PROGRAM,
+    "Draws or answers for a benchmark, scores it or writes what its scorer reads, and records every "
+    "setting.\n`list` names the benchmarks; `compare A B` puts two results side by side.",
+    f"{PROGRAM} --benchmark=pope --data=POPE.tsv --model=deepseek-ai/Janus-1.3B --out=scores/pope",
     define_flags,
+)
+COMPARE = cli.Command(
+    f"{PROGRAM} compare",
+    "Two results side by side: their scores, and every setting in which they differ.",
+    f"{PROGRAM} compare scores/pope-a scores/pope-b",
+    define_compare,
 )
 
 
 def main(argv: list[str]) -> int:
     """argv: the words of the command line after `python -m janus_jax.eval`."""
-    return cli.run(COMMAND, score, argv)
+    if argv == ["list"]:
+        return list_benchmarks()
+    if argv[:1] == ["compare"]:
+        words = [w for w in argv[1:] if not w.startswith("-")]
+        if len(words) == 2 and len(argv) == 3:
+            argv = ["compare", f"--a={words[0]}", f"--b={words[1]}"]
+        return cli.run(COMPARE, compare_command, argv[1:])
+    return cli.run(COMMAND, evaluate_command, argv)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """A benchmark's answers at any scale: each process answers its share and writes it as it comes."""
 
+import csv
+import io
 import json
 import os
 import pathlib
 from collections.abc import Callable
 
 from janus_jax.common import files
+from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.progress import Progress
+from janus_jax.common.text import listed, short
 from janus_jax.eval.benchmark import Record
 from janus_jax.sample.understand import understand_batch
 
@@ -66,6 +70,50 @@ def answers_of(folder: pathlib.Path) -> dict[str, dict]:
                 told = json.loads(line)
                 found[told.pop("index")] = told
     return found
+
+
+def take(path: pathlib.Path, folder: pathlib.Path, records: list[Record]):
+    """Takes answers that were made elsewhere as those of a result.
+
+    path: JSON lines with "index" and "answer" (or "prediction"), such as our answers.jsonl, or
+        VLMEvalKit's TSV with these columns. Raises UsageError that lists what cannot be used.
+    """
+    rows = _rows(path)
+    known = {record.index for record in records}
+    problems = []
+    found = {}
+    for number, row in rows:
+        index = str(row.get("index", ""))
+        answer = row.get("answer", row.get("prediction"))
+        if index not in known:
+            problems.append(f"line {number}: index {short(index, 40)!r} is no record's")
+        elif not isinstance(answer, str):
+            problems.append(f"line {number}: no text in answer or prediction")
+        elif index in found:
+            problems.append(f"line {number}: index {index} has an answer before")
+        else:
+            found[index] = answer
+    if lacking := [record.index for record in records if record.index not in found]:
+        problems.append(f"no answer to {len(lacking)} records, the first {lacking[0]}")
+    if problems:
+        raise UsageError(f"--answers={path}:{listed(problems)}")
+    lines = [json.dumps({"index": index, "answer": answer}) for index, answer in found.items()]
+    files.write(folder / "answers.0.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _rows(path: pathlib.Path) -> list[tuple[int, dict]]:
+    try:
+        text = path.read_text("utf-8-sig")
+        if path.suffix.lower() == ".tsv":
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
+        else:
+            rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a line that is no object")
+    except (ValueError, OSError, csv.Error) as error:
+        raise UsageError(f"--answers={path}: no JSON lines and no TSV ({error})") from None
+    first = 2 if path.suffix.lower() == ".tsv" else 1
+    return list(enumerate(rows, first))
 
 
 def gather(folder: pathlib.Path, records: list[Record]) -> list[dict]:

@@ -5,6 +5,7 @@ import json
 import pytest
 from support.sampling import picture, said
 
+from janus_jax.common.exit_codes import UsageError
 from janus_jax.eval import answering
 from janus_jax.eval.benchmark import Record
 from janus_jax.sample.understand import understand
@@ -70,3 +71,34 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_answered(answe
     told = answering.gather(tmp_path / "out", [*RECORDS[:3], bad])
     assert ["answer" in one for one in told] == [True, True, True, False]
     assert "gone.png" in told[3]["error"]
+
+
+def test_answers_made_elsewhere_are_taken_from_json_lines_and_tsv(tmp_path):
+    (tmp_path / "a.jsonl").write_text(
+        "".join(f'{{"index": "{r.index}", "answer": "yes {r.index}"}}\n' for r in RECORDS)
+    )
+    rows = "".join(f"{r.index}\tyes {r.index}\n" for r in RECORDS)
+    (tmp_path / "a.tsv").write_text(f"index\tprediction\n{rows}")
+    for name in ("a.jsonl", "a.tsv"):
+        folder = tmp_path / f"of_{name}"
+        folder.mkdir()
+        answering.take(tmp_path / name, folder, RECORDS)
+        told = answering.gather(folder, RECORDS)
+        assert [one["answer"] for one in told] == [f"yes {r.index}" for r in RECORDS]
+
+
+def test_answers_made_elsewhere_that_do_not_fit_are_all_told(tmp_path):
+    lines = [
+        '{"index": "0", "answer": "a"}',
+        '{"index": "0", "answer": "b"}',
+        '{"index": "99", "answer": "c"}',
+        '{"index": "1"}',
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UsageError) as error:
+        answering.take(tmp_path / "a.jsonl", tmp_path, RECORDS)
+    told = str(error.value)
+    assert "line 2: index 0 has an answer before" in told
+    assert "line 3: index '99' is no record's" in told
+    assert "line 4: no text" in told and "no answer to 9 records, the first 1" in told
+    assert not (tmp_path / "answers.0.jsonl").exists()

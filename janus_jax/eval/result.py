@@ -1,0 +1,219 @@
+"""One benchmark of one model: read, drawn or answered, scored, and recorded in a folder."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+from janus_jax.common import files
+from janus_jax.common.exit_codes import UsageError
+from janus_jax.common.text import listed
+from janus_jax.distributed import processes
+from janus_jax.eval import answering, benchmark, drawing, record, trees
+from janus_jax.eval.intervals import bootstrap, total
+from janus_jax.eval.reported import figures
+from janus_jax.sample.generate import settings as sampling
+
+TREE = "pictures"  # the folder of a result that a scorer reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is asked of a model.
+
+    Args:
+        half: "understanding" or "generation".
+        name: of the benchmark.
+        data: the file, or whatever else the benchmark's `read` takes.
+        images: the folder of its pictures, or empty.
+        protocol: one of the benchmark's; empty: its first.
+        limit: how many records or prompts of the file, from its first on; 0: all.
+        pictures: how many of each prompt; 0: as the benchmark's protocol says.
+        seed: of drawings.
+        cfg_scale, temperature: of drawings; None: the weights' own.
+        max_new_tokens: of an answer; 0: as the benchmark says.
+    """
+
+    half: str
+    name: str
+    data: str
+    images: str = ""
+    protocol: str = ""
+    limit: int = 0
+    pictures: int = 0
+    seed: int = 0
+    cfg_scale: float | None = None
+    temperature: float | None = None
+    max_new_tokens: int = 0
+
+    def __post_init__(self):
+        known = self.module.PROTOCOLS
+        if self.protocol and self.protocol not in known:
+            raise UsageError(
+                f"protocol {self.protocol!r}: {self.name} has {', '.join(map(repr, known))}"
+            )
+
+    @property
+    def module(self):
+        return benchmark.load(self.half, self.name)
+
+    @property
+    def form(self) -> str:
+        return self.protocol or self.module.PROTOCOLS[0]
+
+    @property
+    def each(self) -> int:
+        """Pictures of a prompt."""
+        return self.pictures or self.module.PICTURES
+
+    def read(self, say=print) -> list:
+        """The records, or the items. Raises UsageError."""
+        if self.half == "understanding":
+            found = self.module.read(self.data, self.images, say)
+        else:
+            found = self.module.read(self.data, self.each, self.form)
+        return found[: self.limit] if self.limit else found
+
+    def settings(self, asked: list, model: dict, processor) -> dict:
+        """All that changes the result. asked: what `read` gave; model: `record.of_model`."""
+        told = {
+            "benchmark": self.name,
+            "protocol": self.form,
+            "data": pathlib.Path(self.data).name,
+            "asked_sha256": asked_hash(asked),
+            "limit": self.limit or "none",
+            "model": model,
+        }
+        if self.half == "understanding":
+            return told | {
+                "temperature": 0.0,
+                "max_new_tokens": self.max_new_tokens or self.module.MAX_NEW_TOKENS,
+                "batch": answering.AT_ONCE,
+            }
+        cfg_scale, temperature = sampling(processor, self.cfg_scale, self.temperature)
+        return told | {
+            "cfg_scale": cfg_scale,
+            "temperature": temperature,
+            "seed": self.seed,
+            "seed_policy": f"{drawing.PER_SEED} x seed + number of the prompt; then by picture",
+            "pictures_a_prompt": self.each,
+            "batch": drawing.AT_ONCE,
+        }
+
+
+def asked_hash(asked: list) -> str:
+    """SHA-256 of what is asked, in its order: prompts and their files, or questions with options
+    and right answers."""
+    total_hash = hashlib.sha256()
+    for one in asked:
+        if isinstance(one, benchmark.Item):
+            told = [one.prompt, *one.files]
+        else:
+            told = [one.index, one.question, dict(one.options), one.answer]
+        total_hash.update(json.dumps(told, default=str).encode() + b"\n")
+    return total_hash.hexdigest()
+
+
+def make(
+    task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: Callable, share, say
+) -> dict | None:
+    """Draws or answers what is missing in a folder, scores it and writes its report. Returns the
+    report on the first process, else None. All processes call it alike.
+
+    asked: what `task.read` gave.
+    settings: of the task, kept by `record.begin`.
+    loaded: gives (model, processor); called only where something is missing.
+    share: (which process this is, of how many).
+    """
+    begun = time.time()
+    if task.half == "understanding":
+        there = answering.answers_of(folder)
+        if any(one.index not in there for one in asked):
+            answering.answer_all(
+                *loaded(), asked, folder, lambda one: task.module.ask(one, task.form),
+                max_new_tokens=settings["max_new_tokens"], share=share,
+            )  # fmt: skip
+    else:
+        tree = folder / TREE
+        if not all((tree / file).exists() for item in asked for file in item.files):
+            drawing.draw_tree(
+                *loaded(), asked, tree, task.module.compose, pictures=task.each, seed=task.seed,
+                cfg_scale=settings["cfg_scale"], temperature=settings["temperature"], share=share,
+            )  # fmt: skip
+    processes.barrier(f"{folder} is made")
+    if not processes.is_lead():
+        return None
+    report = {
+        "settings": settings,
+        "environment": record.environment(),
+        "made": time.strftime("%Y-%m-%d", time.gmtime()),
+        "seconds": round(time.time() - begun, 1),
+        "headline": task.module.HEADLINE,
+        "reported": figures(task.name),
+    }
+    finish = answered if task.half == "understanding" else drawn
+    report |= finish(task, asked, folder, settings, say)
+    record.write(folder, report)
+    return report
+
+
+def answered(task: Task, asked: list, folder: pathlib.Path, settings: dict, say) -> dict:
+    """Counts and scores of answers; each answer's mark is written beside it."""
+    told = answering.gather(folder, asked)
+    kept = [(one, t["answer"]) for one, t in zip(asked, told) if "answer" in t]
+    missing = [f"{one.index}: {t['error']}" for one, t in zip(asked, told) if "error" in t]
+    if missing:
+        say(f"WARNING: {len(missing)} of {len(asked)} have no answer:{listed(missing)}")
+    records = [one for one, _ in kept]
+    marks = [task.module.mark(one, answer, task.form) for one, answer in kept]
+    lines = [json.dumps({"index": one.index, **m}, default=str) for one, m in zip(records, marks)]
+    files.write(folder / "marks.jsonl", "".join(f"{line}\n" for line in lines))
+    units = task.module.tally(records, marks, task.form)
+    counts = {"asked": len(asked), "made": len(kept), "missing": len(missing)}
+    return {"counts": counts, "scores": scored(task, units, asked), "scorer": "janus_jax"}
+
+
+def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict, say) -> dict:
+    """Counts of a tree, with the files that its scorer reads, and its scores where it can be scored
+    here."""
+    tree = folder / TREE
+    for name, content in task.module.beside(asked, tree).items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        files.write(tree / name, content)
+    side = settings["model"]["native_size"]
+    wrong = verify(task, asked, tree, side)
+    if wrong:
+        raise UsageError(f"{tree}: not what the scorer needs:{listed(wrong)}")
+    made = sum(len(item.files) for item in asked)
+    counts = {"asked": made, "made": made, "missing": 0, "prompts": len(asked)}
+    if not hasattr(task.module, "grade"):
+        command = task.module.command(tree, side, task.form)
+        return {"counts": counts, "scores": {}, "scorer": "not run yet", "next": command}
+    results = folder / "results.jsonl"
+    files.write(results, task.module.grade(tree, asked))
+    return {"counts": counts, **of_results(task, asked, results), "scorer": "janus_jax"}
+
+
+def verify(task: Task, asked: list, tree: pathlib.Path, side: int) -> list[str]:
+    """What is wrong with a tree, a line each, the traps of its scorer among it."""
+    return trees.verify(tree, asked, side) + task.module.traps(tree, asked)
+
+
+def of_results(task: Task, asked: list, path: pathlib.Path) -> dict:
+    """Scores by what a scorer wrote."""
+    units = task.module.results(path, asked, task.form)
+    return {"scores": scored(task, units, asked)}
+
+
+def scored(task: Task, units: list[dict], asked: list) -> dict[str, dict]:
+    """Score -> its value, its interval, and its chance level where the benchmark knows one."""
+    scores = lambda sums: task.module.scores(sums, task.form)
+    found = scores(total(units))
+    between = bootstrap(units, scores)
+    chance = getattr(task.module, "chance", lambda asked: {})(asked)
+    return {
+        name: {"value": value, "interval": between[name], "chance": chance.get(name)}
+        for name, value in found.items()
+    }
