@@ -10,7 +10,6 @@ import json
 import math
 import os
 import pathlib
-import re
 from collections.abc import Iterable, Mapping
 
 from PIL import Image
@@ -267,9 +266,8 @@ def of_picture(sums: Mapping[str, float], k: int) -> dict[str, float]:
 
 
 def shares(sums: Mapping[str, float], over: str, of: str) -> dict[str, float]:
-    """GROUP -> sums["GROUP/over"] / sums["GROUP/of"], in the order of `sums`, groups of nothing left
-    out."""
-    groups = [m[1] for name in sums if (m := re.fullmatch(rf"(.+)/{of}", name))]
+    """GROUP -> sums["GROUP/over"] / sums["GROUP/of"] of every group that has some."""
+    groups = [name.removesuffix(f"/{over}") for name in sums if name.endswith(f"/{over}")]
     return {g: sums[f"{g}/{over}"] / sums[f"{g}/{of}"] for g in groups if sums[f"{g}/{of}"]}
 
 

@@ -85,9 +85,9 @@ DPG_QUESTIONS = (
 DPG_IDS = ("partiprompts97", "0", "171", *(f"COCOval2014000000{k:06}" for k in range(9)))
 
 
-def write(name: str, root: pathlib.Path) -> pathlib.Path:
+def write(name: str, root: pathlib.Path, *protocol: str) -> pathlib.Path:
     """The prompts' file or folder of a benchmark, twelve prompts in its own form."""
-    return globals()[f"_{name}"](root)
+    return globals()[f"_{name}"](root, *protocol)
 
 
 def lines(path: pathlib.Path, rows) -> pathlib.Path:
