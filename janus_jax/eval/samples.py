@@ -50,7 +50,7 @@ def report(model, processor, evaluation, seed: int, sources):
             captions += [f"{prompt} (true)", f"{prompt} (drawn)"]
     if "understanding" in sources:
         picks = readable(sources["understanding"], rng, evaluation.count)
-        right, chance = ask(model, processor, sources["understanding"], picks)
+        right, chance = _ask(model, processor, sources["understanding"], picks)
         results["answering"] = {"exact": [right, chance, len(picks)]}
         rows.append(["answer word for word", right, chance, len(picks)])
     text = "On records it was trained on: what the run has memorised\n" + table(
@@ -94,7 +94,7 @@ def retrieval(drawn: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     return float(np.mean(apart.argmin(1) == np.arange(len(true)))), 1 / len(true)
 
 
-def ask(model, processor, source, picks) -> tuple[float, float]:
+def _ask(model, processor, source, picks) -> tuple[float, float]:
     """Share of first answers that are word for word the record's; chance is the commonest answer's
     share."""
     given = []

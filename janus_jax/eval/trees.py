@@ -252,7 +252,7 @@ def one_each(path, what: str, found: Iterable[tuple[object, object]], expected: 
     return {key: values[key] for key in expected}
 
 
-def number(value, low: float, high: float) -> str:
+def number_fault(value, low: float, high: float) -> str:
     """Why a score is none; empty where it is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return f"{short(repr(value), 80)} is no number"
@@ -271,7 +271,7 @@ def shares(sums: Mapping[str, float], over: str, of: str) -> dict[str, float]:
     return {g: sums[f"{g}/{over}"] / sums[f"{g}/{of}"] for g in groups if sums[f"{g}/{of}"]}
 
 
-def mean(values: Iterable[float]) -> float:
+def mean_of(values: Iterable[float]) -> float:
     """NaN of nothing."""
     values = list(values)
     return sum(values) / len(values) if values else math.nan

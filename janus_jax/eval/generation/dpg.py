@@ -124,7 +124,7 @@ def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[s
             marks = [float(value) for value in values]
         except ValueError:
             marks = []
-        if len(marks) != pictures + 1 or any(trees.number(mark, 0, 1) for mark in marks):
+        if len(marks) != pictures + 1 or any(trees.number_fault(mark, 0, 1) for mark in marks):
             problems.append(
                 f"line {number}: not {pictures} scores and their mean: {short(line, 80)}"
             )
@@ -155,7 +155,7 @@ def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
 def _counts(marks: list[float] | None) -> dict[str, float]:
     if marks is None:
         return {_LEFT_OUT: 1.0}
-    counts = {"dpg/sum": trees.mean(marks), "dpg/of": 1.0}
+    counts = {"dpg/sum": trees.mean_of(marks), "dpg/of": 1.0}
     for k, mark in enumerate(marks):
         counts |= {f"dpg/sum/{k}": mark, f"dpg/of/{k}": 1.0}
     return counts

@@ -7,7 +7,6 @@ The scorer wants CUDA, mmdet 2.x and a Mask2Former: it runs elsewhere, and its r
 back.
 """
 
-import json
 import pathlib
 import re
 import shlex
@@ -108,7 +107,7 @@ def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
     """The share of right pictures of each task, and their mean, 0 to 1."""
     tasks = trees.shares(sums, "right", "pictures")
     ordered = {task: tasks[task] for task in TASKS if task in tasks}
-    return ordered | {"overall": trees.mean(ordered.values())}
+    return ordered | {"overall": trees.mean_of(ordered.values())}
 
 
 def _counts(it: Item, right: list[bool]) -> dict[str, float]:
@@ -121,8 +120,3 @@ def _counts(it: Item, right: list[bool]) -> dict[str, float]:
 def _place(it: Item) -> str:
     """The folder of an item's files."""
     return it.files[0].partition("/")[0]
-
-
-def line(tag: str, include: list[dict], prompt: str) -> str:
-    """A prompt's line in the form of evaluation_metadata.jsonl."""
-    return json.dumps({"tag": tag, "include": include, "prompt": prompt})

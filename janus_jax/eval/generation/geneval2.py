@@ -85,7 +85,7 @@ def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[s
         if not isinstance(found, list) or len(found) != asked:
             problems.append(f"list {n}: not the {asked} scores of {it.prompt!r}")
             continue
-        whys = [trees.number(value, 0, _ROUNDING) for value in found]
+        whys = [trees.number_fault(value, 0, _ROUNDING) for value in found]
         problems += [f"list {n}, {it.prompt!r}: {why}" for why in whys if why]
     trees.refuse(
         path, what, problems, "Run the scorer, with a soft_tifa method, over these prompts."
@@ -104,7 +104,7 @@ def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
 
 def _counts(it: Item, found: list[float]) -> dict[str, float]:
     geometric = math.prod(found) ** (1 / len(found))
-    values = [("soft_tifa_gm", geometric), ("soft_tifa_am", trees.mean(found))]
+    values = [("soft_tifa_gm", geometric), ("soft_tifa_am", trees.mean_of(found))]
     values += [(f"atoms {it.category}", geometric), *zip(it.facts["skills"], found)]
     counts = {}
     for name, value in values:

@@ -104,7 +104,7 @@ def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[s
         found = []
         for n, row in enumerate(trees.read_json(file, what)):
             lacks = trees.missing(f"entry {n}", row, {"question_id": int, "answer": object})
-            why = "" if lacks else trees.number(_float(row["answer"]), -1, 1)
+            why = "" if lacks else trees.number_fault(_float(row["answer"]), -1, 1)
             problems += lacks + ([f"entry {n}: answer {why}"] if why else [])
             found += [] if lacks else [(row["question_id"], _float(row["answer"]))]
         trees.refuse(file, what, problems)
@@ -123,7 +123,7 @@ def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
     """The mean of each category as its scorer gives it, and, of our own, the mean of these."""
     found = trees.shares(sums, "sum", "of")
     out = {name: found[name] for name in _RESULTS if name in found}
-    return out | {"mean": trees.mean(out.values())}
+    return out | {"mean": trees.mean_of(out.values())}
 
 
 def _fault(prompt: str) -> str:

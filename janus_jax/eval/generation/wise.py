@@ -162,7 +162,7 @@ def _wiscore(row: Mapping, protocol: str) -> float:
 def _fault(value, protocol: str) -> str:
     if protocol == "verified":
         return "" if value in (0, 1) else f"is {value}, not 0 or 1"
-    return trees.number(value, 0, 2)
+    return trees.number_fault(value, 0, 2)
 
 
 def _files(path: pathlib.Path, protocol: str) -> list[pathlib.Path]:

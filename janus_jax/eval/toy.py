@@ -1,0 +1,56 @@
+"""What the toy benchmarks of both halves share: how much is asked of which world."""
+
+import re
+import urllib.parse
+
+from janus_jax.common.exit_codes import UsageError
+from janus_jax.common.text import near, short
+from janus_jax.data.image_files import ImageError
+from janus_jax.data.sources import RecordError, Source
+
+
+def options(path: str, world: str, **defaults: int) -> dict[str, int]:
+    """The numbers of a path such as "shapes:50?seed=1000".
+
+    Args:
+        path: "WORLD:NUMBER?NAME=NUMBER&NAME=NUMBER"; each part after the colon may be left out.
+        world: what must stand before the colon.
+        defaults: the names that it may give, what they are where it does not, and first the one
+            that NUMBER stands for.
+
+    Raises UsageError that lists what cannot be read.
+    """
+    first, *others = defaults
+    form = f"{world}:{defaults[first]}?{'&'.join(f'{key}={defaults[key]}' for key in others)}"
+    head, _, query = path.partition("?")
+    name, colon, whole = head.partition(":")
+    if name != world or not colon:
+        raise UsageError(f"{short(path)}: no path of the world {world}; the form is {form}")
+    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True)
+    given = [(first, whole), *pairs] if whole else pairs
+    problems = [
+        f"{key!r} is unknown{near(key, defaults)}"
+        if key not in defaults
+        else f"{key}={short(value, 40)!r}: give a whole number"
+        for key, value in given
+        if key not in defaults or not re.fullmatch(r"\d{1,9}", value)
+    ]
+    if problems:
+        raise UsageError(f"{short(path)}: {'; '.join(problems)}; the form is {form}")
+    return defaults | {key: int(value) for key, value in given}
+
+
+def pick(source: Source, rng, count: int) -> list[int]:
+    """At most `count` record numbers of a data set at random; left out are interleaved documents and
+    what cannot be read."""
+    picks = []
+    for i in map(int, rng.permutation(len(source))):
+        if len(picks) == count:
+            break
+        try:
+            record = source[i]
+            _ = source.image(i)
+        except (RecordError, ImageError):
+            continue
+        picks += [i] if "document" not in record else []
+    return picks
