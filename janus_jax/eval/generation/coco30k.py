@@ -26,10 +26,14 @@ _CAPTIONS = ("caption", "text", "Prompt", "prompt")
 
 
 def read(path: str, pictures: int, protocol: str) -> list[Item]:
-    """A CSV with a header: a column uid, image_id or id, or none, and one caption, text or Prompt,
-    as the lists of boomb0om/text2image-benchmark (image_id, text) and LlamaGen (Prompt) have."""
+    """A CSV with a header: a column uid, image_id or id, or none, and one caption, text or Prompt.
+    Such are the lists of boomb0om/text2image-benchmark (image_id, text) and of LlamaGen, whose one
+    column Prompt holds bare commas. Columns may stand between tabs too."""
     what = "a list of captions"
-    reader = csv.DictReader(io.StringIO(trees.read_text(path, what), newline=""))
+    text = trees.read_text(path, what)
+    # Of one column there is nothing to part at commas; LlamaGen reads its list with tabs as well.
+    delimiter = "," if "," in text.partition("\n")[0] else "\t"
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     names = reader.fieldnames or []
     identity = next((name for name in _IDS if name in names), None)
     caption = next((name for name in _CAPTIONS if name in names), None)
@@ -37,10 +41,15 @@ def read(path: str, pictures: int, protocol: str) -> list[Item]:
         header = short(", ".join(map(str, names)), 80)
         raise UsageError(f"{path}: columns {header}; one of {', '.join(_CAPTIONS)} is needed")
     rows = []
+    problems = []
     for n, row in enumerate(reader):
+        where = f"row {n + 1}"
+        if None in row:
+            told = short(delimiter.join(row[None]), 80)
+            problems.append(f"{where}: more columns than the header, {told!r}; quote the caption")
         uid = row[identity] if identity else str(n)
-        rows.append((f"row {n + 1}", uid, row[caption] or ""))
-    problems = trees.prompt_problems((where, where, prompt) for where, _, prompt in rows)
+        rows.append((where, uid, row[caption] or ""))
+    problems += trees.prompt_problems((where, where, prompt) for where, _, prompt in rows)
     problems += [f"{where}: no {identity}; give one" for where, uid, _ in rows if not uid]
     trees.refuse(path, what, problems)
     items = [

@@ -33,12 +33,15 @@ def test_the_list_of_a_score_reads_back_to_the_same_prompts(tmp_path):
 
 
 def test_lists_of_both_forms_are_read(tmp_path):
-    (tmp_path / "l.csv").write_text("Prompt\na cow \n b\n")
+    (tmp_path / "l.csv").write_text("Prompt\na cow, \n b\n")
     assert [(i.prompt, i.facts["uid"]) for i in coco30k.read(str(tmp_path / "l.csv"), 1, "")] == [
-        ("a cow ", "0"), (" b", "1"),
+        ("a cow, ", "0"), (" b", "1"),
     ]  # fmt: skip
     (tmp_path / "l.csv").write_text("image_id,sentence\n1,a cow\n")
     with pytest.raises(UsageError, match="columns image_id, sentence; one of caption, text"):
+        coco30k.read(str(tmp_path / "l.csv"), 1, "")
+    (tmp_path / "l.csv").write_text("uid,caption\n1,a cow, red\n")
+    with pytest.raises(UsageError, match="row 1: more columns than the header, ' red'; quote"):
         coco30k.read(str(tmp_path / "l.csv"), 1, "")
     (tmp_path / "l.csv").write_text("uid,caption\n1,a cow\n2, \n,a kite\n3\n")
     with pytest.raises(UsageError) as error:
