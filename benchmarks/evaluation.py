@@ -7,6 +7,7 @@ tried once before (what they compile does not count), then take turns; a time is
 `--repeats`. The pictures and the answers of both ways are compared, one by one.
 """
 
+import functools
 import importlib.metadata
 import json
 import pathlib
@@ -25,6 +26,7 @@ import janus_jax
 from janus_jax.data.toy import shapes
 from janus_jax.eval import answering, drawing
 from janus_jax.eval.benchmark import Item, Record
+from janus_jax.sample.understand import understand_batch
 
 OUT = flags.DEFINE_string("out", None, "Where OUT.json and OUT.md go.", required=True)
 COUNT = flags.DEFINE_integer("count", 64, "Prompts, and about as many questions.")
@@ -47,7 +49,8 @@ def drawings(model, processor, count: int):
     def together():
         with tempfile.TemporaryDirectory() as folder:
             tree = pathlib.Path(folder)
-            drawing.draw_tree(model, processor, items, tree, list, pictures=1, seed=0, **SETTINGS)
+            draw = functools.partial(janus_jax.generate, model, processor, **SETTINGS)
+            drawing.draw_tree(draw, processor, items, tree, list, pictures=1, seed=0)
             return np.stack([np.asarray(Image.open(tree / item.files[0])) for item in items])
 
     return alone, together
@@ -75,7 +78,8 @@ def answers(model, processor, count: int):
     def together():
         with tempfile.TemporaryDirectory() as folder:
             place = pathlib.Path(folder)
-            answering.answer_all(model, processor, records, place, ask, max_new_tokens=8)
+            answer = functools.partial(understand_batch, model, processor)
+            answering.answer_all(answer, records, place, ask, max_new_tokens=8)
             return [told["answer"] for told in answering.gather(place, records)]
 
     return alone, together

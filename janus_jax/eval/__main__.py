@@ -8,14 +8,12 @@ import dataclasses
 import functools
 import pathlib
 import sys
+import time
 
-from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG
 from janus_jax.common import cli, exit_codes
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import read_json
 from janus_jax.common.outputs import require_writable
-from janus_jax.common.text import listed, near, table
-from janus_jax.config.read import resolve
-from janus_jax.config.schema import Experiment
+from janus_jax.common.text import near, table
 from janus_jax.eval.benchmark import HALVES, NAMES, load
 
 
@@ -99,7 +97,7 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
     """Draws or answers, and scores."""
     from janus_jax.distributed import compile_cache, initialize, platform, processes
     from janus_jax.eval import record, result
-    from janus_jax.sample.__main__ import measured
+    from janus_jax.sample.stopwatch import measured
     from janus_jax.weights.source import open_source
 
     require_writable(out, "--out")
@@ -117,29 +115,32 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
     settings = task.settings(asked, model, processor)
     processes.require_equal({"the settings of this result": record.fingerprint(settings)})
     processes.all_or_none(lambda: processes.is_lead() and record.begin(out, settings))
-    say = print if processes.is_lead() else lambda text: None
     share = jax.process_index(), jax.process_count()
+    begun = time.time()
     with measured() as watch:
-        loaded = functools.partial(load_here, f, watch)
-        report = result.make(task, asked, out, settings, loaded, share, say)
-    if report is not None:
-        say(record.page(report))
-        say(f"{out}: report.md, report.json")
-        return exit_codes.DATA if report["counts"]["missing"] else exit_codes.DONE
-    return exit_codes.DONE
+        result.fill(task, asked, out, settings, functools.partial(load_here, f, watch), share)
+    processes.barrier(f"{out} is filled")
+    if not processes.is_lead():
+        return exit_codes.DONE
+    report = result.finish(task, asked, out, settings, begun, print)
+    print(f"{record.page(report)}\n{out}: report.md, report.json")
+    return exit_codes.DATA if report["counts"]["missing"] else exit_codes.DONE
 
 
 def load_here(f, watch):
-    """(model, processor) of --model on this process's devices: a copy of its rows on each."""
+    """What draws and what answers with --model, and its processor, on this process's devices."""
     import jax
 
     from janus_jax.model import sharding as sh
+    from janus_jax.sample.generate import generate
+    from janus_jax.sample.understand import understand_batch
     from janus_jax.weights.load import load as load_weights
 
     with sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices())):
-        found = load_weights(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+        model, processor = load_weights(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
     watch.tell("loaded")
-    return found
+    bound = (functools.partial(do, model, processor) for do in (generate, understand_batch))
+    return *bound, processor
 
 
 def score_answers(f, task, out: pathlib.Path) -> int:
@@ -157,14 +158,14 @@ def score_answers(f, task, out: pathlib.Path) -> int:
     settings = task.settings(asked, model, None)
     record.begin(out, settings)
     answering.take(path, out, asked)
-    report = result.make(task, asked, out, settings, None, (0, 1), print)
+    report = result.finish(task, asked, out, settings, time.time(), print)
     print(record.page(report))
     return exit_codes.DONE
 
 
 def of_a_tree(f, task, out: pathlib.Path) -> int:
     """--verify and --results: of pictures that are there."""
-    from janus_jax.eval import record, result
+    from janus_jax.eval import record, result, trees
 
     if task.half != "generation":
         raise exit_codes.UsageError(
@@ -181,12 +182,12 @@ def of_a_tree(f, task, out: pathlib.Path) -> int:
             f"{hashes[0][:12]} there); name that file, with the same --limit"
         )
     tree = out / result.TREE
-    wrong = result.verify(task, asked, tree, settings["model"]["native_size"])
-    if wrong:
-        raise exit_codes.UsageError(f"{tree}: {len(wrong)} problem(s):" + listed(wrong))
+    side = settings["model"]["native_size"]
+    wrong = trees.faults(task.module, tree, asked, side)
+    trees.refuse(tree, "not what the scorer needs", wrong)
     print(f"{tree}: {sum(len(item.files) for item in asked):,} pictures, all that the scorer needs")
     if f.results:
-        report = record.read(out)
+        report = record.read_report(out)
         report |= result.of_results(task, asked, pathlib.Path(f.results))
         report["scorer"] = f.scorer or "not said; give --scorer"
         record.write(out, report)
@@ -196,6 +197,8 @@ def of_a_tree(f, task, out: pathlib.Path) -> int:
 
 def score_run(f):
     """--workdir: a run's weights, scored as at its end."""
+    from janus_jax.eval.run import evaluate, last_stage, run_of
+
     workdir = pathlib.Path(f.workdir)
     experiment = run_of(workdir)
     asked = {"count": f.count or None, "cfg_scale": f.cfg_scale, "temperature": f.temperature}
@@ -211,7 +214,6 @@ def score_run(f):
 
     from janus_jax.distributed import compile_cache
     from janus_jax.distributed.platform import require_devices
-    from janus_jax.eval.run import evaluate
     from janus_jax.training.preflight_data import open_sources
 
     require_devices()
@@ -221,34 +223,16 @@ def score_run(f):
     evaluate(experiment, sources, weights, out, print, settings)
 
 
-def run_of(workdir: pathlib.Path) -> Experiment:
-    """The config of a run, from its work directory. Raises UsageError where there is none."""
-    path = workdir / RUN_CONFIG
-    if not path.is_file():
-        raise exit_codes.UsageError(
-            f"--workdir={workdir}: no {RUN_CONFIG} there, so no run; name the --workdir of one"
-        )
-    experiment, _ = resolve(read_json(path), {})
-    return experiment
-
-
-def last_stage(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:
-    """The weights of the last stage that is done. Raises UsageError where none is."""
-    done = [name for name in experiment.stages if (workdir / name / WEIGHTS_FILE).is_file()]
-    if not done:
-        raise exit_codes.UsageError(
-            f"--workdir={workdir}: no stage of it is done; give "
-            f"--model={workdir}/{CHECKPOINTS}/<stage>, or wait"
-        )
-    return workdir / done[-1]
-
-
 def compare_command(f, _):
     """The command `compare`."""
     from janus_jax.eval import compare, record
 
     print(f"A = {f.a}\nB = {f.b}\n")
-    print(compare.compared(record.read(pathlib.Path(f.a)), record.read(pathlib.Path(f.b))))
+    print(
+        compare.compared(
+            record.read_report(pathlib.Path(f.a)), record.read_report(pathlib.Path(f.b))
+        )
+    )
 
 
 def define_compare(into):

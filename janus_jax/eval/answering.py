@@ -12,18 +12,18 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.progress import Progress
 from janus_jax.common.text import listed, short
 from janus_jax.eval.benchmark import Record
-from janus_jax.sample.understand import understand_batch
 
 AT_ONCE = 16  # conversations that are answered together
 ANSWERS = "answers.jsonl"
 
 
 def answer_all(
-    model, processor, records: list[Record], folder: pathlib.Path, ask: Callable, *,
+    answer: Callable, records: list[Record], folder: pathlib.Path, ask: Callable, *,
     max_new_tokens: int, share: tuple[int, int] = (0, 1),
 ):  # fmt: skip
     """Answers what is not answered yet; `answers_of` reads what all processes wrote.
 
+    answer: `sample.understand.understand_batch` of a model.
     ask: record -> its chat messages.
     max_new_tokens: of an answer, which is the likeliest (temperature 0).
     share: (which process this is, of how many).
@@ -45,15 +45,16 @@ def answer_all(
     ):
         progress.skip(done)
         for some in todo:
-            given = understand_batch(
-                model, processor, [ask(record) for record in some],
-                max_new_tokens=max_new_tokens, return_exceptions=True,
-            )  # fmt: skip
+            given = answer(
+                [ask(record) for record in some],
+                max_new_tokens=max_new_tokens,
+                return_exceptions=True,
+            )
             lines = []
-            for record, answer in zip(some, given):
-                told = {"answer": answer}
-                if isinstance(answer, ValueError):
-                    told = {"error": str(answer)}
+            for record, words in zip(some, given):
+                told = {"answer": words}
+                if isinstance(words, ValueError):
+                    told = {"error": str(words)}
                 lines.append(json.dumps({"index": record.index, **told}))
             out.write("".join(f"{line}\n" for line in lines).encode())
             out.flush()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from janus_jax.common import files
 from janus_jax.eval.benchmark import Item
-from janus_jax.sample.drawing import AT_ONCE, Batch, draw_batches
+from janus_jax.sample.batches import AT_ONCE, Batch, draw_batches
 
 PER_SEED = 100_003  # prompts that one seed can tell apart
 
@@ -45,11 +45,13 @@ def batches_of(processor, items: list[Item], seed: int, pictures: int) -> list[t
 
 
 def draw_tree(
-    model, processor, items: list[Item], folder: pathlib.Path, compose: Callable, *, pictures: int,
-    seed: int, cfg_scale: float, temperature: float, share: tuple[int, int] = (0, 1),
+    draw: Callable, processor, items: list[Item], folder: pathlib.Path, compose: Callable, *,
+    pictures: int, seed: int, share: tuple[int, int] = (0, 1),
 ) -> int:  # fmt: skip
     """Draws what of a tree is not there yet, and returns how many files were written.
 
+    draw: `sample.generate.generate` of a model, a guidance and a temperature.
+    processor: of the model.
     items: of the benchmark, all of them on every process.
     compose: the benchmark's: the pictures of an item -> those that its files hold.
     pictures: how many of each prompt.
@@ -79,5 +81,5 @@ def draw_tree(
                 written += 1
 
     if todo:
-        draw_batches(model, processor, [batch for batch, _ in todo], cfg_scale, temperature, keep)
+        draw_batches(draw, [batch for batch, _ in todo], keep)
     return written

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from scipy.special import stdtrit  # SciPy comes with JAX
 
 DRAWS = 1000
 MASS = 0.95  # of the draws lie in the interval
@@ -15,6 +16,17 @@ def total(units: list[Mapping[str, float]]) -> dict[str, float]:
     for unit in units:
         sums.update(unit)
     return dict(sums)
+
+
+def over_seeds(values: list[float]) -> dict:
+    """The scores of several seeds, and Student's interval of their mean (None of one alone): how
+    the score would vary with other seeds and the same prompts."""
+    if len(values) < 2:
+        return {"values": values, "interval": None}
+    mean = float(np.mean(values))
+    error = float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = float(stdtrit(len(values) - 1, (1 + MASS) / 2)) * error
+    return {"values": values, "interval": (mean - half, mean + half)}
 
 
 def bootstrap(

@@ -118,7 +118,7 @@ def write(folder: pathlib.Path, report: dict):
     files.write(folder / "report.md", page(report))
 
 
-def read(path: pathlib.Path) -> dict:
+def read_report(path: pathlib.Path) -> dict:
     """The report at a path, a file or the folder of a result. Raises UsageError."""
     path = path / REPORT if path.is_dir() else path
     if not path.is_file():
@@ -166,9 +166,14 @@ def _scores(report: dict) -> list[str]:
         interval = "" if low is None else f"{low:.4g} to {high:.4g}"
         chance = f"{score['chance']:.3g}" if score.get("chance") is not None else ""
         lines.append(f"| {mark}{name}{mark} | {score['value']:.4g} | {interval} | {chance} |")
-    if seeds := report.get("by_picture"):
-        told = ", ".join(f"{value:.4g}" for value in seeds)
-        lines += ["", f"{report['headline']} of the first, second, ... picture alone: {told}"]
+    if by_picture := report.get("by_picture"):
+        n = len(by_picture[report["headline"]]["values"])
+        lines += ["", f"| score | of the 1st to {n}th picture of each prompt alone | 95 %, seeds |"]
+        lines.append("|---|---|---|")
+        for name, one in by_picture.items():
+            told = ", ".join(f"{value:.4g}" for value in one["values"])
+            seeds = "{:.4g} to {:.4g}".format(*one["interval"]) if one["interval"] else ""
+            lines.append(f"| {name} | {told} | {seeds} |")
     return lines
 
 

@@ -1,20 +1,21 @@
 """One benchmark of one model: read, drawn or answered, scored, and recorded in a folder."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import pathlib
 import time
+from collections import Counter
 from collections.abc import Callable
 
 from janus_jax.common import files
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed
-from janus_jax.distributed import processes
 from janus_jax.eval import answering, benchmark, drawing, record, trees
-from janus_jax.eval.intervals import bootstrap, total
+from janus_jax.eval.intervals import bootstrap, over_seeds, total
 from janus_jax.eval.reported import figures
-from janus_jax.sample.generate import settings as sampling
+from janus_jax.eval.sheet import correct, sheet
 
 TREE = "pictures"  # the folder of a result that a scorer reads
 
@@ -92,10 +93,10 @@ class Task:
                 "max_new_tokens": self.max_new_tokens or self.module.MAX_NEW_TOKENS,
                 "batch": answering.AT_ONCE,
             }
-        cfg_scale, temperature = sampling(processor, self.cfg_scale, self.temperature)
+        given = lambda asked, own: own if asked is None else asked
         return told | {
-            "cfg_scale": cfg_scale,
-            "temperature": temperature,
+            "cfg_scale": given(self.cfg_scale, processor.cfg_scale),
+            "temperature": given(self.temperature, processor.temperature),
             "seed": self.seed,
             "seed_policy": f"{drawing.PER_SEED} x seed + number of the prompt; then by picture",
             "pictures_a_prompt": self.each,
@@ -104,47 +105,54 @@ class Task:
 
 
 def asked_hash(asked: list) -> str:
-    """SHA-256 of what is asked, in its order: prompts and their files, or questions with options
-    and right answers."""
+    """SHA-256 of what is asked, in its order: prompts and each one's first file, or questions with
+    options and right answers."""
     total_hash = hashlib.sha256()
     for one in asked:
         if isinstance(one, benchmark.Item):
-            told = [one.prompt, *one.files]
+            told = [one.prompt, one.files[0]]
         else:
             told = [one.index, one.question, dict(one.options), one.answer]
         total_hash.update(json.dumps(told, default=str).encode() + b"\n")
     return total_hash.hexdigest()
 
 
-def make(
-    task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: Callable, share, say
-) -> dict | None:
-    """Draws or answers what is missing in a folder, scores it and writes its report. Returns the
-    report on the first process, else None. All processes call it alike.
+def fill(task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: Callable, share):
+    """Draws or answers what is missing in a folder.
 
     asked: what `task.read` gave.
     settings: of the task, kept by `record.begin`.
-    loaded: gives (model, processor); called only where something is missing.
-    share: (which process this is, of how many).
+    loaded: gives what draws (prompts -> pictures, `sample.generate.generate` of a model), what
+        answers (conversations -> answers, `sample.understand.understand_batch` of it), and its
+        processor; called only where something is missing.
+    share: (which process this is, of how many); each fills its own.
     """
-    begun = time.time()
     if task.half == "understanding":
         there = answering.answers_of(folder)
         if any(one.index not in there for one in asked):
+            _, answer, _ = loaded()
             answering.answer_all(
-                *loaded(), asked, folder, lambda one: task.module.ask(one, task.form),
+                answer, asked, folder, lambda one: task.module.ask(one, task.form),
                 max_new_tokens=settings["max_new_tokens"], share=share,
             )  # fmt: skip
-    else:
-        tree = folder / TREE
-        if not all((tree / file).exists() for item in asked for file in item.files):
-            drawing.draw_tree(
-                *loaded(), asked, tree, task.module.compose, pictures=task.each, seed=task.seed,
-                cfg_scale=settings["cfg_scale"], temperature=settings["temperature"], share=share,
-            )  # fmt: skip
-    processes.barrier(f"{folder} is made")
-    if not processes.is_lead():
-        return None
+        return
+    tree = folder / TREE
+    if not all((tree / file).exists() for item in asked for file in item.files):
+        draw, _, processor = loaded()
+        how = {name: settings[name] for name in ("cfg_scale", "temperature")}
+        drawing.draw_tree(
+            functools.partial(draw, **how), processor, asked, tree, task.module.compose,
+            pictures=task.each, seed=task.seed, share=share,
+        )  # fmt: skip
+
+
+def finish(
+    task: Task, asked: list, folder: pathlib.Path, settings: dict, begun: float, say
+) -> dict:
+    """Scores what lies in a folder, once it is filled, and writes its report, which is returned.
+
+    begun: when that was, by time.time().
+    """
     report = {
         "settings": settings,
         "environment": record.environment(),
@@ -153,8 +161,8 @@ def make(
         "headline": task.module.HEADLINE,
         "reported": figures(task.name),
     }
-    finish = answered if task.half == "understanding" else drawn
-    report |= finish(task, asked, folder, settings, say)
+    score = answered if task.half == "understanding" else drawn
+    report |= score(task, asked, folder, settings, say)
     record.write(folder, report)
     return report
 
@@ -183,28 +191,34 @@ def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict, say) ->
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         files.write(tree / name, content)
     side = settings["model"]["native_size"]
-    wrong = verify(task, asked, tree, side)
-    if wrong:
-        raise UsageError(f"{tree}: not what the scorer needs:{listed(wrong)}")
+    trees.refuse(tree, "not what the scorer needs", trees.faults(task.module, tree, asked, side))
     made = sum(len(item.files) for item in asked)
     counts = {"asked": made, "made": made, "missing": 0, "prompts": len(asked)}
-    if not hasattr(task.module, "grade"):
+    right = {}
+    if hasattr(task.module, "grade"):
+        results = folder / "results.jsonl"
+        graded = task.module.grade(tree, asked)
+        files.write(results, graded)
+        right = correct(graded)
+    sheet(task.module, asked, tree, right).save(folder / "sheet.png")
+    if not right:
         command = task.module.command(tree, side, task.form)
         return {"counts": counts, "scores": {}, "scorer": "not run yet", "next": command}
-    results = folder / "results.jsonl"
-    files.write(results, task.module.grade(tree, asked))
     return {"counts": counts, **of_results(task, asked, results), "scorer": "janus_jax"}
-
-
-def verify(task: Task, asked: list, tree: pathlib.Path, side: int) -> list[str]:
-    """What is wrong with a tree, a line each, the traps of its scorer among it."""
-    return trees.verify(tree, asked, side) + task.module.traps(tree, asked)
 
 
 def of_results(task: Task, asked: list, path: pathlib.Path) -> dict:
     """Scores by what a scorer wrote."""
     units = task.module.results(path, asked, task.form)
-    return {"scores": scored(task, units, asked)}
+    found = {"scores": scored(task, units, asked)}
+    sums = total(units)
+    alone = [trees.of_picture(sums, k) for k in range(task.each)] if task.each > 1 else []
+    if alone and all(alone):
+        each = [task.module.scores(one, task.form) for one in alone]
+        found["by_picture"] = {
+            name: over_seeds([one[name] for one in each if name in one]) for name in each[0]
+        }
+    return found
 
 
 def scored(task: Task, units: list[dict], asked: list) -> dict[str, dict]:
@@ -213,7 +227,13 @@ def scored(task: Task, units: list[dict], asked: list) -> dict[str, dict]:
     found = scores(total(units))
     between = bootstrap(units, scores)
     chance = getattr(task.module, "chance", lambda asked: {})(asked)
+    of = Counter(one.category for one in asked)
     return {
-        name: {"value": value, "interval": between[name], "chance": chance.get(name)}
+        name: {
+            "value": value,
+            "interval": between[name],
+            "chance": chance.get(name),
+            "of": of.get(name, len(asked)),
+        }
         for name, value in found.items()
     }

@@ -5,7 +5,6 @@ The modules of generation/ say which files a benchmark has; what they share is h
 """
 
 import collections
-import hashlib
 import json
 import math
 import os
@@ -141,13 +140,6 @@ def require(items: list[Item], path, pictures: int, allowed: tuple[int, ...] = (
     if not items:
         raise UsageError(f"{path}: holds no prompt; give the benchmark's file")
     return items
-
-
-def prompts_hash(items: list[Item]) -> str:
-    """SHA-256 over the prompts, their ids (each one's first file) and their order, in hex. It does
-    not depend on how many pictures of each are drawn, where no file's name does."""
-    rows = [[item.prompt, item.files[0]] for item in items]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def faults(benchmark, folder, items: list[Item], side: int) -> list[str]:

@@ -1,35 +1,11 @@
 """The commands that sample: `python -m janus_jax.sample generate|understand|chat`."""
 
-import contextlib
 import itertools
 import sys
 
 from janus_jax.common import cli, exit_codes
 
 CHAT_LENGTH = 2000  # characters that a chat is expected to grow to
-
-
-class OutOfMemory(exit_codes.UsageError):
-    """What was asked for does not fit the device's memory."""
-
-
-@contextlib.contextmanager
-def measured():
-    """Gives a `Stopwatch`. Raises OutOfMemory where the device or the machine has no more memory."""
-    import jax
-
-    from janus_jax.sample.stopwatch import Stopwatch
-
-    try:
-        with Stopwatch() as watch:
-            yield watch
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        first = str(error).split("\n")[0]
-        raise OutOfMemory(
-            f"ask for fewer pictures at once, or give another --dtype ({first})"
-        ) from error
 
 
 def announced(f, source, watch, **work):
@@ -75,6 +51,7 @@ def generate_command(f, _):
     from janus_jax.common.outputs import require_writable
     from janus_jax.sample import options, prompts
     from janus_jax.sample.drawing import Job
+    from janus_jax.sample.stopwatch import measured
 
     cli.log_to_stderr("warning")
     asked = [*f.prompt, *(prompts.read_prompts(f.prompts_file) if f.prompts_file else [])]
@@ -110,6 +87,7 @@ def _numbers(f) -> dict:
 def understand_command(f, _):
     """The command `understand`: one answer."""
     from janus_jax.sample import options
+    from janus_jax.sample.stopwatch import measured
     from janus_jax.sample.understand import understand
 
     cli.log_to_stderr("warning")
@@ -133,8 +111,9 @@ def understand_command(f, _):
 def chat_command(f, _):
     """The command `chat`: a conversation in the terminal."""
     from janus_jax.common.outputs import require_writable
-    from janus_jax.sample import chat, drawing, files, options
+    from janus_jax.sample import batches, chat, drawing, files, options
     from janus_jax.sample.generate import generate
+    from janus_jax.sample.stopwatch import measured
     from janus_jax.sample.understand import understand
 
     cli.log_to_stderr("warning")
@@ -149,7 +128,7 @@ def chat_command(f, _):
 
     def draw(text):
         seed = f.seed + next(drawn)  # asked again, it draws another
-        with drawing.Drawing(1) as bar:
+        with batches.Drawing(1) as bar:
             (picture,) = generate(model, processor, text, seed=seed, progress=bar.tell)
         return picture, gallery.add(picture, text, 0, seed=seed)
 

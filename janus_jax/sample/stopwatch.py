@@ -1,9 +1,12 @@
 """The seconds of a command by part, those of compiling apart."""
 
+import contextlib
 import sys
 import time
 
 import jax
+
+from janus_jax.common.exit_codes import UsageError
 
 COMPILING = tuple(
     f"/jax/core/compile/{part}_duration"
@@ -47,3 +50,22 @@ class Stopwatch:
         if len(parts) > 1:
             parts = [parts[0], f"compiled in {self.compiled:.3g} s", *parts[1:]]
         print(", ".join(parts), file=self.out, flush=True)
+
+
+class OutOfMemory(UsageError):
+    """What was asked for does not fit the device's memory."""
+
+
+@contextlib.contextmanager
+def measured():
+    """Gives a `Stopwatch`. Raises OutOfMemory where the device or the machine has no more memory."""
+    try:
+        with Stopwatch() as watch:
+            yield watch
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        first = str(error).split("\n")[0]
+        raise OutOfMemory(
+            f"ask for fewer pictures at once, or give another --dtype ({first})"
+        ) from error

@@ -125,8 +125,8 @@ def test_a_run_leaves_metrics_curves_pictures_scores_and_weights(finished):
 def test_the_tables_name_their_chance(finished):
     _, printed = finished
     heads = [line.split() for line in printed.splitlines() if "chance" in line]
-    assert ["task", "score", "chance", "pictures"] in heads
-    assert ["question", "accuracy", "chance", "questions"] in heads
+    assert ["task", "score", "95", "%", "chance", "pictures"] in heads
+    assert ["question", "score", "95", "%", "chance", "questions"] in heads
     for row in ("single_object", "color_attr", "exists", "overall"):
         assert any(line.split()[:1] == [row] for line in printed.splitlines()), row
 

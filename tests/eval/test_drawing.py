@@ -1,12 +1,14 @@
 """A tree of pictures at any scale: shares, kills and full disks."""
 
 import errno
+import functools
 
 import pytest
 
 from janus_jax.common import files
 from janus_jax.eval import drawing
 from janus_jax.eval.benchmark import Item
+from janus_jax.sample.generate import generate
 
 PICTURES = 2
 WORDS = ["a red circle", "two squares", "a cross", "a green cross and a blue triangle above it"]
@@ -21,8 +23,8 @@ def draw(model, processor, monkeypatch):
 
     def draw(folder, items=ITEMS, share=(0, 1)) -> int:
         return drawing.draw_tree(
-            model, processor, items, folder, list, pictures=PICTURES, seed=3, cfg_scale=2.0,
-            temperature=1.0, share=share,
+            functools.partial(generate, model, processor, cfg_scale=2.0, temperature=1.0), processor,
+            items, folder, list, pictures=PICTURES, seed=3, share=share,
         )  # fmt: skip
 
     return draw
@@ -71,7 +73,7 @@ def test_a_tree_that_was_broken_off_is_finished_to_the_same_bytes(
     monkeypatch.setattr(
         drawing,
         "draw_batches",
-        lambda m, p, todo, *how: (drawn.append(todo), once(m, p, todo, *how)),
+        lambda draw, todo, keep: (drawn.append(todo), once(draw, todo, keep)),
     )
     assert draw(tmp_path / "cut") == len(whole) - 11
     assert tree(tmp_path / "cut") == whole

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from janus_jax.eval.intervals import bootstrap, total
+from janus_jax.eval.intervals import bootstrap, over_seeds, total
 
 
 def share(sums):
@@ -42,3 +42,9 @@ def test_a_group_that_a_draw_lacks_leaves_its_score_out_of_that_draw():
         return {g: sums[f"right/{g}"] / (sums[f"asked/{g}"] or math.nan) for g in "ab"}
 
     assert bootstrap(units, by_group) == {"a": (1.0, 1.0), "b": (1.0, 1.0)}
+
+
+def test_the_interval_over_seeds_is_students():
+    found = over_seeds([0.4, 0.5, 0.6, 0.5])
+    assert np.allclose(found["interval"], (0.5 - 0.12992, 0.5 + 0.12992), atol=1e-4)
+    assert over_seeds([0.4])["interval"] is None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.toy import shapes as world
-from janus_jax.eval import trees
+from janus_jax.eval import result, trees
 from janus_jax.eval.generation import geneval, shapes
 from janus_jax.sample import generate
 
@@ -97,7 +97,7 @@ def test_the_lines_are_geneval_s_own_and_read_back_as_geneval_s(items, tmp_path)
     assert [(i.prompt, i.files, i.category) for i in again] == [
         (i.prompt, i.files, i.category) for i in items
     ]
-    assert trees.prompts_hash(again) == trees.prompts_hash(items)
+    assert result.asked_hash(again) == result.asked_hash(items)
     by_task = {item.category: json.loads(item.facts["line"]) for item in items}
     counted = by_task["counting"]
     (included,) = counted["include"]
