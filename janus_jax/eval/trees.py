@@ -17,7 +17,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed, short
 from janus_jax.eval.benchmark import Item
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
 
 
@@ -96,12 +96,15 @@ def missing(where: str, row, fields: Mapping[str, type]) -> list[str]:
 
 
 def prompt_problems(rows: Iterable[tuple[str, object, str]]) -> list[str]:
-    """What is wrong with prompts: blank ones, and ids that two have. rows: (where, id, prompt)."""
+    """What is wrong with prompts: blank ones, what no text can hold, and ids that two have.
+    rows: (where, id, prompt)."""
     problems = []
     first = {}
     for where, identity, prompt in rows:
         if not prompt.strip():
             problems.append(f"{where}: the prompt is empty; write one, or leave the row out")
+        if prompt != prompt.encode("utf-8", "replace").decode():
+            problems.append(f"{where}: the prompt holds a lone surrogate; write it as text")
         if identity in first:
             problems.append(
                 f"{where}: {short(identity, 80)!r} is also in {first[identity]}; the second "
@@ -164,7 +167,7 @@ def faults(benchmark, folder, items: list[Item], side: int) -> list[str]:
 
 def verify(folder, items: list[Item], side: int) -> list[str]:
     """What is wrong with the pictures of a tree, a line each: missing, surplus, unreadable, cut or
-    of the wrong size.
+    of the wrong size. Surplus is looked for where pictures should lie: scorers write others beside.
 
     Args:
         folder: the tree.
@@ -176,7 +179,8 @@ def verify(folder, items: list[Item], side: int) -> list[str]:
     if not folder.is_dir():
         return [f"{folder}: no such folder; give the tree that was drawn"]
     expected = {file: side * item.facts.get("grid", 1) for item in items for file in item.files}
-    found = set(pictures_in(folder))
+    places = {_place(file) for file in expected}
+    found = {file for file in pictures_in(folder) if _place(file) in places}
     problems = []
     for file, pixels in expected.items():
         if file not in found:
@@ -189,8 +193,7 @@ def verify(folder, items: list[Item], side: int) -> list[str]:
 
 
 def pictures_in(folder: pathlib.Path) -> Iterable[str]:
-    """The pictures of a tree and what a stopped write left of one, relative names with `/`. GenEval's
-    own program writes a `grid.png` beside a prompt's samples, which no scorer reads: left out."""
+    """The pictures of a tree and what a stopped write left of one, relative names with `/`."""
     for where, _, names in os.walk(folder):
         relative = pathlib.Path(where).relative_to(folder).as_posix()
         for name in filter(is_picture, names):
@@ -199,7 +202,7 @@ def pictures_in(folder: pathlib.Path) -> Iterable[str]:
 
 def is_picture(name: str) -> bool:
     """Whether `verify` looks at files of this name."""
-    return name.lower().removesuffix(".partial").endswith(PICTURES) and name != "grid.png"
+    return name.lower().removesuffix(".partial").endswith(SUFFIXES)
 
 
 def picture_problem(path: pathlib.Path, side: int) -> str:
@@ -267,3 +270,8 @@ def mean_of(values: Iterable[float]) -> float:
     """NaN of nothing."""
     values = list(values)
     return sum(values) / len(values) if values else math.nan
+
+
+def _place(file: str) -> str:
+    """The folder of a relative name with `/`."""
+    return file.rpartition("/")[0]

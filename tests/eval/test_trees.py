@@ -139,8 +139,9 @@ def test_all_lines_that_cannot_be_used_are_told_with_their_numbers(tmp_path):
     assert "line 3: a list, expected a JSON object" in told
     assert "line 4: no 'include'; it has tag" in told and "line 4: no 'prompt'" in told
     assert "line 5: no JSON" in told and "line 6: tag is 3, not str" in told
-    path = made.lines(path, [row, {**row, "prompt": " "}, {**row, "tag": "colour"}])
-    told = refusal("geneval", path)
+    rows = [row, {**row, "prompt": " "}, {**row, "tag": "colour"}, {**row, "prompt": "a \ud800"}]
+    told = refusal("geneval", made.lines(path, rows))
+    assert "line 4: the prompt holds a lone surrogate; write it as text" in told
     assert "line 2: the prompt is empty; write one, or leave the row out" in told
     assert "line 3: tag 'colour' is none of GenEval's tasks" in told
 

@@ -80,7 +80,7 @@ T2I = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_sp
 DPG_QUESTIONS = (
     ("1", "0", "entity - whole (bench)", "Is there a bench?"),
     ("2", "1", "attribute - color (bench, red)", "Is the bench red?"),
-    ("3", "1", "entity - part (bench's back)", "Does the bench have a back?"),
+    ("3", "1, 2", "entity - part (bench's back)", "Does the bench have a back?"),
 )
 DPG_IDS = ("partiprompts97", "0", "171", *(f"COCOval2014000000{k:06}" for k in range(9)))
 

@@ -98,8 +98,9 @@ def command(folder: pathlib.Path, side: int, protocol: str) -> str:
     tree = pathlib.Path(folder).resolve()
     out = shlex.quote(str(tree.with_name(f"{tree.name}-dpg-bench_results.txt")))
     return f"""# In TencentQQGYLab/ELLA at 3c228f1, installed with requirements-for-dpg_bench.txt. Not by
-# dist_eval.sh: its results would lie among the pictures. One process: with several the scorer mixes
-# up its own scores by category. --pic-num 1 where a prompt has one picture.
+# dist_eval.sh: its results would lie among the pictures. More processes are faster and mix up only
+# the scores by category that it prints, as each has its own order of them. --pic-num 1 where a
+# prompt has one picture.
 accelerate launch --num_machines 1 --num_processes 1 --mixed_precision fp16 \\
   dpg_bench/compute_dpg_bench.py --csv dpg_bench/dpg_bench.csv --vqa-model mplug \\
   --image-root-path {shlex.quote(str(tree))} --resolution {side} --pic-num 4 \\

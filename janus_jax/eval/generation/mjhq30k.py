@@ -56,9 +56,13 @@ def beside(items: list[Item], folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def traps(folder: pathlib.Path, items: list[Item]) -> list[str]:
-    """None of its own: the distance is over whatever pictures lie there, so a missing and a surplus
-    one change it without a word."""
-    return []
+    """The distance is over whatever pictures lie there, in any folder of the tree."""
+    places = {it.category for it in items}
+    return [
+        f"{file}: clean-fid would count it; take it out of the tree"
+        for file in sorted(trees.pictures_in(folder))
+        if file.rpartition("/")[0] not in places
+    ]
 
 
 def command(folder: pathlib.Path, side: int, protocol: str) -> str:

@@ -95,7 +95,7 @@ python CLIPScore_eval/CLIP_similarity.py --outpath={tree}/complex --complex=True
 
 def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[str, float]]:
     """Of the tree, into which the scorers write a vqa_result.json a category: "CATEGORY/sum" and
-    "CATEGORY/of" over pictures."""
+    "CATEGORY/of" over pictures, and both also as NAME/k for the k-th picture of a prompt."""
     answers = {}
     for category in dict.fromkeys(it.category for it in items):
         file = pathlib.Path(path) / category / _RESULTS[category] / "vqa_result.json"
@@ -110,13 +110,7 @@ def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[s
         trees.refuse(file, what, problems)
         ids = [_number(name) for it in items if it.category == category for name in it.files]
         answers[category] = trees.one_each(file, what, found, ids)
-    return [
-        {
-            f"{it.category}/sum": sum(answers[it.category][_number(name)] for name in it.files),
-            f"{it.category}/of": float(len(it.files)),
-        }
-        for it in items
-    ]
+    return [_counts(it, [answers[it.category][_number(name)] for name in it.files]) for it in items]
 
 
 def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
@@ -124,6 +118,13 @@ def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
     found = trees.shares(sums, "sum", "of")
     out = {name: found[name] for name in _RESULTS if name in found}
     return out | {"mean": trees.mean_of(out.values())}
+
+
+def _counts(it: Item, answers: list[float]) -> dict[str, float]:
+    counts = {f"{it.category}/sum": sum(answers), f"{it.category}/of": float(len(answers))}
+    for k, answer in enumerate(answers):
+        counts |= {f"{it.category}/sum/{k}": answer, f"{it.category}/of/{k}": 1.0}
+    return counts
 
 
 def _fault(prompt: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 from support import trees as made
 
 from janus_jax.common.exit_codes import UsageError
+from janus_jax.eval import trees
 from janus_jax.eval.generation import coco30k, mjhq30k
 
 
@@ -60,6 +61,17 @@ def test_mjhq_lies_as_its_reference_does_and_flattens_without_loss(tmp_path):
     deep = glob.glob(os.path.join(folder, "**/*.png"), recursive=True)  # clean-fid
     assert len({os.path.basename(path) for path in deep}) == len(items) == 12
     assert glob.glob(os.path.join(folder, "*.png")) == []  # pytorch-fid: flatten first
+
+
+def test_a_picture_in_another_folder_counts_in_the_distance_and_is_told(tmp_path):
+    _, items, folder = made.drawn("mjhq30k", tmp_path)
+    (folder / "cats").mkdir()
+    for name in ("sheet.png", "cats/a.jpg", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    assert trees.faults(mjhq30k, folder, items, made.SIDE) == [
+        f"{name}: clean-fid would count it; take it out of the tree"
+        for name in ("cats/a.jpg", "sheet.png")
+    ]
 
 
 def test_mjhq_prompts_that_cannot_be_files_are_refused(tmp_path):

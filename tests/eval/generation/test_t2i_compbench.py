@@ -7,6 +7,7 @@ import pytest
 from support import trees as made
 
 from janus_jax.common.exit_codes import UsageError
+from janus_jax.eval import trees
 from janus_jax.eval.generation import t2i_compbench as compbench
 
 PLACES = {
@@ -60,6 +61,16 @@ def test_results_give_the_mean_of_each_category(tree):
     got = compbench.scores(sums, compbench.PROTOCOLS[0])
     expected = {category: (k + 4.5) / 20 for k, category in enumerate(PLACES)}
     assert got == pytest.approx(expected | {"mean": (3.5 + 4.5) / 20})
+    third = compbench.scores(trees.of_picture(sums, 2), compbench.PROTOCOLS[0])
+    assert third["color"] == pytest.approx(2 / 20)
+
+
+def test_what_the_scorers_wrote_into_the_tree_is_no_fault_of_it(tree):
+    items, folder = tree
+    scored(folder, items)
+    (depth := folder / "3d_spatial" / "labels" / "depth").mkdir(parents=True)
+    (depth / "a dog_000000.png").write_bytes(b"")  # 3D_spatial_eval.py keeps its maps there
+    assert trees.faults(compbench, folder, items, made.SIDE) == []
 
 
 def test_scores_of_a_part_and_odd_ones_are_refused(tree):
