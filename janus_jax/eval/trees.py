@@ -18,7 +18,7 @@ from janus_jax.common.text import listed, short
 from janus_jax.eval.benchmark import Item
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-LONGEST_NAME = 255  # bytes of a file's name, on every usual file system
+LONGEST_NAME = 255 - len(".partial")  # bytes; a file bears the longer name while it is written
 
 
 def read_text(path, what: str) -> str:
@@ -156,6 +156,8 @@ def faults(benchmark, folder, items: list[Item], side: int) -> list[str]:
     """
     folder = pathlib.Path(folder)
     problems = verify(folder, items, side)
+    if not folder.is_dir():
+        return problems
     for name, content in benchmark.beside(items, folder).items():
         try:
             if (folder / name).read_bytes() != content:

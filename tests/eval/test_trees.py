@@ -80,8 +80,9 @@ def test_a_file_beside_the_pictures_that_says_something_else_is_told(tree):
     assert told.startswith(f"{names[0]}: No such file") and "the scorer reads it" in told
 
 
-def test_a_tree_that_is_not_there_is_one_fault(tmp_path):
-    (told,) = trees.verify(tmp_path / "none", [], 8)
+def test_a_tree_that_is_not_there_is_one_fault(tree, tmp_path):
+    module, items, _ = tree
+    (told,) = trees.faults(module, tmp_path / "none", items, made.SIDE)
     assert told == f"{tmp_path / 'none'}: no such folder; give the tree that was drawn"
 
 

@@ -95,7 +95,7 @@ def test_prompts_that_the_scorers_would_read_otherwise_are_refused(tmp_path):
     told = str(error.value)
     assert "4 faults" in told
     assert "line 1: 'a red_bench' holds _ or /" in told and "line 2: 'a cow and/or" in told
-    assert "line 3: the prompt is empty" in told and "line 4: 311 bytes, of at most 255" in told
+    assert "line 3: the prompt is empty" in told and "line 4: 311 bytes, of at most 247" in told
     path.write_text("a bowl\tseen\n")
     (item,) = compbench.read(str(path), 2, "")
     assert item.prompt == "a bowl"
