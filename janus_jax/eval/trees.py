@@ -221,6 +221,14 @@ def picture_problem(path: pathlib.Path, side: int) -> str:
     return "" if size == (side, side) else f"is {size[0]}x{size[1]}, not {side}x{side}"
 
 
+def stale(files: Iterable[pathlib.Path], folder, items: list[Item]) -> list[pathlib.Path]:
+    """Those of a scorer's files that were written before the newest picture of the tree: they are
+    of other pictures."""
+    pictures = [pathlib.Path(folder) / file for it in items for file in it.files]
+    newest = max((path.stat().st_mtime for path in pictures if path.is_file()), default=0)
+    return [file for file in files if file.stat().st_mtime < newest]
+
+
 def one_each(path, what: str, found: Iterable[tuple[object, object]], expected: Iterable) -> dict:
     """Key -> value of what a scorer wrote, in the order of `expected`. Raises UsageError that lists
     the keys it lacks, has twice, or that are of no prompt: a score of a part is no score.

@@ -1,6 +1,7 @@
 """Prompts' files that cannot be used, and trees that are not whole, of every benchmark."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -145,6 +146,44 @@ def test_all_lines_that_cannot_be_used_are_told_with_their_numbers(tmp_path):
     assert "line 4: the prompt holds a lone surrogate; write it as text" in told
     assert "line 2: the prompt is empty; write one, or leave the row out" in told
     assert "line 3: tag 'colour' is none of GenEval's tasks" in told
+
+
+ODD = "a/b_c\nd, " + "very " * 300 + 'large "kite"'
+
+
+@pytest.mark.parametrize("name", ["geneval", "geneval2", "wise", "dpg", "mjhq30k"])
+def test_prompts_of_300_words_with_slashes_and_line_ends_are_drawn_and_read_back(name, tmp_path):
+    path = made.write(name, tmp_path)
+    if name in ("geneval", "geneval2"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        made.lines(path, [rows[0] | {"prompt": ODD}, *rows[1:]])
+    elif name == "dpg":
+        (path / "0.txt").write_text(ODD)
+    elif name == "mjhq30k":
+        meta = json.loads(path.read_text())
+        meta[next(iter(meta))]["prompt"] = ODD
+        path.write_text(json.dumps(meta))
+    else:
+        path /= "cultural_common_sense_verified.json"
+        rows = json.loads(path.read_text())
+        path.write_text(json.dumps([rows[0] | {"Prompt": ODD}]))
+    module = benchmark.load("generation", name)
+    items = module.read(str(path), module.PICTURES, module.PROTOCOLS[0])
+    assert items[0].prompt == ODD
+    made.draw(module, items, tmp_path / "tree")
+    assert trees.faults(module, tmp_path / "tree", items, made.SIDE) == []
+    beside = [content.decode() for content in module.beside(items, tmp_path / "tree").values()]
+    assert all(json.dumps(ODD) in text for text in beside[:1])
+
+
+def test_results_that_are_older_than_a_picture_are_known(tree):
+    _, items, folder = tree
+    results = folder / "results.jsonl"
+    results.touch()
+    later = results.stat().st_mtime + 60
+    assert trees.stale([results], folder, items) == []
+    os.utime(folder / items[3].files[0], (later, later))
+    assert trees.stale([results], folder, items) == [results]
 
 
 def test_many_faults_are_bounded(tmp_path):

@@ -89,13 +89,11 @@ def beside(items: list[Item], folder: pathlib.Path) -> dict[str, bytes]:
 def traps(folder: pathlib.Path, items: list[Item]) -> list[str]:
     """The judge passes over an id without a picture, and keeps the marks of an earlier run, even of
     other pictures."""
-    pictures = [folder / file for it in items for file in it.files]
-    newest = max((p.stat().st_mtime for p in pictures if p.is_file()), default=0)
+    found = sorted(folder.glob("Results*/**/*_results.jsonl"))
     return [
         f"{file.relative_to(folder).as_posix()}: marks of older pictures than these, which the judge "
         "would keep; move it away"
-        for file in sorted(folder.glob("Results*/**/*_results.jsonl"))
-        if file.stat().st_mtime < newest
+        for file in trees.stale(found, folder, items)
     ]
 
 
