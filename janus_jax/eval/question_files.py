@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed, near, short
 from janus_jax.data.sources import RecordError, SourceError
-from janus_jax.eval.question_formats import READERS, Row
+from janus_jax.eval.question_formats import READERS, Row, parquet_rows
 from janus_jax.eval.stored_pictures import cell_pictures, picture_problem
 
 
@@ -34,7 +34,8 @@ def question_rows(
 
     Args:
         path: a .tsv, .parquet, .json or .jsonl file, or a folder of one kind of them.
-        images: the folder of the pictures that rows name; empty: the file's own.
+        images: the folder of the pictures that rows name, or a parquet file or folder of them that
+            has the columns `id` and `image`; empty: the folder of `path`.
         columns: our name -> the names that files have for it, first come first served. Each row
             gets our names beside the file's.
         say: hears how many rows are left out.
@@ -59,8 +60,7 @@ def question_rows(
     kept = [_renamed(row, columns, optional, problems) for row in kept]
     if index and not problems:
         kept = [_with(row, index=index(row.fields)) for row in kept]
-    folder = images or os.path.dirname(files[0])
-    kept = [row if row.pictures else _placed(row, folder, names, problems) for row in kept]
+    kept = _with_pictures(kept, images or os.path.dirname(files[0]), names, problems)
     return rows_found(path, kept, problems)
 
 
@@ -142,15 +142,33 @@ def _twice(rows: list[Row]) -> list[str]:
     return out
 
 
-def _placed(row: Row, folder: str, names, problems: list[str]) -> Row:
-    """The row with the paths of its pictures."""
-    found = row.fields.get("image_path") or names(row.fields)
-    try:
-        found = cell_pictures(found) if isinstance(found, str) else found
-    except ValueError as error:
-        problems.append(f"{row.where}: image_path {error}")
-        found = []
-    return dataclasses.replace(row, pictures=tuple(os.path.join(folder, name) for name in found))
+def _with_pictures(rows: list[Row], images: str, names, problems: list[str]) -> list[Row]:
+    """The rows, those with the pictures that they name whose file holds none."""
+    stored = {}
+    if images.endswith(".parquet") or (rows[0].pictures == () and _all_parquet(images)):
+        for file in _files(images):
+            stored |= {str(row.fields.get("id")): row for row in parquet_rows(file, problems)}
+    out = []
+    for row in rows:
+        if not row.pictures:
+            found = row.fields.get("image_path") or names(row.fields)
+            try:
+                found = cell_pictures(found) if isinstance(found, str) else found
+            except ValueError as error:
+                problems.append(f"{row.where}: image_path {error}")
+                found = []
+            pictures = [os.path.join(images, name) for name in found]
+            if stored:
+                ids = [pathlib.Path(name).stem for name in found]
+                pictures = [p for one in ids if one in stored for p in stored[one].pictures]
+            row = dataclasses.replace(row, pictures=tuple(pictures))
+        out.append(row)
+    return out
+
+
+def _all_parquet(folder: str) -> bool:
+    found = [p.suffix for p in pathlib.Path(folder).iterdir()] if os.path.isdir(folder) else []
+    return set(found) == {".parquet"}
 
 
 def _picture_problems(rows: list[Row]) -> list[str]:

@@ -27,7 +27,7 @@ def test_pictures_stand_side_by_side_then_a_line_break_and_no_system_text():
     found = prompt(worded(RECORD, "what?", "janus"), "Be helpful.")
     for mark in ("<begin_of_image>", "<end_of_image>"):
         found = found.replace(mark, "")
-    assert found.endswith("User: " + "~" * (2 * quick.N) + "\nwhat?\n\nAssistant:")
+    assert found.endswith("User: ~~\nwhat?\n\nAssistant:")
     assert "Be helpful." not in found
 
 
