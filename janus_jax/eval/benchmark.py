@@ -26,7 +26,8 @@ class Record:
     Args:
         index: as its file names it; unique within the file.
         question: its text, as the file has it.
-        pictures: each the bytes of a picture file, a path, or a PIL picture.
+        pictures: each the bytes of a picture file, a path, a PIL picture, or what `read()` gives
+            such bytes of, so that they stay in their file until they are looked at.
         answer: what is right, as the file has it.
         options: letter -> text of a multiple choice; empty where the answer is free.
         category: what it is counted under; empty where the benchmark has no categories.
@@ -80,7 +81,7 @@ class Understanding(Protocol):
         hears what is left out. Raises UsageError that lists what cannot be used."""
 
     def ask(record: Record, protocol: str) -> list[dict]:
-        """Chat messages, the pictures among their parts."""
+        """Chat messages with the pictures, in a form that `understand` takes."""
 
     def mark(record: Record, answer: str, protocol: str) -> dict:
         """What an answer is worth: "read", what was taken from it, and "right", 0 to 1."""
@@ -90,6 +91,23 @@ class Understanding(Protocol):
 
     def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
         """The scores, by name, of counts that were added up; in the paper's units."""
+
+
+class Judged(Understanding, Protocol):
+    """What a module defines beside where a judge says what an answer is worth (see `judge.judged`).
+    Until then "right" of its marks is None, and while it is of one of them there is no score."""
+
+    def to_judge(record: Record, answer: str) -> str:
+        """What the judge is asked about an answer."""
+
+    def verdict(reply: str) -> float | None:
+        """ "right", 0 to 1, by a judge's reply; None where it says none."""
+
+    def judge_file(records: list[Record], answers: list[str]) -> str:
+        """The file that the benchmark's own evaluator reads, for want of a judge."""
+
+    def judge_advice(file: str) -> str:
+        """What to do with that file, saved as `file`."""
 
 
 class Generation(Protocol):

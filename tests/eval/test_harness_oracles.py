@@ -204,7 +204,7 @@ def test_the_form_of_vqa_is_lmms_evals():
     processor = metric.EvalAIAnswerProcessor()
     table = {k: v for k, v in processor.CONTRACTIONS.items() if k != v}
     capitals = {"Id've", "I'dve", "Im", "Ive"}  # answers are lower case by then
-    assert normalise._MENDED == {k: v for k, v in table.items() if k not in capitals}
+    assert {k: v for k, v in table.items() if k not in capitals} == normalise._MENDED
     for answer in [*made(5), "." * 40, *table, *processor.NUMBER_MAP]:
         stripped = answer.replace("\n", " ").replace("\t", " ").strip()
         theirs = processor.process_digit_article(processor.process_punctuation(stripped))
