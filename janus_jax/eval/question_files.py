@@ -13,7 +13,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed, near, short
 from janus_jax.data.sources import RecordError, SourceError
 from janus_jax.eval.question_formats import READERS, Row, parquet_rows
-from janus_jax.eval.stored_pictures import cell_pictures, picture_problem
+from janus_jax.eval.stored_pictures import cell_pictures, unreadable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +179,7 @@ def _picture_problems(rows: list[Row]) -> list[str]:
             out.append(f"{row.where}: has no picture")
         for picture in row.pictures:
             if picture not in known:
-                known[picture] = picture_problem(picture)
+                known[picture] = unreadable(picture)
             name = f"picture {picture}" if isinstance(picture, str) else "image"
             out += [f"{row.where}: {name}: {known[picture]}"] if known[picture] else []
     return out

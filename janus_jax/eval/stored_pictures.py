@@ -108,7 +108,7 @@ def from_base64(text: str) -> bytes:
         raise ValueError(f"is not base64 ({error}): {short(text, 60)}") from None
 
 
-def picture_problem(picture) -> str:
+def unreadable(picture) -> str:
     """Why a stored picture, or a path, cannot be opened as a picture, by its head; empty where it
     can."""
     try:
