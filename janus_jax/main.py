@@ -66,6 +66,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     from janus_jax.config.schema import ConfigError
     from janus_jax.distributed import processes
     from janus_jax.distributed.watchdog import WATCH
+    from janus_jax.eval.during import Sheet
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
@@ -91,7 +92,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     for line in found.report.warnings:
         log.say(f"WARNING: {line}")
     try:
-        weights = train(experiment, sources, processor, directory, log)
+        weights = train(experiment, sources, processor, directory, log, Sheet)
     except OutOfMemory as error:
         raise ConfigError(
             plan.explain_out_of_memory(experiment, error.stage, error.__cause__)

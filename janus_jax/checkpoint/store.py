@@ -24,6 +24,8 @@ class Store:
     keep: how many of the latest stay.
     keep_every: and those that it divides, 0 for none.
     say: what tells a line to the user.
+
+    `best` may be set to what says which of the steps that are there stays as the best.
     """
 
     def __init__(self, directory: pathlib.Path, keep: int, keep_every: int, say):
@@ -31,6 +33,7 @@ class Store:
         self.keep = keep
         self.keep_every = keep_every
         self.say = say
+        self.best = lambda steps: None
         self.bytes = 0  # of the last one that was committed
 
     def path(self, step: int) -> pathlib.Path:
@@ -59,8 +62,10 @@ class Store:
 
     def prune(self):
         """Deletes those too many."""
-        for old in inspect.steps(self.directory)[: -self.keep]:
-            if not (self.keep_every and old % self.keep_every == 0):
+        steps = inspect.steps(self.directory)
+        best = self.best(steps)
+        for old in steps[: -self.keep]:
+            if old != best and not (self.keep_every and old % self.keep_every == 0):
                 self._remove(self.path(old))
 
     def _remove(self, path: pathlib.Path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from janus_jax.config.evaluation import Checkpoints, Evaluation, free
 from janus_jax.config.steps import seed_of
 from janus_jax.model import config as model_config
 
@@ -17,12 +18,6 @@ SYSTEM = (
     "content that the user provides, and assist the user with a variety of tasks using natural "
     "language."
 )
-
-
-def free(default):
-    """A field that may differ between two starts of one run: it changes nothing of what is
-    learned."""
-    return dataclasses.field(default=default, metadata={"resume": "free"})
 
 
 def accepted(default=dataclasses.MISSING):
@@ -227,25 +222,6 @@ class Mesh:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """After the last stage: `count` drawings a task (or in all) and as many questions an answer (or
-    in all), sampled at this guidance and temperature; 0 for none."""
-
-    count: int = 0
-    cfg_scale: float = 5.0
-    temperature: float = 1.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Checkpoints:
-    """How many of a stage's latest checkpoints stay (at least 2: one may be damaged), and those
-    whose step `keep_every` divides, for good; 0 for none."""
-
-    keep: int = 2
-    keep_every: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
 class Experiment:
     """A config file, resolved.
 
@@ -256,7 +232,7 @@ class Experiment:
         stages: by name, in the order in which they run.
         tokenizer: a directory with tokenizer.json; empty: a byte-level BPE is learned of the data.
         mesh: how the devices are laid out.
-        evaluation: what is drawn and asked after the last stage.
+        evaluation: while training, and what is drawn and asked after the last stage.
         checkpoints: which of them are kept.
         seed: of all that is drawn at random.
         wandb: the Weights & Biases project to log to as well, or empty.
@@ -270,8 +246,8 @@ class Experiment:
     stages: dict[str, Stage]
     tokenizer: str = ""
     mesh: Mesh = free(Mesh())
-    evaluation: Evaluation = free(Evaluation())
-    checkpoints: Checkpoints = free(Checkpoints())
+    evaluation: Evaluation = Evaluation()
+    checkpoints: Checkpoints = Checkpoints()
     seed: int = 0
     wandb: str = free("")
     profile: int = free(0)

@@ -17,7 +17,7 @@ def value_problems(experiment: Experiment, devices: int) -> list[str]:
     """Every value that is impossible, by itself, beside the others, or on so many devices."""
     problems = model_problems(experiment.model, "model.") + _mesh_problems(experiment, devices)
     for name, stage in experiment.stages.items():
-        if name in ("checkpoints", "tensorboard", "profile", "wandb", "run"):
+        if name in ("checkpoints", "tensorboard", "profile", "wandb", "run", "sheets"):
             problems.append(
                 f"stages.{name}: the work directory uses this name itself; call the stage otherwise"
             )

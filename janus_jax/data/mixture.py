@@ -126,9 +126,7 @@ class Mixture:
         records = len(self.entries[entry].source)
         epoch, k = divmod(position, records)
         key = seed_of(self.seeds[entry], epoch)
-        if records <= _SMALL:
-            return int(_order(key, records)[k])
-        return index_shuffle(k, max_index=records - 1, seed=key, rounds=4)
+        return shuffled(k, records, key)
 
     def rng(self, entry: int, position: int, attempt: int) -> np.random.Generator:
         """The chance of one example, wherever it is drawn."""
@@ -164,6 +162,13 @@ def _most(owed) -> int:
     """The first of the largest; rounded, so that what is equal but for rounding is equal for every
     stream."""
     return int(np.argmax(np.round(owed, 9)))
+
+
+def shuffled(k: int, records: int, key: int) -> int:
+    """The k-th of so many records in the random order of a key, in [0, 2^32)."""
+    if records <= _SMALL:
+        return int(_order(key, records)[k])
+    return index_shuffle(k, max_index=records - 1, seed=key, rounds=4)
 
 
 @functools.lru_cache(64)

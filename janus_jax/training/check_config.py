@@ -11,7 +11,7 @@ from janus_jax.training import task
 def all_problems(experiment: Experiment, devices: int) -> list[str]:
     """Every value of a config that is impossible: by itself, beside the others, on so many devices,
     for its task."""
-    found = value_problems(experiment, devices)
+    found = value_problems(experiment, devices) + evaluation_problems(experiment)
     for name, stage in experiment.stages.items():
         path = f"stages.{name}"
         if stage.task not in task.NAMES:
@@ -30,6 +30,36 @@ def all_problems(experiment: Experiment, devices: int) -> list[str]:
                 )
         found += how.problems(experiment, name)
         found += batch_problems(experiment, name, devices, how.PACKS)
+    return found
+
+
+def evaluation_problems(experiment: Experiment) -> list[str]:
+    """What of `evaluation` and `checkpoints.best` does not go together."""
+    e = experiment.evaluation
+    best = experiment.checkpoints.best
+    found = []
+    if e.holdout >= 1:
+        found.append(f"evaluation.holdout is {e.holdout}: a share below 1, such as 0.01")
+    if e.every > 0 and not e.holdout:
+        found.append(
+            f"evaluation.every is {e.every}, and evaluation.holdout 0: nothing is held out of "
+            "training to evaluate on; set evaluation.holdout, such as 0.01"
+        )
+    if e.patience and not best:
+        found.append(
+            f"evaluation.patience is {e.patience}: name the metric that must become better in "
+            "checkpoints.best, such as validation_loss"
+        )
+    if best and not e.every:
+        found.append(
+            f"checkpoints.best is {best!r}, and evaluation.every 0: nothing measures it; set "
+            "evaluation.every"
+        )
+    tasks = {stage.task for stage in experiment.stages.values()} & set(task.NAMES)
+    known = {name for one in tasks for name in task.load(one).VALIDATES}
+    if best and tasks and best.removeprefix("validation_") not in known:
+        names = sorted(f"validation_{name}" for name in known)
+        found.append(f"checkpoints.best is {best!r}: unknown{near(best, names)}")
     return found
 
 

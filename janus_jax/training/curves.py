@@ -16,6 +16,8 @@ MIX = (
 PARTS = "grad_norm/"  # begins the names of the gradient's norms by part
 PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a panel of its own
     "Loss": "loss text_loss understanding_loss generation_loss",
+    "Validation loss": "validation_loss validation_text_loss validation_understanding_loss "
+    "validation_generation_loss validation_reconstruction",
     "Tokenizer loss": "reconstruction codebook commitment",
     "Tokenizer loss, entropy included": "total entropy",  # total: the loss of such a stage
     "Codes used": "codes_used",
@@ -29,7 +31,7 @@ PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a
 }
 UNDRAWN = (  # follow from others, or hardly move: for metrics.jsonl and TensorBoard
     "images_per_second", "step_seconds", "data_seconds", "compute_seconds", "tflops", "device_memory_gb",
-    "process_memory_gb", "positions_understanding", "positions_text", "positions_generation",
+    "process_memory_gb", "evaluation_seconds", "positions_understanding", "positions_text", "positions_generation",
 )  # fmt: skip
 NOISY = (
     "Loss",
@@ -68,7 +70,7 @@ def _series(records):
 
 
 def _label(metric):
-    for prefix in ("examples_", "tokens_", PARTS):
+    for prefix in ("examples_", "tokens_", "validation_", PARTS):
         metric = metric.removeprefix(prefix)
     return LABELS.get(metric, metric.removesuffix("_loss").replace("_", " "))
 

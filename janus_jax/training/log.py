@@ -15,6 +15,8 @@ import shutil
 import sys
 import time
 
+import numpy as np
+
 from janus_jax.common import files
 from janus_jax.training import curves, weights_and_biases
 
@@ -30,6 +32,7 @@ PROGRESS = {  # metric: (its name on the progress line, its format), in the line
     "codes_used": ("codes", ".4g"),
     "grad_norm": ("grad", ".2f"),
     "learning_rate": ("lr", ".2g"),
+    "validation_loss": ("validation", ".3f"),
     "fill": ("fill", ".0%"),
     "truncated": ("truncated", ".2g"),
 }
@@ -149,6 +152,15 @@ class Log:
         if self.active:
             self._end_line()
             _print(text)
+
+    def sheet(self, step: int, picture, text: str) -> None:
+        """Shows a PIL picture of `step`, and words (Markdown), where pictures can be shown."""
+        if self._events:
+            tag = f"{self._name}/sheet"
+            self._events.add_image(tag, np.asarray(picture), step, dataformats="HWC")
+            self._events.add_text(tag, text, step)
+        if self._wandb:
+            weights_and_biases.show(self._wandb, self._name, step, picture)
 
     def curves(self, now: bool = True) -> None:
         """Redraws curves.png from metrics.jsonl; without a record it does nothing. now: also if

@@ -26,6 +26,7 @@ class Run:
         checkpointer: saves and restores.
         meter: measures rates.
         log: progress and metrics.
+        evaluations: evaluates now and then (evaluations.Evaluations).
     """
 
     name: str
@@ -37,6 +38,12 @@ class Run:
     checkpointer: Checkpointer
     meter: Meter
     log: Log
+    evaluations: object
+
+    def begin(self, step: int):
+        """The stage goes on from a step: what was noted of later ones is dropped."""
+        self.log.stage(self.name, self.config.steps, step)
+        self.evaluations.begin(step)
 
     def save(self, step: int, state):
         self.checkpointer.save(step, state, self.data.position, self.monitor)
@@ -46,8 +53,13 @@ class Run:
         there is none."""
         return self.checkpointer.restore(like, self.data.position, self.monitor)
 
-    def record(self, step: int, metrics: dict):
-        """Writes what the steps since the last record gave and cost."""
+    def record(self, step: int, metrics: dict, state) -> bool:
+        """Writes what the steps since the last record gave and cost, and evaluates where that is
+        due. Returns whether the state is to be saved for what was found."""
+        found = {}
+        if self.evaluations.due(step):
+            WATCH.at("evaluating step", step)
+            found = self.evaluations.run(step, state)
         values = numbers(metrics)
         if self.monitor.in_a_row:  # the step was left out, and said so
             values = {key: value for key, value in values.items() if math.isfinite(value)}
@@ -55,7 +67,8 @@ class Run:
         if self.data.position is not None:
             values |= self.data.position.stats.metrics(step)
         rate = float(self.schedule(max(step - 1 - self.monitor.nonfinite_updates, 0)))
-        self.log.write(step, values | {"learning_rate": rate})
+        self.log.write(step, values | found | {"learning_rate": rate})
+        return bool(found) and self.evaluations.asks_to_save(step)
 
 
 def loop(run: Run, state):
@@ -69,10 +82,10 @@ def loop(run: Run, state):
     meter = run.meter
     log = run.log
     step = int(state.step)
-    log.stage(run.name, config.steps, step)
+    run.begin(step)
     save = lambda: run.save(step, state)
 
-    while step < config.steps:
+    while step < config.steps and not run.evaluations.over():
         # One step. The arrays are made while the last step computes.
         WATCH.begin_step(step + 1)
         batch = meter.next_batch(run.data.next_batch, step + monitor.skipped_batches)
@@ -83,6 +96,7 @@ def loop(run: Run, state):
         monitor.watch(step, metrics)
         stops = signals.STOP.should_stop()
         logs = step % config.log_every == 0 or step in (1, config.steps)
+        logs = logs or run.evaluations.due(step)
         saves = step % config.checkpoint_every == 0 or step == config.steps or stops
         run.checkpointer.poll()
         if logs or saves:
@@ -107,13 +121,13 @@ def loop(run: Run, state):
             if data is not None:
                 for _ in range(ahead):
                     next(data)
-            log.stage(run.name, config.steps, step)
+            run.begin(step)
             meter.restart()
             continue
 
-        # Log.
+        # Evaluate and log.
         if logs:
-            run.record(step, metrics)
+            saves = run.record(step, metrics, state) or saves
 
         # Save.
         if saves:

@@ -49,7 +49,7 @@ def room(
     one of a stage that has all it keeps.
     """
     free = shutil.disk_usage(where).free
-    keep = experiment.checkpoints.keep
+    keep = experiment.checkpoints.keep + bool(experiment.checkpoints.best)
     lacking = {
         name: keep - min(start.held, keep) for name, start in starts.items() if not start.done
     }

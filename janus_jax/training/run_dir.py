@@ -190,7 +190,15 @@ def _changed(old: Experiment, new: Experiment) -> list[str]:
             "data.datasets.*.image_ids: given or taken away; checkpoints hold the VQ tokenizer or "
             "not"
         )
+    if new.evaluation.patience:
+        changed += differences(_judged(old), _judged(new))
     return changed
+
+
+def _judged(experiment: Experiment) -> dict:
+    """By what a stage ends early."""
+    e = experiment.evaluation
+    return {"evaluation": {"every": e.every}, "checkpoints": {"best": experiment.checkpoints.best}}
 
 
 def held(config, accepts: bool):

@@ -3,6 +3,7 @@ here."""
 
 import zlib
 
+from janus_jax.data.holdout import Part
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.row_stream import ExampleEncoder, RowStream
 from janus_jax.training.stage_plan import StagePlan
@@ -51,21 +52,23 @@ def examples_a_step(plan: StagePlan, mixture: Mixture, processor) -> dict[int, f
 
 def entries_of(plan: StagePlan, sources: dict) -> list[Entry]:
     """What the stage draws from. sources: by name, of those that were opened."""
-    packs = (
-        plan.stage.rows is not None
-    )  # a task that packs no rows reads the images themselves, ids or not
+    # A task that packs no rows reads the images themselves, ids or not.
+    packs = plan.stage.rows is not None
+    experiment = plan.experiment
+    share = experiment.evaluation.holdout
+    part = lambda name: Part.of(sources[name], name, share, experiment.seed, plan.held_out)
     return [
         Entry(
             name,
             d.kind,
-            sources[name],
+            part(name) if share else sources[name],
             d.weight,
             d.steps,
             packs and bool(d.image_ids),
             plan.stage.form(d),
             d.continues,
         )
-        for name, d in plan.experiment.data.drawn_by(plan.name).items()
+        for name, d in experiment.data.drawn_by(plan.name).items()
         if name in sources
     ]
 

@@ -17,15 +17,27 @@ from janus_jax.training.state import TrainState, new_state
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
     """Stage `name` of an experiment. model: the experiment's, perhaps with the attention of these
-    devices."""
+    devices. held_out: draws the records that are held out of training instead of those that are not.
+    """
 
     experiment: Experiment
     name: str
     model: JanusConfig
+    held_out: bool = False
 
     @classmethod
     def of(cls, experiment: Experiment, name: str) -> "StagePlan":
         return cls(experiment, name, experiment.model)
+
+    def on_held_out(self) -> "StagePlan":
+        """The stage over its held-out records, of all its data sets at all steps, with nothing of
+        an example left to chance."""
+        e = self.experiment
+        stage = dataclasses.replace(self.stage, condition_dropout=0.0, first_sentence=0.0)
+        lines = {name: dataclasses.replace(d, steps=()) for name, d in e.data.datasets.items()}
+        data = dataclasses.replace(e.data, datasets=lines, workers=0)
+        experiment = dataclasses.replace(e, data=data, stages=e.stages | {self.name: stage})
+        return dataclasses.replace(self, experiment=experiment, held_out=True)
 
     @property
     def stage(self) -> Stage:

@@ -20,12 +20,14 @@ from janus_jax.distributed.watchdog import WATCH
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.training import stage_mixture
+from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
 from janus_jax.training.run_dir import plain_values, run_id
 from janus_jax.training.spikes import LossMonitor
 from janus_jax.training.stage_plan import StagePlan, shape
+from janus_jax.training.validation import Validation
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.table import WeightsError
@@ -41,7 +43,7 @@ class OutOfMemory(Exception):
 
 
 def train(
-    experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log
+    experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log, show
 ) -> pathlib.Path:
     """Runs all stages that are not done yet. Returns the last one's weights directory. Raises
     OutOfMemory.
@@ -52,6 +54,8 @@ def train(
         processor: the tokenizer and template.
         workdir: where all of the run goes.
         log: progress and metrics.
+        show: opens what each evaluation shows of a stage: (its plan, sources, processor, workdir,
+            log) -> Evaluations.show.
     """
     directory = pathlib.Path(workdir)
     # The first process looks for all: another may not see yet what is there, and remember that.
@@ -64,7 +68,7 @@ def train(
         WATCH.at(f"preparing {name}")
         log.say(headline(experiment, name))
         try:
-            run_stage(StagePlan.of(experiment, name), sources, processor, directory, log)
+            run_stage(StagePlan.of(experiment, name), sources, processor, directory, log, show)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -80,8 +84,8 @@ def headline(experiment: Experiment, name: str) -> str:
     return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {trains}"
 
 
-def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log: Log):
-    """One column of Table 1."""
+def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log: Log, show):
+    """One column of Table 1. show: see `train`."""
     experiment = plan.experiment
     name = plan.name
     stage = plan.stage
@@ -101,9 +105,14 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     ):
         phases = stage_mixture.phases(plan, data.mixture)
         monitor = LossMonitor(name, stage.spikes, log.say, phases)
-        run = Run(name, stage, step, plan.schedule, data, monitor, checkpointer, meter, log)
+        opened = plan, sources, processor, workdir
+        validation = Validation(*opened, log.say)
+        shown = show(*opened, log)
+        e = Evaluations(experiment, stage.steps, checkpointer, validation, shown, log.say)
+        run = Run(name, stage, step, plan.schedule, data, monitor, checkpointer, meter, log, e)
         WATCH.stage(name)
         state, aside = begin(plan, run, processor, workdir)
+        e.aside |= aside
         state = loop(run, state)
     signals.STOP.raise_if_stopped()
     WATCH.at(f"exporting {name}")

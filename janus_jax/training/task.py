@@ -41,6 +41,13 @@ class Task(Protocol):
         """(state, batch) -> (state, metrics), pure; metrics are float32 scalars, `loss` among
         them."""
 
+    VALIDATES: tuple[str, ...]
+    """The names of what `validate` can give, `loss` among them."""
+
+    def validate(plan) -> Callable:
+        """(state, batch) -> name of a mean loss -> (its sum over the batch, of how many), float32
+        scalars; pure. Names are of VALIDATES; the batch is one of `batches`."""
+
     def batches(plan, sources: dict, processor, workdir, say: Callable):
         """The stage's data, opened: a stage_data.StageData."""
 

@@ -28,3 +28,10 @@ def open_run(project, workdir, config):
     noted.parent.mkdir(exist_ok=True)
     noted.write_text(run.id, "utf-8")
     return run
+
+
+def show(run, stage: str, step: int, picture):
+    """A PIL picture of a step of a stage."""
+    import wandb
+
+    run.log({f"{stage}/sheet": wandb.Image(picture), f"{stage}/step": step})

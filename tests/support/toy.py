@@ -9,6 +9,7 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from janus_jax.checkpoint.manager import Checkpointer
@@ -16,6 +17,7 @@ from janus_jax.config import schema
 from janus_jax.config.schema import Spikes
 from janus_jax.training import loop, optim
 from janus_jax.training import state as train_state
+from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.meter import Meter
 from janus_jax.training.spikes import LossMonitor
@@ -122,6 +124,7 @@ class Run:
         kill_at: int = 0,
         profile=0,
         phases=((0, ""),),
+        **evaluation,
     ):
         self.profile = profile
         self.phases = phases
@@ -131,6 +134,7 @@ class Run:
         self.stage, self.factors, self.kill_at, self.steps = stage, factors or {}, kill_at, 0
         self.data = Counting() if has_data else None
         self.checkpointer = Checkpointer(directory / "checkpoints", say=self.said.append)
+        self.evaluations = evaluations(self, **evaluation)
 
     def next_batch(self, i: int):
         index = next(self.data) if self.data is not None else i
@@ -158,6 +162,7 @@ class Run:
                     checkpointer=self.checkpointer,
                     meter=meter,
                     log=self.log,
+                    evaluations=self.evaluations,
                 )
                 state = run.restore(toy_state())
                 if state is None:
@@ -167,6 +172,19 @@ class Run:
         finally:
             self.checkpointer.close()
             self.log.close()
+
+
+def evaluations(run: Run, best: str = "", validate=None, **how) -> Evaluations:
+    """Of a run: how: fields of the config's `evaluation`; validate: by default a norm of what
+    learns."""
+    experiment = types.SimpleNamespace(
+        evaluation=schema.Evaluation(**how), checkpoints=schema.Checkpoints(best=best)
+    )
+    size = lambda state: {"validation_loss": float(optax.tree.norm(state.trainable))}
+    nothing = lambda step, state, aside: {}
+    return Evaluations(
+        experiment, run.stage.steps, run.checkpointer, validate or size, nothing, run.said.append
+    )
 
 
 def records(directory) -> list[dict]:

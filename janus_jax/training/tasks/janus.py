@@ -5,6 +5,7 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.config.schema import Experiment
@@ -13,6 +14,7 @@ from janus_jax.model import batch as bt
 from janus_jax.model import flops
 from janus_jax.model.config import JanusConfig
 from janus_jax.training import attention_check, init, stage_data, stage_mixture
+from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.step import train_step
 from janus_jax.training.vq_encoder import warn_of_rounding
@@ -20,6 +22,7 @@ from janus_jax.weights.load import export as export_weights
 
 PACKS = True
 OPTIONS = {}
+VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
 init_state = init.init_janus  # of the task, like the functions below
 
 
@@ -68,6 +71,19 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
 
 def step(plan: StagePlan):
     return functools.partial(train_step, tx=plan.tx, accumulate=plan.stage.accumulate)
+
+
+def validate(plan: StagePlan):
+    def sums(state, batch):
+        undivided = dict.fromkeys(bt.TASKS, jnp.float32(1))
+        _, metrics = janus_loss(state.model(), batch, undivided)
+        by_kind = {
+            f"{kind}_loss": (metrics[f"{kind}_loss"], n) for kind, n in counts(batch).items()
+        }
+        total, tokens = map(sum, zip(*by_kind.values(), strict=True))
+        return {"loss": (total, tokens)} | by_kind
+
+    return sums
 
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:

@@ -28,6 +28,7 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
+VALIDATES = ("loss", "reconstruction")
 OPTIONS = {
     "commitment": 0.25,  # weight of the commitment loss, as in LlamaGen
     # Weight of the entropy loss. LlamaGen has none, but without it a small tokenizer that is
@@ -151,6 +152,16 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
 
 def step(plan: StagePlan):
     return functools.partial(vq_step, tx=plan.tx, **plan.options)
+
+
+def validate(plan: StagePlan):
+    def sums(state, images):
+        loss, terms = tokenizer_loss(state.model().generation_encoder, images, **plan.options)
+        n = jnp.float32(len(images))
+        means = {"loss": loss, "reconstruction": terms["reconstruction"]}
+        return {name: (mean * n, n) for name, mean in means.items()}
+
+    return sums
 
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:

@@ -1,0 +1,38 @@
+"""What a config says of evaluation and of the checkpoints that are kept."""
+
+import dataclasses
+
+
+def free(default):
+    """A field that may differ between two starts of one run: it changes nothing of what is
+    learned."""
+    return dataclasses.field(default=default, metadata={"resume": "free"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """After the last stage: `count` drawings a task (or in all) and as many questions an answer (or
+    in all), sampled at this guidance and temperature; 0 for none.
+
+    every: steps between two evaluations while a stage trains, and one at its end; 0: none.
+    holdout: share of each data set's records that is not trained on, for these evaluations.
+    patience: evaluations without a better `checkpoints.best`, after which a stage ends; 0: never.
+    """
+
+    count: int = free(0)
+    cfg_scale: float = free(5.0)
+    temperature: float = free(1.0)
+    every: int = free(0)  # not where `patience` counts by it: see run_dir.py
+    holdout: float = 0.0
+    patience: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """How many of a stage's latest checkpoints stay (at least 2: one may be damaged), and those
+    whose step `keep_every` divides, for good; 0 for none. best: and the best by the metric of this
+    name, such as "validation_loss"; empty: none."""
+
+    keep: int = free(2)
+    keep_every: int = free(0)
+    best: str = free("")

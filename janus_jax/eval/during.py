@@ -1,0 +1,225 @@
+"""What a stage has learned so far, to look at: a sheet of drawings and answers at each evaluation.
+
+The prompts and questions are of records that are held out of training, the same every time.
+"""
+
+import dataclasses
+import functools
+import io
+from contextlib import nullcontext
+
+import jax
+import numpy as np
+from flax import nnx
+from PIL import Image
+
+from janus_jax.common import files
+from janus_jax.common.contact_sheet import contact_sheet
+from janus_jax.data.image_files import ImageError
+from janus_jax.data.images import generation_image, to_pil, understanding_image
+from janus_jax.data.sources import RecordError
+from janus_jax.distributed import arrays, processes
+from janus_jax.model import batch as bt
+from janus_jax.model import sharding as sh
+from janus_jax.model.guest import own_jax
+from janus_jax.model.serving import serving
+from janus_jax.sample.generate import generate
+from janus_jax.sample.understand import understand_batch
+from janus_jax.training.log import Log
+from janus_jax.training.stage_mixture import entries_of
+from janus_jax.training.stage_plan import StagePlan
+from janus_jax.weights import table
+
+COUNT = 8  # of drawings, and of answers
+TRIED = 100  # records of each data set that are looked at for as many
+WIDE = 144  # pixels of a picture on the sheet, about
+WORDS = 32  # tokens of an answer, at most
+FOLDER = "sheets"  # in a work directory: a folder for each stage, a picture for each step
+
+
+class Sheet:
+    """Of one stage. All processes call it alike; the first draws, on its own devices.
+
+    Args:
+        plan: the stage.
+        sources: the data sets, opened, by name.
+        processor: the tokenizer and template.
+        workdir: WORKDIR/sheets/<stage>/<step>.png.
+        log: shows the sheets too.
+    """
+
+    def __init__(self, plan: StagePlan, sources: dict, processor, workdir, log: Log):
+        self.plan = plan
+        self.sources = sources
+        self.processor = processor
+        self.folder = workdir / FOLDER / plan.name
+        self.log = log
+
+    def __call__(self, step: int, state, aside: dict) -> dict[str, float]:
+        """Draws and answers with the weights of a step; there is nothing to log. aside: host arrays
+        of the children that the state is without."""
+        params = gathered(state.params) | aside
+        if not processes.is_lead():
+            return {}
+        here = nullcontext()
+        if jax.process_count() > 1:  # the others take no part: what they hold of the mesh cannot
+            here = sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices()))
+        try:
+            with here:
+                rows, text = self.rows(step, params)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            self.log.say(f"ERROR: no sheet of step {step}: the devices' memory is full")
+            return {}
+        sheet = stacked([contact_sheet(*row, columns=len(row[0]), scale=1) for row in rows])
+        self.write(step, sheet)
+        self.log.sheet(step, sheet, text)
+        return {}
+
+    @functools.cached_property
+    def prompts(self) -> list[tuple]:
+        """(caption, its picture, uint8 [S, S, 3]) to draw."""
+        side = self.plan.model.generation_encoder.image_size
+
+        def use(record, source, i):
+            caption = record["captions"][0]
+            self.processor.request(caption, "caption")  # raises ValueError for what is no prompt
+            return caption, generation_image(source.image(i), side)
+
+        return held_out(self.plan, self.sources, "generation", use)
+
+    @functools.cached_property
+    def questions(self) -> list[tuple]:
+        """(the turn with its pictures, the right answer, the first picture) to answer."""
+
+        def use(record, source, i):
+            first, second, *_ = [*record.get("messages", ()), None, None]
+            if not (first and second and first.role == "user" and first.count_pictures):
+                return None
+            pictures = [source.image(i, k) for k in range(first.count_pictures)]
+            turn = dataclasses.replace(first, pictures=pictures)
+            side = self.plan.model.understanding_encoder.image_size
+            return turn, " ".join(second.texts), understanding_image(pictures[0], side)
+
+        return held_out(self.plan, self.sources, "understanding", use)
+
+    def rows(self, step: int, params: dict) -> tuple[list, str]:
+        """([(pictures, captions), ...] of the sheet, all of it in words)."""
+        rows = []
+        lines = []
+        model = placed(self.plan, params)
+        draws = hasattr(model, "transformer")  # else it is a VQ tokenizer in training
+        if draws:
+            with own_jax(model):
+                model = serving(model)
+        if self.prompts:
+            captions, true = map(list, zip(*self.prompts, strict=True))
+            if draws:
+                seeds = list(range(len(captions)))
+                drawn = generate(model, self.processor, captions, seed=seeds)
+            else:
+                drawn = redrawn(model, np.stack(true))
+            named = f"{'drawn' if draws else 'encoded and decoded'} at step {step}"
+            rows += [(fitted(true), captions), (fitted(drawn), [named] * len(drawn))]
+            lines += [f"* {caption}" for caption in captions]
+        if self.questions and draws:
+            turns, right, shown = map(list, zip(*self.questions, strict=True))
+            asked = [[turn] for turn in turns]
+            answers = understand_batch(model, self.processor, asked, max_new_tokens=WORDS)
+            told = [
+                (" ".join(turn.texts), answer.strip() or "(nothing)", truth)
+                for turn, answer, truth in zip(turns, answers, right, strict=True)
+            ]
+            rows.append((fitted(shown), [f"{q} {a} (truth: {truth})" for q, a, truth in told]))
+            lines += [f"* {q} **{a}** (truth: {truth})" for q, a, truth in told]
+        return rows, "\n".join(lines)
+
+    def write(self, step: int, sheet: Image.Image):
+        drawn = io.BytesIO()
+        sheet.save(drawn, "PNG")
+        width = len(str(self.plan.stage.steps))
+        path = self.folder / f"{step:0{width}}.png"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.write(path, drawn.getvalue())
+        except OSError as error:  # a full disk does not stop training
+            self.log.say(f"ERROR: {path} cannot be written ({error.strerror})")
+
+
+def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:
+    """COUNT held-out records of a kind that the stage learns from, of its data sets in turn: what
+    `use(record, source, index)` makes of each. Passed over is what it has nothing for, or cannot
+    read."""
+    names = plan.experiment.draws(plan.name)
+    entries = [e for e in entries_of(plan.on_held_out(), sources) if e.name in names]
+    entries = [e for e in entries if e.kind == kind]
+    found = []
+    for i in range(TRIED):
+        for e in entries:
+            if i == len(e.source) or len(found) == COUNT:
+                continue
+            try:
+                made = use(e.source[i], e.source, i)
+            except (RecordError, ImageError, ValueError):
+                continue
+            found += [made] if made else []
+    return found
+
+
+def gathered(params: dict) -> dict:
+    """Global arrays as they are where this process holds all of each; else as numpy arrays on the
+    first process, which the others give their parts of."""
+    if jax.process_count() == 1:
+        return params
+
+    def whole(path, x):
+        name = ".".join(str(key.key) for key in path)
+        stacked = table.stacked(name)
+        pieces = [piece if processes.is_lead() else None for piece in arrays.pieces(x, stacked)]
+        if not processes.is_lead():
+            return None
+        return np.stack(pieces) if stacked else pieces[0]
+
+    return jax.tree.map_with_path(whole, params)
+
+
+def placed(plan: StagePlan, params: dict):
+    """The stage's whole model with these arrays, on the current mesh."""
+    like = StagePlan.of(plan.experiment, plan.name).state(without=())
+    put = lambda x, value: value if isinstance(value, jax.Array) else arrays.put(value, x.sharding)
+    return nnx.merge(like.graphdef, jax.tree.map(put, like.params, params))
+
+
+def redrawn(tokenizer, pictures: np.ndarray) -> list:
+    """Pictures, uint8 [B, S, S, 3], encoded and decoded again, as PIL pictures."""
+    graphdef, params = nnx.split(tokenizer.generation_encoder)
+    return to_pil(_through(graphdef, params, bt.pixels(pictures)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _through(graphdef, params, images):
+    encoder = nnx.merge(graphdef, params)
+    return encoder.render(encoder.codes(encoder.nearest(encoder.latents(images))))
+
+
+def fitted(pictures: list) -> list:
+    """Square pictures, PIL or uint8 [S, S, 3], as PIL pictures about WIDE wide; small ones keep
+    hard pixels."""
+    pictures = [p if isinstance(p, Image.Image) else Image.fromarray(p) for p in pictures]
+    side = pictures[0].width
+    if side > WIDE // 2:
+        return [p.resize((WIDE, WIDE), Image.Resampling.LANCZOS) for p in pictures]
+    scale = WIDE // side
+    return [p.resize((scale * side, scale * side), Image.Resampling.NEAREST) for p in pictures]
+
+
+def stacked(sheets: list[Image.Image]) -> Image.Image:
+    """Pictures one below the other, on white."""
+    size = max(s.width for s in sheets), sum(s.height for s in sheets)
+    out = Image.new("RGB", size, "white")
+    top = 0
+    for sheet in sheets:
+        out.paste(sheet, (0, top))
+        top += sheet.height
+    return out
