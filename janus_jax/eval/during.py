@@ -78,6 +78,11 @@ class Sheet:
         return {}
 
     @functools.cached_property
+    def like(self):
+        """The shapes of the stage's whole model, on the mesh that draws."""
+        return StagePlan.of(self.plan.experiment, self.plan.name).state(without=())
+
+    @functools.cached_property
     def prompts(self) -> list[tuple]:
         """(caption, its picture, uint8 [S, S, 3]) to draw."""
         side = self.plan.model.generation_encoder.image_size
@@ -108,7 +113,9 @@ class Sheet:
         """([(pictures, captions), ...] of the sheet, all of it in words)."""
         rows = []
         lines = []
-        model = placed(self.plan, params)
+        put = lambda x, to: x if isinstance(x, jax.Array) else arrays.put(x, to.sharding)
+        params = jax.tree.map(put, params, self.like.params)
+        model = nnx.merge(self.like.graphdef, params)
         draws = hasattr(model, "transformer")  # else it is a VQ tokenizer in training
         if draws:
             with own_jax(model):
@@ -182,13 +189,6 @@ def gathered(params: dict) -> dict:
         return np.stack(pieces) if stacked else pieces[0]
 
     return jax.tree.map_with_path(whole, params)
-
-
-def placed(plan: StagePlan, params: dict):
-    """The stage's whole model with these arrays, on the current mesh."""
-    like = StagePlan.of(plan.experiment, plan.name).state(without=())
-    put = lambda x, value: value if isinstance(value, jax.Array) else arrays.put(value, x.sharding)
-    return nnx.merge(like.graphdef, jax.tree.map(put, like.params, params))
 
 
 def redrawn(tokenizer, pictures: np.ndarray) -> list:

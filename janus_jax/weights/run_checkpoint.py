@@ -1,5 +1,5 @@
-"""The weights in a training checkpoint: WORKDIR/checkpoints/<stage>, or one step of it, without its
-moments.
+"""The weights in a training checkpoint, without its moments: WORKDIR/checkpoints/<stage> means its
+latest step, .../<stage>/<step> that step, .../<stage>/best the best one (`checkpoints.best`).
 
 Orbax's StandardSave keeps a train state in <step>/state: an array of tensorstore (zarr in an OCDBT
 key-value store) for each leaf, called by its path, `frozen.transformer.blocks.gate.kernel`; its
@@ -13,7 +13,7 @@ import pathlib
 import numpy as np
 import tensorstore
 
-from janus_jax.checkpoint import checksums, inspect
+from janus_jax.checkpoint import checksums, evaluated, inspect
 from janus_jax.common.files import WEIGHTS_FILE, read_json
 from janus_jax.common.text import listed
 from janus_jax.config.schema import Template
@@ -24,6 +24,7 @@ from janus_jax.weights import table as tb
 from janus_jax.weights.files import Weights
 
 PARTS = ("trainable", "frozen")
+BEST = "best"
 
 
 class Leaf:
@@ -68,12 +69,14 @@ class Leaf:
 
 def find_step(path: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]] | None:
     """(the directory of a step, what the user should know) where the path is one, or that of a
-    stage, which means its latest sound step; None where it is neither.
+    stage, which means its latest sound step, or `best` in a stage's; None where it is neither.
 
     Raises WeightsError where no files are as they were written, NoWeightsError where a stage has no
     step yet.
     """
     path = path.absolute()
+    if path.name == BEST and not path.exists() and _is_stage(path.parent):
+        return _best(path.parent)
     if not path.is_dir() or (path / WEIGHTS_FILE).is_file():
         return None
     if (path / "state").is_dir():
@@ -100,6 +103,25 @@ def find_step(path: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]] | None
         for step, lines in damaged.items()
     ]
     return path / str(step), (*notes, f"{path}: step {step} is read, the latest sound one")
+
+
+def _best(stage: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]]:
+    """`find_step` of the best checkpoint of a stage."""
+    steps = inspect.steps(stage)
+    metric = run_config(stage / str(steps[-1])).get("checkpoints", {}).get("best")
+    if not metric:
+        raise tb.NoWeightsError(
+            f"{stage}/{BEST}: its run keeps no best checkpoint (checkpoints.best is empty); give "
+            f"{stage} for the latest, or one of its steps"
+        )
+    best = evaluated.best_step(evaluated.records(stage), metric, steps)
+    if best is None:
+        raise tb.NoWeightsError(
+            f"{stage}/{BEST}: none of its checkpoints has a {metric} in {evaluated.FILE}; give "
+            f"{stage} for the latest"
+        )
+    step, notes = find_step(stage / str(best))
+    return step, (*notes, f"{stage}: step {best} is read, the best by {metric}")
 
 
 def _is_stage(path: pathlib.Path) -> bool:

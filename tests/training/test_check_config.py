@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from support.configs import checked
+from support.configs import checked, refusal
 
 from janus_jax.config.schema import ConfigError, Ratio, Rows
 from janus_jax.training import check_config
@@ -75,4 +75,30 @@ def test_what_the_vq_task_cannot_use_is_refused(changes, said):
 def test_a_janus_stage_needs_rows():
     assert told("stage1", rows=None, batch_size=48) == [
         "rows: missing; task janus packs examples into rows: give count, length and images"
+    ]
+
+
+EVALUATES = {"evaluation.every": "200", "evaluation.holdout": "0.01"}
+
+
+def test_evaluation_while_training_needs_what_it_is_of():
+    checked(EVALUATES | {"evaluation.patience": "3", "checkpoints.best": "validation_text_loss"})
+    assert refusal({"evaluation.every": "200"}) == [
+        "evaluation.every is 200, and evaluation.holdout 0: nothing is held out of training to "
+        "evaluate on; set evaluation.holdout, such as 0.01"
+    ]
+    assert refusal({"checkpoints.best": "validation_loss"}) == [
+        "checkpoints.best is 'validation_loss', and evaluation.every 0: nothing measures it; set "
+        "evaluation.every"
+    ]
+    assert refusal(EVALUATES | {"evaluation.patience": "3"}) == [
+        "evaluation.patience is 3: name the metric that must become better in checkpoints.best, "
+        "such as validation_loss"
+    ]
+    assert refusal(EVALUATES | {"checkpoints.best": "validation_lost"}) == [
+        "checkpoints.best is 'validation_lost': unknown; did you mean 'validation_loss'?"
+    ]
+    assert refusal({"evaluation.holdout": "1.5", "evaluation.every": "-1"}) == [
+        "evaluation.every is -1: must be a finite number in float32, 0 or more",
+        "evaluation.holdout is 1.5: a share below 1, such as 0.01",
     ]

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.logs import run
 from tensorboardX.proto.event_pb2 import Event
 
@@ -44,6 +45,22 @@ def test_records_and_events_hold_what_was_written(tmp_path):
     stage2 = events(tmp_path / "new" / "run" / "tensorboard" / "stage2")
     found = {(v.tag, e.step): v.simple_value for e in stage2 for v in e.summary.value}
     assert found == {("stage2/loss", 10): 2.5, ("stage2/learning_rate", 10): pytest.approx(1e-4)}
+
+
+def test_a_sheet_is_shown_in_tensorboard_with_its_words(tmp_path):
+    log = Log(tmp_path)
+    log.stage("stage2", 100)
+    log.sheet(40, Image.new("RGB", (6, 4), "red"), "* a red circle")
+    log.close()
+    found = {
+        v.tag: (e.step, v)
+        for e in events(tmp_path / "tensorboard" / "stage2")
+        for v in e.summary.value
+    }
+    (at, picture), (also, words) = found.values()
+    assert at == also == 40 and (picture.image.width, picture.image.height) == (6, 4)
+    assert words.tensor.string_val == [b"* a red circle"]
+    Log(tmp_path / "other", active=False).sheet(40, None, "")
 
 
 def test_resume_drops_what_a_killed_run_recorded_later(tmp_path):

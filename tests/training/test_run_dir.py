@@ -101,6 +101,31 @@ def test_a_run_may_be_watched_otherwise_when_it_goes_on(tmp_path):
         run_dir.same_run(dataclasses.replace(plain, seed=5), tmp_path)
 
 
+def test_what_evaluation_changes_of_the_learning_may_not_change(tmp_path):
+    path, plain = str(ROOT / "configs/quickstart.py"), {"evaluation.holdout": "0.1"}
+    (tmp_path / "checkpoints" / "stage1" / "0").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(
+        json.dumps(run_dir.plain_values(read.read(path, plain)[0]))
+    )
+    changed = lambda **more: run_dir.not_this_run(
+        read.read(path, plain | {name.replace("__", "."): x for name, x in more.items()})[0],
+        tmp_path,
+    )
+    assert changed(evaluation__every="50", checkpoints__best="validation_loss") == []
+    for name, value, line in (
+        ("evaluation__holdout", "0.2", "evaluation.holdout: 0.1 -> 0.2"),
+        ("evaluation__patience", "3", "evaluation.patience: 0 -> 3"),
+    ):
+        (told,) = changed(**{name: value})
+        assert told.endswith(f"undo:\n  {line}")
+    plain |= {"evaluation.patience": "3", "evaluation.every": "50"}
+    run_dir.files.write(
+        tmp_path / "config.json", json.dumps(run_dir.plain_values(read.read(path, plain)[0]))
+    )
+    (told,) = changed(evaluation__every="70", checkpoints__best="validation_loss")
+    assert "evaluation.every: 50 -> 70\n  checkpoints.best: '' -> 'validation_loss'" in told
+
+
 def test_what_changes_memory_only_may_change_in_a_work_directory(tmp_path):
     """The flags that a stage which does not fit is told to take, after its first checkpoint was
     written."""

@@ -10,6 +10,7 @@ from flax import nnx
 from support import ids, tiny
 from support.mesh import on_mesh
 
+from janus_jax.checkpoint import evaluated
 from janus_jax.config.read import resolve
 from janus_jax.data import image_ids
 from janus_jax.training import run_dir
@@ -60,6 +61,7 @@ def plan_of(weights) -> StagePlan:
         "template": {"user": "User", "assistant": "Assistant"},
         "data": {"datasets": lines},
         "stages": {"one": stage},
+        "evaluation": {"every": 2, "holdout": 0.1},
     }
     return StagePlan.of(resolve(values, {})[0], "one")
 
@@ -121,6 +123,9 @@ def test_a_stage_with_stored_ids_goes_on_when_its_init_is_gone(begun, stopped):
     with gone(weights):
         went_on = trained(weights, begun[1], run)
     tiny.same_bits(went_on, whole)
+    found = evaluated.records(run / "checkpoints" / "one")
+    assert [record["step"] for record in found] == [2, 4]
+    assert found == evaluated.records(weights.parents[1] / "whole" / "checkpoints" / "one")
     # The tokenizer, which the step never asks for, is handed on as it came.
     first = read_safetensors(begun[0] / "model.safetensors")["generation_encoder.codebook"].read()
     assert np.array_equal(went_on["generation_encoder.codebook"], first)

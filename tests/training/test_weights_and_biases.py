@@ -4,6 +4,7 @@ import sys
 import types
 
 import pytest
+from PIL import Image
 
 from janus_jax.training.log import Log
 
@@ -15,6 +16,7 @@ class FakeWandb(types.ModuleType):
     def __init__(self):
         super().__init__("wandb")
         self.inits, self.logged, self.axes, self.finished, self.error = [], [], {}, 0, None
+        self.Image = lambda picture: ("picture", picture)
         self.Error = type("Error", (Exception,), {})
 
     def init(self, **options):
@@ -41,6 +43,7 @@ def test_weights_and_biases_hears_the_same_and_knows_a_resumed_run(tmp_path, mon
         log = Log(tmp_path / "run", wandb="my-project", config={"seed": 3})
         log.stage("stage2", 100, step - 10)
         log.write(step, {"loss": 1.0 / step, "grad_norm/transformer": 2.0})
+        log.sheet(step, Image.new("RGB", (1, step)), "words")
         log.stage("stage3", 100)
         assert wandb.finished == step / 10 - 1, "a new stage is the same run"
         log.close()
@@ -51,7 +54,9 @@ def test_weights_and_biases_hears_the_same_and_knows_a_resumed_run(tmp_path, mon
     assert first["dir"] == str(tmp_path / "run") and first["name"] == "run"
     assert second["id"] == "id1" and second["resume"] == "allow"
     want = {"stage2/loss": 0.05, "stage2/grad_norm/transformer": 2.0, "stage2/step": 20}
-    assert wandb.logged[1] == want and wandb.finished == 2
+    assert wandb.logged[2] == want and wandb.finished == 2
+    shown = ("picture", Image.new("RGB", (1, 20)))
+    assert wandb.logged[3] == {"stage2/sheet": shown, "stage2/step": 20}
     assert wandb.axes == {"stage2/*": "stage2/step", "stage3/*": "stage3/step"}
     Log(tmp_path / "other", active=False, wandb="my-project")
     Log(tmp_path / "none").close()

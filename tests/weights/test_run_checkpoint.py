@@ -13,7 +13,7 @@ from support import tiny
 from support.mesh import on_mesh
 
 import janus_jax
-from janus_jax.checkpoint import checksums
+from janus_jax.checkpoint import checksums, evaluated
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.weights import convert
 from janus_jax.weights.load import export, import_weights
@@ -186,6 +186,25 @@ def test_a_stage_means_its_latest_sound_step(run):
         WeightsError, match=r"7: damaged checkpoint; no earlier one is sound in .*stage2"
     ):
         open_source(stage / "7")
+
+
+def test_best_means_the_step_with_the_best_metric(run):
+    stage = run[0] / "checkpoints" / "stage2"
+    with pytest.raises(NoWeightsError, match=r"keeps no best checkpoint \(checkpoints\.best"):
+        open_source(stage / "best")
+    config = json.loads((run[0] / "config.json").read_text())
+    config["checkpoints"] = {"best": "validation_loss"}
+    (run[0] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(NoWeightsError, match=r"none of its checkpoints has a validation_loss"):
+        open_source(stage / "best")
+    values = {3: 1.0, 5: 0.5, 7: 2.0}  # 5 is gone
+    evaluated.keep(stage, [{"step": s, "validation_loss": x} for s, x in values.items()])
+    source = open_source(stage / "best")
+    assert source.path == stage / "3"
+    assert "step 3 is read, the best by validation_loss" in source.notes[-1]
+    flip(stage / "3")
+    with pytest.raises(WeightsError, match="3: damaged checkpoint"):
+        open_source(stage / "best")
 
 
 def test_a_leaf_that_is_read_otherwise_than_it_was_saved_is_named(run, one_device):

@@ -1,0 +1,78 @@
+"""Which records are held out: exactly the share, the same for whoever asks, and never trained on."""
+
+import pickle
+
+import pytest
+from support import tiny
+
+from janus_jax.config.schema import Rows
+from janus_jax.data.holdout import Part
+from janus_jax.data.sources import SourceError
+from janus_jax.data.toy import shapes_sources
+from janus_jax.model import batch as bt
+
+RECORDS = 200
+
+
+def indices(records: int, share: float, seed: int = 0) -> tuple[list[int], list[int]]:
+    """The records that are held out, and the others, by number."""
+    source = tiny.Numbered(records)
+    parts = [Part.of(source, "any", share, seed, held) for held in (True, False)]
+    return tuple([part[i] for i in range(len(part))] for part in parts)
+
+
+@pytest.mark.parametrize("records, share, count", [(200, 0.1, 20), (200, 0.001, 1), (3, 0.5, 2)])
+def test_the_held_out_records_are_exactly_the_share_and_the_others_all_the_rest(
+    records, share, count
+):
+    held, others = indices(records, share)
+    assert len(held) == count and sorted(held + others) == list(range(records))
+
+
+def test_a_seed_and_a_number_of_records_hold_out_the_same_records_wherever_they_lie():
+    same = [indices(RECORDS, 0.1)[0] for _ in range(2)]
+    assert same[0] == same[1] != indices(RECORDS, 0.1, seed=1)[0]
+    questions = shapes_sources.ShapesUnderstanding(0, RECORDS)
+    part = pickle.loads(pickle.dumps(Part.of(questions, "questions", 0.1, 0, True)))
+    assert [part.index(i) for i in range(len(part))] == same[0]
+    assert [part.where(i) for i in range(20)] == [f"shapes:{i}" for i in same[0]]
+    assert part[3] == questions[same[0][3]] and part.scored_by == "shapes"
+    assert (part.image(3) == questions.image(same[0][3])).all()
+
+
+def test_a_million_records_are_cut_without_a_list_of_them():
+    million = tiny.Numbered(1_000_000)
+    held = Part.of(million, "any", 0.001, 0, True)
+    others = Part.of(million, "any", 0.001, 0, False)
+    found = {held[i] for i in range(1000)}
+    assert len(held) == len(found) == 1000 and len(others) == 999_000
+    assert not found & {others[i] for i in range(0, 999_000, 37)}
+
+
+def test_what_a_part_holds_and_where_it_begins_are_in_its_fingerprint():
+    parts = [
+        Part.of(tiny.Numbered(RECORDS), "any", share, seed, held)
+        for share, seed, held in [(0.1, 0, True), (0.1, 0, False), (0.2, 0, True), (0.1, 1, True)]
+    ]
+    assert len({part.fingerprint for part in parts}) == 4
+
+
+def test_a_share_that_leaves_nothing_to_train_on_names_the_data_set():
+    with pytest.raises(SourceError, match=r"data.datasets.few: of its 1 record\(s\)"):
+        Part.of(tiny.Numbered(1), "few", 0.1, 0, False)
+
+
+def test_batches_of_the_others_never_hold_a_held_out_record():
+    held = set(indices(RECORDS, 0.1)[0])
+    source = shapes_sources.ShapesText(0, RECORDS)
+    part = Part.of(source, "text", 0.1, 0, False)
+    batches = tiny.batches(
+        {"text": part}, tiny.processor(), tiny.CONFIG, Rows(2, 96, 0, 0), {**dict.fromkeys(bt.TASKS, 0), "text": 1}
+    )  # fmt: skip
+    read = set()
+    for _ in range(60):
+        _, examples = next(batches)
+        numbers = examples[:, bt.EXAMPLE_COLUMNS.index("record")]
+        read |= {part.index(i) for i in numbers}
+    batches.close()
+    assert len(read) == 180 and not read & held

@@ -1,0 +1,131 @@
+"""The sheet of an evaluation: the same held-out prompts and questions each time, drawn and answered
+with the weights of the step."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from support import tiny
+
+from janus_jax.config.read import resolve
+from janus_jax.data.holdout import Part
+from janus_jax.data.toy import shapes_sources
+from janus_jax.eval import during
+from janus_jax.model import config as model_config
+from janus_jax.training.stage_plan import StagePlan
+
+SOURCES = {
+    "questions": shapes_sources.ShapesUnderstanding(0, 500),
+    "scenes": shapes_sources.ShapesGeneration(0, 400),
+    "others": shapes_sources.ShapesGeneration(1, 20),
+}
+
+
+def plan_of(**changes) -> StagePlan:
+    stage = {
+        "trainable": ("image_head",),
+        "init": (),
+        "steps": 1000,
+        "batch_size": 8,
+        "rows": {"count": 4, "length": 96, "understanding_images": 1, "generation_images": 2},
+        "ratio": {"understanding": 1, "text": 0, "generation": 1},
+        "optim": {"learning_rate": 1e-3},
+        **changes,
+    }
+    kinds = {"questions": "understanding", "scenes": "generation", "others": "generation"}
+    values = {
+        "model": model_config.to_dict(tiny.CONFIG),
+        "template": {"user": "User", "assistant": "Assistant", "system": ""},
+        "data": {"datasets": {name: {"kind": k, "path": "shapes:"} for name, k in kinds.items()}},
+        "stages": {"one": stage},
+        "evaluation": {"every": 2, "holdout": 0.1},
+    }
+    return StagePlan.of(resolve(values, {})[0], "one")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """(model, prompts) and (model, questions) as they come; drawings are violet, answers "two"."""
+    calls = {"drawn": [], "answered": []}
+
+    def generate(model, processor, prompts, seed):
+        calls["drawn"].append((model, prompts, seed))
+        return [Image.new("RGB", (16, 16), (90, 10, 200)) for _ in prompts]
+
+    def understand_batch(model, processor, conversations, max_new_tokens):
+        calls["answered"].append((model, [turn for (turn,) in conversations]))
+        return ["two"] * len(conversations)
+
+    monkeypatch.setattr(during, "generate", generate)
+    monkeypatch.setattr(during, "understand_batch", understand_batch)
+    monkeypatch.setattr(during, "serving", lambda model: model)
+    return calls
+
+
+def opened(tmp_path, plan=None):
+    """A sheet, and what its log said and showed."""
+    log = types.SimpleNamespace(said=[], shown=[])
+    log.say = log.said.append
+    log.sheet = lambda *shown: log.shown.append(shown)
+    return during.Sheet(plan or plan_of(), SOURCES, tiny.processor(), tmp_path, log), log
+
+
+def test_a_sheet_shows_held_out_records_the_same_each_time(asked, one_device, tmp_path):
+    sheet, log = opened(tmp_path)
+    state = tiny.make_state(tiny.TX)
+    for step in (2, 1000):
+        assert sheet(step, state, {}) == {}
+    (model, prompts, seeds), again = asked["drawn"]
+    assert prompts == again[1] and len(prompts) == 8 and seeds == again[2] == list(range(8))
+    parts = {name: Part.of(s, name, 0.1, 0, held_out=True) for name, s in SOURCES.items()}
+    captions = {x["captions"][0] for name in ("scenes", "others") for x in parts[name]}
+    assert set(prompts) <= captions
+    # Of the two data sets in turn, the second of which has two held-out records.
+    assert prompts[1] == parts["others"][0]["captions"][0]
+    (_, turns), _ = asked["answered"]
+    assert [turn.texts for turn in turns] == [
+        parts["questions"][i]["messages"][0].texts for i in range(8)
+    ]
+    assert (turns[0].pictures[0] == parts["questions"].image(0)).all()
+    tiny.same_bits(model.text_embedding.table[...], state.params["text_embedding"]["table"])
+    assert sorted(p.name for p in (tmp_path / "sheets" / "one").iterdir()) == [
+        "0002.png",
+        "1000.png",
+    ]
+    (step, picture, text), _ = log.shown
+    drawn = Image.open(tmp_path / "sheets" / "one" / "0002.png")
+    assert step == 2 and np.array_equal(np.asarray(drawn), np.asarray(picture))
+    assert f"* {prompts[0]}\n" in text and f"{turns[0].texts[0]} **two** (truth: " in text
+    assert (np.asarray(picture) == (90, 10, 200)).all(-1).sum() == 8 * 144 * 144
+
+
+def test_a_stage_that_only_reads_is_only_asked(asked, one_device, tmp_path):
+    reads = plan_of(ratio={"understanding": 1, "text": 0, "generation": 0})
+    sheet, log = opened(tmp_path, reads)
+    sheet(2, tiny.make_state(tiny.TX), {})
+    assert not asked["drawn"] and len(asked["answered"]) == len(log.shown) == 1
+
+
+def test_full_devices_cost_a_sheet_and_not_the_run(asked, one_device, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(during, "generate", full)
+    sheet, log = opened(tmp_path)
+    assert sheet(2, tiny.make_state(tiny.TX), {}) == {}
+    assert log.said == ["ERROR: no sheet of step 2: the devices' memory is full"]
+    assert not log.shown and not (tmp_path / "sheets").exists()
+
+
+def test_what_a_stage_has_laid_aside_draws_with_it(asked, one_device, tmp_path):
+    sheet, _ = opened(tmp_path)
+    state = tiny.make_state(tiny.TX)
+    vq = state.frozen["generation_encoder"]
+    aside = {"generation_encoder": jax.tree.map(np.asarray, vq)}
+    frozen = {name: x for name, x in state.frozen.items() if name not in aside}
+    sheet(2, state.replace(frozen=frozen), aside)
+    ((model, _, _),) = asked["drawn"]
+    assert isinstance(model.generation_encoder.codebook[...], jax.Array)
+    tiny.same_bits(model.generation_encoder.codebook[...], vq["codebook"])
