@@ -12,9 +12,15 @@ from janus_jax.common import files
 FILE = "evaluation.jsonl"
 
 
+class EvaluationsError(ValueError):
+    """The file is no list of evaluations."""
+
+    exit_code = "usage"
+
+
 def records(directory: pathlib.Path) -> list[dict]:
     """{"step": int, metric: float, ...} of each evaluation, in order of the steps; none where there
-    is no file. Raises ValueError for a file that is no such list."""
+    is no file. Raises EvaluationsError for a file that is no such list."""
     path = directory / FILE
     if not path.is_file():
         return []
@@ -22,7 +28,7 @@ def records(directory: pathlib.Path) -> list[dict]:
         found = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         return sorted(found, key=lambda record: record["step"])
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
+        raise EvaluationsError(
             f"{path}: not what evaluations left ({type(error).__name__}: {error}); put back the "
             "file, or delete it: then the checkpoint that was best so far is not known"
         ) from None

@@ -28,7 +28,9 @@ def test_what_is_kept_is_read_again_and_what_is_no_such_list_is_refused(tmp_path
     evaluated.keep(tmp_path, FOUND)
     assert evaluated.records(tmp_path) == FOUND
     (tmp_path / evaluated.FILE).write_text('{"step": 1}\nnothing\n')
-    with pytest.raises(ValueError, match=r"evaluation\.jsonl: not what evaluations left"):
+    with pytest.raises(
+        evaluated.EvaluationsError, match=r"evaluation\.jsonl: not what evaluations left"
+    ):
         evaluated.records(tmp_path)
 
 

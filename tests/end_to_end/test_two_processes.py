@@ -20,6 +20,7 @@ from support.paths import ROOT
 from support.processes import environment, launch, losses
 
 from janus_jax import main
+from janus_jax.checkpoint import evaluated
 
 pytestmark = pytest.mark.processes
 
@@ -28,6 +29,11 @@ CONFIG = ROOT / "tests" / "support" / "two_processes.py"
 
 
 SLOWEST = 400  # seconds
+EVALUATES = {
+    "evaluation.every": "4",
+    "evaluation.holdout": "0.001",
+    "checkpoints.best": "validation_loss",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +43,7 @@ def alone(directory):
         os.environ["WEIGHTS"] = str(directory / "weights")
         before = signal.getsignal(signal.SIGTERM)
         try:
-            main.run(str(CONFIG), {}, str(directory / "alone"))
+            main.run(str(CONFIG), dict(EVALUATES), str(directory / "alone"))
         finally:
             signal.signal(signal.SIGTERM, before)
             del os.environ["WEIGHTS"]
@@ -56,6 +62,7 @@ def test_two_processes_told_to_stop_go_on_to_what_one_learns(alone, mesh):
         f"--workdir={workdir}",
         f"--config.mesh.data={mesh[0]}",
         f"--config.mesh.fsdp={mesh[1]}",
+        *(f"--config.{name}={value}" for name, value in EVALUATES.items()),
     ]
     with open(printed, "w") as out:
         run = subprocess.Popen(command, cwd=ROOT, env=environment(alone), stdout=out, stderr=out)
@@ -84,6 +91,13 @@ def test_two_processes_told_to_stop_go_on_to_what_one_learns(alone, mesh):
     got, wanted = losses(workdir), losses(alone / "alone")
     assert sorted(got) == sorted(wanted) == list(range(1, 9))
     np.testing.assert_allclose([got[i] for i in wanted], list(wanted.values()), rtol=1e-5)
+    # All took part in the validation loss, and the first drew the sheets with what it gathered.
+    found = [evaluated.records(d / "checkpoints" / "only") for d in (workdir, alone / "alone")]
+    assert [[record["step"] for record in one] for one in found] == [[4, 8], [4, 8]]
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.keys() == theirs.keys() and "validation_text_loss" in ours
+        np.testing.assert_allclose(list(ours.values()), [theirs[name] for name in ours], rtol=1e-5)
+    assert sorted(p.name for p in (workdir / "sheets" / "only").iterdir()) == ["4.png", "8.png"]
     ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (workdir, alone / "alone"))
     assert ours.keys() == theirs.keys()
     for key, x in theirs.items():
