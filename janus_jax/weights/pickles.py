@@ -1,9 +1,12 @@
 """torch.save files without torch, and without running what is in them.
 
 Format (torch.save since 1.6): a zip of NAME/data.pkl, the storages NAME/data/<key> uncompressed,
-and NAME/byteorder. The pickle may call what rebuilds tensors and nothing else, the meaning of
-torch's `weights_only=True`; every other global is refused by name before anything of it runs.
-Tensors are not read here, only located.
+and NAME/byteorder. TorchScript archives are the same zip, with code, which is not looked at; their
+modules come out as inert records. Before 1.6: four pickles (a magic number, the protocol, facts of
+the machine, the object), one of the storages' keys, and the storages in that order, each behind its
+length. The pickle may call what rebuilds tensors and nothing else, the meaning of torch's
+`weights_only=True`; every other global is refused by name before anything of it runs. Tensors are
+not read here, only located.
 """
 
 import collections
@@ -24,6 +27,14 @@ STORAGES = {
     "ByteStorage": np.dtype(np.uint8), "BoolStorage": np.dtype(np.bool_),
 }  # fmt: skip
 REMEDY = "save it as safetensors where you trust it"
+LISTS = {
+    ("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")
+}
+LEGACY = 0x1950A86A20F9469CFC6C  # the number that a torch.save file before 1.6 begins with
+PICKLE_ERRORS = (
+    pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError, IndexError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 
 
 class Kind(typing.NamedTuple):
@@ -38,19 +49,20 @@ class Storage(typing.NamedTuple):
     count: int
 
 
-def read_pickle(path: pathlib.Path):
-    """The object that torch.save wrote, with `Tensor`s for tensors and inert records for argparse
-    namespaces.
+class Record:
+    """An argparse.Namespace or a TorchScript module, as its fields."""
 
-    Raises ValueError naming the file for a legacy (non-zip) pickle, a global that is not allowed,
-    or a tensor that reaches beyond its storage.
+
+def read_pickle(path: pathlib.Path):
+    """The object that torch.save or torch.jit.save wrote, with `Tensor`s for tensors and inert
+    `Record`s for argparse namespaces and modules of TorchScript.
+
+    Raises ValueError naming the file for what is no such file, a global that is not allowed, or a
+    tensor that reaches beyond its storage.
     """
     ts.refuse_other_content(path, path.open("rb").read(512))
     if not zipfile.is_zipfile(path):
-        raise ValueError(
-            f"{path}: not a whole torch.save zip file; a legacy pickle (torch before 1.6) or a "
-            f"damaged file. Save it anew with a present torch, or better as safetensors"
-        )
+        return _read_legacy(path)
     try:
         return _read_archive(path)
     except zipfile.BadZipFile as error:
@@ -68,25 +80,66 @@ def _read_archive(path: pathlib.Path):
         root = main.removesuffix("data.pkl")
         if root + "byteorder" in entries and archive.read(root + "byteorder") != b"little":
             raise ValueError(f"{path}: big-endian numbers; {REMEDY}")
+
+        def locate(pid) -> Storage:
+            _, kind, key, _, count = pid
+            info = entries[f"{root}data/{key}"]
+            dtype = STORAGES[kind.storage]
+            if info.compress_type != zipfile.ZIP_STORED or info.file_size < count * dtype.itemsize:
+                raise ValueError(f"{path}: storage {key} is compressed or cut short; {REMEDY}")
+            return Storage(ts.entry_offset(path, info), dtype, count)
+
         with archive.open(main) as file:
             try:
-                return _unpickler(path, root, entries)(file).load()
-            except (
-                pickle.UnpicklingError,
-                EOFError,
-                KeyError,
-                AttributeError,
-                TypeError,
-                IndexError,
-            ) as error:
+                return _unpickler(path, locate)(file).load()
+            except PICKLE_ERRORS as error:
                 raise ValueError(f"{path}: its pickle cannot be read ({error}); {REMEDY}") from None
 
 
-def _unpickler(path, root: str, entries: dict):
-    """A pickle.Unpickler class for one file. All it can call is made here, for this file alone."""
+def _read_legacy(path: pathlib.Path):
+    """The object's pickle is read twice: where its storages lie is written behind it."""
+    places = {}
 
-    class Record:
-        """An argparse.Namespace, as its fields."""
+    def locate(pid) -> Storage:
+        _, kind, key, _, count, view = pid
+        if view is not None:
+            raise ValueError(
+                f"{path}: storage {key} is part of another (torch before 0.4); {REMEDY}"
+            )
+        begin = places.setdefault(key, (0, STORAGES[kind.storage], count))[0]
+        return Storage(begin, STORAGES[kind.storage], count)
+
+    def load(file, storages=None):
+        return _unpickler(path, storages)(file).load()
+
+    with open(path, "rb") as file:
+        try:
+            if load(file) != LEGACY or load(file) != 1001 or not load(file)["little_endian"]:
+                raise pickle.UnpicklingError("not the head that torch.save writes")
+            begin = file.tell()
+            load(file, locate)
+            for key in load(file):
+                _, dtype, count = places[key]
+                places[key] = (file.tell() + 8, dtype, count)
+                length = int.from_bytes(file.read(8), "little")
+                file.seek(length * dtype.itemsize, 1)
+                if length < count or file.tell() > path.stat().st_size:
+                    raise pickle.UnpicklingError(f"storage {key} is cut short")
+            file.seek(begin)
+            return load(file, locate)
+        except PICKLE_ERRORS as error:
+            raise ValueError(
+                f"{path}: not a whole file of torch.save ({error}); download or copy it again, or "
+                f"{REMEDY}"
+            ) from None
+
+
+def _unpickler(path, locate):
+    """A pickle.Unpickler class for one file. All it can call is made here, for this file alone.
+    locate: the `Storage` of a persistent id; None where there may be none."""
+
+    class Own(Record):
+        """Of this file: a pickle can set attributes of a class."""
 
     def rebuild_tensor(
         storage, offset, size, stride, requires_grad=False, hooks=None, metadata=None
@@ -121,15 +174,19 @@ def _unpickler(path, root: str, entries: dict):
         ("torch._utils", "_rebuild_tensor_v3"): rebuild_tensor_v3,
         ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
         ("collections", "OrderedDict"): collections.OrderedDict,
-        ("argparse", "Namespace"): Record,
+        ("argparse", "Namespace"): Own,
         ("torch", "Size"): tuple,
         ("torch.storage", "UntypedStorage"): Kind("ByteStorage"),
         ("torch", "float8_e4m3fn"): ts.SAFETENSORS["F8_E4M3"],
         ("torch", "float8_e5m2"): ts.SAFETENSORS["F8_E5M2"],
+        ("torch.jit._pickle", "restore_type_tag"): lambda value, tag: value,
+        **LISTS,
     } | {("torch", name): Kind(name) for name in STORAGES}
 
     class Unpickler(pickle.Unpickler):
         def find_class(self, module, name):
+            if module.split(".")[0] == "__torch__":  # a module whose code lies in the archive
+                return Own
             if (module, name) not in allowed:
                 raise ValueError(
                     f"{path}: its pickle asks for {module}.{name}, which could run code; refused, "
@@ -138,12 +195,9 @@ def _unpickler(path, root: str, entries: dict):
             return allowed[module, name]
 
         def persistent_load(self, pid):
-            _, kind, key, _, count = pid
-            info = entries[f"{root}data/{key}"]
-            dtype = STORAGES[kind.storage]
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size < count * dtype.itemsize:
-                raise ValueError(f"{path}: storage {key} is compressed or cut short; {REMEDY}")
-            return Storage(ts.entry_offset(path, info), dtype, count)
+            if locate is None:
+                raise pickle.UnpicklingError("a tensor where none may be")
+            return locate(pid)
 
     return Unpickler
 
@@ -166,3 +220,14 @@ def state_dict(path: pathlib.Path, found) -> tuple[dict, dict[str, str]]:
     if not weights:
         raise ValueError(f"{path}: no tensors at its top, nor under 'ema', 'model' or 'state_dict'")
     return weights, rest
+
+
+def script_tensors(module: Record, prefix: str = "") -> dict[str, ts.Tensor]:
+    """The tensors of a TorchScript module by the names that its `state_dict()` gives them."""
+    found = {}
+    for name, value in vars(module).items():
+        if isinstance(value, Record):
+            found |= script_tensors(value, f"{prefix}{name}.")
+        elif isinstance(value, ts.Tensor):
+            found[prefix + name] = value
+    return found

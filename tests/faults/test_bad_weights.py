@@ -1,6 +1,8 @@
 """Weights that are wrong, incomplete, damaged or dangerous: refused in words that say how to mend
 it."""
 
+import collections
+import functools
 import json
 import os
 import pickle
@@ -439,10 +441,18 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path):
     assert (tmp_path / "ran").exists(), "the pickle would have run"
 
 
-def test_a_legacy_pickle_and_other_files_are_refused(tmp_path):
-    torch.save({"a": torch.zeros(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"legacy pickle.*Save it anew"):
-        open_source(tmp_path / "old.pt", allow_pickle=True)
+def test_a_damaged_legacy_pickle_and_other_files_are_refused(tmp_path):
+    legacy = functools.partial(torch.save, _use_new_zipfile_serialization=False)
+    legacy({"a": torch.zeros(2), "b": torch.zeros(3)}, tmp_path / "old.pt")
+    whole = (tmp_path / "old.pt").read_bytes()
+    for end in (10, 60, 200, len(whole) - 1):
+        (tmp_path / "old.pt").write_bytes(whole[:end])
+        with pytest.raises(ValueError, match=r"old.pt: not a whole file of torch.save"):
+            open_source(tmp_path / "old.pt", allow_pickle=True)
+    legacy({"a": torch.zeros(2), "x": Evil(tmp_path / "ran")}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"asks for posix.mkdir.*refused, nothing was run"):
+        open_source(tmp_path / "evil.pt", allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
     torch.save([torch.zeros(2)], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="holds a list, not a dictionary of tensors"):
         open_source(tmp_path / "list.pt", allow_pickle=True)
@@ -451,12 +461,13 @@ def test_a_legacy_pickle_and_other_files_are_refused(tmp_path):
         open_source(tmp_path / "raw.pt", allow_pickle=True)
 
 
-def test_views_of_a_storage_come_out_as_torch_sees_them(tmp_path):
+@pytest.mark.parametrize("legacy", [False, True])
+def test_views_of_a_storage_come_out_as_torch_sees_them(tmp_path, legacy):
     base = torch.arange(60.0).reshape(5, 12)
     views = {"t": base.T, "part": base[1:4, 2:9:3], "row": base[2], "p": torch.nn.Parameter(base), "one": base[0, 0],
              "none": base[:0], "wide": base[:1].expand(3, 12), "b": torch.tensor([True, False]),
              "h": base.to(torch.bfloat16)}  # fmt: skip
-    torch.save(views, tmp_path / "views.pt")
+    torch.save(views, tmp_path / "views.pt", _use_new_zipfile_serialization=not legacy)
     found, _ = pickles.state_dict(tmp_path / "views.pt", pickles.read_pickle(tmp_path / "views.pt"))
     assert found.keys() == views.keys()
     for name, x in views.items():
@@ -464,6 +475,19 @@ def test_views_of_a_storage_come_out_as_torch_sees_them(tmp_path):
         assert got.shape == tuple(x.shape) and np.array_equal(
             got.astype(np.float32), x.detach().float().numpy()
         ), name
+
+
+def test_a_torchscript_archive_gives_its_tensors_by_name_and_no_code(tmp_path):
+    block = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, (1, 7), padding=(0, 3)), torch.nn.BatchNorm2d(4)
+    )
+    module = torch.nn.Sequential(collections.OrderedDict(layers=block, pool=torch.nn.MaxPool2d(3)))
+    traced = torch.jit.trace(module.eval(), torch.zeros(1, 3, 8, 8))
+    traced.save(str(tmp_path / "a.pt"))
+    found = pickles.script_tensors(pickles.read_pickle(tmp_path / "a.pt"))
+    assert found.keys() == module.state_dict().keys()
+    for name, x in module.state_dict().items():
+        assert np.array_equal(found[name].read(), x.numpy()), name
 
 
 # Code, and the hub
