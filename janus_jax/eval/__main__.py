@@ -6,6 +6,7 @@ run again.
 
 import dataclasses
 import functools
+import importlib
 import pathlib
 import sys
 import time
@@ -44,6 +45,9 @@ def define_flags(into):
     define.switch("verify", False, "Only check that a tree of pictures is what its scorer needs.")
     define.path("results", None, "What the scorer wrote: its scores go into the report.")
     define.text("scorer", "", 'With --results: "its repository, commit, judge and date".')
+    define.text("judge_url", None, "Of a judge in OpenAI's chat form: http://127.0.0.1:8000/v1.")
+    define.text("judge_model", None, "Its name there.")
+    define.text("judge_key", "OPENAI_API_KEY", "The environment variable that holds its key.")
     define.text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
     whole("processes", 0, "How many processes share the work; else JAX_NUM_PROCESSES.")
     define.whole("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
@@ -101,6 +105,7 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
     from janus_jax.weights.source import open_source
 
     require_writable(out, "--out")
+    judge_of(f, task)
     asked = task.read()
     initialize.initialize(f.coordinator, f.processes, f.process)
     platform.require_devices()
@@ -113,7 +118,7 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
     processor = source.processor()
     model = record.of_model(f.model, source, processor, f.dtype)
     settings = task.settings(asked, model, processor)
-    processes.require_equal({"the settings of this result": record.fingerprint(settings)})
+    processes.require_equal({"the settings of this result": record.settings_mark(settings)})
     processes.all_or_none(lambda: processes.is_lead() and record.begin(out, settings))
     share = jax.process_index(), jax.process_count()
     begun = time.time()
@@ -122,9 +127,7 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
     processes.barrier(f"{out} is filled")
     if not processes.is_lead():
         return exit_codes.DONE
-    report = result.finish(task, asked, out, settings, begun, print)
-    print(f"{record.page(report)}\n{out}: report.md, report.json")
-    return exit_codes.DATA if report["counts"]["missing"] else exit_codes.DONE
+    return said(result.finish(task, asked, out, settings, begun, print, judge_of(f, task)), out)
 
 
 def load_here(f, watch):
@@ -150,6 +153,7 @@ def score_answers(f, task, out: pathlib.Path) -> int:
     if task.half != "understanding":
         raise exit_codes.UsageError(f"--answers: {task.name} has pictures; give --results")
     require_writable(out, "--out")
+    judge_of(f, task)
     asked = task.read()
     path = pathlib.Path(f.answers)
     if not path.is_file():
@@ -158,8 +162,32 @@ def score_answers(f, task, out: pathlib.Path) -> int:
     settings = task.settings(asked, model, None)
     record.begin(out, settings)
     answering.take(path, out, asked)
-    report = result.finish(task, asked, out, settings, time.time(), print)
-    print(record.page(report))
+    begun = time.time()
+    return said(result.finish(task, asked, out, settings, begun, print, judge_of(f, task)), out)
+
+
+def judge_of(f, task):
+    """The judge that the flags name, or None."""
+    from janus_jax.eval.judge import Judge
+
+    if bool(f.judge_url) != bool(f.judge_model):
+        raise exit_codes.UsageError("--judge_url and --judge_model: give both, or none")
+    if not f.judge_url:
+        return None
+    if not hasattr(task.module, "to_judge"):
+        raise exit_codes.UsageError(f"--judge_url: {task.name} needs no judge; leave it out")
+    return Judge(f.judge_url, f.judge_model, f.judge_key)
+
+
+def said(report: dict, out: pathlib.Path) -> int:
+    """Prints a report; the command's exit code."""
+    from janus_jax.eval import record
+
+    print(f"{record.page(report)}\n{out}: report.md, report.json")
+    if report["counts"]["missing"]:
+        return exit_codes.DATA
+    if report["counts"].get("unjudged") and report["scorer"] != "none yet":
+        return exit_codes.RESTART
     return exit_codes.DONE
 
 
@@ -223,25 +251,6 @@ def score_run(f):
     evaluate(experiment, sources, weights, out, print, settings)
 
 
-def compare_command(f, _):
-    """The command `compare`."""
-    from janus_jax.eval import compare, record
-
-    print(f"A = {f.a}\nB = {f.b}\n")
-    print(
-        compare.compared(
-            record.read_report(pathlib.Path(f.a)), record.read_report(pathlib.Path(f.b))
-        )
-    )
-
-
-def define_compare(into):
-    """The flags of `compare`."""
-    define = cli.Definer(into)
-    define.path("a", None, "The folder of a result, or its report.json.", required=True)
-    define.path("b", None, "The other's.", required=True)
-
-
 def list_benchmarks() -> int:
     """The command `list`."""
     rows = []
@@ -261,23 +270,15 @@ COMMAND = cli.Command(
     f"{PROGRAM} --benchmark=pope --data=POPE.tsv --model=deepseek-ai/Janus-1.3B --out=scores/pope",
     define_flags,
 )
-COMPARE = cli.Command(
-    f"{PROGRAM} compare",
-    "Two results side by side: their scores, and every setting in which they differ.",
-    f"{PROGRAM} compare scores/pope-a scores/pope-b",
-    define_compare,
-)
 
 
 def main(argv: list[str]) -> int:
     """argv: the words of the command line after `python -m janus_jax.eval`."""
     if argv == ["list"]:
         return list_benchmarks()
-    if argv[:1] == ["compare"]:
-        words = [w for w in argv[1:] if not w.startswith("-")]
-        if len(words) == 2 and len(argv) == 3:
-            argv = ["compare", f"--a={words[0]}", f"--b={words[1]}"]
-        return cli.run(COMPARE, compare_command, argv[1:])
+    if argv[:1] in (["compare"], ["distance"]):
+        module = importlib.import_module(f"janus_jax.eval.{argv[0]}")
+        return module.main(argv[1:])
     return cli.run(COMMAND, evaluate_command, argv)
 
 

@@ -1,7 +1,10 @@
 """Two reports side by side, and every setting in which they differ."""
 
+import pathlib
+
+from janus_jax.common import cli
 from janus_jax.common.text import short, table
-from janus_jax.eval.record import flat
+from janus_jax.eval.record import flat, read_report
 
 SAID = ("settings", "counts", "scorer", "environment")
 
@@ -61,3 +64,31 @@ def _apart(a: dict, b: dict) -> str:
         return "-"
     low, high = max(a["interval"][0], b["interval"][0]), min(a["interval"][1], b["interval"][1])
     return "overlap" if low <= high else "apart"
+
+
+def compare_command(f, _):
+    """The command."""
+    print(f"A = {f.a}\nB = {f.b}\n")
+    print(compared(read_report(pathlib.Path(f.a)), read_report(pathlib.Path(f.b))))
+
+
+def define_flags(into):
+    """The command's flags, in absl's `into`."""
+    define = cli.Definer(into)
+    define.path("a", None, "The folder of a result, or its report.json.", required=True)
+    define.path("b", None, "The other's.", required=True)
+
+
+COMMAND = cli.Command(
+    "python -m janus_jax.eval compare",
+    "Two results side by side: their scores, and every setting in which they differ.",
+    "python -m janus_jax.eval compare scores/pope-a scores/pope-b",
+    define_flags,
+)
+
+
+def main(argv: list[str]) -> int:
+    """argv: the words after `compare`: two folders, or flags."""
+    if len(argv) == 2 and not any(word.startswith("-") for word in argv):
+        argv = [f"--a={argv[0]}", f"--b={argv[1]}"]
+    return cli.run(COMMAND, compare_command, argv)

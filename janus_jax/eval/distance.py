@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -9,10 +10,17 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from janus_jax.common import cli
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.progress import Progress
 from janus_jax.common.text import differences, listed, short
-from janus_jax.eval.features import Features
+from janus_jax.eval import record
+from janus_jax.eval.features import (
+    Features,
+    inception_features,
+    pixel_features,
+    understanding_features,
+)
 from janus_jax.eval.frechet import (
     Moments,
     Statistics,
@@ -20,7 +28,7 @@ from janus_jax.eval.frechet import (
     read_statistics,
     too_few,
 )
-from janus_jax.eval.resizers import RESIZERS, named
+from janus_jax.eval.resizers import ENTRANCES, RESIZERS, named
 
 SUFFIXES = {
     ".bmp",
@@ -189,3 +197,93 @@ def _opened(path: pathlib.Path) -> Image.Image:
     """A picture as clean-fid and pytorch-fid take it: RGB, neither turned nor blended."""
     with Image.open(path, formats=FORMATS) as picture:
         return picture.convert("RGB")
+
+
+def distance_command(f, _):
+    """The command."""
+    cli.log_to_stderr("warning")
+    folder = pathlib.Path(f.pictures)
+    of_result = (folder / record.SETTINGS).is_file()
+    report = record.read_report(folder) if of_result else None
+    tree = folder / "pictures" if of_result else folder
+    found = distance(tree, f.reference, _features(f), f.resizer, f.reference_resizer)
+    print(
+        f"{found.title}: {found.value:.6g} ({found.counts[0]:,} pictures, {found.counts[1]:,} of the reference)"
+    )
+    for note in found.notes:
+        print(f"WARNING: {note}")
+    if report is None:
+        return
+    score = {"value": found.value, "interval": None, "chance": None, "of": found.counts[0]}
+    report |= {
+        "headline": found.title,
+        "scores": report["scores"] | {found.title: score},
+        "scorer": {
+            "name": "janus_jax", **found.facts, "reference": pathlib.Path(f.reference).name,
+            "reference_pictures": found.counts[1], "notes": list(found.notes),
+        },
+    }  # fmt: skip
+    record.write(folder, report)
+    print(f"{folder}: report.md, report.json")
+
+
+def _features(f) -> Features:
+    if f.features == "pixels":
+        return pixel_features()
+    if f.features == "inception":
+        if not f.inception:
+            raise UsageError(
+                "--inception: missing; name the file of FID's weights (pt_inception-2015-12-05-*.pth "
+                "of pytorch-fid, weights-inception-2015-12-05-*.pth of torch-fidelity, or "
+                "inception-2015-12-05.pt of clean-fid), or give --features=pixels"
+            )
+        return inception_features(f.inception, f.entrance)
+    if not f.model:
+        raise UsageError("--model: missing; its understanding encoder is what sees the pictures")
+    from janus_jax.sample import understand
+    from janus_jax.weights.load import load
+    from janus_jax.weights.source import open_source
+
+    model, processor = load(f.model)
+    side = model.config.understanding_encoder.image_size
+    mark = record.weights_hash(open_source(f.model).path)
+    see = functools.partial(understand.features, model)
+    return understanding_features(see, side, processor, weights_sha256=mark)
+
+
+def define_flags(into):
+    """The command's flags, in absl's `into`."""
+    define = cli.Definer(into)
+    about = "The folder of a result, or any folder of pictures, or statistics (.npz)."
+    define.path("pictures", None, about, required=True)
+    define.path("reference", None, "A folder of pictures, or statistics (.npz).", required=True)
+    define.choice(
+        "features",
+        "inception",
+        ("inception", "pixels", "understanding"),
+        "What sees them; only Inception's is called FID.",
+    )
+    define.path("inception", None, "The file of Inception's weights; it is not downloaded.")
+    define.choice("entrance", "clean-fid", sorted(ENTRANCES), "Whose 299 x 299 Inception is given.")
+    about = "What is done to the pictures before."
+    define.choice("resizer", "none", sorted(RESIZERS), about)
+    define.choice(
+        "reference_resizer", "", ["", *sorted(RESIZERS)], "To the reference; else the same."
+    )
+    define.path("model", None, "With --features=understanding: whose encoder.")
+
+
+COMMAND = cli.Command(
+    "python -m janus_jax.eval distance",
+    "The Fréchet distance of two folders of pictures; of a result it goes into the report.",
+    "python -m janus_jax.eval distance --pictures=scores/coco --reference=val2014 "
+    "--inception=inception-2015-12-05.pt --resizer=bicubic-256 --reference_resizer=gigagan-256",
+    define_flags,
+)
+
+
+def main(argv: list[str]) -> int:
+    """argv: the words after `distance`: two folders, then flags; or flags alone."""
+    if len(argv) > 1 and not any(word.startswith("-") for word in argv[:2]):
+        argv = [f"--pictures={argv[0]}", f"--reference={argv[1]}", *argv[2:]]
+    return cli.run(COMMAND, distance_command, argv)

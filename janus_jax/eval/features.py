@@ -10,7 +10,6 @@ from janus_jax.data.images import understanding_image
 from janus_jax.eval import inception
 from janus_jax.eval.resizers import ENTRANCES, named
 from janus_jax.model import batch as bt
-from janus_jax.sample import understand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +64,23 @@ def pixel_features(side: int = 8, batch: int = 32) -> Features:
     return _others(f"pixels {side}x{side}", {}, extract, batch)
 
 
-def understanding_features(model, processor, batch: int = 32, **facts) -> Features:
+def understanding_features(
+    see: Callable, side: int, processor, batch: int = 32, **facts
+) -> Features:
     """The mean over the patches of what a model's own understanding encoder and adaptor see, [n,
     D]: for toy worlds.
 
+    see: `sample.understand.features` of the model.
+    side: of its pictures to understand, in pixels.
+    processor: of the model.
+    batch: pictures at once.
     facts: what tells the model from others, as the hash of its weights.
     """
-    side = model.config.understanding_encoder.image_size
 
     def extract(pictures):
         squares = [understanding_image(p, side, processor.background) for p in pictures]
         shown = bt.pixels(np.stack(squares), processor.image_mean, processor.image_std)
-        return understand.features(model, shown).mean(axis=1, dtype=np.float64)
+        return see(shown).mean(axis=1, dtype=np.float64)
 
     return _others("understanding encoder", facts, extract, batch)
 

@@ -40,7 +40,7 @@ def weights_hash(path: pathlib.Path) -> str:
     return hashlib.sha256("".join(map(digest, found)).encode()).hexdigest()
 
 
-def fingerprint(settings: dict) -> str:
+def settings_mark(settings: dict) -> str:
     """Settings as a short word, to compare those of several processes."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -167,7 +167,7 @@ def _scores(report: dict) -> list[str]:
         chance = f"{score['chance']:.3g}" if score.get("chance") is not None else ""
         lines.append(f"| {mark}{name}{mark} | {score['value']:.4g} | {interval} | {chance} |")
     if by_picture := report.get("by_picture"):
-        n = len(by_picture[report["headline"]]["values"])
+        n = len(next(iter(by_picture.values()))["values"])
         lines += ["", f"| score | of the 1st to {n}th picture of each prompt alone | 95 %, seeds |"]
         lines.append("|---|---|---|")
         for name, one in by_picture.items():

@@ -14,6 +14,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed
 from janus_jax.eval import answering, benchmark, drawing, record, trees
 from janus_jax.eval.intervals import bootstrap, over_seeds, total
+from janus_jax.eval.judge import Judge, judged
 from janus_jax.eval.reported import figures
 from janus_jax.eval.sheet import correct, sheet
 
@@ -147,11 +148,13 @@ def fill(task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: 
 
 
 def finish(
-    task: Task, asked: list, folder: pathlib.Path, settings: dict, begun: float, say
-) -> dict:
+    task: Task, asked: list, folder: pathlib.Path, settings: dict, begun: float, say,
+    judge: Judge | None = None,
+) -> dict:  # fmt: skip
     """Scores what lies in a folder, once it is filled, and writes its report, which is returned.
 
     begun: when that was, by time.time().
+    judge: of a benchmark whose answers one has to judge.
     """
     report = {
         "settings": settings,
@@ -161,13 +164,15 @@ def finish(
         "headline": task.module.HEADLINE,
         "reported": figures(task.name),
     }
-    score = answered if task.half == "understanding" else drawn
-    report |= score(task, asked, folder, settings, say)
+    if task.half == "understanding":
+        report |= answered(task, asked, folder, say, judge)
+    else:
+        report |= drawn(task, asked, folder, settings)
     record.write(folder, report)
     return report
 
 
-def answered(task: Task, asked: list, folder: pathlib.Path, settings: dict, say) -> dict:
+def answered(task: Task, asked: list, folder: pathlib.Path, say, judge: Judge | None) -> dict:
     """Counts and scores of answers; each answer's mark is written beside it."""
     told = answering.gather(folder, asked)
     kept = [(one, t["answer"]) for one, t in zip(asked, told) if "answer" in t]
@@ -176,14 +181,40 @@ def answered(task: Task, asked: list, folder: pathlib.Path, settings: dict, say)
         say(f"WARNING: {len(missing)} of {len(asked)} have no answer:{listed(missing)}")
     records = [one for one, _ in kept]
     marks = [task.module.mark(one, answer, task.form) for one, answer in kept]
+    counts = {"asked": len(asked), "made": len(kept), "missing": len(missing)}
+    found = {"counts": counts, "scorer": "janus_jax"}
+    if hasattr(task.module, "to_judge"):
+        found |= judge_marks(task, kept, marks, folder, say, judge)
+        counts["unjudged"] = sum(mark["right"] is None for mark in marks)
     lines = [json.dumps({"index": one.index, **m}, default=str) for one, m in zip(records, marks)]
     files.write(folder / "marks.jsonl", "".join(f"{line}\n" for line in lines))
+    if (missing and not kept) or counts.get("unjudged"):
+        return found | {"scores": {}}
     units = task.module.tally(records, marks, task.form)
-    counts = {"asked": len(asked), "made": len(kept), "missing": len(missing)}
-    return {"counts": counts, "scores": scored(task, units, asked), "scorer": "janus_jax"}
+    return found | {"scores": scored(task, units, asked)}
 
 
-def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict, say) -> dict:
+def judge_marks(
+    task: Task, kept: list, marks: list[dict], folder: pathlib.Path, say, judge: Judge | None
+) -> dict:
+    """Fills the marks in by what a judge says of the answers; without one, writes what the authors'
+    own evaluator reads. Returns what the report says of it."""
+    if judge is None:
+        file = folder / f"{task.name}.json"
+        records, answers = zip(*kept)
+        files.write(file, task.module.judge_file(list(records), list(answers)))
+        return {"scorer": "none yet", "next": task.module.judge_advice(str(file))}
+    asked = {one.index: task.module.to_judge(one, answer) for one, answer in kept}
+    verdicts = judged(judge, asked, task.module.verdict, folder / "judge.jsonl", say)
+    for (one, _), mark in zip(kept, marks):
+        mark["right"] = verdicts.values.get(one.index)
+    told = {"model": judge.model, "replied_as": verdicts.models, "dates": verdicts.dates}
+    if verdicts.warning:
+        say(f"WARNING: {verdicts.warning}")
+    return {"scorer": told, "next": verdicts.warning}
+
+
+def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict) -> dict:
     """Counts of a tree, with the files that its scorer reads, and its scores where it can be scored
     here."""
     tree = folder / TREE

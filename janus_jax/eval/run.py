@@ -64,7 +64,7 @@ def evaluate(
     for half, task, asked in asked_of(experiment, sources, settings):
         begun = time.time()
         kept = task.settings(asked, model, processor)
-        folder = directory / RESULTS / f"{task.name}-{half}-{record.fingerprint(kept)}"
+        folder = directory / RESULTS / f"{task.name}-{half}-{record.settings_mark(kept)}"
         record.begin(folder, kept)
         result.fill(task, asked, folder, kept, loaded, (0, 1))
         report = result.finish(task, asked, folder, kept, begun, say)

@@ -1,4 +1,4 @@
-"""The command `eval`: what it refuses, and which weights it takes."""
+"""The command `eval`: what it refuses, what it scores, and what it leaves."""
 
 import json
 
@@ -7,6 +7,7 @@ from support.paths import CONFIGS
 
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.config import read
+from janus_jax.distributed import initialize
 from janus_jax.eval import __main__ as command
 from janus_jax.eval import run
 from janus_jax.training import run_dir
@@ -31,6 +32,9 @@ def refusal(capsys, *flags) -> str:
 def finish(workdir, stage: str):
     (workdir / stage).mkdir()
     (workdir / stage / WEIGHTS_FILE).touch()
+
+
+# A run scored again.
 
 
 def test_a_directory_without_a_config_is_no_run(tmp_path, capsys):
@@ -67,3 +71,152 @@ def test_the_last_finished_stage_is_scored_with_the_numbers_of_the_flags(begun, 
     assert set(sources) == set(experiment.data.datasets)
     assert (settings.count, settings.temperature) == (3, 0.0)
     assert settings.cfg_scale == experiment.evaluation.cfg_scale
+
+
+# A benchmark.
+
+DRAW = ("--benchmark=shapes", "--half=generation", "--data=shapes:1", "--model=quickstart")
+ASK = ("--benchmark=shapes", "--half=understanding", "--data=shapes:1", "--model=quickstart")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def alone():
+    """JAX of this process has begun, and can join no others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(initialize, "initialize", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A folder with a result of each half."""
+    folder = tmp_path_factory.mktemp("scores")
+    assert command.main([*DRAW, f"--out={folder}/drawn", "--pictures=2"]) == 0
+    assert command.main([*ASK, f"--out={folder}/asked"]) == 0
+    return folder
+
+
+def report(folder) -> dict:
+    return json.loads((folder / "report.json").read_text("utf-8"))
+
+
+def test_a_report_has_all_that_makes_its_number_reproducible(scored):
+    found = report(scored / "drawn")
+    assert found["counts"] == {"asked": 12, "made": 12, "missing": 0, "prompts": 6}
+    settings = found["settings"]
+    assert len(settings["model"]["sha256"]) == len(settings["asked_sha256"]) == 64
+    assert settings["model"]["template"] == {"user": "User", "assistant": "Assistant", "system": ""}
+    known = {
+        name: settings[name] for name in ("cfg_scale", "temperature", "seed", "pictures_a_prompt")
+    }
+    assert known == {"cfg_scale": 1.5, "temperature": 0.5, "seed": 0, "pictures_a_prompt": 2}
+    assert {"jax", "janus_jax", "code_sha256", "devices"} <= set(found["environment"])
+    overall = found["scores"]["overall"]
+    low, high = overall["interval"]
+    assert low <= overall["value"] <= high and 0 < overall["chance"] < 0.2
+    assert len(found["by_picture"]["overall"]["values"]) == 2
+    page = (scored / "drawn" / "report.md").read_text("utf-8")
+    assert "| **overall** |" in page and "| settings.cfg_scale | 1.5 |" in page
+    asked = report(scored / "asked")
+    assert asked["counts"]["made"] == 20 and asked["scores"]["overall"]["value"] > 0.5
+
+
+def test_the_same_command_draws_nothing_again(scored, capsys):
+    before = {p: p.stat().st_mtime_ns for p in scored.rglob("*.png") if p.name != "sheet.png"}
+    assert command.main([*DRAW, f"--out={scored}/drawn", "--pictures=2"]) == 0
+    assert "loaded" not in capsys.readouterr().err
+    assert before == {p: p.stat().st_mtime_ns for p in before} and len(before) == 12
+
+
+def test_a_result_of_other_settings_is_refused_and_told_apart(scored, capsys):
+    told = refusal(capsys, *DRAW, f"--out={scored}/drawn", "--pictures=2", "--seed=5")
+    assert "holds a result of other settings" in told and "seed: 0 -> 5" in told
+    other = [flag for flag in ASK if "data" not in flag]
+    told = refusal(capsys, *other, f"--out={scored}/asked", "--data=shapes:1?seed=2")
+    assert "asked_sha256" in told
+
+
+def test_a_tree_is_verified_and_each_fault_told(scored, capsys, tmp_path):
+    verify = [*DRAW, f"--out={scored}/drawn", "--verify"]
+    assert command.main(verify) == 0
+    assert "12 pictures, all that the scorer needs" in capsys.readouterr().out
+    tree = scored / "drawn" / "pictures"
+    one, two = tree / "00001" / "samples" / "0000.png", tree / "00002" / "samples" / "0001.png"
+    kept = one.read_bytes(), two.read_bytes()
+    one.unlink()
+    two.write_bytes(kept[1][:60])
+    (tree / "00003" / "samples" / "0007.png").write_bytes(kept[0])
+    try:
+        told = refusal(capsys, *verify)
+    finally:
+        one.write_bytes(kept[0])
+        two.write_bytes(kept[1])
+        (tree / "00003" / "samples" / "0007.png").unlink()
+    assert "00001/samples/0000.png: missing" in told
+    assert "00002/samples/0001.png: cannot be read" in told
+    assert "00003/samples/0007.png: is of no prompt" in told
+
+
+def test_what_a_scorer_wrote_goes_into_the_report(scored, tmp_path, capsys):
+    lines = (scored / "drawn" / "results.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) | {"correct": i % 4 == 0} for i, line in enumerate(lines)]
+    results = tmp_path / "results.jsonl"
+    results.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    before = (scored / "drawn" / "report.json").read_text("utf-8")
+    flags = [*DRAW, f"--out={scored}/drawn", f"--results={results}", "--scorer=mine, 2026-11-29"]
+    assert command.main(flags) == 0
+    found = report(scored / "drawn")
+    (scored / "drawn" / "report.json").write_text(before)
+    assert found["scores"]["overall"]["value"] == 0.25 and found["scorer"] == "mine, 2026-11-29"
+    results.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:-1]))
+    assert "No score is given of a part" in refusal(capsys, *flags)
+
+
+def test_answers_of_another_harness_are_scored_without_a_model(scored, tmp_path, capsys):
+    answers = scored / "asked" / "answers.jsonl"
+    flags = [flag for flag in ASK if "model" not in flag]
+    assert command.main([*flags, f"--answers={answers}", f"--out={tmp_path}/again"]) == 0
+    told = capsys.readouterr()
+    assert "loaded" not in told.err
+    assert report(tmp_path / "again")["scores"] == report(scored / "asked")["scores"]
+
+
+def test_two_results_are_compared_by_every_setting(scored, tmp_path, capsys):
+    other = [flag for flag in DRAW if "data" not in flag]
+    flags = [*other, "--data=shapes:1", "--pictures=1", "--cfg_scale=3", "--seed=1"]
+    assert command.main([*flags, f"--out={tmp_path}/b"]) == 0
+    capsys.readouterr()
+    assert command.main(["compare", f"{scored}/drawn", f"{tmp_path}/b"]) == 0
+    told = capsys.readouterr().out
+    for name in ("cfg_scale", "seed", "pictures_a_prompt"):
+        assert f"settings.{name} " in told
+    assert "settings.temperature" not in told and "settings.model" not in told
+    assert refusal(capsys, "compare", f"{scored}/drawn", f"{tmp_path}/none").count("no such report")
+
+
+@pytest.mark.parametrize(
+    "flags, why",
+    [
+        (["--benchmark=shapes"], "--data, --out: missing"),
+        ([*DRAW[2:], "--benchmark=shapes", "--out=x"], "both halves have it; give --half="),
+        ([*DRAW[1:], "--benchmark=shape", "--out=x"], "did you mean 'shapes'?"),
+        ([*DRAW, "--out=x", "--protocol=paper"], "protocol 'paper': shapes has 'shapes'"),
+        ([*DRAW[:3], "--out=x"], "--model: missing"),
+        ([*ASK, "--out=x", "--verify"], "--verify and --results are for pictures"),
+        ([*DRAW, "--out=x", "--answers=a"], "--answers: shapes has pictures"),
+        ([*ASK, "--out=x", "--judge_url=http://a/v1"], "--judge_url and --judge_model: give both"),
+        ([*ASK, "--out=x", "--judge_url=http://a/v1", "--judge_model=m"], "shapes needs no judge"),
+        ([*DRAW, "--out=x", "--workdir=y"], "--benchmark and --workdir: give one"),
+    ],
+)
+def test_flags_that_cannot_be_followed_are_refused(flags, why, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert why in refusal(capsys, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_benchmarks_are_listed_with_their_protocols(capsys):
+    assert command.main(["list"]) == 0
+    told = capsys.readouterr().out
+    for name in ("pope", "mmbench", "geneval", "wise", "verified, legacy", "coco30k"):
+        assert name in told

@@ -1,5 +1,6 @@
 """The distance of folders: which pictures, under which name, and what is refused."""
 
+import functools
 import io
 import json
 
@@ -14,6 +15,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.eval import features
 from janus_jax.eval.distance import distance, folder_statistics, picture_files
 from janus_jax.eval.frechet import save_statistics
+from janus_jax.sample import understand
 
 QUIET = io.StringIO()
 
@@ -141,7 +143,9 @@ def test_pictures_of_several_sizes_need_no_resizer_for_inception_and_the_title_i
 
 
 def test_a_models_own_encoder_gives_features_of_each_picture_alone(one_device):
-    seen = features.understanding_features(sampling.make(), tiny.processor(), weights="abc")
+    see = functools.partial(understand.features, sampling.make())
+    side = tiny.CONFIG.understanding_encoder.image_size
+    seen = features.understanding_features(see, side, tiny.processor(), weights="abc")
     drawn = [np.asarray(pictures.noise(20, 20 + i, i)) for i in range(3)]
     rows = seen.extract(drawn)
     assert rows.shape == (3, tiny.CONFIG.transformer.width)

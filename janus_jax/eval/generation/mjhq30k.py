@@ -72,7 +72,9 @@ def command(folder: pathlib.Path, side: int, protocol: str) -> str:
 # say with the score which side was resized from {side}, and how.
 FID="import sys; from cleanfid import fid; print(fid.compute_fid(*sys.argv[1:]))"
 python -c "$FID" MJHQ {tree}
-for c in {" ".join(CATEGORIES)}; do echo $c; python -c "$FID" MJHQ/$c {tree}/$c; done"""
+for c in {" ".join(CATEGORIES)}; do echo $c; python -c "$FID" MJHQ/$c {tree}/$c; done
+# Or here, by a file of Inception's weights:
+janus-jax eval distance {shlex.quote(str(folder.parent))} MJHQ --inception=FILE"""
 
 
 def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[str, float]]:
