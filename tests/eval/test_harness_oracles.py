@@ -8,54 +8,31 @@ design, the made answers leave the case out or the test says it:
 * MMMU, open questions: an answer that is a list is compared there as the list's text.
 * Letters: VLMEvalKit knows the sentences by which GPT-4V and others refuse; here they are read as
   any other answer.
+* MM-Vet by ability: VLMEvalKit counts a question that takes one ability alone twice for it; its
+  authors, lmms-eval and we do not. The made questions take several.
 * MMBench under lmms-eval: answers without a letter go to a judge, or, in its task "static", to
   another rule; here both protocols are read as VLMEvalKit reads.
 """
 
-import importlib
-import importlib.util
-import os
 import random
 import string
-import sys
-import types
 
 import numpy as np
 import pytest
 from support import questions
+from support.harnesses import harness
 
 from janus_jax.eval import choices, normalise, open_answers
 from janus_jax.eval.benchmark import Record
-from janus_jax.eval.understanding import gqa, mmbench, mme, mmmu, pope, seedbench, vqav2
+from janus_jax.eval.understanding import gqa, mmbench, mme, mmmu, mmvet, pope, seedbench, vqav2
 
 COUNT = 1000
-# Packages of VLMEvalKit whose own code imports every model and data set.
-BARE = ("vlmeval", "vlmeval.utils", "vlmeval.dataset", "vlmeval.dataset.utils")
 WORDS = (
     "yes", "no", "Yes", "No.", "YES,", "not", "nothing", "y", "N", "the", "A", "a", "an", "B", "(C)", "D.", "E:",
     "answer", "is", "two", "dogs", "2", "none", "ten", "dont", "can't", "somebody'd", "youdve", "t-shirt", "1,000",
     "3.5", "e.g.", "left/right", "cat;", "[red]", "blue?", "café", "I", "think", "so", "option", "Z", "1e-3", "=",
     "42.", "maybe!", "it's", "12,345.6", "DNA", "could be",
 )  # fmt: skip
-
-
-def harness(name: str):
-    """A module of an installed harness; the test is skipped where it is not installed, and fails
-    where something that it imports is not."""
-    package = name.split(".")[0]
-    spec = importlib.util.find_spec(package) if package not in sys.modules else True
-    if spec is None:
-        pytest.skip(f"{package} is not installed")
-    if package == "vlmeval" and package not in sys.modules:
-        root = spec.submodule_search_locations[0]
-        for bare in BARE:
-            sys.modules[bare] = types.ModuleType(bare)
-            sys.modules[bare].__path__ = [os.path.join(root, *bare.split(".")[1:])]
-        for module in ("matching_util", "mp_util"):
-            vars(sys.modules["vlmeval.utils"]).update(
-                vars(importlib.import_module(f"vlmeval.utils.{module}"))
-            )
-    return importlib.import_module(name)
 
 
 def made(seed: int, count: int = COUNT) -> list[str]:
@@ -327,3 +304,39 @@ def test_mmmus_open_questions_are_vlmevalkits():
             theirs = module.eval_vanilla(None, item)["hit"]
             record = Record("1", "q", (), row["answer"])
             assert mmmu.mark(record, answer, "janus")["right"] == theirs, (answer, row["answer"])
+
+
+def test_mmvets_question_to_the_judge_and_scores_are_those_of_both(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    lmms = harness("lmms_eval.tasks.mmvet.utils")
+    vlm = harness("vlmeval.dataset.utils.mmvet")
+    import pandas
+
+    record = Record("v1_0", "What?", (), "a<AND>b<OR>c", {}, "", {"abilities": ("rec",)})
+    ours = mmvet.to_judge(record, "b")
+    task, _, rest = ours.partition("\n\nQuestion | ")
+    theirs = lmms.MM_VET_PROMPT  # which lacks the empty line, and names the first column otherwise
+    assert f"{task}\ngpt_query_prompt | {rest}".startswith(theirs)
+    spaces = lambda text: " ".join(text.split())
+    line = {"question": "What?", "answer": "a<AND>b<OR>c", "prediction": "b"}
+    assert spaces(ours) == spaces(vlm.build_mmvet_gpt4_prompt(line))
+
+    rng = random.Random(17)
+    kinds = ("rec,spat", "ocr,math", "rec,know,gen", "ocr,spat", "ocr,spat,math")
+    rows = [(rng.choice(kinds), rng.choice((0.0, 0.3, 1.0))) for _ in range(COUNT)]
+    records = [
+        Record(f"v1_{n}", "q", (), "a", {}, "", {"abilities": tuple(kind.split(","))})
+        for n, (kind, _) in enumerate(rows)
+    ]
+    marks = [{"read": "", "right": score} for _, score in rows]
+    sums = {}
+    for unit in mmvet.tally(records, marks, "janus"):
+        for name, value in unit.items():
+            sums[name] = sums.get(name, 0) + value
+    found = mmvet.scores(sums, "janus")
+    table = pandas.DataFrame(
+        {"category": [kind for kind, _ in rows], "score": [score for _, score in rows]}
+    )
+    monkeypatch.setattr(vlm, "load", lambda path: table)
+    for _, row in vlm.MMVet_acc("")[0].iterrows():
+        assert found[row["Category"].replace("Overall", "total")] == pytest.approx(row["acc"])
