@@ -12,11 +12,12 @@ _ENDS = (",", ".", "!", "?", ";", ":", "'")
 
 
 def options_in(fields: Mapping) -> dict[str, str]:
-    """letter -> text of a row: its columns A, B, ... or choice_a, choice_b, ..."""
+    """letter -> text of a row: its columns A, B, ... or choice_a, choice_b, ... The word "nan" is
+    how lmms-eval's files of MMBench write that there is none."""
     found = {}
     for letter in string.ascii_uppercase:
         text = fields.get(letter, fields.get(f"choice_{letter.lower()}"))
-        if text is not None:
+        if text is not None and text != "nan":
             found[letter] = str(text)
     return found
 

@@ -28,12 +28,12 @@ def question_rows(
     path: str, images: str, columns: Mapping[str, tuple[str, ...]], say, *,
     names: Callable[[Mapping], list[str]] = lambda fields: [], only: Only | None = None,
     optional: tuple[str, ...] = (), index: Callable[[Mapping], str] | None = None,
-) -> list[Row]:  # fmt: skip
-    """The rows of a file, or of all files of a folder. Raises UsageError that lists what cannot be
-    used.
+) -> tuple[list[Row], list[str]]:  # fmt: skip
+    """The rows of a file, or of all files of a folder, that have all that they need, and what is
+    wrong with rows, for `require_sound`. Raises UsageError where the file cannot be used at all.
 
     Args:
-        path: a .tsv, .parquet, .json or .jsonl file, or a folder of one kind of them.
+        path: a .tsv, .parquet, .json or .jsonl file, or a folder of them (with one .tsv at most).
         images: the folder of the pictures that rows name, or a parquet file or folder of them that
             has the columns `id` and `image`; empty: the folder of `path`.
         columns: our name -> the names that files have for it, first come first served. Each row
@@ -58,17 +58,18 @@ def question_rows(
     if len(kept) < len(rows):
         say(f"{path}: {len(rows) - len(kept):,} of {len(rows):,} rows left out: not {only.what}")
     kept = [_renamed(row, columns, optional, problems) for row in kept]
-    if index and not problems:
-        kept = [_with(row, index=index(row.fields)) for row in kept]
-    kept = _with_pictures(kept, images or os.path.dirname(files[0]), names, problems)
-    return rows_found(path, kept, problems)
+    required = columns.keys() - set(optional)
+    whole = [row for row in kept if required <= row.fields.keys()]
+    if index:
+        whole = [_with(row, index=index(row.fields)) for row in whole]
+    whole = _with_pictures(whole, images or os.path.dirname(files[0]), names, problems)
+    problems += row_problems(whole)
+    return [row for row in whole if row.pictures], problems
 
 
-def rows_found(path: str, rows: list[Row], problems: tuple | list = ()) -> list[Row]:
-    """The rows, where each has its own index and pictures that can be opened, and nothing else is
-    wrong. Raises UsageError."""
-    require_sound(path, [*problems, *_twice(rows), *_picture_problems(rows)])
-    return rows
+def row_problems(rows: list[Row]) -> list[str]:
+    """Which rows have an index that another has, no picture, or one that cannot be opened."""
+    return [*_twice(rows), *_picture_problems(rows)]
 
 
 def require_sound(path: str, problems: list[str]):
@@ -93,6 +94,9 @@ def _files(path: str) -> list[str]:
         )
     for suffix in READERS:
         found = sorted(map(str, pathlib.Path(path).rglob(f"*{suffix}")))
+        if suffix == ".tsv" and len(found) > 1:  # of several benchmarks, as VLMEvalKit keeps them
+            names = ", ".join(map(os.path.basename, found))
+            raise UsageError(f"{path}: holds {short(names)}; name one of them")
         if found:
             return found
     raise UsageError(f"{path}: a folder without {kinds} files; name the file")
@@ -145,7 +149,7 @@ def _twice(rows: list[Row]) -> list[str]:
 def _with_pictures(rows: list[Row], images: str, names, problems: list[str]) -> list[Row]:
     """The rows, those with the pictures that they name whose file holds none."""
     stored = {}
-    if images.endswith(".parquet") or (rows[0].pictures == () and _all_parquet(images)):
+    if images.endswith(".parquet") or (rows and not rows[0].pictures and _all_parquet(images)):
         for file in _files(images):
             stored |= {str(row.fields.get("id")): row for row in parquet_rows(file, problems)}
     out = []

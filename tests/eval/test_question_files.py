@@ -7,7 +7,7 @@ from support.pictures import encoded, noise
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.image_parts import open_picture
-from janus_jax.eval.question_files import Only, question_rows
+from janus_jax.eval.question_files import Only, question_rows, require_sound
 
 COLUMNS = {"index": ("index",), "question": ("question", "text"), "answer": ("answer",)}
 
@@ -20,7 +20,9 @@ def rows(count: int = 4) -> list[dict]:
 
 
 def read(path, images="", say=print, **options):
-    return question_rows(str(path), str(images), COLUMNS, say, **options)
+    found, problems = question_rows(str(path), str(images), COLUMNS, say, **options)
+    require_sound(str(path), problems)
+    return found
 
 
 def refused(path, images="", **options) -> str:
@@ -141,6 +143,8 @@ def test_files_that_are_not_what_they_are_called_are_refused(tmp_path, name, con
 def test_a_misspelt_path_names_the_nearest(tmp_path):
     questions.tsv(tmp_path / "MME.tsv", rows())
     assert "did you mean 'MME.tsv'" in refused(tmp_path / "MMEE.tsv")
+    questions.tsv(tmp_path / "POPE.tsv", rows())
+    assert "holds MME.tsv, POPE.tsv; name one of them" in refused(tmp_path)
     (tmp_path / "empty").mkdir()
     assert "a folder without" in refused(tmp_path / "empty")
 

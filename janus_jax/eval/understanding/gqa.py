@@ -15,7 +15,7 @@ from janus_jax.eval.asking import IN_A_WORD, worded
 from janus_jax.eval.benchmark import Record
 from janus_jax.eval.counting import by_picture, percents
 from janus_jax.eval.normalise import bare_form
-from janus_jax.eval.question_files import question_rows
+from janus_jax.eval.question_files import question_rows, require_sound
 from janus_jax.eval.stored_pictures import same_picture
 
 ABOUT = "GQA, test-dev balanced: 12,578 questions on 398 pictures"
@@ -34,10 +34,11 @@ _COLUMNS = {
 def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. Record.category: the structural type of the question, as "query" or
     "verify", where the file has it."""
-    rows = question_rows(
+    rows, problems = question_rows(
         path, images, _COLUMNS, say, optional=("category", "picture"),
         names=lambda fields: [f"{fields['imageId']}.jpg"] if "imageId" in fields else [],
     )  # fmt: skip
+    require_sound(path, problems)
     out = []
     for row in rows:
         fields = row.fields

@@ -45,10 +45,10 @@ _COLUMNS = {
 def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. facts: "hint", "group", the index of the question's first row, and
     "rotations", how many rows the file has of it."""
-    rows = question_rows(path, images, _COLUMNS, say, optional=("category", "hint"))
+    rows, problems = question_rows(path, images, _COLUMNS, say, optional=("category", "hint"))
     groups = collections.Counter(_group(row.fields["index"]) for row in rows)
     first = {row.fields["index"] for row in rows}
-    problems = []
+    any_lost = bool(problems)  # rows that are not here, but in the file
     out = []
     few = set()
     for row in rows:
@@ -57,7 +57,7 @@ def read(path: str, images: str, say) -> list[Record]:
         group = _group(fields["index"])
         if why := option_problem(options, fields["answer"]):
             problems.append(f"{row.where}: {why}")
-        if group not in first:
+        if group not in first and not any_lost:
             problems.append(f"{row.where}: a rotation of row {group}, which is not there")
         if groups[group] < len(options):
             few.add(group)

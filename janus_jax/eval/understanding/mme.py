@@ -20,7 +20,7 @@ import pathlib
 from janus_jax.eval.asking import IN_A_WORD, YES_OR_NO, worded
 from janus_jax.eval.benchmark import Record
 from janus_jax.eval.normalise import yes_or_no
-from janus_jax.eval.question_files import question_rows, require_sound, rows_found
+from janus_jax.eval.question_files import question_rows, require_sound, row_problems
 from janus_jax.eval.question_formats import Row
 
 ABOUT = (
@@ -51,13 +51,12 @@ _COLUMNS = {
 def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. facts["picture"]: what the two questions of a picture share."""
     if own := _own_rows(path):
-        rows = rows_found(path, own)
+        rows, problems = own, row_problems(own)
     else:
-        rows = question_rows(
+        rows, problems = question_rows(
             path, images, _COLUMNS, say, optional=("index",),
             index=lambda fields: fields.get("index") or f"{fields['picture']}: {fields['question']}",
         )  # fmt: skip
-    problems = []
     out = []
     for row in rows:
         fields = row.fields
@@ -78,11 +77,13 @@ def read(path: str, images: str, say) -> list[Record]:
                 facts,
             )
         )
-    problems += [
-        f"{'/'.join(picture)}: {count} questions, a picture has two"
-        for picture, count in collections.Counter(r.facts["picture"] for r in out).items()
-        if count != 2
-    ]
+    if not problems:  # else one of the two may be a row that is told already
+        questions = collections.Counter(record.facts["picture"] for record in out)
+        problems += [
+            f"{'/'.join(picture)}: {count} questions, a picture has two"
+            for picture, count in questions.items()
+            if count != 2
+        ]
     require_sound(path, problems)
     return out
 

@@ -50,8 +50,9 @@ def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. Record.category: the subject. A question without options has
     none."""
     only = Only(_of_validation, "of the validation split")
-    rows = question_rows(path, images, _COLUMNS, say, only=only, optional=("category", "hint"))
-    problems = []
+    rows, problems = question_rows(
+        path, images, _COLUMNS, say, only=only, optional=("category", "hint")
+    )
     out = []
     for row in rows:
         fields = row.fields
@@ -59,9 +60,9 @@ def read(path: str, images: str, say) -> list[Record]:
         answer = str(fields["answer"])
         is_choice = options or fields.get("question_type") == "multiple-choice"
         why = option_problem(options, answer) if is_choice else ""
-        named = [int(n) for n in _NAMED.findall(" ".join([fields["question"], *options.values()]))]
-        if max(named, default=0) > len(row.pictures):
-            why = f"names <image {max(named)}>, but has {len(row.pictures)} pictures"
+        named = _NAMED.findall(" ".join([fields["question"], *options.values()]))
+        if lost := sorted(set(named) - _numbered(row.pictures).keys()):
+            why = f"names <image {lost[0]}>, which it does not have ({len(row.pictures)} pictures)"
         problems += [f"{row.where}: {why}"] if why else []
         out.append(
             Record(
@@ -79,13 +80,14 @@ def ask(record: Record, protocol: str) -> list[dict]:
     text = f"{record.question}\n\n{IN_A_WORD.strip()}"
     if record.options:
         text = f"{record.question}\n{by_lines(record.options)}\n\n{BY_LETTER}"
-    shown = sorted(set(map(int, _NAMED.findall(text))))
+    shown = sorted(set(_NAMED.findall(text)))
+    pictures = _numbered(record.pictures)
     between = _NAMED.split(text)[::2]
     parts = []
-    for number, picture in enumerate(shown):
+    for number, name in enumerate(shown):
         if number < len(between) - 1 and between[number].strip():
             parts.append({"type": "text", "text": between[number].strip()})
-        parts.append({"type": "image", "image": record.pictures[picture - 1]})
+        parts.append({"type": "image", "image": pictures[name]})
     parts.append({"type": "text", "text": between[-1].strip()})
     return [{"role": "user", "content": parts}]
 
@@ -117,6 +119,16 @@ def tally(records: list[Record], marks: list[dict], protocol: str) -> list[dict[
 def scores(sums, protocol: str) -> dict[str, float]:
     """Percent: accuracy, also by subject, the answers of which nothing was read, and the guesses."""
     return percents(sums) | {"guessed": 100 * sums["guessed"] / sums["all/asked"]}
+
+
+def _numbered(pictures) -> dict[str, object]:
+    """The pictures by their number in the text: that of their column, or their place."""
+    columns = [getattr(picture, "column", "") for picture in pictures]
+    named = [re.fullmatch(r"image_(\d)", str(column)) for column in columns]
+    return {
+        found[1] if found else str(place): picture
+        for place, (found, picture) in enumerate(zip(named, pictures), 1)
+    }
 
 
 def _of_validation(fields) -> bool:

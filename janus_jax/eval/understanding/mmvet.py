@@ -84,11 +84,10 @@ _TASK = (
 def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. Record.index: the authors', as v1_17; facts["abilities"]: those of
     ABILITIES that the question takes."""
-    rows = question_rows(
+    rows, problems = question_rows(
         path, images, _COLUMNS, say,
         names=lambda fields: [fields["imagename"]] if "imagename" in fields else [],
     )  # fmt: skip
-    problems = []
     out = []
     for row in rows:
         fields = row.fields

@@ -42,12 +42,11 @@ _COLUMNS = {
 def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. Record.category: the splits, with commas; facts["picture"]: what
     the questions of a picture share."""
-    rows = question_rows(
+    rows, problems = question_rows(
         path, images, _COLUMNS, say, names=lambda fields: [fields["image"]] if "image" in fields else [],
         optional=("category", "source"), index=_index,
     )  # fmt: skip
     out = []
-    problems = []
     for row in rows:
         answer = str(row.fields["answer"]).strip().lower()
         splits = row.fields.get("category") or _split(row.fields.get("file", ""))

@@ -38,11 +38,10 @@ _PICTURES = Only(lambda fields: fields.get("data_type", "image") == "image", "on
 
 def read(path: str, images: str, say) -> list[Record]:
     """See `Understanding.read`. facts["picture"]: what the questions of a picture share."""
-    rows = question_rows(
+    rows, problems = question_rows(
         path, images, _COLUMNS, say, only=_PICTURES, optional=("category",),
         names=lambda fields: [fields["data_id"]] if "data_id" in fields else [],
     )  # fmt: skip
-    problems = []
     out = []
     for row in rows:
         fields = row.fields

@@ -49,8 +49,7 @@ def read(path: str, images: str, say) -> list[Record]:
         found = json_value(annotations)
         given = {str(one["question_id"]): one for one in found.get("annotations", [])}
     optional = ("category", "picture", *(("answers",) if annotations else ()))
-    rows = question_rows(path, images, _COLUMNS, say, names=_names, optional=optional)
-    problems = []
+    rows, problems = question_rows(path, images, _COLUMNS, say, names=_names, optional=optional)
     out = []
     for row in rows:
         fields = row.fields | given.get(row.fields["index"], {})

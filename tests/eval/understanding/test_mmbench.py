@@ -72,10 +72,32 @@ def test_answers_that_are_no_option_and_lost_rotations_are_told_at_once(tmp_path
     made = rows()
     made[3]["answer"] = "D"
     made[4] |= {"B": "", "C": "", "answer": "A"}
-    made[41]["index"] = "2000999"
+    made[6]["image"] = "QUJD" * 30
     with pytest.raises(UsageError) as caught:
         mmbench.read(questions.tsv(tmp_path / "M.tsv", made), "", print)
     said = str(caught.value)
     assert "row 4: answer 'D' is none of A, B, C" in said
     assert "row 5: 1 options, needs two or more" in said
-    assert "row 42: a rotation of row 999, which is not there" in said
+    assert "row 7: image: is no picture" in said
+    made = rows()
+    made[41]["index"] = "2000999"
+    with pytest.raises(UsageError, match="row 42: a rotation of row 999, which is not there"):
+        mmbench.read(questions.tsv(tmp_path / "N.tsv", made), "", print)
+
+
+def test_parquet_of_lmms_eval_is_read(tmp_path):
+    made = [
+        row
+        | {
+            "index": int(row["index"]),
+            "image": questions.struct(n % 20),
+            "D": "nan",
+            "hint": row["hint"] or "nan",
+        }
+        for n, row in enumerate(rows())
+    ]
+    found = mmbench.read(questions.parquet(tmp_path / "m.parquet", made), "", print)
+    tsv = mmbench.read(questions.tsv(tmp_path / "M.tsv", rows()), "", print)
+    assert [(r.index, r.options, r.answer, r.facts) for r in found] == [
+        (r.index, r.options, r.answer, r.facts) for r in tsv
+    ]

@@ -115,4 +115,5 @@ def test_pictures_without_two_questions_and_odd_answers_are_told_at_once(tmp_pat
     said = str(caught.value)
     assert "row 5: answer 'perhaps'" in said
     assert "row 8: category 'colour'" in said
-    assert "1 questions, a picture has two" in said
+    with pytest.raises(UsageError, match=r"/0\.png: 1 questions, a picture has two"):
+        mme.read(questions.tsv(tmp_path / "N.tsv", rows()[1:]), "", print)

@@ -88,11 +88,29 @@ def test_parquet_has_its_options_in_a_string(tmp_path):
     assert [p.read() for p in found[3].pictures] == [p.read() for p in tsv[3].pictures]
 
 
+def test_a_number_is_that_of_the_column(tmp_path):
+    made = [
+        {
+            "id": "validation_Art_1", "question": "what is in <image 3>?", "answer": "A", "options": "['x', 'y']",
+            "image_1": questions.struct(1), "image_2": None, "image_3": questions.struct(3),
+        },
+        {
+            "id": "validation_Art_2", "question": "<image 1>?", "answer": "A", "options": "['x', 'y']",
+            "image_1": questions.struct(4), "image_2": questions.struct(5), "image_3": None,
+        },
+    ]  # fmt: skip
+    record = mmmu.read(questions.parquet(tmp_path / "m.parquet", made), "", print)[0]
+    shown = [
+        p["image"] for p in mmmu.ask(record, "lmms-eval")[0]["content"] if p["type"] == "image"
+    ]
+    assert [picture.read() for picture in shown] == [questions.picture(3)]
+
+
 def test_a_picture_that_is_named_and_not_there_is_told(tmp_path):
     made = rows()
     made[1]["question"] = "compare <image 1> and <image 3>"
     made[2]["answer"] = "E"
     with pytest.raises(UsageError) as caught:
         mmmu.read(questions.tsv(tmp_path / "MMMU_DEV_VAL.tsv", made), "", print)
-    assert "row 2: names <image 3>, but has 1 pictures" in str(caught.value)
+    assert "row 2: names <image 3>, which it does not have (1 pictures)" in str(caught.value)
     assert "row 3: answer 'E' is none of A, B" in str(caught.value)
