@@ -35,6 +35,7 @@ def test_mmmus_rules_take_the_last_that_is_named(answer, letter):
 def test_what_names_no_option_is_guessed_by_the_questions_index():
     guesses = [letter_or_guess("nothing", OPTIONS, str(n)) for n in range(300)]
     assert all(guessed for _, guessed in guesses)
+    assert letter_or_guess("it is two dogs", OPTIONS, "1")[1]  # five words are too few for a text
     counts = [guesses.count((letter, True)) for letter in OPTIONS]
     assert sum(counts) == 300 and min(counts) > 70
     assert letter_or_guess("something else", OPTIONS, "7") == guesses[7]

@@ -12,6 +12,7 @@ from janus_jax.eval.open_answers import holds_answer
         ("The answer is 42.", "42", True), ("x = 3.14159", "3.14", True), ("so 1,234 people", "1234", True),
         ("1e-3", "0.001", True), ("It is red\nor it is blue", "blue", True), ("a B c", "B", True), ("B", "B", True),
         ("thus it could be the big dog", "dog", True), ("cat", "cat", True), ("abc", "B", False),
+        ("blue = red", "blue", False), ("3.18", "3.2", False),
         ("Final answer: 7", "8", False), ("dog", "big dog", False), ("it is 5", "['4', '5']", True),
         ("it is 6", "['4', '5']", False), ("[0, 1)", "[0, 1)", True),
     ],

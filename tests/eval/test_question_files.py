@@ -48,6 +48,14 @@ def test_lines_within_quotes_do_not_shift_the_pictures(tmp_path):
     assert [row.pictures[0].read() for row in found] == [questions.picture(n) for n in range(4)]
 
 
+def test_the_mark_at_the_begin_of_a_file_is_no_part_of_a_name(tmp_path):
+    path = questions.tsv(tmp_path / "a.tsv", rows())
+    marked = tmp_path / "b.tsv"
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "a.tsv").read_bytes())
+    assert [row.fields for row in read(marked)] == [row.fields for row in read(path)]
+    assert read(marked)[3].pictures[0].read() == questions.picture(3)
+
+
 def test_a_short_image_is_the_index_of_the_row_that_has_it(tmp_path):
     made = rows(4)
     made[0]["image"] = "3"
@@ -92,7 +100,7 @@ def test_parquet_with_lists_and_several_columns_of_pictures_is_read(tmp_path):
 
 
 def test_what_is_wrong_with_rows_is_told_at_once(tmp_path):
-    made = rows(9)
+    made = rows(10)
     made[1]["image"] = ""
     made[2]["image"] = questions.text(2)[:-7] + "&&&&&&&"
     made[3]["index"] = "0"
@@ -100,14 +108,15 @@ def test_what_is_wrong_with_rows_is_told_at_once(tmp_path):
     made[5]["image"] = "77"
     made[6]["image"] = "QUJD" * 30
     made[7]["image"] = "['" + questions.text(1)
+    made[8]["image"] = questions.text(8)[:40] + "&&&&" + questions.text(8)[40:]
     said = refused(questions.tsv(tmp_path / "a.tsv", made))
     for row, why in (
         (2, "has no picture"), (3, "is not base64"), (4, "index 0 is also that of a.tsv: row 1"),
         (5, "question or text is empty"), (6, "no row with a picture has this index"),
-        (7, "is no picture that can be read"), (8, "is no list of strings"),
+        (7, "is no picture that can be read"), (8, "is no list of strings"), (9, "is not base64"),
     ):  # fmt: skip
         assert any(f"row {row}:" in line and why in line for line in said.splitlines()), (row, said)
-    assert "row 9" not in said and "get the file again" in said
+    assert "row 10" not in said and "get the file again" in said
     assert len(said) < 3000
 
 

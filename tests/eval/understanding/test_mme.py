@@ -51,6 +51,7 @@ def test_lmms_eval_reads_the_first_four_letters(tmp_path):
         "not at all": "no",
         "well, yes": "",
         "k": "",
+        "abcno": "",
     }
     assert {a: mme.mark(records[0], a, "lmms-eval")["read"] for a in said} == said
 

@@ -41,6 +41,13 @@ def test_sixty_rows_score_what_was_counted_by_hand(tmp_path):
 
 def test_while_one_answer_has_no_verdict_there_is_no_score(tmp_path):
     records = own(tmp_path)
+    marks = [mmvet.mark(record, "b", "janus") | {"right": 1.0} for record in records]
+    marks[7]["right"] = None
+    sums = {}
+    for unit in mmvet.tally(records, marks, "janus"):
+        for name, value in unit.items():
+            sums[name] = sums.get(name, 0) + value
+    assert mmvet.scores(sums, "janus") == {"unjudged": 1}
     assert questions.score(mmvet, records, ["b"] * 60, "janus") == {"unjudged": 60}
 
 
