@@ -101,7 +101,7 @@ class Judged(Understanding, Protocol):
         """What the judge is asked about an answer."""
 
     def verdict(reply: str) -> float | None:
-        """ "right", 0 to 1, by a judge's reply; None where it says none."""
+        """What an answer is worth by a judge's reply, 0 to 1; None where it says nothing."""
 
     def judge_file(records: list[Record], answers: list[str]) -> str:
         """The file that the benchmark's own evaluator reads, for want of a judge."""

@@ -54,8 +54,8 @@ def vqa_form(answer: str) -> str:
 
 
 def yes_or_no(answer: str) -> str:
-    """ "yes" or "no" where the answer says one of them and not the other, as a word of its own in
-    any place; else empty. As VLMEvalKit does without a judge (vlmeval/dataset/utils/yorn.py)."""
+    """The word yes or no where the answer has one of them and not the other, in any place; else
+    empty. As VLMEvalKit reads without a judge (vlmeval/dataset/utils/yorn.py)."""
     words = set(without_marks(answer.lower()).split()) & {"yes", "no"}
     return words.pop() if len(words) == 1 else ""
 

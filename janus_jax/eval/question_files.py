@@ -49,8 +49,8 @@ def question_rows(
     try:
         read = READERS[pathlib.Path(files[0]).suffix.lower()]
         rows = [row for file in files for row in read(file, problems)]
-    except (SourceError, RecordError, ImportError) as error:
-        raise UsageError(str(error)) from None
+    except (SourceError, RecordError, ImportError, OSError) as error:
+        raise UsageError(str(error)) from None  # which names the file
     _require_columns(path, rows, {k: v for k, v in columns.items() if k not in optional}, problems)
     kept = [row for row in rows if only is None or only.belongs(row.fields)]
     if not kept:

@@ -139,11 +139,8 @@ def json_rows(file: str, problems: list[str]) -> Iterator[Row]:
     found = json_value(file)
     if isinstance(found, dict):
         found = found.get("questions", found)
-    if isinstance(found, dict):
-        found = [
-            {"index": key, **value} if isinstance(value, dict) else value
-            for key, value in found.items()
-        ]
+    if isinstance(found, dict) and all(isinstance(value, dict) for value in found.values()):
+        found = [{"index": key, **value} for key, value in found.items()]
     yield from _objects(file, enumerate(found if isinstance(found, list) else [found], 1), "record")
 
 

@@ -73,6 +73,13 @@ def test_a_stored_picture_is_one_that_a_chat_takes(tmp_path):
         assert isinstance(opened, Image.Image) and opened.getpixel((0, 0)) == (2, 2, 2)
 
 
+def test_one_line_is_one_record(tmp_path):
+    path = questions.lines(tmp_path / "a.json", [{"index": 7, "question": "q", "answer": "A"}])
+    folder = questions.folder(tmp_path / "pictures", ["7.png"])
+    found = read(path, folder, names=lambda fields: [f"{fields['index']}.png"])
+    assert [(row.where, row.fields["index"]) for row in found] == [("a.json: record 1", "7")]
+
+
 def test_image_paths_are_looked_for_in_the_folder(tmp_path):
     made = [
         {"index": "0", "image_path": "a/0.png", "question": "q", "answer": "A"},
@@ -136,6 +143,7 @@ def test_a_file_without_a_column_names_those_that_it_has(tmp_path):
         ("a.csv", b"index,question\n", "the suffix is none of"),
         ("a.json", b"[1, 2", "cannot be read as JSON"),
         ("a.json", b"[1, 2]", "record 1: is 1, needs an object"),
+        ("a.json", b'{"error": "not found"}', "no column question or text"),
         (
             "a.jsonl",
             b'{"index": 1, "question": "q", "answer": "A"}\n{"index"\n',

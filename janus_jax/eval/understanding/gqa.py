@@ -59,7 +59,7 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "read" is the answer in the form that is compared."""
+    """What is read is the answer in the form that is compared."""
     form = bare_form if protocol == "lmms-eval" else lambda text: text.strip().lower()
     read = form(answer)
     return {"read": read, "right": float(read == form(record.answer))}

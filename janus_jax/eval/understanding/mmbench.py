@@ -87,7 +87,7 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "read" is a letter, or empty."""
+    """What is read is a letter, or empty."""
     read = letter_in(answer, record.options)
     return {"read": read, "right": float(read == record.answer)}
 

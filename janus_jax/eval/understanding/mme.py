@@ -17,6 +17,7 @@ Protocols:
 import collections
 import pathlib
 
+from janus_jax.common.exit_codes import UsageError
 from janus_jax.eval.asking import IN_A_WORD, YES_OR_NO, worded
 from janus_jax.eval.benchmark import Record
 from janus_jax.eval.normalise import yes_or_no
@@ -96,7 +97,7 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "read" is yes, no or empty."""
+    """What is read is yes, no or empty."""
     read = _from_its_begin(answer) if protocol == "lmms-eval" else yes_or_no(answer)
     return {"read": read, "right": float(read == record.answer)}
 
@@ -160,7 +161,11 @@ def _own_rows(path: str) -> list[Row]:
             category = folder.parent.name
         found = sorted(p for p in folder.glob(f"{file.stem}.*") if p.suffix != ".txt")
         picture = str(found[0] if found else folder / f"{file.stem}.jpg")
-        for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), 1):
+        try:
+            lines = file.read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file}: cannot be read ({error}); get it again") from None
+        for number, line in enumerate(lines, 1):
             question, _, answer = line.rpartition("\t")
             if line.strip():
                 fields = {

@@ -93,8 +93,8 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "read" is a letter; of a question without options, the answer itself. "guessed": whether
-    the letter is a guess."""
+    """What is read is a letter; of a question without options, the answer itself. "guessed":
+    whether the letter is a guess."""
     if protocol == "janus":
         options = record.options or {"A": record.answer, "B": "Other Answers"}
         read = letter_in(answer, options)

@@ -115,7 +115,7 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "right" is None until a judge has said it."""
+    """What is right is None until a judge has said it."""
     return {"read": answer, "right": None}
 
 

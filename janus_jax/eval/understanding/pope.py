@@ -73,7 +73,7 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "read" is yes, no or empty."""
+    """What is read is yes, no or empty."""
     read = yes_or_no(answer)
     if protocol == "lmms-eval":
         read = answer.lower().strip()

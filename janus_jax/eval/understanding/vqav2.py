@@ -72,7 +72,7 @@ def ask(record: Record, protocol: str) -> list[dict]:
 
 
 def mark(record: Record, answer: str, protocol: str) -> dict:
-    """ "read" is the answer in the form that is compared."""
+    """What is read is the answer in the form that is compared."""
     read = vqa_form(answer)
     same = [vqa_form(one) == read for one in record.answer]
     right = sum(min(1, (sum(same) - own) / 3) for own in same) / len(same)
