@@ -32,7 +32,8 @@ from janus_jax.weights import table
 
 COUNT = 8  # of drawings, and of answers
 TRIED = 100  # records of each data set that are looked at for as many
-WIDE = 144  # pixels of a picture on the sheet, about
+WIDE = 144  # pixels of a picture on the sheet, about, where it has fewer
+MOST = 256  # and where it has more
 WORDS = 32  # tokens of an answer, at most
 FOLDER = "sheets"  # in a work directory: a folder for each stage, a picture for each step
 
@@ -72,6 +73,8 @@ class Sheet:
                 raise
             self.log.say(f"ERROR: no sheet of step {step}: the devices' memory is full")
             return {}
+        if not rows:  # the stage learns from texts alone
+            return {}
         sheet = stacked([contact_sheet(*row, columns=len(row[0]), scale=1) for row in rows])
         self.write(step, sheet)
         self.log.sheet(step, sheet, text)
@@ -87,25 +90,30 @@ class Sheet:
         """(caption, its picture, uint8 [S, S, 3]) to draw."""
         side = self.plan.model.generation_encoder.image_size
 
-        def use(record, source, i):
-            caption = record["captions"][0]
-            self.processor.request(caption, "caption")  # raises ValueError for what is no prompt
+        def use(source, i):
+            caption = "held out"  # of pictures that are learned without their words
+            if self.plan.task.PACKS:
+                caption = source[i]["captions"][0]
+                self.processor.request(caption, "caption")  # ValueError: it is no prompt
             return caption, generation_image(source.image(i), side)
 
         return held_out(self.plan, self.sources, "generation", use)
 
     @functools.cached_property
     def questions(self) -> list[tuple]:
-        """(the turn with its pictures, the right answer, the first picture) to answer."""
+        """(the conversation up to the first question about a picture, the right answer, the
+        picture) to answer."""
+        side = self.plan.model.understanding_encoder.image_size
 
-        def use(record, source, i):
-            first, second, *_ = [*record.get("messages", ()), None, None]
-            if not (first and second and first.role == "user" and first.count_pictures):
+        def use(source, i):
+            turns = source[i].get("messages", [])
+            at = next((k for k, turn in enumerate(turns[:-1]) if turn.count_pictures), None)
+            if at is None:
                 return None
-            pictures = [source.image(i, k) for k in range(first.count_pictures)]
-            turn = dataclasses.replace(first, pictures=pictures)
-            side = self.plan.model.understanding_encoder.image_size
-            return turn, " ".join(second.texts), understanding_image(pictures[0], side)
+            pictures = [source.image(i, k) for k in range(turns[at].count_pictures)]
+            asked = [*turns[:at], dataclasses.replace(turns[at], pictures=pictures)]
+            right = " ".join(turns[at + 1].texts)
+            return asked, right, understanding_image(pictures[0], side)
 
         return held_out(self.plan, self.sources, "understanding", use)
 
@@ -131,12 +139,11 @@ class Sheet:
             rows += [(fitted(true), captions), (fitted(drawn), [named] * len(drawn))]
             lines += [f"* {caption}" for caption in captions]
         if self.questions and draws:
-            turns, right, shown = map(list, zip(*self.questions, strict=True))
-            asked = [[turn] for turn in turns]
+            asked, right, shown = map(list, zip(*self.questions, strict=True))
             answers = understand_batch(model, self.processor, asked, max_new_tokens=WORDS)
             told = [
-                (" ".join(turn.texts), answer.strip() or "(nothing)", truth)
-                for turn, answer, truth in zip(turns, answers, right, strict=True)
+                (" ".join(turns[-1].texts), answer.strip() or "(nothing)", truth)
+                for turns, answer, truth in zip(asked, answers, right, strict=True)
             ]
             rows.append((fitted(shown), [f"{q} {a} (truth: {truth})" for q, a, truth in told]))
             lines += [f"* {q} **{a}** (truth: {truth})" for q, a, truth in told]
@@ -156,8 +163,7 @@ class Sheet:
 
 def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:
     """COUNT held-out records of a kind that the stage learns from, of its data sets in turn: what
-    `use(record, source, index)` makes of each. Passed over is what it has nothing for, or cannot
-    read."""
+    `use(source, index)` makes of each. Passed over is what it has nothing for, or cannot read."""
     names = plan.experiment.draws(plan.name)
     entries = [e for e in entries_of(plan.on_held_out(), sources) if e.name in names]
     entries = [e for e in entries if e.kind == kind]
@@ -167,7 +173,7 @@ def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:
             if i == len(e.source) or len(found) == COUNT:
                 continue
             try:
-                made = use(e.source[i], e.source, i)
+                made = use(e.source, i)
             except (RecordError, ImageError, ValueError):
                 continue
             found += [made] if made else []
@@ -204,14 +210,13 @@ def _through(graphdef, params, images):
 
 
 def fitted(pictures: list) -> list:
-    """Square pictures, PIL or uint8 [S, S, 3], as PIL pictures about WIDE wide; small ones keep
-    hard pixels."""
+    """Square pictures, PIL or uint8 [S, S, 3], as PIL pictures about WIDE to MOST wide; small ones
+    keep hard pixels."""
     pictures = [p if isinstance(p, Image.Image) else Image.fromarray(p) for p in pictures]
     side = pictures[0].width
-    if side > WIDE // 2:
-        return [p.resize((WIDE, WIDE), Image.Resampling.LANCZOS) for p in pictures]
-    scale = WIDE // side
-    return [p.resize((scale * side, scale * side), Image.Resampling.NEAREST) for p in pictures]
+    wide = min(max(1, WIDE // side) * side, MOST)
+    how = Image.Resampling.NEAREST if wide % side == 0 else Image.Resampling.LANCZOS
+    return [p.resize((wide, wide), how) for p in pictures]
 
 
 def stacked(sheets: list[Image.Image]) -> Image.Image:

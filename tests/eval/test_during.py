@@ -108,6 +108,18 @@ def test_a_stage_that_only_reads_is_only_asked(asked, one_device, tmp_path):
     assert not asked["drawn"] and len(asked["answered"]) == len(log.shown) == 1
 
 
+def test_a_stage_of_texts_alone_has_nothing_to_show(asked, one_device, tmp_path):
+    sheet, log = opened(tmp_path, plan_of(ratio={"understanding": 0, "text": 1, "generation": 0}))
+    assert sheet(2, tiny.make_state(tiny.TX), {}) == {}
+    assert not asked["drawn"] and not asked["answered"] and not log.shown
+
+
+def test_photos_are_shown_smaller_and_tiny_pictures_larger():
+    widths = {side: during.fitted([np.zeros((side, side, 3), np.uint8)])[0].width
+              for side in (24, 100, 144, 200, 384)}  # fmt: skip
+    assert widths == {24: 144, 100: 100, 144: 144, 200: 200, 384: 256}
+
+
 def test_full_devices_cost_a_sheet_and_not_the_run(asked, one_device, tmp_path, monkeypatch):
     def full(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
