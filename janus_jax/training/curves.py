@@ -17,7 +17,8 @@ PARTS = "grad_norm/"  # begins the names of the gradient's norms by part
 PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a panel of its own
     "Loss": "loss text_loss understanding_loss generation_loss",
     "Validation loss": "validation_loss validation_text_loss validation_understanding_loss "
-    "validation_generation_loss validation_reconstruction",
+    "validation_generation_loss",
+    "Tokenizer loss, validation": "validation_reconstruction validation_total",
     "Tokenizer loss": "reconstruction codebook commitment",
     "Tokenizer loss, entropy included": "total entropy",  # total: the loss of such a stage
     "Codes used": "codes_used",
@@ -62,7 +63,8 @@ def _series(records):
         ends[stage] = max(step, ends.get(stage, 1))
         for metric in [key for key in record if key not in ("stage", "step", "time", *UNDRAWN)]:
             value = record[metric]
-            metric = "total" if metric == "loss" and "reconstruction" in record else metric
+            if "reconstruction" in record and metric in ("loss", "validation_loss"):
+                metric = metric.replace("loss", "total")
             steps, values = series.setdefault(metric, {}).setdefault(stage, ([], []))
             steps.append(step)
             values.append(math.nan if value is None else value)
@@ -144,7 +146,7 @@ def _scale(axes, title, values):
     from matplotlib.ticker import LogLocator, NullLocator
 
     positive = [y for y in values if y > 0]
-    if title not in (*NOISY, "Learning rate"):
+    if title not in (*NOISY, "Validation loss", "Learning rate"):
         axes.set_ylim(bottom=None if any(y < 0 for y in values) else 0)
     elif positive and max(positive) >= 10 * min(positive):
         axes.set_yscale("log")
