@@ -94,7 +94,7 @@ def few_rows(monkeypatch):
 
 def test_the_loss_by_kind_is_that_of_its_rows_at_once(few_rows, one_device, tmp_path):
     sources = opened()
-    plan = plan_of()
+    plan = plan_of(accumulate=2)
     state = tiny.make_state(tiny.TX)
     validate = validation.Validation(plan, sources, tiny.processor(), tmp_path, print)
     found = validate(state)

@@ -12,6 +12,7 @@ from janus_jax.config.schema import Experiment
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import batch as bt
 from janus_jax.model import flops
+from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
 from janus_jax.training import attention_check, init, stage_data, stage_mixture
 from janus_jax.training.loss import counts, janus_loss
@@ -74,7 +75,9 @@ def step(plan: StagePlan):
 
 
 def validate(plan: StagePlan):
-    def sums(state, batch):
+    """In as many parts as a step is, for no more memory."""
+
+    def of_part(state, batch):
         undivided = dict.fromkeys(bt.TASKS, jnp.float32(1))
         _, metrics = janus_loss(state.model(), batch, undivided)
         by_kind = {
@@ -83,7 +86,12 @@ def validate(plan: StagePlan):
         total, tokens = map(sum, zip(*by_kind.values(), strict=True))
         return {"loss": (total, tokens)} | by_kind
 
-    return sums
+    def sums(state, batch):
+        parts = jax.tree.map(lambda x: sh.parts(x, plan.stage.accumulate), batch)
+        each = jax.lax.map(lambda part: of_part(state, part), parts)
+        return jax.tree.map(jnp.sum, each)
+
+    return of_part if plan.stage.accumulate == 1 else sums
 
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:
