@@ -215,8 +215,11 @@ def of_a_tree(f, task, out: pathlib.Path) -> int:
     trees.refuse(tree, "not what the scorer needs", wrong)
     print(f"{tree}: {sum(len(item.files) for item in asked):,} pictures, all that the scorer needs")
     if f.results:
+        results = pathlib.Path(f.results)
+        for old in trees.stale([results] if results.is_file() else [], tree, asked):
+            print(f"WARNING: {old} is older than the newest picture: of other pictures?")
         report = record.read_report(out)
-        report |= result.of_results(task, asked, pathlib.Path(f.results))
+        report |= result.of_results(task, asked, results)
         report["scorer"] = f.scorer or "not said; give --scorer"
         record.write(out, report)
         print(record.page(report))

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+from support import endpoint, pictures
 from support.paths import CONFIGS
 
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.config import read
 from janus_jax.distributed import initialize
 from janus_jax.eval import __main__ as command
-from janus_jax.eval import run
+from janus_jax.eval import judge, run
 from janus_jax.training import run_dir
 
 
@@ -192,6 +193,45 @@ def test_two_results_are_compared_by_every_setting(scored, tmp_path, capsys):
         assert f"settings.{name} " in told
     assert "settings.temperature" not in told and "settings.model" not in told
     assert refusal(capsys, "compare", f"{scored}/drawn", f"{tmp_path}/none").count("no such report")
+
+
+def test_answers_that_a_judge_scores_have_no_score_without_it(tmp_path, capsys, monkeypatch):
+    rows = {
+        f"v1_{n}": {
+            "imagename": "a.png", "question": f"what of {n}?", "answer": "a", "capability": ["rec"],
+        }
+        for n in range(4)
+    }  # fmt: skip
+    (tmp_path / "mm-vet.json").write_text(json.dumps(rows))
+    pictures.noise(8, 8, 0).save(tmp_path / "a.png")
+    lines = [json.dumps({"index": index, "answer": "b"}) for index in rows]
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines))
+    flags = [
+        "--benchmark=mmvet", f"--data={tmp_path}/mm-vet.json", f"--images={tmp_path}",
+        f"--answers={tmp_path}/answers.jsonl", f"--out={tmp_path}/out",
+    ]  # fmt: skip
+    assert command.main(flags) == 0
+    assert "no judge was named, so MM-Vet has no score" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "mmvet.json").read_text()) == dict.fromkeys(rows, "b")
+    assert report(tmp_path / "out")["scores"] == {}
+
+    replies = iter(["0.5", "1.0", "rubbish", "0.0", "0.5"])
+
+    def reply(body, _):
+        return endpoint.chat_reply(next(replies, "rubbish"))
+
+    with endpoint.endpoint(reply) as (url, seen):
+        flags += [f"--judge_url={url}", "--judge_model=made"]
+        monkeypatch.setattr(judge.Judge.__init__, "__defaults__", ("OPENAI_API_KEY", 128, 60.0, 1))
+        assert command.main(flags) == 75
+        told = capsys.readouterr().out
+        assert "1 of 4 rows are unjudged, so there is no score" in told and "v1_2" in told
+        assert report(tmp_path / "out")["scores"] == {}
+        assert report(tmp_path / "out")["counts"]["unjudged"] == 1
+        assert command.main(flags) == 0
+        assert len(seen) == 5  # the fourth was judged before, the third alone is asked again
+    found = report(tmp_path / "out")
+    assert found["scores"]["total"]["value"] == 50.0 and found["scorer"]["replied_as"] == ["made-1"]
 
 
 @pytest.mark.parametrize(
