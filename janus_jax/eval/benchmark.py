@@ -109,6 +109,10 @@ class Judged(Understanding, Protocol):
     def judge_advice(file: str) -> str:
         """What to do with that file, saved as `file`."""
 
+    def judge_results(path: str, records: list[Record]) -> dict[str, float]:
+        """index -> what an answer is worth, from what the benchmark's own evaluator wrote. Raises
+        UsageError that lists the records without a verdict."""
+
 
 class Generation(Protocol):
     """What a module of generation/ defines."""

@@ -156,10 +156,11 @@ def _has_lines(file: str) -> bool:
 
 def _lines(file: str, problems: list[str]) -> list[tuple[int, object]]:
     out = []
-    with open(file, encoding="utf-8-sig", errors="replace") as opened:
+    with open(file, "rb") as opened:
         for number, line in enumerate(opened, 1):
             try:
-                out += [(number, json.loads(line))] if line.strip() else []
+                text = line.decode("utf-8-sig").strip()
+                out += [(number, json.loads(text))] if text else []
             except ValueError as error:
                 problems.append(f"{pathlib.Path(file).name}: line {number}: not JSON ({error})")
     return out

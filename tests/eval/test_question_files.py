@@ -1,5 +1,7 @@
 import base64
+import random
 
+import pandas
 import pytest
 from PIL import Image
 from support import questions
@@ -38,6 +40,25 @@ def test_a_field_longer_than_the_csv_modules_limit_is_read(tmp_path):
     assert len(made[0]["image"]) > 131_072
     found = read(questions.tsv(tmp_path / "a.tsv", made))
     assert found[0].pictures[0].read() == large
+
+
+def test_what_pandas_writes_is_read_as_pandas_reads_it(tmp_path):
+    pieces = ['"', "\t", "\n", "\r\n", "a", "'", " ", "é", "\\", '""', ",", "None", "[", "NA"]
+    rng = random.Random(0)
+    table = pandas.DataFrame(
+        {
+            "index": range(200), "image": [questions.text(n) for n in range(200)],
+            "question": ["q" + "".join(rng.choices(pieces, k=6)) for _ in range(200)],
+            "answer": ["".join(rng.choices(pieces, k=2)) for _ in range(200)],
+        }
+    )  # fmt: skip
+    path = tmp_path / "a.tsv"
+    table.to_csv(path, sep="\t", index=False)
+    again = pandas.read_csv(path, sep="\t", keep_default_na=False)
+    found = read(path)
+    for name in ("question", "answer"):
+        assert [row.fields[name] for row in found] == list(again[name])
+    assert [row.pictures[0].read() for row in found] == [questions.picture(n) for n in range(200)]
 
 
 def test_lines_within_quotes_do_not_shift_the_pictures(tmp_path):
@@ -147,6 +168,11 @@ def test_a_file_without_a_column_names_those_that_it_has(tmp_path):
         (
             "a.jsonl",
             b'{"index": 1, "question": "q", "answer": "A"}\n{"index"\n',
+            "line 2: not JSON",
+        ),
+        (
+            "a.jsonl",
+            b'{"index": 1, "question": "q", "answer": "A"}\n{"index": "\xff"}\n',
             "line 2: not JSON",
         ),
         ("a.parquet", b"PAR1 no", "cannot be read as parquet"),

@@ -16,9 +16,12 @@ Protocols:
 import json
 from collections.abc import Mapping
 
+from janus_jax.common.exit_codes import UsageError
+from janus_jax.common.text import listed, short
 from janus_jax.eval.asking import chat
 from janus_jax.eval.benchmark import Record
 from janus_jax.eval.question_files import question_rows, require_sound
+from janus_jax.eval.question_formats import json_value
 
 ABOUT = "MM-Vet: 218 open questions on 200 pictures in six abilities, scored by a judge"
 HEADLINE = "total"
@@ -172,3 +175,33 @@ def judge_advice(file: str) -> str:
         f"https://github.com/yuweihao/MM-Vet with --result_path={folder or '.'} "
         f"--model={name.removesuffix('.json')} --gpt_model=gpt-4-0613"
     )
+
+
+def judge_results(path: str, records: list[Record]) -> dict[str, float]:
+    """From the authors' NAME_gpt-4-0613-grade-1runs.json: index -> {"score": one a run, "content":
+    the replies}; the mean of the runs. A 0.0 beside a reply that is no number, which their
+    evaluator writes after five tries, is no verdict. Raises UsageError."""
+    graded = json_value(path)
+    out = {}
+    problems = []
+    for record in records:
+        try:
+            found = graded[record.index]
+            values = [verdict(str(reply)) for reply in found["content"]]
+            runs = [float(score) for score in found["score"]]
+            if not runs or None in values or values != runs:
+                problems.append(
+                    f"{record.index}: no verdict (replies {short(found['content'], 60)})"
+                )
+            else:
+                out[record.index] = sum(runs) / len(runs)
+        except (KeyError, TypeError, ValueError):
+            problems.append(
+                f"{record.index}: is not there, or not as the authors' evaluator writes it"
+            )
+    if problems:
+        raise UsageError(
+            f"{path}: {len(problems):,} of {len(records):,} answers have no verdict, so there is no "
+            f"score; run the evaluator on them again:{listed(problems)}"
+        )
+    return out

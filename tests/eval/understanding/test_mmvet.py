@@ -87,6 +87,25 @@ def test_without_a_judge_the_authors_evaluator_gets_its_file(tmp_path):
     assert "--result_path=out/results --model=janus " in told and "MM-Vet_Evaluator" in told
 
 
+def test_the_authors_grades_are_read_back_and_failed_ones_are_named(tmp_path):
+    records = own(tmp_path)
+    graded = {
+        record.index: {"model": ["gpt-4-0613"] * 2, "content": ["0.5", "1.0"], "score": [0.5, 1.0]}
+        for record in records
+    }
+    path = tmp_path / "janus_gpt-4-0613-grade-2runs.json"
+    path.write_text(json.dumps(graded))
+    assert mmvet.judge_results(str(path), records) == {f"v1_{n}": 0.75 for n in range(60)}
+    graded["v1_3"] = {"model": ["m"], "content": ["I cannot"], "score": [0.0]}
+    del graded["v1_9"]
+    path.write_text(json.dumps(graded))
+    with pytest.raises(UsageError) as caught:
+        mmvet.judge_results(str(path), records)
+    said = str(caught.value)
+    assert "2 of 60 answers have no verdict" in said
+    assert "v1_3: no verdict (replies ['I cannot'])" in said and "v1_9: is not there" in said
+
+
 def test_a_verdict_is_a_number_from_0_to_1():
     said = {
         "0.5": 0.5,
