@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -39,7 +40,7 @@ def inception_features(weights, entrance: str = "clean-fid", batch: int = 32) ->
         batch: pictures at once.
     """
     enter = named(ENTRANCES, entrance, "--entrance")
-    params = inception.read_inception(weights)
+    params = jax.device_put(inception.read_inception(weights))
     facts = {
         "features": "inception-2015-12-05 pool3",
         "entrance": entrance,

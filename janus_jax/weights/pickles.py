@@ -31,9 +31,9 @@ LISTS = {
     ("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")
 }
 LEGACY = 0x1950A86A20F9469CFC6C  # the number that a torch.save file before 1.6 begins with
-PICKLE_ERRORS = (
-    pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError, IndexError, OverflowError,
-    RecursionError,
+PICKLE_ERRORS = (  # ValueError: also what is raised here, which names the file already
+    pickle.UnpicklingError, EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError,
+    OverflowError, RecursionError, MemoryError,
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def read_pickle(path: pathlib.Path):
         return _read_legacy(path)
     try:
         return _read_archive(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: damaged ({error}); download or copy it again") from None
 
 
@@ -93,6 +93,8 @@ def _read_archive(path: pathlib.Path):
             try:
                 return _unpickler(path, locate)(file).load()
             except PICKLE_ERRORS as error:
+                if str(path) in str(error):
+                    raise
                 raise ValueError(f"{path}: its pickle cannot be read ({error}); {REMEDY}") from None
 
 
@@ -120,14 +122,18 @@ def _read_legacy(path: pathlib.Path):
             load(file, locate)
             for key in load(file):
                 _, dtype, count = places[key]
-                places[key] = (file.tell() + 8, dtype, count)
                 length = int.from_bytes(file.read(8), "little")
-                file.seek(length * dtype.itemsize, 1)
-                if length < count or file.tell() > path.stat().st_size:
+                at = file.tell()
+                end = at + length * dtype.itemsize
+                if length < count or end > path.stat().st_size:
                     raise pickle.UnpicklingError(f"storage {key} is cut short")
+                places[key] = (at, dtype, count)
+                file.seek(end)
             file.seek(begin)
             return load(file, locate)
         except PICKLE_ERRORS as error:
+            if str(path) in str(error):
+                raise
             raise ValueError(
                 f"{path}: not a whole file of torch.save ({error}); download or copy it again, or "
                 f"{REMEDY}"
