@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import lmms_tasks, paths, sampling, tiny
+from support.mesh import on_mesh
 
 from janus_jax import generate
 from janus_jax.common.exit_codes import UsageError
@@ -72,10 +73,16 @@ def harness(monkeypatch):
     lmms._model_class.cache_clear()
 
 
+@pytest.fixture(scope="module")
+def loaded():
+    with on_mesh():
+        yield sampling.make(), tiny.processor()
+
+
 @pytest.fixture
-def asked(harness, monkeypatch, one_device):
+def asked(harness, monkeypatch, loaded):
     """(make(args, batch), model, processor): the plug-in over a tiny model."""
-    model, processor = sampling.make(), tiny.processor()
+    model, processor = loaded
     monkeypatch.setattr(load, "load", lambda path, dtype: (model, processor))
     more = {"max_batch_size": None, "device": None}
 
@@ -197,7 +204,7 @@ def test_all_faults_of_the_models_arguments_are_told_at_once(asked, monkeypatch)
 
 
 @pytest.mark.slow
-def test_the_harness_itself_asks_and_scores(tmp_path, monkeypatch, one_device):
+def test_the_harness_itself_asks_and_scores(tmp_path, monkeypatch, loaded):
     """lmms-eval over local files: what it says was answered is what `understand` answers."""
     pytest.importorskip("lmms_eval", reason="lmms-eval is not installed (CONTRIBUTING.md)")
     import datasets
@@ -205,7 +212,7 @@ def test_the_harness_itself_asks_and_scores(tmp_path, monkeypatch, one_device):
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     lmms_tasks.make(tmp_path / "tasks", per_answer=1, per_task=1)
-    model, processor = sampling.make(), tiny.processor()
+    model, processor = loaded
     monkeypatch.setattr(load, "load", lambda path, dtype: (model, processor))
 
     def run(task: str, args: str):
