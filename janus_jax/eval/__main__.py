@@ -71,7 +71,7 @@ def evaluate_command(f, _):
     task = task_of(f)
     out = pathlib.Path(f.out)
     if f.verify or f.results:
-        return of_a_tree(f, task, out)
+        return of_what_is_there(f, task, out)
     if f.answers:
         return score_answers(f, task, out)
     if not f.model:
@@ -191,39 +191,42 @@ def said(report: dict, out: pathlib.Path) -> int:
     return exit_codes.DONE
 
 
-def of_a_tree(f, task, out: pathlib.Path) -> int:
-    """--verify and --results: of pictures that are there."""
+def of_what_is_there(f, task, out: pathlib.Path) -> int:
+    """--verify and --results."""
     from janus_jax.eval import record, result, trees
 
-    if task.half != "generation":
+    judged = hasattr(task.module, "judge_results")
+    if task.half != "generation" and (f.verify or not judged):
         raise exit_codes.UsageError(
             f"--verify and --results are for pictures; {task.name} has answers, which are scored here"
         )
     settings = read_json(out / record.SETTINGS)
     if not task.pictures:
-        task = dataclasses.replace(task, pictures=settings["pictures_a_prompt"])
+        task = dataclasses.replace(task, pictures=settings.get("pictures_a_prompt", 0))
     asked = task.read()
     hashes = settings["asked_sha256"], result.asked_hash(asked)
     if hashes[0] != hashes[1]:
         raise exit_codes.UsageError(
-            f"--data={task.data}: not the prompts that {out} was drawn from (sha256 {hashes[1][:12]}, "
+            f"--data={task.data}: not what {out} was made from (sha256 {hashes[1][:12]}, "
             f"{hashes[0][:12]} there); name that file, with the same --limit"
         )
+    if judged:
+        results = pathlib.Path(f.results)
+        return said(result.finish(task, asked, out, settings, time.time(), print, results), out)
     tree = out / result.TREE
-    side = settings["model"]["native_size"]
-    wrong = trees.faults(task.module, tree, asked, side)
+    wrong = trees.faults(task.module, tree, asked, settings["model"]["native_size"])
     trees.refuse(tree, "not what the scorer needs", wrong)
     print(f"{tree}: {sum(len(item.files) for item in asked):,} pictures, all that the scorer needs")
-    if f.results:
-        results = pathlib.Path(f.results)
-        for old in trees.stale([results] if results.is_file() else [], tree, asked):
-            print(f"WARNING: {old} is older than the newest picture: of other pictures?")
-        report = record.read_report(out)
-        report |= result.of_results(task, asked, results)
-        report["scorer"] = f.scorer or "not said; give --scorer"
-        record.write(out, report)
-        print(record.page(report))
-    return exit_codes.DONE
+    if not f.results:
+        return exit_codes.DONE
+    results = pathlib.Path(f.results)
+    for old in trees.stale([results] if results.is_file() else [], tree, asked):
+        print(f"WARNING: {old} is older than the newest picture: of other pictures?")
+    report = record.read_report(out)
+    report |= result.of_results(task, asked, results)
+    report["scorer"] = f.scorer or "not said; give --scorer"
+    record.write(out, report)
+    return said(report, out)
 
 
 def score_run(f):

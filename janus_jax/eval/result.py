@@ -149,12 +149,12 @@ def fill(task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: 
 
 def finish(
     task: Task, asked: list, folder: pathlib.Path, settings: dict, begun: float, say,
-    judge: Judge | None = None,
+    judge: Judge | pathlib.Path | None = None,
 ) -> dict:  # fmt: skip
     """Scores what lies in a folder, once it is filled, and writes its report, which is returned.
 
     begun: when that was, by time.time().
-    judge: of a benchmark whose answers one has to judge.
+    judge: of a benchmark whose answers one has to judge, or the file of its own evaluator.
     """
     report = {
         "settings": settings,
@@ -172,7 +172,7 @@ def finish(
     return report
 
 
-def answered(task: Task, asked: list, folder: pathlib.Path, say, judge: Judge | None) -> dict:
+def answered(task: Task, asked: list, folder: pathlib.Path, say, judge) -> dict:
     """Counts and scores of answers; each answer's mark is written beside it."""
     told = answering.gather(folder, asked)
     kept = [(one, t["answer"]) for one, t in zip(asked, told) if "answer" in t]
@@ -195,10 +195,16 @@ def answered(task: Task, asked: list, folder: pathlib.Path, say, judge: Judge | 
 
 
 def judge_marks(
-    task: Task, kept: list, marks: list[dict], folder: pathlib.Path, say, judge: Judge | None
+    task: Task, kept: list, marks: list[dict], folder: pathlib.Path, say, judge
 ) -> dict:
-    """Fills the marks in by what a judge says of the answers; without one, writes what the authors'
-    own evaluator reads. Returns what the report says of it."""
+    """Fills the marks in by what a judge says of the answers, or by the file that the benchmark's
+    own evaluator wrote; without either, writes what that evaluator reads. Returns what the report
+    says of it."""
+    if isinstance(judge, pathlib.Path):
+        values = task.module.judge_results(str(judge), [one for one, _ in kept])
+        for (one, _), mark in zip(kept, marks):
+            mark["right"] = values[one.index]
+        return {"scorer": f"the benchmark's own evaluator ({judge.name})"}
     if judge is None:
         file = folder / f"{task.name}.json"
         records, answers = zip(*kept)
@@ -262,7 +268,7 @@ def scored(task: Task, units: list[dict], asked: list) -> dict[str, dict]:
     return {
         name: {
             "value": value,
-            "interval": between[name],
+            "interval": between.get(name),
             "chance": chance.get(name),
             "of": of.get(name, len(asked)),
         }

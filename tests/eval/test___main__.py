@@ -233,6 +233,12 @@ def test_answers_that_a_judge_scores_have_no_score_without_it(tmp_path, capsys, 
     found = report(tmp_path / "out")
     assert found["scores"]["total"]["value"] == 50.0 and found["scorer"]["replied_as"] == ["made-1"]
 
+    graded = {index: {"score": [0.2], "content": ["0.2"]} for index in rows}
+    (tmp_path / "graded.json").write_text(json.dumps(graded))
+    given = [flag for flag in flags if not flag.startswith(("--answers", "--judge"))]
+    assert command.main([*given, f"--results={tmp_path}/graded.json"]) == 0
+    assert report(tmp_path / "out")["scores"]["total"]["value"] == pytest.approx(20.0)
+
 
 @pytest.mark.parametrize(
     "flags, why",
