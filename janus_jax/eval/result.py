@@ -240,7 +240,7 @@ def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict) -> dict
     sheet(task.module, asked, tree, right).save(folder / "sheet.png")
     if not right:
         command = task.module.command(tree, side, task.form)
-        return {"counts": counts, "scores": {}, "scorer": "not run yet", "next": command}
+        return {"counts": counts, "scores": {}, "scorer": "not run yet", "command": command}
     return {"counts": counts, **of_results(task, asked, results), "scorer": "janus_jax"}
 
 
