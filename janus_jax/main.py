@@ -5,6 +5,7 @@ same command goes on where it was stopped.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -67,6 +68,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     from janus_jax.distributed import processes
     from janus_jax.distributed.watchdog import WATCH
     from janus_jax.eval.during import Sheet
+    from janus_jax.eval.during_scores import Scores
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
@@ -92,7 +94,8 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     for line in found.report.warnings:
         log.say(f"WARNING: {line}")
     try:
-        weights = train(experiment, sources, processor, directory, log, Sheet)
+        show = functools.partial(Sheet, Scores)
+        weights = train(experiment, sources, processor, directory, log, show)
     except OutOfMemory as error:
         raise ConfigError(
             plan.explain_out_of_memory(experiment, error.stage, error.__cause__)

@@ -16,6 +16,7 @@ class Evaluation:
 
     every: steps between two evaluations while a stage trains, and one at its end; 0: none.
     holdout: share of each data set's records that is not trained on, for these evaluations.
+    benchmarks: scored then, each "NAME=DATA", or "NAME@COUNT=DATA" for its first so many.
     patience: evaluations without a better `checkpoints.best`, after which a stage ends; 0: never.
     """
 
@@ -24,6 +25,7 @@ class Evaluation:
     temperature: float = free(1.0)
     every: int = free(0)  # not where `patience` counts by it: see run_dir.py
     holdout: float = 0.0
+    benchmarks: tuple[str, ...] = free(())
     patience: int = 0
 
 

@@ -26,7 +26,6 @@ def value_problems(experiment: Experiment, devices: int) -> list[str]:
     if not experiment.stages:
         problems.append("stages: there is none; name at least one stage")
     problems += _data_problems(experiment)
-    problems += _finite("evaluation", experiment.evaluation, vars(experiment.evaluation))
     problems += _finite("checkpoints", experiment.checkpoints, ("keep_every",))
     if experiment.checkpoints.keep < 2:
         problems.append(

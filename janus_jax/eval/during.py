@@ -42,6 +42,7 @@ class Sheet:
     """Of one stage. All processes call it alike; the first draws, on its own devices.
 
     Args:
+        open_scores: opens the benchmarks that are scored then, as `during_scores.Scores` does.
         plan: the stage.
         sources: the data sets, opened, by name.
         processor: the tokenizer and template.
@@ -49,16 +50,20 @@ class Sheet:
         log: shows the sheets too.
     """
 
-    def __init__(self, plan: StagePlan, sources: dict, processor, workdir, log: Log):
+    def __init__(self, open_scores, plan: StagePlan, sources: dict, processor, workdir, log: Log):
         self.plan = plan
         self.sources = sources
         self.processor = processor
         self.folder = workdir / FOLDER / plan.name
         self.log = log
+        self.scores = None
+        if plan.experiment.evaluation.benchmarks and plan.task.PACKS:
+            read = lambda: open_scores(plan.experiment, plan.name, workdir, log.say)
+            self.scores = processes.all_or_none(lambda: processes.is_lead() and read())
 
     def __call__(self, step: int, state, aside: dict) -> dict[str, float]:
-        """Draws and answers with the weights of a step; there is nothing to log. aside: host arrays
-        of the children that the state is without."""
+        """Draws and answers with the weights of a step. Returns the benchmarks' scores, on the
+        first process. aside: host arrays of the children that the state is without."""
         params = gathered(state.params) | aside
         if not processes.is_lead():
             return {}
@@ -67,18 +72,20 @@ class Sheet:
             here = sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices()))
         try:
             with here:
-                rows, text = self.rows(step, params)
+                model = self.model(params)
+                rows, text = self.rows(step, model)
+                scores = self.scores(step, model, self.processor) if self.scores else {}
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             self.log.say(f"ERROR: no sheet of step {step}: the devices' memory is full")
             return {}
         if not rows:  # the stage learns from texts alone
-            return {}
+            return scores
         sheet = stacked([contact_sheet(*row, columns=len(row[0]), scale=1) for row in rows])
         self.write(step, sheet)
         self.log.sheet(step, sheet, text)
-        return {}
+        return scores
 
     @functools.cached_property
     def like(self):
@@ -117,17 +124,21 @@ class Sheet:
 
         return held_out(self.plan, self.sources, "understanding", use)
 
-    def rows(self, step: int, params: dict) -> tuple[list, str]:
-        """([(pictures, captions), ...] of the sheet, all of it in words)."""
-        rows = []
-        lines = []
+    def model(self, params: dict):
+        """What draws and answers, or the VQ tokenizer in training, with these arrays."""
         put = lambda x, to: x if isinstance(x, jax.Array) else arrays.put(x, to.sharding)
         params = jax.tree.map(put, params, self.like.params)
         model = nnx.merge(self.like.graphdef, params)
-        draws = hasattr(model, "transformer")  # else it is a VQ tokenizer in training
-        if draws:
-            with own_jax(model):
-                model = serving(model)
+        if not hasattr(model, "transformer"):
+            return model
+        with own_jax(model):
+            return serving(model)
+
+    def rows(self, step: int, model) -> tuple[list, str]:
+        """([(pictures, captions), ...] of the sheet, all of it in words)."""
+        rows = []
+        lines = []
+        draws = hasattr(model, "transformer")
         if self.prompts:
             captions, true = map(list, zip(*self.prompts, strict=True))
             if draws:

@@ -37,7 +37,11 @@ def evaluation_problems(experiment: Experiment) -> list[str]:
     """What of `evaluation` and `checkpoints.best` does not go together."""
     e = experiment.evaluation
     best = experiment.checkpoints.best
-    found = []
+    found = [
+        f"evaluation.{name} is {value}: must be a finite number in float32, 0 or more"
+        for name, value in vars(e).items()
+        if name != "benchmarks" and not (value >= 0 and float32.finite(value))
+    ]
     if e.holdout >= 1:
         found.append(f"evaluation.holdout is {e.holdout}: a share below 1, such as 0.01")
     if e.every > 0 and not e.holdout:
@@ -57,8 +61,13 @@ def evaluation_problems(experiment: Experiment) -> list[str]:
         )
     tasks = {stage.task for stage in experiment.stages.values()} & set(task.NAMES)
     known = {name for one in tasks for name in task.load(one).VALIDATES}
-    if best and tasks and best.removeprefix("validation_") not in known:
-        names = sorted(f"validation_{name}" for name in known)
+    names = sorted(f"validation_{name}" for name in known)
+    for asked in e.benchmarks:
+        name = asked.partition("=")[0].partition("@")[0]
+        names += [f"understanding/{name}", f"generation/{name}"]
+    if e.benchmarks and not e.every:
+        found.append("evaluation.benchmarks, and evaluation.every 0: when? set evaluation.every")
+    if best and tasks and best not in names:
         found.append(f"checkpoints.best is {best!r}: unknown{near(best, names)}")
     return found
 

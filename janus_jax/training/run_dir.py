@@ -198,7 +198,8 @@ def _changed(old: Experiment, new: Experiment) -> list[str]:
 def _judged(experiment: Experiment) -> dict:
     """By what a stage ends early."""
     e = experiment.evaluation
-    return {"evaluation": {"every": e.every}, "checkpoints": {"best": experiment.checkpoints.best}}
+    asked = {"every": e.every, "benchmarks": e.benchmarks}
+    return {"evaluation": asked, "checkpoints": {"best": experiment.checkpoints.best}}
 
 
 def held(config, accepts: bool):

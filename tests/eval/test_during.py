@@ -69,7 +69,7 @@ def opened(tmp_path, plan=None):
     log = types.SimpleNamespace(said=[], shown=[])
     log.say = log.said.append
     log.sheet = lambda *shown: log.shown.append(shown)
-    return during.Sheet(plan or plan_of(), SOURCES, tiny.processor(), tmp_path, log), log
+    return during.Sheet(None, plan or plan_of(), SOURCES, tiny.processor(), tmp_path, log), log
 
 
 def test_a_sheet_shows_held_out_records_the_same_each_time(asked, one_device, tmp_path):

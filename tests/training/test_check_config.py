@@ -83,6 +83,9 @@ EVALUATES = {"evaluation.every": "200", "evaluation.holdout": "0.01"}
 
 def test_evaluation_while_training_needs_what_it_is_of():
     checked(EVALUATES | {"evaluation.patience": "3", "checkpoints.best": "validation_text_loss"})
+    checked(
+        EVALUATES | {"evaluation.benchmarks": "pope@9=a", "checkpoints.best": "understanding/pope"}
+    )
     assert refusal({"evaluation.every": "200"}) == [
         "evaluation.every is 200, and evaluation.holdout 0: nothing is held out of training to "
         "evaluate on; set evaluation.holdout, such as 0.01"
