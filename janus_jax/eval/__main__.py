@@ -51,7 +51,7 @@ def define_flags(into):
     define.text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
     whole("processes", 0, "How many processes share the work; else JAX_NUM_PROCESSES.")
     define.whole("process", -1, "Which one this is, from 0; else JAX_PROCESS_ID.", lower_bound=-1)
-    define.path("workdir", None, "A run to score again as its config says, instead of a benchmark.")
+    define.output("workdir", None, "A run to score again as its config says, not a benchmark.")
     about = "With --workdir: drawings a task and questions an answer; 0: as the config says."
     whole("count", 0, about)
 

@@ -12,6 +12,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.progress import Progress
 from janus_jax.common.text import listed, short
 from janus_jax.eval.benchmark import Record
+from janus_jax.eval.stored_pictures import long_cells
 
 AT_ONCE = 16  # conversations that are answered together
 ANSWERS = "answers.jsonl"
@@ -106,7 +107,8 @@ def _rows(path: pathlib.Path) -> list[tuple[int, dict]]:
     try:
         text = path.read_text("utf-8-sig")
         if path.suffix.lower() == ".tsv":
-            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
+            with long_cells():  # VLMEvalKit's own files keep the pictures
+                rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t"))
         else:
             rows = [json.loads(line) for line in text.splitlines() if line.strip()]
         if not all(isinstance(row, dict) for row in rows):

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import short
 from janus_jax.data.formats.parquet import Parquet
-from janus_jax.eval.stored_pictures import ParquetPicture, TsvPicture, cell_pictures
+from janus_jax.eval.stored_pictures import ParquetPicture, TsvPicture, cell_pictures, long_cells
 
 SHARED = 64  # characters: an `image` of a TSV file that is this short is the index of a row
 _PICTURES = ("image", *(f"image_{number}" for number in range(1, 8)))  # columns of parquet
@@ -52,7 +52,8 @@ def json_value(path: str):
 def tsv_rows(file: str, problems: list[str]) -> list[Row]:
     """The rows of a TSV file; their pictures are read from it again. Raises UsageError."""
     try:
-        rows, own = _cells(file, problems)
+        with long_cells():
+            rows, own = _cells(file, problems)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file}: cannot be read as TSV ({error}); get it again") from None
     out = []

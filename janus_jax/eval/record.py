@@ -161,7 +161,10 @@ def _scores(report: dict) -> list[str]:
         told = [f"Not scored yet. {report.get('next', '')}".strip()]
         if command := report.get("command"):
             told = ["Not scored yet. What scores it:", "", "```bash", command, "```"]
-            told += ["", "Then give what it wrote: the same `janus-jax eval`, with `--results=FILE`."]
+            told += [
+                "",
+                "Then give what it wrote: the same `janus-jax eval`, with `--results=FILE`.",
+            ]
         return told
     lines = ["| score | value | 95 % interval | chance |", "|---|---|---|---|"]
     for name, score in report["scores"].items():

@@ -7,6 +7,7 @@ Each has `name`, for messages, and `read()`, the bytes of a picture file: what
 import ast
 import base64
 import binascii
+import contextlib
 import csv
 import dataclasses
 import io
@@ -16,7 +17,16 @@ from janus_jax.common.text import short
 from janus_jax.data.formats.parquet import Parquet
 from janus_jax.data.image_files import header
 
-csv.field_size_limit(sys.maxsize)  # a picture is one field; the limit is the process's
+
+@contextlib.contextmanager
+def long_cells():
+    """A cell of a TSV file may hold a whole picture: the csv module's limit, which is the process's,
+    is lifted for a while."""
+    before = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +55,8 @@ class TsvPicture:
         with open(self.file, "rb") as opened:
             opened.seek(self.start)
             row = opened.read(self.size).decode("utf-8-sig")
-        cell = next(csv.reader(io.StringIO(row, newline=""), delimiter="\t"))[self.column]
+        with long_cells():
+            cell = next(csv.reader(io.StringIO(row, newline=""), delimiter="\t"))[self.column]
         return from_base64(cell_pictures(cell)[self.number])
 
 

@@ -3,6 +3,8 @@
 import re
 import urllib.parse
 
+import numpy as np
+
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import near, short
 from janus_jax.data.image_files import ImageError
@@ -54,3 +56,15 @@ def pick(source: Source, rng, count: int) -> list[int]:
             continue
         picks += [i] if "document" not in record else []
     return picks
+
+
+def through_tokenizer(model, true: np.ndarray) -> np.ndarray:
+    """Pictures, uint8 [B, S, S, 3], after the VQ tokenizer's encode and decode: float32, -1 to 1."""
+    import jax  # what reading and grading do without
+
+    from janus_jax.model import batch as bt
+    from janus_jax.sample.generate import decode_ids
+
+    encoder = model.generation_encoder
+    ids = jax.jit(type(encoder).encode)(encoder, bt.pixels(true))
+    return decode_ids(model, np.asarray(ids))

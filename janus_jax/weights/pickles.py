@@ -28,7 +28,8 @@ STORAGES = {
 }  # fmt: skip
 REMEDY = "save it as safetensors where you trust it"
 LISTS = {
-    ("torch.jit._pickle", f"build_{kind}list"): list for kind in ("int", "double", "bool", "tensor")
+    ("torch.jit._pickle", f"build_{kind}"): list
+    for kind in ("intlist", "doublelist", "boollist", "tensorlist")
 }
 LEGACY = 0x1950A86A20F9469CFC6C  # the number that a torch.save file before 1.6 begins with
 PICKLE_ERRORS = (  # ValueError: also what is raised here, which names the file already

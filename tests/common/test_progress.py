@@ -6,7 +6,7 @@ import pytest
 
 from janus_jax.common.progress import Progress, span
 from janus_jax.common.text import size
-from janus_jax.sample.drawing import Drawing
+from janus_jax.sample.batches import Drawing
 
 
 class Screen(io.StringIO):

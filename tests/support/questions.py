@@ -4,13 +4,10 @@ import base64
 import csv
 import json
 import pathlib
-import sys
 
 import numpy as np
 from PIL import Image
 from support.pictures import encoded
-
-csv.field_size_limit(sys.maxsize)
 
 
 def picture(number: int) -> bytes:

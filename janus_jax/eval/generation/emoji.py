@@ -122,11 +122,8 @@ def chance(items: list[Item]) -> dict[str, float]:
 def tokenizer(model, items: list[Item]) -> float:
     """Mean absolute difference, in 0 to 255, of the true pictures and what the tokenizer's encode
     and decode make of them."""
-    from janus_jax.model import batch as bt  # JAX, which reading and grading do without
-    from janus_jax.sample.generate import decode_ids
-
     side = model.config.generation_encoder.image_size
     true = np.stack([true_picture(it, side) for it in items])
-    ids = np.asarray(model.generation_encoder.encode(bt.pixels(true)))
-    kept = np.stack([np.asarray(picture, int) for picture in to_pil(decode_ids(model, ids))])
+    back = to_pil(toy.through_tokenizer(model, true))
+    kept = np.stack([np.asarray(picture, int) for picture in back])
     return trees.mean_of(float(np.abs(a - b).mean()) for a, b in zip(kept, true))

@@ -95,13 +95,9 @@ def chance(items: list[Item]) -> dict[str, float]:
 
 def tokenizer(model, items: list[Item], count: int = 256) -> float:
     """Share of true pictures that read the same after the tokenizer's encode and decode."""
-    from janus_jax.model import batch as bt  # JAX, which reading and grading do without
-    from janus_jax.sample.generate import decode_ids
-
     source = shapes_sources.ShapesGeneration(seed=items[0].facts["seed"] + 7)
     true = np.stack([source.image(i) for i in range(count)])
-    ids = np.asarray(model.generation_encoder.encode(bt.pixels(true)))
-    back = np.clip((decode_ids(model, ids) + 1) / 2 * 255, 0, 255).astype(np.uint8)
+    back = np.clip((toy.through_tokenizer(model, true) + 1) / 2 * 255, 0, 255).astype(np.uint8)
     return trees.mean_of(shapes.read(a) == shapes.read(b) for a, b in zip(true, back))
 
 

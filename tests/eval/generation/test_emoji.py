@@ -10,9 +10,8 @@ from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.sources import RecordError
-from janus_jax.eval import trees
+from janus_jax.eval import toy, trees
 from janus_jax.eval.generation import emoji
-from janus_jax.sample import generate
 
 SIDE = 24
 
@@ -93,12 +92,10 @@ def test_the_emoji_of_a_config_are_read_by_their_number(monkeypatch):
 
 
 def test_the_tokenizer_s_difference_is_in_levels_of_a_pixel(items, monkeypatch):
-    monkeypatch.setattr(generate, "decode_ids", lambda model, ids: np.clip(ids + 0.1, -1, 1))
-    encoder = types.SimpleNamespace(encode=lambda pixels: pixels)
-    encoder.image_size = SIDE
-    model = types.SimpleNamespace(
-        generation_encoder=encoder, config=types.SimpleNamespace(generation_encoder=encoder)
-    )
+    lighter = lambda model, true: np.clip(true / 127.5 - 1 + 0.1, -1, 1)
+    monkeypatch.setattr(toy, "through_tokenizer", lighter)
+    sizes = types.SimpleNamespace(image_size=SIDE)
+    model = types.SimpleNamespace(config=types.SimpleNamespace(generation_encoder=sizes))
     true = [emoji.true_picture(item, SIDE).astype(float) for item in items]
     apart = np.mean([np.minimum(picture + 12.75, 255) - picture for picture in true])
     assert emoji.tokenizer(model, items) == pytest.approx(apart, abs=1)  # whole levels

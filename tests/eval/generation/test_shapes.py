@@ -2,7 +2,6 @@
 
 import io
 import json
-import types
 
 import numpy as np
 import pytest
@@ -10,9 +9,8 @@ from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.toy import shapes as world
-from janus_jax.eval import result, trees
+from janus_jax.eval import result, toy, trees
 from janus_jax.eval.generation import geneval, shapes
-from janus_jax.sample import generate
 
 COUNT = 4
 
@@ -157,13 +155,11 @@ def test_chance_is_the_world_s_of_each_task(monkeypatch):
 
 
 def test_the_tokenizer_keeps_the_share_of_pictures_that_still_read_the_same(items, monkeypatch):
-    def half_lost(model, ids):
-        return np.where(np.arange(len(ids))[:, None, None, None] % 2, ids, 0)
+    def half_lost(model, true):
+        return np.where(np.arange(len(true))[:, None, None, None] % 2, true / 127.5 - 1, 0)
 
-    monkeypatch.setattr(generate, "decode_ids", half_lost)
-    encoder = types.SimpleNamespace(encode=lambda pixels: pixels)
-    model = types.SimpleNamespace(generation_encoder=encoder)
-    assert shapes.tokenizer(model, items, count=8) == 0.5
+    monkeypatch.setattr(toy, "through_tokenizer", half_lost)
+    assert shapes.tokenizer(None, items, count=8) == 0.5
 
 
 def test_a_tree_of_a_toy_is_verified_like_any_other(items, tmp_path):
