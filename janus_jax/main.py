@@ -236,8 +236,9 @@ COMMANDS = {
     ),
     "eval": Entry(
         "janus_jax.eval.__main__:main",
-        "Scores the weights of a run again.",
-        "janus-jax eval --workdir=runs/quickstart",
+        "Draws or answers for benchmarks, scores and compares; or scores a run again.",
+        "janus-jax eval --benchmark=shapes --half=generation --data=shapes:8 --model=quickstart "
+        "--out=scores/shapes",
     ),
 }
 

@@ -272,7 +272,8 @@ PROGRAM = "python -m janus_jax.eval"
 COMMAND = cli.Command(
     PROGRAM,
     "Draws or answers for a benchmark, scores it or writes what its scorer reads, and records every "
-    "setting.\n`list` names the benchmarks; `compare A B` puts two results side by side.",
+    "setting.\n`list` names the benchmarks; `compare A B` puts two results side by side; `distance A B` "
+    "is the Fréchet distance of two folders of pictures.",
     f"{PROGRAM} --benchmark=pope --data=POPE.tsv --model=deepseek-ai/Janus-1.3B --out=scores/pope",
     define_flags,
 )

@@ -3,6 +3,7 @@
 import pathlib
 
 from janus_jax.common import cli
+from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import short, table
 from janus_jax.eval.record import flat, read_report
 
@@ -89,6 +90,9 @@ COMMAND = cli.Command(
 
 def main(argv: list[str]) -> int:
     """argv: the words after `compare`: two folders, or flags."""
-    if len(argv) == 2 and not any(word.startswith("-") for word in argv):
+    if not any(word.startswith("-") for word in argv):
+        if len(argv) != 2:
+            told = f"compare takes two results, not {len(argv)}: compare A B"
+            return cli.report(UsageError(told))
         argv = [f"--a={argv[0]}", f"--b={argv[1]}"]
     return cli.run(COMMAND, compare_command, argv)

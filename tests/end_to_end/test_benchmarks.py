@@ -137,3 +137,12 @@ def test_data(tmp_path):
         "ours", "ours, exact", "theirs",
     }  # fmt: skip
     assert "torch" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.processes
+def test_evaluation(tmp_path):
+    out = typed("evaluation.py", "--count=8", "--repeats=1", f"--out={tmp_path / 'report'}")
+    found = json.loads((tmp_path / "report.json").read_text())
+    for half in ("drawing", "answering"):
+        assert found[half]["same"] == found[half]["of"] == 8 and found[half]["ratio"] > 0
+    assert "| drawing |" in out and found["processor"] in out
