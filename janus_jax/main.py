@@ -68,7 +68,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     from janus_jax.distributed import processes
     from janus_jax.distributed.watchdog import WATCH
     from janus_jax.eval.during import Sheet
-    from janus_jax.eval.during_scores import Scores
+    from janus_jax.eval.during_scores import Scores, require_scorable
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
@@ -81,6 +81,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     experiment = found.experiment
     sources = found.sources
     processor = found.processor
+    processes.all_or_none(lambda: processes.is_lead() and require_scorable(experiment))
     values = dataclasses.asdict(experiment)
     log = processes.all_or_none(
         lambda: Log(directory, processes.is_lead(), experiment.wandb, values)
@@ -183,7 +184,10 @@ def main(argv: list[str] | None = None):
         platform.require_devices()
         if f.dry_run:
             processes.barrier("begun")
-            preflight.rehearse(f.config, overrides, pathlib.Path(f.workdir), f.devices)
+            from janus_jax.eval.during_scores import require_scorable
+
+            workdir = pathlib.Path(f.workdir)
+            preflight.rehearse(f.config, overrides, workdir, f.devices, require_scorable)
             sys.exit(exit_codes.DONE)
         compile_cache.keep()
         run(f.config, overrides, f.workdir, command=True)

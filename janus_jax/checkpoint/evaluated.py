@@ -59,6 +59,8 @@ def best_step(found: list[dict], metric: str, among=None) -> int | None:
 
 
 def since_best(found: list[dict], metric: str) -> int:
-    """How many evaluations there were after the best one."""
+    """How many evaluations that have the metric there were after the best one."""
     best = best_step(found, metric)
-    return sum(best is not None and record["step"] > best for record in found)
+    if best is None:
+        return 0
+    return sum(metric in record and record["step"] > best for record in found)

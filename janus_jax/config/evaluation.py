@@ -2,6 +2,9 @@
 
 import dataclasses
 
+# What a work directory holds under these names, so that no stage can.
+TAKEN = ("checkpoints", "tensorboard", "profile", "wandb", "run", "sheets", "evaluation")
+
 
 def free(default):
     """A field that may differ between two starts of one run: it changes nothing of what is

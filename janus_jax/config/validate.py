@@ -6,6 +6,7 @@ import math
 
 from janus_jax.common import float32
 from janus_jax.common.text import near
+from janus_jax.config import evaluation
 from janus_jax.config.schema import FORMATS, FORMS, MU_DTYPES, SCHEDULES, Experiment, Stage
 from janus_jax.config.steps import gaps
 from janus_jax.model import config as model_config
@@ -17,7 +18,7 @@ def value_problems(experiment: Experiment, devices: int) -> list[str]:
     """Every value that is impossible, by itself, beside the others, or on so many devices."""
     problems = model_problems(experiment.model, "model.") + _mesh_problems(experiment, devices)
     for name, stage in experiment.stages.items():
-        if name in ("checkpoints", "tensorboard", "profile", "wandb", "run", "sheets"):
+        if name in evaluation.TAKEN:
             problems.append(
                 f"stages.{name}: the work directory uses this name itself; call the stage otherwise"
             )

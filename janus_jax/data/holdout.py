@@ -39,7 +39,8 @@ class Part:
         if held >= records:
             raise SourceError(
                 f"data.datasets.{name}: of its {records} record(s) evaluation.holdout {share:g} "
-                f"takes {held}, which leaves none to train on; lower it, or add records"
+                f"takes {held}, which leaves none to train on; add records, or set "
+                f"evaluation.holdout to 0{' or lower' if records > 1 else ''}"
             )
         key = seed_of(seed, f"held out of {records}")
         return cls(source, key, 0, held) if held_out else cls(source, key, held, records - held)
@@ -51,7 +52,9 @@ class Part:
         return f"Part({self.source!r}, {self.first}+{self.count})"
 
     def index(self, i: int) -> int:
-        """The number of record `i` in the whole source."""
+        """The number of record `i` in the whole source. Raises IndexError where there is none."""
+        if not 0 <= i < self.count:
+            raise IndexError(f"record {i} of {self.count}")
         return shuffled(self.first + int(i), len(self.source), self.key)
 
     def __getitem__(self, i: int) -> dict:

@@ -6,7 +6,7 @@ The prompts and questions are of records that are held out of training, the same
 import dataclasses
 import functools
 import io
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import jax
 import numpy as np
@@ -70,22 +70,28 @@ class Sheet:
         here = nullcontext()
         if jax.process_count() > 1:  # the others take no part: what they hold of the mesh cannot
             here = sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices()))
-        try:
-            with here:
-                model = self.model(params)
+        scores = {}
+        with here, self.full(f"no sheet and no scores of step {step}"):
+            model = self.model(params)
+            with self.full(f"no sheet of step {step}"):
                 rows, text = self.rows(step, model)
-                scores = self.scores(step, model, self.processor) if self.scores else {}
+                if rows:  # else the stage learns from texts alone
+                    sheet = [contact_sheet(*row, columns=len(row[0]), scale=1) for row in rows]
+                    self.write(step, stacked(sheet))
+                    self.log.sheet(step, stacked(sheet), text)
+            if self.scores:
+                scores = self.scores(step, model, self.processor)
+        return scores
+
+    @contextmanager
+    def full(self, missing: str):
+        """Where the devices' memory is full, it is said what is missing, and training goes on."""
+        try:
+            yield
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            self.log.say(f"ERROR: no sheet of step {step}: the devices' memory is full")
-            return {}
-        if not rows:  # the stage learns from texts alone
-            return scores
-        sheet = stacked([contact_sheet(*row, columns=len(row[0]), scale=1) for row in rows])
-        self.write(step, sheet)
-        self.log.sheet(step, sheet, text)
-        return scores
+            self.log.say(f"ERROR: {missing}: the devices' memory is full")
 
     @functools.cached_property
     def like(self):
@@ -119,6 +125,7 @@ class Sheet:
                 return None
             pictures = [source.image(i, k) for k in range(turns[at].count_pictures)]
             asked = [*turns[:at], dataclasses.replace(turns[at], pictures=pictures)]
+            self.processor.question(asked)  # ValueError: it cannot be asked
             right = " ".join(turns[at + 1].texts)
             return asked, right, understanding_image(pictures[0], side)
 
@@ -181,7 +188,7 @@ def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:
     found = []
     for i in range(TRIED):
         for e in entries:
-            if i == len(e.source) or len(found) == COUNT:
+            if i >= len(e.source) or len(found) == COUNT:
                 continue
             try:
                 made = use(e.source, i)

@@ -61,6 +61,18 @@ class Scores:
         return found
 
 
+def require_scorable(experiment: Experiment):
+    """Finds all that is wrong with `evaluation.benchmarks` and their files. Raises ConfigError and
+    UsageError."""
+    found = tasks(experiment)
+    names = [f"{task.half}/{task.name}" for task in found]
+    best = experiment.checkpoints.best
+    if best.startswith(tuple(f"{half}/" for half in HALVES)) and best not in names:
+        raise ConfigError.of([f"checkpoints.best is {best!r}: unknown{near(best, names)}"])
+    for task in found:
+        task.read(lambda text: None)
+
+
 def tasks(experiment: Experiment) -> list[result.Task]:
     """What the config asks for; a world's name stands for both halves of it. Raises ConfigError
     with all that cannot be scored."""
@@ -68,13 +80,17 @@ def tasks(experiment: Experiment) -> list[result.Task]:
     how = {"cfg_scale": e.cfg_scale, "temperature": e.temperature, "seed": experiment.seed + 1000}
     found = []
     problems = []
+    names = []
     for asked in e.benchmarks:
         named, _, data = asked.partition("=")
         name, at, limit = named.partition("@")
+        names.append(name)
         halves = [half for half in HALVES if name in NAMES[half]]
         why = ""
         if not data or (at and not (limit.isdigit() and int(limit))):
             why = f"must be {FORM}"
+        elif names.count(name) > 1:
+            why = f"{name} is there before; its scores have one name, so give it once"
         elif not halves:
             why = f"no benchmark{near(name, sorted({*NAMES[HALVES[0]], *NAMES[HALVES[1]]}))}"
         elif any(hasattr(load(half, name), "to_judge") for half in halves):

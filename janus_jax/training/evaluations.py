@@ -61,8 +61,8 @@ class Evaluations:
         values |= processes.all_gather(shown)[0] or {}
         self._found.append({"step": step} | values)
         self._keep()
-        if self._metric and self._metric not in values and len(self._found) == 1:
-            self.say(f"there is no {self._metric} here: the stage keeps no best checkpoint")
+        if self._metric and self._metric not in values:
+            self.say(f"step {step} has no {self._metric}: it can be no best checkpoint")
         if self.over():
             best = evaluated.best_step(self._found, self._metric)
             self.say(

@@ -53,11 +53,14 @@ class Run:
         there is none."""
         return self.checkpointer.restore(like, self.data.position, self.monitor)
 
-    def record(self, step: int, metrics: dict, state) -> bool:
+    def record(self, step: int, metrics: dict, state, stops: bool) -> bool:
         """Writes what the steps since the last record gave and cost, and evaluates where that is
         due. Returns whether the state is to be saved for what was found."""
         found = {}
         if self.evaluations.due(step):
+            if stops:  # an evaluation may take longer than the run is given
+                self.save(step, state)
+                self.checkpointer.wait()
             WATCH.at("evaluating step", step)
             found = self.evaluations.run(step, state)
         values = numbers(metrics)
@@ -127,7 +130,7 @@ def loop(run: Run, state):
 
         # Evaluate and log.
         if logs:
-            saves = run.record(step, metrics, state) or saves
+            saves = run.record(step, metrics, state, stops) or saves
 
         # Save.
         if saves:

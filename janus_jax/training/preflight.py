@@ -87,7 +87,9 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path) -> Found:
     return found
 
 
-def rehearse(config: str, overrides: dict, workdir: pathlib.Path, devices: int = 0):
+def rehearse(
+    config: str, overrides: dict, workdir: pathlib.Path, devices: int = 0, also=lambda _: None
+):
     """`--dry_run`: tells what was found. Raises as the run itself would; writes nothing.
 
     Args:
@@ -95,11 +97,13 @@ def rehearse(config: str, overrides: dict, workdir: pathlib.Path, devices: int =
         overrides: dotted path -> text.
         workdir: where the run would write.
         devices: check for so many, which need not be here; 0: for those that are.
+        also: checks more of the experiment, and raises.
     """
     begin = time.perf_counter()
     say = lambda text: processes.is_lead() and print(text, flush=True)
     found = processes.all_or_none(lambda: examine(config, overrides, workdir, devices, say))
     processes.all_or_none(found.report.require)
+    processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
     processes.require_equal(must_be_equal(found))
     here = jax.device_count()
     count = jax.process_count()

@@ -199,6 +199,8 @@ def _judged(experiment: Experiment) -> dict:
     """By what a stage ends early."""
     e = experiment.evaluation
     asked = {"every": e.every, "benchmarks": e.benchmarks}
+    if e.benchmarks:
+        asked |= {"cfg_scale": e.cfg_scale, "temperature": e.temperature}
     return {"evaluation": asked, "checkpoints": {"best": experiment.checkpoints.best}}
 
 

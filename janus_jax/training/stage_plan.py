@@ -35,7 +35,8 @@ class StagePlan:
         e = self.experiment
         stage = dataclasses.replace(self.stage, condition_dropout=0.0, first_sentence=0.0)
         lines = {name: dataclasses.replace(d, steps=()) for name, d in e.data.datasets.items()}
-        data = dataclasses.replace(e.data, datasets=lines, workers=0)
+        # How many bad records are too many is for training to judge, by all that it reads.
+        data = dataclasses.replace(e.data, datasets=lines, workers=0, max_bad_fraction=1.0)
         experiment = dataclasses.replace(e, data=data, stages=e.stages | {self.name: stage})
         return dataclasses.replace(self, experiment=experiment, held_out=True)
 

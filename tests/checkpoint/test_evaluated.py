@@ -21,6 +21,9 @@ def test_a_loss_is_best_where_it_is_lowest_and_a_score_where_it_is_highest_the_f
     assert evaluated.since_best(FOUND, "validation_loss") == 2
     assert evaluated.since_best(FOUND[:1], "validation_loss") == 0
     assert evaluated.since_best([], "validation_loss") == 0
+    assert evaluated.since_best(FOUND, "score") == 1
+    without = [*FOUND, {"step": 50}, {"step": 60}]  # a full disk, full devices
+    assert evaluated.since_best(without, "score") == 1
 
 
 def test_what_is_kept_is_read_again_and_what_is_no_such_list_is_refused(tmp_path):

@@ -29,6 +29,15 @@ def test_the_held_out_records_are_exactly_the_share_and_the_others_all_the_rest(
     assert len(held) == count and sorted(held + others) == list(range(records))
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_part_ends_where_the_other_begins(held):
+    part = Part.of(tiny.Numbered(20), "any", 0.1, 0, held)
+    for i in (-1, len(part), 20):
+        with pytest.raises(IndexError):
+            part.index(i)
+    assert len(list(part)) == len(part)
+
+
 def test_a_seed_and_a_number_of_records_hold_out_the_same_records_wherever_they_lie():
     same = [indices(RECORDS, 0.1)[0] for _ in range(2)]
     assert same[0] == same[1] != indices(RECORDS, 0.1, seed=1)[0]

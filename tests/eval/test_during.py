@@ -141,3 +141,14 @@ def test_what_a_stage_has_laid_aside_draws_with_it(asked, one_device, tmp_path):
     ((model, _, _),) = asked["drawn"]
     assert isinstance(model.generation_encoder.codebook[...], jax.Array)
     tiny.same_bits(model.generation_encoder.codebook[...], vq["codebook"])
+
+
+def test_a_data_set_of_few_records_is_never_read_past_its_held_out_ones(
+    asked, one_device, tmp_path, monkeypatch
+):
+    few = {name: source for name, source in SOURCES.items() if name != "scenes"}
+    few["others"] = shapes_sources.ShapesGeneration(1, 6)
+    monkeypatch.setitem(globals(), "SOURCES", few)
+    sheet, _ = opened(tmp_path)
+    held = Part.of(few["others"], "others", 0.1, 0, True)
+    assert [caption for caption, _ in sheet.prompts] == [held[0]["captions"][0]]

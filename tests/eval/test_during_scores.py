@@ -54,6 +54,22 @@ def test_what_cannot_be_scored_is_refused_at_once(tmp_path):
     )
 
 
+def test_a_benchmark_that_is_named_twice_and_a_best_that_nothing_scores_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="shapes is there before"):
+        during_scores.require_scorable(experiment("shapes=shapes:1", "shapes=shapes:2"))
+
+    def with_best(best: str, *benchmarks):
+        found = experiment(*benchmarks)
+        kept = dataclasses.replace(found.checkpoints, best=best)
+        return dataclasses.replace(found, checkpoints=kept)
+
+    with pytest.raises(ConfigError, match=r"checkpoints\.best is 'generation/pope': unknown"):
+        during_scores.require_scorable(with_best("generation/pope", "shapes=shapes:1"))
+    during_scores.require_scorable(with_best("generation/shapes", "shapes=shapes:1"))
+    with pytest.raises(ValueError, match=r"none\.tsv"):
+        during_scores.require_scorable(with_best("", f"pope={tmp_path}/none.tsv"))
+
+
 def test_a_full_disk_costs_a_score_and_not_the_run(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
