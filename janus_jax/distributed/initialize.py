@@ -119,9 +119,9 @@ def _require_possible(address: str, count: int | None, index: int | None):
         )
 
 
-def require_shared(directory: pathlib.Path):
-    """Raises HostsError on every process unless all see what the first writes into the
-    directory."""
+def require_shared(directory: pathlib.Path, flag: str = "--workdir"):
+    """Raises HostsError on every process unless all see what the first writes into the directory,
+    which `flag` names."""
     if jax.process_count() == 1:
         return
     token = processes.all_gather(f"{SEEN}{secrets.token_hex(8)}" if processes.is_lead() else "")[0]
@@ -141,7 +141,7 @@ def require_shared(directory: pathlib.Path):
         (directory / token).unlink(missing_ok=True)
     if blind:
         raise HostsError(
-            f"--workdir={directory}: process {', '.join(blind)} did not see a file there that "
+            f"{flag}={directory}: process {', '.join(blind)} did not see a file there that "
             f"process 0 had written {SEE} s before. All hosts need the same directory: a network "
             f"file system (NFS, Filestore, Lustre, a mounted bucket), not each its own disk"
         )

@@ -12,10 +12,20 @@ import sys
 import time
 
 from janus_jax.common import cli, exit_codes
-from janus_jax.common.files import read_json
 from janus_jax.common.outputs import require_writable
 from janus_jax.common.text import near, table
 from janus_jax.eval.benchmark import HALVES, NAMES, load
+
+# The flags that a benchmark of each half reads.
+BOTH = {
+    "benchmark", "half", "data", "model", "out", "protocol", "limit", "dtype", "allow_pickle", "verify",
+    "results", "scorer", "coordinator", "processes", "process",
+}  # fmt: skip
+READ = {
+    "understanding": BOTH
+    | {"images", "max_new_tokens", "answers", "judge_url", "judge_model", "judge_key"},
+    "generation": BOTH | {"pictures", "cfg_scale", "temperature", "seed", "answers"},
+}
 
 
 def define_flags(into):
@@ -68,12 +78,15 @@ def evaluate_command(f, _):
         raise exit_codes.UsageError(
             f"{', '.join(missing)}: missing; give them, or --workdir of a run to score again"
         )
+    from janus_jax.eval import given
+
     task = task_of(f)
     out = pathlib.Path(f.out)
+    refuse_unread(f, READ[task.half])
     if f.verify or f.results:
-        return of_what_is_there(f, task, out)
+        return given.of_what_is_there(f, task, out)
     if f.answers:
-        return score_answers(f, task, out)
+        return given.score_answers(f, task, out)
     if not f.model:
         raise exit_codes.UsageError("--model: missing; name the weights that draw or answer")
     return benchmark_command(f, task, out)
@@ -100,34 +113,58 @@ def task_of(f):
 def benchmark_command(f, task, out: pathlib.Path) -> int:
     """Draws or answers, and scores."""
     from janus_jax.distributed import compile_cache, initialize, platform, processes
-    from janus_jax.eval import record, result
+    from janus_jax.eval import given, record, result
     from janus_jax.sample.stopwatch import measured
-    from janus_jax.weights.source import open_source
 
     require_writable(out, "--out")
-    judge_of(f, task)
+    judge = given.judge_of(f, task)
     asked = task.read()
     initialize.initialize(f.coordinator, f.processes, f.process)
     platform.require_devices()
+    processes.barrier("begun")
     compile_cache.keep()
     import jax
+
+    settings = processes.all_or_none(lambda: settings_of(f, task, asked))
+    processes.require_equal({"the settings of this result": record.settings_mark(settings)})
+    processes.all_or_none(lambda: processes.is_lead() and record.begin(out, settings))
+    initialize.require_shared(out, "--out")
+    begun = time.time()
+    with measured() as watch:
+        loaded = functools.partial(load_here, f, watch)
+        share = jax.process_index(), jax.process_count()
+        fill = lambda: result.fill(task, asked, out, settings, loaded, share)
+        made = any(processes.all_gather(processes.all_or_none(fill)))
+
+    def report():
+        if not made and not judge and (out / record.REPORT).is_file():
+            return given.said(record.read_report(out), out)
+        return given.said(result.finish(task, asked, out, settings, begun, print, judge), out)
+
+    # The others stay until the first process is done: JAX would end it after theirs.
+    codes = processes.all_gather(
+        processes.all_or_none(lambda: report() if processes.is_lead() else exit_codes.DONE)
+    )
+    return codes[0]
+
+
+def settings_of(f, task, asked: list) -> dict:
+    """The settings of the result that the flags ask for."""
+    from janus_jax.eval import record
+    from janus_jax.weights.source import open_source
 
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
     processor = source.processor()
-    model = record.of_model(f.model, source, processor, f.dtype)
-    settings = task.settings(asked, model, processor)
-    processes.require_equal({"the settings of this result": record.settings_mark(settings)})
-    processes.all_or_none(lambda: processes.is_lead() and record.begin(out, settings))
-    share = jax.process_index(), jax.process_count()
-    begun = time.time()
-    with measured() as watch:
-        result.fill(task, asked, out, settings, functools.partial(load_here, f, watch), share)
-    processes.barrier(f"{out} is filled")
-    if not processes.is_lead():
-        return exit_codes.DONE
-    return said(result.finish(task, asked, out, settings, begun, print, judge_of(f, task)), out)
+    return task.settings(asked, record.of_model(f.model, source, processor, f.dtype), processor)
+
+
+def refuse_unread(f, read: set[str]):
+    """Raises UsageError for flags that were given and are not among those that are `read`."""
+    given = [f"--{name}" for name in f if f[name].present and name not in read]
+    if given:
+        raise exit_codes.UsageError(f"{', '.join(given)}: nothing reads it here; leave it out")
 
 
 def load_here(f, watch):
@@ -146,91 +183,9 @@ def load_here(f, watch):
     return *bound, processor
 
 
-def score_answers(f, task, out: pathlib.Path) -> int:
-    """--answers: of any model, in any harness."""
-    from janus_jax.eval import answering, record, result
-
-    if task.half != "understanding":
-        raise exit_codes.UsageError(f"--answers: {task.name} has pictures; give --results")
-    require_writable(out, "--out")
-    judge_of(f, task)
-    asked = task.read()
-    path = pathlib.Path(f.answers)
-    if not path.is_file():
-        raise exit_codes.UsageError(f"--answers={path}: no such file")
-    model = {"name": f.model or f"answers of {path.name}", "answers_sha256": record.digest(path)}
-    settings = task.settings(asked, model, None)
-    record.begin(out, settings)
-    answering.take(path, out, asked)
-    begun = time.time()
-    return said(result.finish(task, asked, out, settings, begun, print, judge_of(f, task)), out)
-
-
-def judge_of(f, task):
-    """The judge that the flags name, or None."""
-    from janus_jax.eval.judge import Judge
-
-    if bool(f.judge_url) != bool(f.judge_model):
-        raise exit_codes.UsageError("--judge_url and --judge_model: give both, or none")
-    if not f.judge_url:
-        return None
-    if not hasattr(task.module, "to_judge"):
-        raise exit_codes.UsageError(f"--judge_url: {task.name} needs no judge; leave it out")
-    return Judge(f.judge_url, f.judge_model, f.judge_key)
-
-
-def said(report: dict, out: pathlib.Path) -> int:
-    """Prints a report; the command's exit code."""
-    from janus_jax.eval import record
-
-    print(f"{record.page(report)}\n{out}: report.md, report.json")
-    if report["counts"]["missing"]:
-        return exit_codes.DATA
-    if report["counts"].get("unjudged") and report["scorer"] != "none yet":
-        return exit_codes.RESTART
-    return exit_codes.DONE
-
-
-def of_what_is_there(f, task, out: pathlib.Path) -> int:
-    """--verify and --results."""
-    from janus_jax.eval import record, result, trees
-
-    judged = hasattr(task.module, "judge_results")
-    if task.half != "generation" and (f.verify or not judged):
-        raise exit_codes.UsageError(
-            f"--verify and --results are for pictures; {task.name} has answers, which are scored here"
-        )
-    settings = read_json(out / record.SETTINGS)
-    if not task.pictures:
-        task = dataclasses.replace(task, pictures=settings.get("pictures_a_prompt", 0))
-    asked = task.read()
-    hashes = settings["asked_sha256"], result.asked_hash(asked)
-    if hashes[0] != hashes[1]:
-        raise exit_codes.UsageError(
-            f"--data={task.data}: not what {out} was made from (sha256 {hashes[1][:12]}, "
-            f"{hashes[0][:12]} there); name that file, with the same --limit"
-        )
-    if judged:
-        results = pathlib.Path(f.results)
-        return said(result.finish(task, asked, out, settings, time.time(), print, results), out)
-    tree = out / result.TREE
-    wrong = trees.faults(task.module, tree, asked, settings["model"]["native_size"])
-    trees.refuse(tree, "not what the scorer needs", wrong)
-    print(f"{tree}: {sum(len(item.files) for item in asked):,} pictures, all that the scorer needs")
-    if not f.results:
-        return exit_codes.DONE
-    results = pathlib.Path(f.results)
-    for old in trees.stale([results] if results.is_file() else [], tree, asked):
-        print(f"WARNING: {old} is older than the newest picture: of other pictures?")
-    report = record.read_report(out)
-    report |= result.of_results(task, asked, results)
-    report["scorer"] = f.scorer or "not said; give --scorer"
-    record.write(out, report)
-    return said(report, out)
-
-
 def score_run(f):
     """--workdir: a run's weights, scored as at its end."""
+    refuse_unread(f, {"workdir", "model", "out", "count", "cfg_scale", "temperature"})
     from janus_jax.eval.run import evaluate, last_stage, run_of
 
     workdir = pathlib.Path(f.workdir)

@@ -35,8 +35,8 @@ def answer_all(
     index, count = share
     order = sorted(records, key=lambda record: (len(record.pictures), len(record.question)))
     batches = [order[i : i + AT_ONCE] for i in range(0, len(order), AT_ONCE)][index::count]
-    there = answers_of(folder)
-    todo = [some for some in batches if any(record.index not in there for record in some)]
+    lacking = unanswered(folder, records)
+    todo = [some for some in batches if any(record.index in lacking for record in some)]
     done = sum(map(len, batches)) - sum(map(len, todo))
     path = folder / f"answers.{index}.jsonl"
     _mend(path)
@@ -64,21 +64,38 @@ def answer_all(
 
 
 def answers_of(folder: pathlib.Path) -> dict[str, dict]:
-    """index -> {"answer"} or {"error"}, of all that was answered so far, by whichever process."""
+    """index -> {"answer"} or {"error"}, of all that was asked so far, by whichever process; an
+    answer counts before an error. Raises UsageError for a damaged file."""
     found = {}
     for path in sorted(folder.glob("answers*.jsonl")):
-        for line in path.read_bytes().splitlines(keepends=True):
-            if line.endswith(b"\n"):  # one that a kill has cut is answered again
+        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+            if not line.endswith(b"\n"):  # one that a kill has cut is answered again
+                continue
+            try:
                 told = json.loads(line)
-                found[told.pop("index")] = told
+                index = told.pop("index")
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                raise UsageError(
+                    f"{path}:{number}: no answer of janus-jax eval ({error}); take the line out, and "
+                    "it is asked again"
+                ) from None
+            if "answer" in told or "answer" not in found.get(index, {}):
+                found[index] = told
     return found
 
 
-def take(path: pathlib.Path, folder: pathlib.Path, records: list[Record]):
-    """Takes answers that were made elsewhere as those of a result.
+def unanswered(folder: pathlib.Path, records: list[Record]) -> set[str]:
+    """The indices without an answer yet; what could not be asked before is tried again."""
+    there = answers_of(folder)
+    return {r.index for r in records if "answer" not in there.get(r.index, {})}
+
+
+def made_elsewhere(path: pathlib.Path, records: list[Record]) -> bytes:
+    """Answers of another program as a result keeps them, to be written by `take`.
 
     path: JSON lines with "index" and "answer" (or "prediction"), such as our answers.jsonl, or
-        VLMEvalKit's TSV with these columns. Raises UsageError that lists what cannot be used.
+        VLMEvalKit's TSV: its `prediction` counts, its `answer` is the truth. Raises UsageError that
+        lists what cannot be used.
     """
     rows = _rows(path)
     known = {record.index for record in records}
@@ -86,7 +103,8 @@ def take(path: pathlib.Path, folder: pathlib.Path, records: list[Record]):
     found = {}
     for number, row in rows:
         index = str(row.get("index", ""))
-        answer = row.get("answer", row.get("prediction"))
+        index = f"v1_{index}" if f"v1_{index}" in known else index  # MM-Vet's in VLMEvalKit's TSV
+        answer = row.get("prediction", row.get("answer"))
         if index not in known:
             problems.append(f"line {number}: index {short(index, 40)!r} is no record's")
         elif not isinstance(answer, str):
@@ -100,7 +118,12 @@ def take(path: pathlib.Path, folder: pathlib.Path, records: list[Record]):
     if problems:
         raise UsageError(f"--answers={path}:{listed(problems)}")
     lines = [json.dumps({"index": index, "answer": answer}) for index, answer in found.items()]
-    files.write(folder / "answers.0.jsonl", "".join(f"{line}\n" for line in lines))
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def take(answers: bytes, folder: pathlib.Path):
+    """Puts what `made_elsewhere` gave into a result."""
+    files.write(folder / "answers.0.jsonl", answers)
 
 
 def _rows(path: pathlib.Path) -> list[tuple[int, dict]]:
@@ -127,6 +150,7 @@ def gather(folder: pathlib.Path, records: list[Record]) -> list[dict]:
     lines = [
         json.dumps({"index": record.index, "question": record.question, **answer})
         for record, answer in zip(records, told)
+        if record.index in found
     ]
     files.write(folder / ANSWERS, "".join(f"{line}\n" for line in lines))
     for path in folder.glob("answers.*.jsonl"):

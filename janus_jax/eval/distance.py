@@ -26,6 +26,7 @@ from janus_jax.eval.frechet import (
     Statistics,
     frechet_distance,
     read_statistics,
+    save_statistics,
     too_few,
 )
 from janus_jax.eval.resizers import ENTRANCES, RESIZERS, named
@@ -206,7 +207,16 @@ def distance_command(f, _):
     of_result = (folder / record.SETTINGS).is_file()
     report = record.read_report(folder) if of_result else None
     tree = folder / "pictures" if of_result else folder
-    found = distance(tree, f.reference, _features(f), f.resizer, f.reference_resizer)
+    stored = all(str(path).endswith(".npz") for path in (tree, f.reference))
+    features = None if stored else _features(f)
+    reference = f.reference
+    if f.save:
+        if features is None or not pathlib.Path(reference).is_dir():
+            raise UsageError(f"--save={f.save}: is for a --reference of pictures; leave it out")
+        made = folder_statistics(reference, features, f.reference_resizer or f.resizer)
+        save_statistics(f.save, made)
+        reference = f.save
+    found = distance(tree, reference, features, f.resizer, f.reference_resizer)
     print(
         f"{found.title}: {found.value:.6g} ({found.counts[0]:,} pictures, {found.counts[1]:,} of the reference)"
     )
@@ -270,6 +280,7 @@ def define_flags(into):
     define.choice(
         "reference_resizer", "", ["", *sorted(RESIZERS)], "To the reference; else the same."
     )
+    define.output("save", None, "Keeps the reference's statistics in this file, to be given later.")
     define.path("model", None, "With --features=understanding: whose encoder.")
 
 

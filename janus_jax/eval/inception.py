@@ -22,7 +22,6 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed
 from janus_jax.weights import pickles
 
-FEATURES = 2048
 CLASSES = 1008  # torchvision's have 1000
 EPSILON = 1e-3  # of the batch norms
 

@@ -11,6 +11,7 @@ import jax
 from janus_jax.common import files
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import differences, listed, version
+from janus_jax.eval.benchmark import Item
 
 SETTINGS = "settings.json"  # of the result that is being made
 REPORT = "report.json"
@@ -19,15 +20,9 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
 
 
 def digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file, or of a folder's files by name and content."""
-    paths = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    total = hashlib.sha256()
-    for file in paths:
-        if path.is_dir():
-            total.update(f"{file.relative_to(path)}\n".encode())
-        with open(file, "rb") as content:
-            total.update(hashlib.file_digest(content, "sha256").digest())
-    return total.hexdigest()
+    """SHA-256 of a file."""
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def weights_hash(path: pathlib.Path) -> str:
@@ -45,6 +40,28 @@ def settings_mark(settings: dict) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def asked_hash(asked: list) -> str:
+    """SHA-256 of what is asked, in its order: prompts and each one's first file, or questions with
+    options and right answers."""
+    total_hash = hashlib.sha256()
+    for one in asked:
+        if isinstance(one, Item):
+            told = [one.prompt, one.files[0]]
+        else:
+            told = [one.index, one.question, dict(one.options), one.answer]
+            told += [picture_mark(picture) for picture in one.pictures]
+        total_hash.update(json.dumps(told, default=str).encode() + b"\n")
+    return total_hash.hexdigest()
+
+
+def picture_mark(picture) -> str:
+    """What tells a record's picture from others without reading it: its place, or what is known of
+    its content."""
+    if isinstance(picture, str | pathlib.Path):
+        return "/".join(pathlib.Path(picture).parts[-2:])
+    return str(getattr(picture, "content", getattr(picture, "name", "")))
+
+
 def of_model(name: str, source, processor, dtype: str | None) -> dict:
     """What is said of a model.
 
@@ -57,7 +74,6 @@ def of_model(name: str, source, processor, dtype: str | None) -> dict:
         "name": name,
         "sha256": weights_hash(source.path),
         "layout": source.kind,
-        "converted_by": f"janus_jax {version()}",
         "dtype": dtype or source.config.dtype,
         "template": {
             "user": template.user,

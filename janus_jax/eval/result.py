@@ -1,8 +1,8 @@
 """One benchmark of one model: read, drawn or answered, scored, and recorded in a folder."""
 
+import csv
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 import time
@@ -72,10 +72,16 @@ class Task:
 
     def read(self, say=print) -> list:
         """The records, or the items. Raises UsageError."""
-        if self.half == "understanding":
-            found = self.module.read(self.data, self.images, say)
-        else:
-            found = self.module.read(self.data, self.each, self.form)
+        try:
+            if self.half == "understanding":
+                found = self.module.read(self.data, self.images, say)
+            else:
+                found = self.module.read(self.data, self.each, self.form)
+        except (AttributeError, TypeError, KeyError, csv.Error) as error:
+            raise UsageError(
+                f"{self.data}: not in the form of {self.name} ({type(error).__name__}: {error}); "
+                "get the benchmark's file again"
+            ) from error
         return found[: self.limit] if self.limit else found
 
     def settings(self, asked: list, model: dict, processor) -> dict:
@@ -84,7 +90,7 @@ class Task:
             "benchmark": self.name,
             "protocol": self.form,
             "data": pathlib.Path(self.data).name,
-            "asked_sha256": asked_hash(asked),
+            "asked_sha256": record.asked_hash(asked),
             "limit": self.limit or "none",
             "model": model,
         }
@@ -105,21 +111,10 @@ class Task:
         }
 
 
-def asked_hash(asked: list) -> str:
-    """SHA-256 of what is asked, in its order: prompts and each one's first file, or questions with
-    options and right answers."""
-    total_hash = hashlib.sha256()
-    for one in asked:
-        if isinstance(one, benchmark.Item):
-            told = [one.prompt, one.files[0]]
-        else:
-            told = [one.index, one.question, dict(one.options), one.answer]
-        total_hash.update(json.dumps(told, default=str).encode() + b"\n")
-    return total_hash.hexdigest()
-
-
-def fill(task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: Callable, share):
-    """Draws or answers what is missing in a folder.
+def fill(
+    task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: Callable, share
+) -> bool:
+    """Draws or answers what is missing in a folder. Returns whether anything was.
 
     asked: what `task.read` gave.
     settings: of the task, kept by `record.begin`.
@@ -129,22 +124,24 @@ def fill(task: Task, asked: list, folder: pathlib.Path, settings: dict, loaded: 
     share: (which process this is, of how many); each fills its own.
     """
     if task.half == "understanding":
-        there = answering.answers_of(folder)
-        if any(one.index not in there for one in asked):
+        lacking = answering.unanswered(folder, asked)
+        if lacking:
             _, answer, _ = loaded()
             answering.answer_all(
                 answer, asked, folder, lambda one: task.module.ask(one, task.form),
                 max_new_tokens=settings["max_new_tokens"], share=share,
             )  # fmt: skip
-        return
+        return bool(lacking)
     tree = folder / TREE
-    if not all((tree / file).exists() for item in asked for file in item.files):
+    lacking = not all((tree / file).exists() for item in asked for file in item.files)
+    if lacking:
         draw, _, processor = loaded()
         how = {name: settings[name] for name in ("cfg_scale", "temperature")}
         drawing.draw_tree(
             functools.partial(draw, **how), processor, asked, tree, task.module.compose,
             pictures=task.each, seed=task.seed, share=share,
         )  # fmt: skip
+    return lacking
 
 
 def finish(
@@ -154,8 +151,10 @@ def finish(
     """Scores what lies in a folder, once it is filled, and writes its report, which is returned.
 
     begun: when that was, by time.time().
-    judge: of a benchmark whose answers one has to judge, or the file of its own evaluator.
+    judge: of a benchmark whose answers one has to judge, or the file of its own evaluator; what it
+        says is added to the report that is there, of where the answers were made.
     """
+    earlier = record.read_report(folder) if judge and (folder / record.REPORT).is_file() else {}
     report = {
         "settings": settings,
         "environment": record.environment(),
@@ -163,6 +162,9 @@ def finish(
         "seconds": round(time.time() - begun, 1),
         "headline": task.module.HEADLINE,
         "reported": figures(task.name),
+    }
+    report |= {
+        name: earlier[name] for name in ("environment", "made", "seconds") if name in earlier
     }
     if task.half == "understanding":
         report |= answered(task, asked, folder, say, judge)
@@ -207,8 +209,8 @@ def judge_marks(
         return {"scorer": f"the benchmark's own evaluator ({judge.name})"}
     if judge is None:
         file = folder / f"{task.name}.json"
-        records, answers = zip(*kept)
-        files.write(file, task.module.judge_file(list(records), list(answers)))
+        answers = [answer for _, answer in kept]
+        files.write(file, task.module.judge_file([one for one, _ in kept], answers))
         return {"scorer": "none yet", "next": task.module.judge_advice(str(file))}
     asked = {one.index: task.module.to_judge(one, answer) for one, answer in kept}
     verdicts = judged(judge, asked, task.module.verdict, folder / "judge.jsonl", say)
@@ -270,7 +272,7 @@ def scored(task: Task, units: list[dict], asked: list) -> dict[str, dict]:
             "value": value,
             "interval": between.get(name),
             "chance": chance.get(name),
-            "of": of.get(name, len(asked)),
+            "of": len(asked) if name == task.module.HEADLINE else of.get(name),
         }
         for name, value in found.items()
     }

@@ -129,6 +129,16 @@ def test_the_same_command_draws_nothing_again(scored, capsys):
     assert before == {p: p.stat().st_mtime_ns for p in before} and len(before) == 12
 
 
+def test_the_same_command_keeps_what_a_scorer_has_added(scored):
+    path = scored / "drawn" / "report.json"
+    before = path.read_text("utf-8")
+    added = json.loads(before) | {"scorer": "mine"}
+    path.write_text(json.dumps(added))
+    assert command.main([*DRAW, f"--out={scored}/drawn", "--pictures=2"]) == 0
+    assert report(scored / "drawn")["scorer"] == "mine"
+    path.write_text(before)
+
+
 def test_a_result_of_other_settings_is_refused_and_told_apart(scored, capsys):
     told = refusal(capsys, *DRAW, f"--out={scored}/drawn", "--pictures=2", "--seed=5")
     assert "holds a result of other settings" in told and "seed: 0 -> 5" in told
@@ -253,6 +263,10 @@ def test_answers_that_a_judge_scores_have_no_score_without_it(tmp_path, capsys, 
         ([*ASK, "--out=x", "--judge_url=http://a/v1"], "--judge_url and --judge_model: give both"),
         ([*ASK, "--out=x", "--judge_url=http://a/v1", "--judge_model=m"], "shapes needs no judge"),
         ([*DRAW, "--out=x", "--workdir=y"], "--benchmark and --workdir: give one"),
+        ([*ASK, "--out=x", "--temperature=1"], "--temperature: nothing reads it here"),
+        ([*DRAW, "--out=x", "--images=y", "--count=2"], "--images, --count: nothing reads it"),
+        (["--workdir=y", "--limit=2"], "--limit: nothing reads it here"),
+        ([*DRAW, "--out=x", "--verify"], "--out=x: no result there; draw or answer first"),
     ],
 )
 def test_flags_that_cannot_be_followed_are_refused(flags, why, capsys, monkeypatch, tmp_path):

@@ -70,18 +70,34 @@ def test_a_picture_that_cannot_be_read_is_told_and_the_others_are_answered(answe
     told = answering.gather(tmp_path / "out", [*RECORDS[:3], bad])
     assert ["answer" in one for one in told] == [True, True, True, False]
     assert "gone.png" in told[3]["error"]
+    picture(9).save(tmp_path / "gone.png")  # mended, it is asked again
+    answer(tmp_path / "out", [*RECORDS[:3], bad])
+    again = answering.gather(tmp_path / "out", [*RECORDS[:3], bad])
+    assert again[:3] == [{"question": r.question, **t} for r, t in zip(RECORDS, told[:3])]
+    assert "answer" in again[3]
+
+
+def test_what_was_never_asked_stays_open(answer, tmp_path):
+    answer(tmp_path / "out", RECORDS[:4])
+    told = answering.gather(tmp_path / "out", RECORDS)
+    assert [one.get("error") for one in told] == [None] * 4 + ["not answered"] * 6
+    assert answering.unanswered(tmp_path / "out", RECORDS) == {r.index for r in RECORDS[4:]}
+    with pytest.raises(UsageError, match=r"answers\.jsonl:5: no answer of janus-jax eval"):
+        with open(tmp_path / "out" / "answers.jsonl", "a") as out:
+            out.write("{}\n")
+        answering.answers_of(tmp_path / "out")
 
 
 def test_answers_made_elsewhere_are_taken_from_json_lines_and_tsv(tmp_path):
     (tmp_path / "a.jsonl").write_text(
         "".join(f'{{"index": "{r.index}", "answer": "yes {r.index}"}}\n' for r in RECORDS)
     )
-    rows = "".join(f"{r.index}\tyes {r.index}\n" for r in RECORDS)
-    (tmp_path / "a.tsv").write_text(f"index\tprediction\n{rows}")
+    rows = "".join(f"{r.index}\tthe truth\tyes {r.index}\n" for r in RECORDS)
+    (tmp_path / "a.tsv").write_text(f"index\tanswer\tprediction\n{rows}")
     for name in ("a.jsonl", "a.tsv"):
         folder = tmp_path / f"of_{name}"
         folder.mkdir()
-        answering.take(tmp_path / name, folder, RECORDS)
+        answering.take(answering.made_elsewhere(tmp_path / name, RECORDS), folder)
         told = answering.gather(folder, RECORDS)
         assert [one["answer"] for one in told] == [f"yes {r.index}" for r in RECORDS]
 
@@ -95,9 +111,8 @@ def test_answers_made_elsewhere_that_do_not_fit_are_all_told(tmp_path):
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     with pytest.raises(UsageError) as error:
-        answering.take(tmp_path / "a.jsonl", tmp_path, RECORDS)
+        answering.made_elsewhere(tmp_path / "a.jsonl", RECORDS)
     told = str(error.value)
     assert "line 2: index 0 has an answer before" in told
     assert "line 3: index '99' is no record's" in told
     assert "line 4: no text" in told and "no answer to 9 records, the first 1" in told
-    assert not (tmp_path / "answers.0.jsonl").exists()

@@ -14,6 +14,7 @@ from support import pictures, sampling, tiny
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.eval import features
 from janus_jax.eval.distance import distance, folder_statistics, picture_files
+from janus_jax.eval.distance import main as command
 from janus_jax.eval.frechet import save_statistics
 from janus_jax.sample import understand
 
@@ -153,3 +154,16 @@ def test_a_models_own_encoder_gives_features_of_each_picture_alone(one_device):
     assert np.abs(rows[0] - rows[1]).max() > 1e-3
     assert seen.title == "Fréchet distance (understanding encoder features)"
     assert seen.facts == {"features": "understanding encoder", "weights": "abc"}
+
+
+def test_the_command_keeps_the_references_statistics_and_takes_them_again(tmp_path, capsys):
+    folder(tmp_path / "a", 6)
+    folder(tmp_path / "b", 6, seed=50)
+    flags = ["--features=pixels", f"--pictures={tmp_path}/a"]
+    assert command([*flags, f"--reference={tmp_path}/b", f"--save={tmp_path}/b.npz"]) == 0
+    first = capsys.readouterr().out
+    assert "Fréchet distance (pixels 8x8 features): " in first
+    assert command([*flags, f"--reference={tmp_path}/b.npz"]) == 0
+    assert capsys.readouterr().out == first
+    assert command([f"--pictures={tmp_path}/a", f"--reference={tmp_path}/b"]) == 2
+    assert "--inception: missing" in capsys.readouterr().err

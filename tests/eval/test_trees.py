@@ -9,7 +9,7 @@ from PIL import Image
 from support import trees as made
 
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.eval import benchmark, result, trees
+from janus_jax.eval import benchmark, record, trees
 
 NAMES = ("geneval", "geneval2", "dpg", "wise", "t2i_compbench", "coco30k", "mjhq30k")
 
@@ -93,7 +93,7 @@ def test_the_hash_is_of_prompts_ids_and_order_and_not_of_how_many_are_drawn(tmp_
     path = made.lines(tmp_path / "a.jsonl", rows)
 
     def found(rows, pictures=4):
-        return result.asked_hash(module.read(str(made.lines(path, rows)), pictures, "geneval"))
+        return record.asked_hash(module.read(str(made.lines(path, rows)), pictures, "geneval"))
 
     same = found(rows)
     assert len(same) == 64 and found(rows, pictures=1) == same
@@ -104,7 +104,7 @@ def test_the_hash_is_of_prompts_ids_and_order_and_not_of_how_many_are_drawn(tmp_
     hashes = set()
     for names in (("b", "a"), ("c", "a")):
         (tmp_path / "m.json").write_text(json.dumps(dict(zip(names, meta.values()))))
-        hashes.add(result.asked_hash(mjhq.read(str(tmp_path / "m.json"), 1, "mjhq30k")))
+        hashes.add(record.asked_hash(mjhq.read(str(tmp_path / "m.json"), 1, "mjhq30k")))
     assert len(hashes) == 2
 
 

@@ -84,9 +84,9 @@ def command(folder: pathlib.Path, side: int, protocol: str) -> str:
 # with val2014/ and annotations/. It crops and resizes to 256 by Lanczos; Janus's authors, by bicubic
 # from 384 (deepseek-ai/Janus#22).
 python evaluation.py --how_many 30000 --ref_data coco2014 --ref_dir COCO --ref_type val2014 \\
-  --fake_dir {shlex.quote(str(folder))} --eval_res 256 --batch_size 64
+  --fake_dir {shlex.quote(str(pathlib.Path(folder).resolve()))} --eval_res 256 --batch_size 64
 # Or here, by a file of Inception's weights:
-janus-jax eval distance {shlex.quote(str(folder.parent))} COCO/val2014 --inception=FILE \\
+janus-jax eval distance {shlex.quote(str(pathlib.Path(folder).resolve().parent))} COCO/val2014 --inception=FILE \\
   --resizer=bicubic-256 --reference_resizer=gigagan-256"""
 
 

@@ -79,7 +79,7 @@ def traps(folder: pathlib.Path, items: list[Item]) -> list[str]:
 
 
 def command(folder: pathlib.Path, side: int, protocol: str) -> str:
-    tree = shlex.quote(str(folder))
+    tree = shlex.quote(str(pathlib.Path(folder).resolve()))
     return f"""# In djghosh13/geneval at af4902f, installed as its README says; DETECTOR: where its
 # evaluation/download_models.sh put the detector.
 python evaluation/evaluate_images.py {tree} --outfile {tree}/results.jsonl --model-path DETECTOR

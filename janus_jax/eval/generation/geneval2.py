@@ -63,7 +63,7 @@ def traps(folder: pathlib.Path, items: list[Item]) -> list[str]:
 
 
 def command(folder: pathlib.Path, side: int, protocol: str) -> str:
-    tree = shlex.quote(str(folder))
+    tree = shlex.quote(str(pathlib.Path(folder).resolve()))
     return f"""# In facebookresearch/GenEval2 at a6e82d2, installed as its README says.
 python evaluation.py --benchmark_data {tree}/geneval2_data.jsonl \\
   --image_filepath_data {tree}/image_paths.json --method soft_tifa_gm \\

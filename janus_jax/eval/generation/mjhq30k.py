@@ -66,7 +66,7 @@ def traps(folder: pathlib.Path, items: list[Item]) -> list[str]:
 
 
 def command(folder: pathlib.Path, side: int, protocol: str) -> str:
-    tree = shlex.quote(str(folder))
+    tree = shlex.quote(str(pathlib.Path(folder).resolve()))
     return f"""# clean-fid 0.1.35 looks into folders of folders; MJHQ: the unpacked mjhq30k_imgs. pytorch-fid
 # does not: copy each side into one folder first, names are unique. The benchmark is of 1024 pixels:
 # say with the score which side was resized from {side}, and how.
@@ -74,7 +74,7 @@ FID="import sys; from cleanfid import fid; print(fid.compute_fid(*sys.argv[1:]))
 python -c "$FID" MJHQ {tree}
 for c in {" ".join(CATEGORIES)}; do echo $c; python -c "$FID" MJHQ/$c {tree}/$c; done
 # Or here, by a file of Inception's weights:
-janus-jax eval distance {shlex.quote(str(folder.parent))} MJHQ --inception=FILE"""
+janus-jax eval distance {shlex.quote(str(pathlib.Path(folder).resolve().parent))} MJHQ --inception=FILE"""
 
 
 def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[str, float]]:

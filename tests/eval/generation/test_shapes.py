@@ -9,7 +9,7 @@ from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.toy import shapes as world
-from janus_jax.eval import result, toy, trees
+from janus_jax.eval import record, toy, trees
 from janus_jax.eval.generation import geneval, shapes
 
 COUNT = 4
@@ -95,7 +95,7 @@ def test_the_lines_are_geneval_s_own_and_read_back_as_geneval_s(items, tmp_path)
     assert [(i.prompt, i.files, i.category) for i in again] == [
         (i.prompt, i.files, i.category) for i in items
     ]
-    assert result.asked_hash(again) == result.asked_hash(items)
+    assert record.asked_hash(again) == record.asked_hash(items)
     by_task = {item.category: json.loads(item.facts["line"]) for item in items}
     counted = by_task["counting"]
     (included,) = counted["include"]
