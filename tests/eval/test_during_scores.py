@@ -19,6 +19,7 @@ def experiment(*benchmarks, **more):
     return dataclasses.replace(plain, evaluation=changed)
 
 
+@pytest.mark.slow
 def test_a_world_is_scored_in_both_halves_and_again_from_nothing(tmp_path):
     model, processor = janus_jax.load("quickstart")
     scores = Scores(experiment("shapes@6=shapes:1"), "stage3", tmp_path, print)

@@ -39,6 +39,7 @@ def experiment():
     return types.SimpleNamespace(data=types.SimpleNamespace(datasets=lines), seed=0)
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_earlier_scores_beside_the_later(experiment, tmp_path):
     lines = experiment.data.datasets
     sources = {name: catalog.open_dataset(line, 24, 0) for name, line in lines.items()}
