@@ -8,11 +8,10 @@ measure: metauto-ai/Pollux, apps/t2i_evaluation/MJHQ-30k/README.md.
 import json
 import pathlib
 import shlex
-from collections.abc import Mapping
 
-from janus_jax.common.exit_codes import UsageError
 from janus_jax.eval import trees
 from janus_jax.eval.benchmark import Item
+from janus_jax.eval.generation import coco30k
 
 ABOUT = "MJHQ-30K: 30,000 prompts in ten categories, the Fréchet distance to Midjourney's pictures"
 HEADLINE = "frechet_distance"
@@ -22,6 +21,8 @@ CATEGORIES = (
     "animals", "art", "fashion", "food", "indoor", "landscape", "logo", "people", "plants",
     "vehicles",
 )  # fmt: skip
+results = coco30k.results  # a distance alone
+scores = coco30k.scores
 
 
 def read(path: str, pictures: int, protocol: str) -> list[Item]:
@@ -75,15 +76,3 @@ python -c "$FID" MJHQ {tree}
 for c in {" ".join(CATEGORIES)}; do echo $c; python -c "$FID" MJHQ/$c {tree}/$c; done
 # Or here, by a file of Inception's weights:
 janus-jax eval distance {shlex.quote(str(pathlib.Path(folder).resolve().parent))} MJHQ --inception=FILE"""
-
-
-def results(path: pathlib.Path, items: list[Item], protocol: str) -> list[dict[str, float]]:
-    raise UsageError(
-        f"{path}: a Fréchet distance is over all pictures together and has no score a prompt; it is "
-        "measured from the tree and the reference pictures"
-    )
-
-
-def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
-    """Nothing: see results."""
-    return {}
