@@ -24,7 +24,7 @@ FLOORS = [
     ("checkpoint", "data"),
     ("weights",),
     ("training", "sample"),
-    ("plan", "eval"),
+    ("plan", "eval", "serve"),
     ("main",),
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
