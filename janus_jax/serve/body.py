@@ -30,7 +30,7 @@ async def read_form(request, form):
         values = from_json(data)
     except ValueError as error:
         raise Refused(
-            400, "invalid_json", f"the body is no JSON of UTF-8: {error}; encode it again"
+            400, "invalid_json", f"the body is no JSON in UTF-8: {error}; encode it again"
         ) from None
     try:
         asked = form.model_validate(values, context=service.limits)
