@@ -31,7 +31,8 @@ def make_app(engine, settings: Settings) -> FastAPI:
     service = app.state.service = Service(engine, settings)
     for router in (chat_router, image_router, fact_router):
         app.include_router(router)
-    app.mount("/page", StaticFiles(directory=PAGE_FOLDER, check_dir=False))
+    if PAGE_FOLDER.is_dir():
+        app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
     app.openapi = lambda: _schema(app)
 
     def told(request, refused: Refused):

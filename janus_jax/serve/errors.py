@@ -87,7 +87,8 @@ def place(loc: tuple) -> str | None:
 def _line(one: dict, form) -> str:
     where = place(one["loc"]) or "the body"
     if one["type"] == "extra_forbidden":
-        known = near(str(one["loc"][-1]), form.model_fields) if len(one["loc"]) == 1 else ""
+        name = str(one["loc"][-1])[:50]  # comparing long ones takes long
+        known = near(name, form.model_fields) if len(one["loc"]) == 1 else ""
         known = known if known.startswith("; did") else ""
         return f"{where}: there is no such field{known}; leave it out"
     if one["type"] == "missing":
