@@ -1,10 +1,11 @@
 """Words to pictures: `janus_jax.generate`."""
 
 import numpy as np
+from PIL import Image
 
 from janus_jax.common.arguments import require_flags
-from janus_jax.data.images import to_pil
 from janus_jax.sample import decode, options
+from janus_jax.sample.reading import Prompt
 
 
 def generate_ids(model, processor, prompts, **how) -> np.ndarray:
@@ -74,8 +75,8 @@ def _drawn(
         except ValueError as error:
             facts += [error] * count
             continue
-        other = blank.setdefault(len(ids), decode.Prompt(processor.unconditional(ids)))
-        rows += [(decode.Prompt(ids), other)] * count
+        other = blank.setdefault(len(ids), Prompt(processor.unconditional(ids)))
+        rows += [(Prompt(ids), other)] * count
         facts += [
             dict(prompt=prompt, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
             for k in range(first, first + count)
@@ -99,3 +100,23 @@ def settings(processor, cfg_scale, temperature) -> tuple:
 def decode_ids(model, ids) -> np.ndarray:
     """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one."""
     return decode.pixels(model, np.asarray(ids, np.int32))
+
+
+def to_pil(images) -> list:
+    """Decoded pictures, float [B, H, W, 3] in [-1, 1] -> a list of B RGB pictures.
+
+    Clipped, then truncated to uint8 as in the original. Raises ValueError for another shape or for
+    NaN.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]"
+        )
+    bad = np.flatnonzero(np.isnan(images).any(axis=(1, 2, 3)))
+    if bad.size:
+        raise ValueError(
+            f"images: NaN in picture {bad[0]} ({bad.size} of {len(images)}); check the decoder's "
+            f"weights"
+        )
+    return [Image.fromarray(x) for x in ((np.clip(images, -1, 1) + 1) / 2 * 255).astype(np.uint8)]

@@ -9,8 +9,7 @@ import threading
 
 import numpy as np
 
-from janus_jax.data.images import to_pil
-from janus_jax.sample.generate import decode_ids, generate_ids
+from janus_jax.sample.generate import decode_ids, generate_ids, to_pil
 from janus_jax.sample.understand import understand
 
 
