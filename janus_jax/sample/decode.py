@@ -23,11 +23,11 @@ def run(model, requests: list[Request], tell):
         engine.add(request)
     while engine.busy:
         found = engine.step()
-        for _, ids in found:
+        for _, ids, _ in found:
             if isinstance(ids, ValueError):
                 raise ids
         if found:
-            for i in tell([(numbers[request], ids) for request, ids in found]) or ():
+            for i in tell([(numbers[request], ids) for request, ids, _ in found]) or ():
                 engine.end(requests[i])
 
 

@@ -102,9 +102,9 @@ class Engine:
         return bool(self.waiting or self.active or self.flying)
 
     def step(self) -> list[tuple]:
-        """Takes in who fits, reads of their prompts, writes a chunk. Returns (request, its new ids
-        int32 [n], or what went wrong, a ValueError) as far as they are known; an answer's may end
-        with its eos."""
+        """Takes in who fits, reads of their prompts, writes a chunk. Returns, as far as they are
+        known, (request, its new ids int32 [n], whether they are its last); an answer's last may be
+        its eos. In place of ids stands a ValueError where it went wrong."""
         with own_jax(self.model):
             self._admit()
             self._read()
@@ -274,14 +274,14 @@ class Engine:
             own = ids[row, :steps]
             if (own < 0).any():
                 self.end(request)
-                found.append((request, ValueError(NOT_FINITE)))
+                found.append((request, ValueError(NOT_FINITE), True))
                 continue
             if not request.draws and (own == request.eos).any():
                 own = own[: np.argmax(own == request.eos) + 1]
             request.told += len(own)
             if len(own) < steps or own[-1] == request.eos or request.told == request.most:
                 self.end(request)
-            found.append((request, own))
+            found.append((request, own, request.ended))
         return found
 
     def _release(self, request: Request):

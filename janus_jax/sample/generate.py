@@ -14,13 +14,14 @@ def generate_ids(model, processor, prompts, **how) -> np.ndarray:
 
 
 def generate(
-    model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1,
-    first=0, progress=None, return_exceptions=False,
+    model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
 ) -> list:  # fmt: skip
     """Draws `images_per_prompt` pictures for each prompt: a list of PIL images, row-major by
     prompt.
 
     prompts: one, or several: a list, a numpy array, a column, a generator.
+    negative_prompt: words that guidance leads away from, in place of a prompt without its words.
     cfg_scale: classifier-free guidance, 1 is the conditional branch alone, 0 the unconditional;
         temperature: 0 takes the likeliest id each time. By default both are what the weights
         directory says its model draws best with: 5.0 and 1.0 (paper section 3.4) unless its config
@@ -35,9 +36,9 @@ def generate(
         ValueError that lists the options or prompts that cannot be used.
     """
     ids, facts = _drawn(
-        model, processor, prompts, cfg_scale=cfg_scale, temperature=temperature, seed=seed,
-        images_per_prompt=images_per_prompt, first=first, progress=progress,
-        return_exceptions=return_exceptions,
+        model, processor, prompts, negative_prompt=negative_prompt, cfg_scale=cfg_scale,
+        temperature=temperature, seed=seed, images_per_prompt=images_per_prompt, first=first,
+        progress=progress, return_exceptions=return_exceptions,
     )  # fmt: skip
     pictures = iter(to_pil(decode_ids(model, ids)) if len(ids) else ())
     out = [fact if isinstance(fact, ValueError) else next(pictures) for fact in facts]
@@ -48,8 +49,8 @@ def generate(
 
 
 def _drawn(
-    model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1,
-    first=0, progress=None, return_exceptions=False,
+    model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
     """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
@@ -68,17 +69,19 @@ def _drawn(
     seeds = options.seeds(seed, len(prompts), "prompts")
     facts = []
     rows = []
-    blank = {}  # the unconditional prompt of each length: equal rows are read once
+    other = unconditional(processor, negative_prompt, cfg_scale)
     for i, (prompt, number) in enumerate(zip(prompts, seeds)):
         try:
             ids = processor.request(prompt, f"prompts[{i}]")
         except ValueError as error:
             facts += [error] * count
             continue
-        other = blank.setdefault(len(ids), Prompt(processor.unconditional(ids)))
-        rows += [(Prompt(ids), other)] * count
+        rows += [(Prompt(ids), other(ids))] * count
+        said = {"prompt": prompt}
+        if negative_prompt is not None:
+            said["negative_prompt"] = negative_prompt
         facts += [
-            dict(prompt=prompt, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
+            dict(**said, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
             for k in range(first, first + count)
         ]
     problems = dict.fromkeys(str(fact) for fact in facts if isinstance(fact, ValueError))
@@ -89,6 +92,20 @@ def _drawn(
     if not rows:
         return np.zeros((0, n), np.int32), facts
     return decode.image_ids(model, rows, *numbers, cfg_scale, temperature, n, progress), facts
+
+
+def unconditional(processor, negative_prompt: str | None, cfg_scale: float):
+    """A function from a prompt's ids to the prompt that guidance leads away from. Raises ValueError
+    for a negative prompt that cannot be used."""
+    if negative_prompt is None:
+        return lambda ids: Prompt(processor.unconditional(ids))
+    if cfg_scale == 1:
+        raise ValueError(
+            "negative_prompt: does nothing at cfg_scale 1, which is no guidance; leave it out, or give "
+            "a larger cfg_scale"
+        )
+    words = Prompt(processor.request(negative_prompt, "negative_prompt"))
+    return lambda ids: words
 
 
 def settings(processor, cfg_scale, temperature) -> tuple:

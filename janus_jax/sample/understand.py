@@ -59,18 +59,15 @@ def understand_batch(
     stop = stops(stop)
     conversations = options.listed(conversations, "conversations")
     seed = options.seeds(seed, len(conversations), "conversations")
-    tokenizer = processor.tokenizer
     side = model.config.understanding_encoder.image_size
     found = _prepare_all(processor, conversations, side, return_exceptions)
     usable = [i for i, prepared in enumerate(found) if isinstance(prepared, tuple)]
     if not usable:
         return found
     asked = [found[i] for i in usable]
-    roles = map(tokenizer.control, (processor.template.user, processor.template.assistant))
-    stop_ids = {tokenizer.eos, *roles} - {None}
     most = [min(max_new_tokens, processor.context - len(ids)) for ids, _, _ in asked]
     answers = [
-        Answer(tokenizer, stop_ids, stop, n, stream and functools.partial(stream, row))
+        answer_of(processor, stop, n, stream and functools.partial(stream, row))
         for row, n in zip(usable, most)
     ]
 
@@ -79,12 +76,19 @@ def understand_batch(
         return answers[i].done
 
     text_ids(
-        model, prompts_of(model, processor, asked), [seed[i] for i in usable], tokenizer.eos,
+        model, prompts_of(model, processor, asked), [seed[i] for i in usable], processor.tokenizer.eos,
         temperature, top_p, most, tell, often=stream is not None,
     )  # fmt: skip
     for i, answer in zip(usable, answers):
         found[i] = answer.text
     return found
+
+
+def answer_of(processor, stop: tuple[str, ...], most: int, emit=None) -> Answer:
+    """An `Answer` that ends also where the model begins another turn by the id of a role."""
+    tokenizer = processor.tokenizer
+    roles = map(tokenizer.control, (processor.template.user, processor.template.assistant))
+    return Answer(tokenizer, {tokenizer.eos, *roles} - {None}, stop, most, emit)
 
 
 def prompts_of(model, processor, asked: list[tuple]) -> list[Prompt]:
