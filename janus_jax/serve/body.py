@@ -32,7 +32,7 @@ async def read_form(request, form):
         json.loads(data, object_pairs_hook=_once)
     except ValueError as error:
         raise Refused(
-            400, "invalid_json", f"the body is no JSON of UTF-8: {error}; encode it again"
+            400, "invalid_json", f"the body is no JSON in UTF-8: {error}; encode it again"
         ) from None
     try:
         asked = form.model_validate(values, context=service.limits)
