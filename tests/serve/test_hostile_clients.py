@@ -196,7 +196,7 @@ def test_what_is_no_http_is_answered_or_dropped(start, text):
 )  # fmt: skip
 def test_nobody_passes_without_the_key(start, header):
     with start(api_keys=("secret",)) as port:
-        for route in (CHAT, IMAGES, "/metrics", "/nowhere"):
+        for route in (CHAT, IMAGES, "/openapi.json", "/nowhere"):
             status, content = asked(port, request(route, said("hi"), more=header))
             assert status == 401 and json.loads(content)["error"]["code"] == "invalid_api_key"
         known = "Authorization: Bearer secret\r\n"
