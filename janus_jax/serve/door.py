@@ -11,7 +11,7 @@ ROUTES = (
     "/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/ready", "/metrics",
     "/openapi.json", "/",
 )  # fmt: skip
-OPEN = ("/health", "/ready", "/")  # without a key, as is the page's folder
+OPEN = ("/health", "/ready", "/metrics", "/")  # without a key, as is the page's folder
 PAGE = "/page/"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
