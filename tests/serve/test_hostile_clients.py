@@ -7,20 +7,17 @@ import gc
 import json
 import os
 import re
-import threading
 
 import pytest
 from support.held_engine import soon
 from support.hostile import CHAT, HOSTILE, IMAGES, said, saved, shown, uri
 from support.servers import CLIENT, running
 from support.sockets import asked, connect, everything, request
-from support.web import local_web
 
 from janus_jax.data.messages import SPECIALS
-from janus_jax.serve import pictures
 from janus_jax.serve.app import make_app
 from janus_jax.serve.connections import TimedProtocol
-from janus_jax.serve.service import BODIES, DECODING
+from janus_jax.serve.service import BODIES
 from janus_jax.serve.settings import Settings
 
 PART = {"type": "image_url"}
@@ -183,7 +180,7 @@ def test_what_is_no_http_is_answered_or_dropped(start, text):
 )  # fmt: skip
 def test_nobody_passes_without_the_key(start, header):
     with start(api_keys=("secret",)) as address:
-        for route in (CHAT, IMAGES, "/metrics", "/nowhere"):
+        for route in (CHAT, IMAGES, "/openapi.json", "/nowhere"):
             status, content = asked(address, request(route, said("hi"), more=header))
             assert status == 401 and json.loads(content)["error"]["code"] == "invalid_api_key"
         known = "Authorization: Bearer secret\r\n"
@@ -255,48 +252,3 @@ def test_a_client_that_leaves_within_its_body_is_no_fault_of_the_server(start, c
         assert answers(address)
         counts = CLIENT.get(f"{address}/metrics").text
     assert 'status="500"' not in counts and "Traceback" not in caplog.text
-
-
-@pytest.fixture
-def web(monkeypatch):
-    with local_web(monkeypatch) as web:
-        web.page("/a.png", saved("PNG"))
-        web.page("/page", b"<!doctype html>", Content_Type="image/png")
-        web.page("/away", status=302, Location="http://169.254.169.254/latest/meta-data/")
-        yield web
-
-
-def test_pictures_come_from_allowed_hosts_alone(start, web):
-    both = ["http://pictures.example/a.png", uri(saved("JPEG"))]
-    ask = lambda *urls: request(CHAT, said([PART | {"image_url": {"url": u}} for u in urls]))
-    with start(allow_urls=("pictures.example",)) as address:
-        status, content = asked(address, ask(*both))
-        assert status == 200 and json.loads(content)["usage"]["prompt_tokens"] > 2 * 36
-        assert [path for _, path, _ in web.asked] == ["/a.png"]
-        places = ("pictures.example/away", "pictures.example/page", "other.example/a.png")
-        bad = [f"http://{place}" for place in places]
-        status, content = asked(address, ask(*both, *bad))
-        error = json.loads(content)["error"]
-        assert (status, error["code"]) == (400, "invalid_image")
-        for number, words in enumerate(("169.254.169.254 are not allowed", "web page", "other.e")):
-            line = error["message"].splitlines()[number]
-            assert line.startswith(f"messages[0].content[{number + 2}].image_url: {bad[number]}")
-            assert words in line
-
-
-def test_a_host_that_never_answers_keeps_nobody_else_waiting(start, web, monkeypatch):
-    """Neither pictures that are sent, nor answers."""
-    monkeypatch.setattr(pictures, "SECONDS", 3.0)
-    let_go = threading.Event()
-    web.pages["/never"] = lambda handler: let_go.wait(30)
-    slow = request(CHAT, shown("http://pictures.example/never"))
-    with start(allow_urls=("pictures.example",)) as address:
-        waiting = [connect(address, slow) for _ in range(DECODING + 1)]
-        assert soon(lambda: len(web.asked) == len(waiting))
-        assert asked(address, request(CHAT, shown(uri(saved("PNG")))))[0] == 200
-        assert not let_go.is_set() and answers(address)
-        for connection in waiting:
-            reply = everything(connection)
-            assert reply.startswith(b"HTTP/1.1 400") and b"did not come within" in reply
-            connection.close()
-        let_go.set()
