@@ -1,15 +1,20 @@
 """A browser without a window, and an engine that draws as fast as a test lets it."""
 
 import contextlib
-import functools
+import os
+import pathlib
 import shutil
 import threading
+import time
+
+from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
 from janus_jax.serve.engine import Engine
 
-BINARY = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+BINARY = next((found for found in map(shutil.which, NAMES) if found), None)
 
 
 class Gated(Engine):
@@ -59,23 +64,91 @@ class Gated(Engine):
 
 
 @contextlib.contextmanager
-def chromium(downloads):
-    """A driver of chromium; what is downloaded lies in the folder `downloads`."""
-    from selenium import webdriver
-
+def chromium():
+    """A driver of chromium, whose log can be read."""
     options = webdriver.ChromeOptions()
     options.binary_location = BINARY
     for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = shutil.which("chromedriver")  # else selenium looks for one
-    service = (
-        functools.partial(webdriver.ChromeService, found) if found else webdriver.ChromeService
-    )
-    driver = webdriver.Chrome(options, service())
+    # where no chromedriver is installed, selenium looks for one
+    service = webdriver.ChromeService(shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options, service)
     try:
-        how = {"behavior": "allow", "downloadPath": str(downloads)}
-        driver.execute_cdp_cmd("Browser.setDownloadBehavior", how)
         yield driver
     finally:
         driver.quit()
+
+
+def deadline(met):
+    """Waits until `met()`."""
+    for _ in range(1500):
+        if met():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within 30 s: {met}")
+
+
+class Page:
+    """The page at `address`, and what a test does there."""
+
+    def __init__(self, driver, address: str):
+        self.driver = driver
+        self.address = address
+        self.script = driver.execute_script
+
+    def command(self, name: str, **how):
+        """One of the browser's own (chromedevtools.github.io/devtools-protocol)."""
+        self.driver.execute_cdp_cmd(name, how)
+
+    def open(self, width=1280, height=800, scheme="light"):
+        """Loads it anew, on a screen of this size in pixels, and waits for the model's name."""
+        media = {"name": "prefers-color-scheme", "value": scheme}
+        self.command("Emulation.setEmulatedMedia", features=[media])
+        screen = dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.command("Emulation.setDeviceMetricsOverride", **screen)
+        self.driver.get(self.address)
+        self.wait("return !document.querySelector('#send').disabled")
+        return self
+
+    def wait(self, script: str):
+        """What the script returns, as soon as that is true."""
+        until = WebDriverWait(self.driver, 30, 0.02).until
+        return until(lambda _: self.script(script), script)
+
+    def idle(self):
+        """Waits until nothing runs."""
+        self.wait("return document.querySelector('#log').ariaBusy === 'false'")
+
+    def all(self, css: str) -> list:
+        return self.driver.find_elements("css selector", css)
+
+    def button(self, text: str):
+        """The last that is shown with this text."""
+        return [one for one in self.all("button, .frame a") if one.text == text][-1]
+
+    def keys(self, *keys: str):
+        """Typed into whatever has the focus."""
+        self.driver.switch_to.active_element.send_keys(*keys)
+
+    def send(self, text: str):
+        """Typed into what has the focus, with Enter."""
+        self.keys(text, Keys.ENTER)
+
+    def focused(self) -> str:
+        """The name of what has the focus."""
+        return self.driver.switch_to.active_element.accessible_name.strip()
+
+    def source(self) -> str:
+        """The address of the last picture that was drawn."""
+        return self.all(".frame:last-child .paper img")[-1].get_attribute("src")
+
+    def log(self) -> list[str]:
+        """What the browser complained about since this was asked last."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def shot(self, name: str):
+        """A screenshot, where the environment names a folder for them."""
+        if folder := os.environ.get("PAGE_SCREENSHOTS"):
+            pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+            self.driver.save_screenshot(f"{folder}/{name}.png")

@@ -16,8 +16,8 @@ export const say = (text) => { find("said").textContent = text; };
 
 // A line beside the message whose request failed, with a way to try once more.
 export function trouble(error, again) {
-  const retry = button("Try again", () => { line.remove(); again(); });
-  const line = make("p", { className: "error", role: "alert" }, `${error.message} `, retry);
+  const line = make("p", { className: "error", role: "alert" }, `${error.message} `);
+  line.append(button("Try again", again));
   return line;
 }
 

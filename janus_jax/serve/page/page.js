@@ -5,7 +5,7 @@ import { keepKey, model as readModel } from "./api.js";
 import { find, following, make } from "./dom.js";
 import { draw, newSeed, remember } from "./drawing.js";
 
-const SHAPES = ["a red circle left of a blue square", "three green triangles", "a yellow cross"];
+const SHAPES = ["a triangle above a circle", "a yellow cross", "two circles"]; // of the quick start's world
 const GENERAL = [
   "a fox in the snow at dawn", "a lighthouse on a cliff, oil painting", "a bowl of ramen, seen from above",
 ];
@@ -19,6 +19,7 @@ let running = null; // the AbortController of what runs
 const words = find("words");
 const composer = find("composer");
 const mode = () => composer.elements.mode.value;
+const isToy = () => model?.image_size === 24;
 const group = (name = mode()) => find(`${name}-settings`);
 const notice = (text = "") => { find("notice").textContent = text; };
 
@@ -26,7 +27,8 @@ function refresh() {
   const drawing = mode() === "draw";
   const open = find("adjust").ariaExpanded === "true";
   for (const name of ["draw", "ask"]) group(name).hidden = !open || mode() !== name;
-  words.placeholder = drawing ? "Describe a picture" : "Ask something";
+  const question = isToy() ? "Ask: what color is the circle?" : "Ask about a picture, or anything";
+  words.placeholder = drawing ? "Describe a picture" : question;
   find("send").textContent = running ? "Stop" : drawing ? "Draw" : "Ask";
   find("send").disabled = !running && !model;
   find("log").ariaBusy = String(Boolean(running));
@@ -178,10 +180,12 @@ async function connect() {
   document.body.classList.toggle("pixels", small);
   const shown = small ? side * Math.max(1, Math.floor(320 / side)) : Math.min(side, 384);
   document.body.style.setProperty("--side", `${shown}px`);
-  group("draw").querySelector("[name=n]").max = Math.min(4, model.max_n ?? 4);
-  group("draw").querySelector("[name=guidance_scale]").placeholder = model.cfg_scale;
-  group("draw").querySelector("[name=temperature]").placeholder = model.temperature;
-  find("examples").replaceChildren(...(side === 24 ? SHAPES : GENERAL).map((text) => {
+  const field = (kind, name) => group(kind).querySelector(`[name=${name}]`);
+  field("draw", "n").max = Math.min(4, model.max_n);
+  field("draw", "guidance_scale").placeholder = model.cfg_scale;
+  field("draw", "temperature").placeholder = model.temperature;
+  field("ask", "max_tokens").max = model.context;
+  find("examples").replaceChildren(...(isToy() ? SHAPES : GENERAL).map((text) => {
     const chip = make("button", { type: "button", className: "chip", textContent: text });
     chip.onclick = () => { setMode("draw"); words.value = text; words.focus(); send(); };
     return make("li", {}, chip);
@@ -241,7 +245,9 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   attachFiles(event.clipboardData.files);
 });
+const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
 document.addEventListener("dragover", (event) => {
+  if (!holdsFiles(event)) return;
   event.preventDefault();
   document.body.classList.add("dropping");
 });
@@ -249,9 +255,10 @@ document.addEventListener("dragleave", (event) => {
   if (!event.relatedTarget) document.body.classList.remove("dropping");
 });
 document.addEventListener("drop", (event) => {
-  event.preventDefault();
   document.body.classList.remove("dropping");
-  if (event.dataTransfer.files.length) attachFiles(event.dataTransfer.files);
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  attachFiles(event.dataTransfer.files);
 });
 
 refresh();
