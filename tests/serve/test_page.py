@@ -238,9 +238,8 @@ def test_pictures_come_by_drop_paste_and_file_and_too_many_are_refused_with_a_wo
             page.script(GIVE, kind, f"{kind}.png", "image/png", list(path.read_bytes()))
         page.all("#files")[0].send_keys(str(path))
         page.wait("return document.querySelectorAll('#attached img').length === 3")
-        assert {one.accessible_name for one in page.all("#attached img")} == {
-            "drop.png", "paste.png", "mine.png",
-        }  # fmt: skip
+        names = {one.accessible_name for one in page.all("#attached img")}
+        assert names == {"drop.png", "paste.png", "mine.png"}
         page.script(GIVE, "drop", "notes.txt", "text/plain", [65])
         assert page.all("#notice")[0].text == "No picture: notes.txt."
         page.send("describe the picture.")
