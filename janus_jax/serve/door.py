@@ -51,10 +51,13 @@ class Door:
         self.service.open += 1
         try:
             if not self._may_pass(path, Headers(scope=scope)):
-                self.service.metrics.refusals.labels("invalid_api_key").inc()
+                self.service.refused("invalid_api_key")
                 await _no_key().response()(scope, receive, sent)
             else:
                 await self.app(scope, receive, sent)
+        except Exception:
+            status = "500"
+            raise
         finally:
             self.service.open -= 1
             self.service.metrics.requests.labels(route_of(path), status).inc()

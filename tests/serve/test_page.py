@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, ImageChops
 from selenium.webdriver.common.keys import Keys
 from support import browser as made
+from support.held_engine import soon
 
 import janus_jax
 
@@ -104,7 +105,7 @@ def test_a_download_is_the_picture_that_generate_draws_with_how_it_was_drawn(
     page.idle()
     page.button("Download").click()
     path = tmp_path / "a-triangle-above-a-circle-seed7-1.png"
-    made.deadline(path.exists)
+    assert soon(path.exists)
     with Image.open(path) as file:
         assert {"prompt": PROMPT, "seed": "7"}.items() <= file.info.items()
         drawn = janus_jax.generate(*loaded, PROMPT, seed=7, images_per_prompt=2)[1]
@@ -176,7 +177,7 @@ def test_stop_frees_the_servers_rows(page, engine, server):
     page.idle()
     assert page.all(".foot .count")[0].text == "stopped"
     engine.let_all()
-    made.deadline(lambda: metric(server, "rows_used") == metric(server, "waiting") == 0)
+    assert soon(lambda: metric(server, "rows_used") == metric(server, "waiting") == 0)
     assert metric(server, "pictures_total") == drawn
     assert page.script(f"return {HEIGHT}") == 8  # what was drawn stays
 

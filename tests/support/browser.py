@@ -5,7 +5,6 @@ import os
 import pathlib
 import shutil
 import threading
-import time
 
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
@@ -78,15 +77,6 @@ def chromium():
         yield driver
     finally:
         driver.quit()
-
-
-def deadline(met):
-    """Waits until `met()`."""
-    for _ in range(1500):
-        if met():
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"not within 30 s: {met}")
 
 
 class Page:
