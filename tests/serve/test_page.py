@@ -18,7 +18,10 @@ const all = document.querySelectorAll(
   "button, input, textarea, a[href], img:not([alt='']), [role=progressbar], [role=group], main");
 return [...all].filter((node) => node.checkVisibility())
 """
-in_browser = pytest.mark.skipif(made.BINARY is None, reason="no chromium is installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(made.BINARY is None, reason="no chromium is installed"),
+]
 HEIGHT = "(document.querySelector('.paper img')?.naturalHeight ?? 0)"  # what is shown, in pixels
 MAIN_WIDTHS = """
 const wide = (node) => node.scrollWidth > node.clientWidth;
@@ -55,8 +58,6 @@ def metric(server, name):
         return float(re.search(rf"^janus_jax_{name} (.*)$", reply.read().decode(), re.M)[1])
 
 
-@in_browser
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 768, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_drawing_grows_row_by_row_at_every_width_and_nothing_moves(page, engine, width, scheme):
@@ -90,8 +91,6 @@ def test_a_drawing_grows_row_by_row_at_every_width_and_nothing_moves(page, engin
         assert page.script(MAIN_WIDTHS) == 0
 
 
-@in_browser
-@pytest.mark.slow
 def test_a_download_is_the_picture_that_generate_draws_with_how_it_was_drawn(
     page, loaded, tmp_path
 ):
@@ -112,8 +111,6 @@ def test_a_download_is_the_picture_that_generate_draws_with_how_it_was_drawn(
         assert ImageChops.difference(file.convert("RGB"), drawn).getbbox() is None
 
 
-@in_browser
-@pytest.mark.slow
 def test_a_question_about_a_drawing_is_answered_as_it_is_written(page, engine, loaded):
     page.send(PROMPT)
     page.idle()
@@ -146,8 +143,6 @@ def test_a_question_about_a_drawing_is_answered_as_it_is_written(page, engine, l
     assert page.all(".words")[1].text == janus_jax.understand(*loaded, before + second)
 
 
-@in_browser
-@pytest.mark.slow
 def test_again_with_another_seed_draws_another_picture_and_the_history_shows_both(page):
     page.send(PROMPT)
     page.idle()
@@ -164,8 +159,6 @@ def test_again_with_another_seed_draws_another_picture_and_the_history_shows_bot
     assert page.all("#viewer[open]") == []
 
 
-@in_browser
-@pytest.mark.slow
 def test_stop_frees_the_servers_rows(page, engine, server):
     drawn = metric(server, "pictures_total")
     engine.hold()
@@ -182,8 +175,6 @@ def test_stop_frees_the_servers_rows(page, engine, server):
     assert page.script(f"return {HEIGHT}") == 8  # what was drawn stays
 
 
-@in_browser
-@pytest.mark.slow
 def test_all_is_done_by_keyboard_alone(page):
     assert page.focused() == "Message"
     page.keys("a red", Keys.SHIFT, Keys.ENTER, Keys.NULL, "circle")
@@ -226,8 +217,6 @@ document.body.dispatchEvent(
 """
 
 
-@in_browser
-@pytest.mark.slow
 def test_pictures_come_by_drop_paste_and_file_and_too_many_are_refused_with_a_word(
     driver, serve, tmp_path
 ):
@@ -254,8 +243,6 @@ def test_pictures_come_by_drop_paste_and_file_and_too_many_are_refused_with_a_wo
         assert page.log() == []
 
 
-@in_browser
-@pytest.mark.slow
 def test_what_cannot_be_done_is_said_in_a_line_beside_it(page):
     page.all("#adjust")[0].click()
     page.all("[name=temperature]")[0].send_keys("-1")
@@ -285,8 +272,6 @@ def test_what_cannot_be_done_is_said_in_a_line_beside_it(page):
     assert page.script(f"return {HEIGHT}") == 24
 
 
-@in_browser
-@pytest.mark.slow
 def test_a_server_with_keys_is_asked_again_with_the_key_that_is_typed(driver, serve):
     with serve(api_keys=("a key",)) as address:
         page = made.Page(driver, address)
