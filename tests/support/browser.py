@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import threading
 
+import numpy as np
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
@@ -40,11 +41,15 @@ class Gated(Engine):
 
     def draw(self, *args, on_ids=None, **how):
         columns = self.model.config.generation_encoder.grid[1]
+        told = 0
 
         def tell(ids):
-            for start in range(0, len(ids), columns):
-                self._wait()
-                on_ids(ids[start : start + columns])
+            nonlocal told
+            for i in ids:
+                if told % columns == 0:
+                    self._wait()
+                on_ids(np.array([i]))
+                told += 1
 
         return super().draw(*args, on_ids=on_ids and tell, **how)
 
