@@ -2,8 +2,6 @@
 come. Its methods may be called from any thread.
 """
 
-import concurrent.futures
-import dataclasses
 import queue
 import threading
 
@@ -12,46 +10,7 @@ import numpy as np
 from janus_jax.data.images import to_pil
 from janus_jax.sample.generate import decode_ids, generate_ids
 from janus_jax.sample.understand import understand
-
-
-class Full(RuntimeError):
-    """As many requests wait as may; ask again later."""
-
-
-class Closed(RuntimeError):
-    """The engine takes no more requests."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """ids: int32 [N]. prompt_tokens: of the prompt; seed, cfg_scale, temperature: as it was drawn."""
-
-    ids: np.ndarray
-    prompt_tokens: int
-    seed: int
-    cfg_scale: float
-    temperature: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    """finish_reason: "stop" at the end of sentence or a stop string, "length" at the most tokens."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
-
-
-class Job(concurrent.futures.Future):
-    """One drawing or answer. `result()` gives `Drawn` or `Answered`, or raises what went wrong;
-    `cancel()` ends it also while it runs: its rows are free at the next chunk."""
-
-    unwanted = False
-
-    def cancel(self) -> bool:
-        self.unwanted = True
-        return super().cancel() or self.running()
+from janus_jax.serve.job import Answered, Closed, Drawn, Full, Job
 
 
 class Engine:
