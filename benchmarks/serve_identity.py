@@ -28,7 +28,7 @@ def random_requests(count: int, seed: int = 0) -> list[sc.Request]:
 
 
 def _heat(rng) -> float:
-    return float(rng.choice([0.0, 1.0, round(rng.random(), 3)]))
+    return float(rng.choice([0.0, 1.0, 2.0, round(rng.random(), 3)]))
 
 
 def _drawing(rng, prompts: list[str]) -> sc.Request:
