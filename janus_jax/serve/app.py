@@ -11,7 +11,7 @@ from janus_jax.common.text import short, version
 from janus_jax.serve.chat import chat_router
 from janus_jax.serve.chat_form import ChatRequest
 from janus_jax.serve.door import Door
-from janus_jax.serve.errors import Refused
+from janus_jax.serve.errors import ErrorBody, Refused, fault
 from janus_jax.serve.facts import PAGE_FOLDER, fact_router
 from janus_jax.serve.image_form import ImageRequest
 from janus_jax.serve.images import image_router
@@ -24,15 +24,19 @@ FORMS = {"/v1/chat/completions": ChatRequest, "/v1/images/generations": ImageReq
 def make_app(engine, settings: Settings) -> FastAPI:
     """The app. engine: None where the model is still to be loaded: `app.state.service.begin(engine)`
     opens it, from any thread."""
-    app = FastAPI(title="janus-jax", version=version(), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="janus-jax", version=version(), docs_url=None, redoc_url=None,
+        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+    )  # fmt: skip
     service = app.state.service = Service(engine, settings)
     for router in (chat_router, image_router, fact_router):
         app.include_router(router)
-    app.mount("/page", StaticFiles(directory=PAGE_FOLDER, check_dir=False))
+    if PAGE_FOLDER.is_dir():
+        app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
     app.openapi = lambda: _schema(app)
 
     def told(request, refused: Refused):
-        service.metrics.refusals.labels(refused.code).inc()
+        service.refused(refused.code)
         return refused.response()
 
     def unknown(request, error: HTTPException):
@@ -42,8 +46,7 @@ def make_app(engine, settings: Settings) -> FastAPI:
         return told(request, Refused(error.status_code, code, text, headers=error.headers))
 
     def broken(request, error: Exception):
-        text = f"a fault of the server ({type(error).__name__}): its log has the rest"
-        return told(request, Refused(500, "internal_error", text))
+        return told(request, fault(error))
 
     app.add_exception_handler(Refused, told)
     app.add_exception_handler(HTTPException, unknown)

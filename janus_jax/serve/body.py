@@ -1,12 +1,13 @@
 """The body of a request: read within its limits, and brought to its form."""
 
 import asyncio
+import json
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
 from janus_jax.common.text import size
-from janus_jax.serve.errors import Refused, unfit
+from janus_jax.serve.errors import Refused, told, unfit
 
 COMMAS = 50_000  # of a body: far more than any form has values and its texts have commas
 
@@ -28,9 +29,10 @@ async def read_form(request, form):
         )
     try:
         values = from_json(data)
+        json.loads(data, object_pairs_hook=_once)
     except ValueError as error:
         raise Refused(
-            400, "invalid_json", f"the body is no JSON of UTF-8: {error}; encode it again"
+            400, "invalid_json", f"the body is no JSON in UTF-8: {error}; encode it again"
         ) from None
     try:
         asked = form.model_validate(values, context=service.limits)
@@ -66,3 +68,14 @@ async def _read(request, settings) -> bytearray:
             headers={"Connection": "close"},
         )  # fmt: skip
     return out
+
+
+def _once(pairs: list[tuple]):
+    """Raises Refused for a field that stands twice in an object: one of the values would be lost
+    without a word."""
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            text = f"the body has {told(name)} twice in one object; give it once"
+            raise Refused(400, "repeated_field", text)
+        names.add(name)

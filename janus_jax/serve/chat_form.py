@@ -38,6 +38,8 @@ class Part(Form):
 
 
 def _parts(content):
+    if not isinstance(content, str | list | None):
+        raise ValueError(f"is {told(content)}: must be a string, or a list of parts")
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -91,6 +93,8 @@ def _few_pictures(messages, info: ValidationInfo):
 
 
 def _strings(stop):
+    if not isinstance(stop, str | list | None):
+        raise ValueError(f"is {told(stop)}: must be a string, or a list of strings")
     return [stop] if isinstance(stop, str) else stop
 
 

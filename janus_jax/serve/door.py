@@ -11,7 +11,7 @@ ROUTES = (
     "/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/ready", "/metrics",
     "/openapi.json", "/",
 )  # fmt: skip
-OPEN = ("/health", "/ready", "/")  # without a key, as is the page's folder
+OPEN = ("/health", "/ready", "/metrics", "/")  # without a key, as is the page's folder
 PAGE = "/page/"
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -51,10 +51,13 @@ class Door:
         self.service.open += 1
         try:
             if not self._may_pass(path, Headers(scope=scope)):
-                self.service.metrics.refusals.labels("invalid_api_key").inc()
+                self.service.refused("invalid_api_key")
                 await _no_key().response()(scope, receive, sent)
             else:
                 await self.app(scope, receive, sent)
+        except Exception:
+            status = "500"
+            raise
         finally:
             self.service.open -= 1
             self.service.metrics.requests.labels(route_of(path), status).inc()

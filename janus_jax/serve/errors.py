@@ -4,13 +4,28 @@ message (platform.openai.com/docs/guides/error-codes; the fields as the package 
 
 import reprlib
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse
 
 from janus_jax.common.text import bounded, listed, near, short
 
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
 RETRY = 2  # seconds after which one may ask again
+
+
+class ErrorDetail(BaseModel):
+    """What is wrong and how to mend it; the kind; the field; the cause in a word."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is none, and of the event that ends a stream."""
+
+    error: ErrorDetail
 
 
 class Refused(Exception):
@@ -29,17 +44,23 @@ class Refused(Exception):
     def form(self) -> dict:
         """The body of the answer."""
         kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {
-                "message": bounded(str(self)),
-                "type": TYPES.get(self.status, kind),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        kind = TYPES.get(self.status, kind)
+        detail = ErrorDetail(
+            message=bounded(str(self)), type=kind, param=self.param, code=self.code
+        )
+        return ErrorBody(error=detail).model_dump()
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.form(), self.status, self.headers)
+
+
+def fault(error: Exception) -> Refused:
+    """What is told of an error that is nobody's but ours."""
+    return Refused(
+        500,
+        "internal_error",
+        f"a fault of the server ({type(error).__name__}): its log has the rest",
+    )
 
 
 def unusable(error: ValueError, param: str | None = None) -> Refused:
@@ -66,7 +87,8 @@ def place(loc: tuple) -> str | None:
 def _line(one: dict, form) -> str:
     where = place(one["loc"]) or "the body"
     if one["type"] == "extra_forbidden":
-        known = near(str(one["loc"][-1]), form.model_fields) if len(one["loc"]) == 1 else ""
+        name = str(one["loc"][-1])[:50]  # comparing long ones takes long
+        known = near(name, form.model_fields) if len(one["loc"]) == 1 else ""
         known = known if known.startswith("; did") else ""
         return f"{where}: there is no such field{known}; leave it out"
     if one["type"] == "missing":

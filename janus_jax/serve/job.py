@@ -39,10 +39,15 @@ class Answered:
 
 class Job(concurrent.futures.Future):
     """One drawing or answer. `result()` gives `Drawn` or `Answered`, or raises what went wrong;
-    `cancel()` ends it also while it runs: its rows are free at the next chunk."""
+    `cancel()` ends it also while it runs: its rows are free at the next chunk, and `result()` raises
+    CancelledError."""
 
+    request = None  # what the rows run
+    take = None  # take(new ids) -> whether the rest is not wanted
+    outcome = None  # outcome() -> the result, once all ids are there
     unwanted = False
 
     def cancel(self) -> bool:
+        """Whether it ends before its end."""
         self.unwanted = True
         return super().cancel() or self.running()

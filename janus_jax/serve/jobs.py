@@ -3,11 +3,13 @@
 import asyncio
 import concurrent.futures
 import contextlib
+import json
+import logging
 import time
 
 from starlette.responses import StreamingResponse
 
-from janus_jax.serve.errors import Refused, unusable
+from janus_jax.serve.errors import Refused, fault, unusable
 from janus_jax.serve.job import Closed, Full
 
 QUIET = 10.0  # seconds without a word after which a stream shows that it lives
@@ -55,9 +57,9 @@ class Jobs:
         while left:
             room = limit - self.seconds
             try:
-                item = await asyncio.wait_for(self._queue.get(), min(max(room, 0), QUIET))
+                item = await asyncio.wait_for(self._queue.get(), min(room, QUIET))
             except TimeoutError:
-                if self.seconds >= limit:
+                if room <= QUIET:
                     raise Refused(
                         504,
                         "timeout",
@@ -84,7 +86,7 @@ class Jobs:
 def _result(job):
     try:
         return job.result()
-    except concurrent.futures.CancelledError:
+    except (concurrent.futures.CancelledError, Closed):
         raise Refused(503, "stopping", "the server stops: ask again later") from None
     except ValueError as error:
         raise unusable(error) from None
@@ -143,9 +145,6 @@ class Events(StreamingResponse):
             self.jobs.close()
 
     async def _told(self, events):
-        import json
-        import logging
-
         line = lambda value: f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
         try:
             async for value in events:
@@ -155,9 +154,13 @@ class Events(StreamingResponse):
                 name = value.get("type")
                 yield (f"event: {name}\n" if name else "") + line(value)
             yield "data: [DONE]\n\n"
+        except (asyncio.CancelledError, GeneratorExit):
+            self.jobs.service.refused("client_left")
+            raise
         except Refused as refused:
-            self.jobs.service.metrics.refusals.labels(refused.code).inc()
+            self.jobs.service.refused(refused.code)
             yield line(refused.form())
         except Exception as error:
             logging.getLogger(__name__).exception("a stream failed")
-            yield line(Refused(500, "internal_error", type(error).__name__).form())
+            self.jobs.service.refused("internal_error")
+            yield line(fault(error).form())

@@ -13,6 +13,7 @@ import uvicorn
 from janus_jax.common import exit_codes
 from janus_jax.common.cli import stopped
 from janus_jax.distributed import exits
+from janus_jax.serve.connections import TimedProtocol
 
 LAST_WORDS = 3  # seconds for replies that are on their way when the server ends
 
@@ -45,7 +46,7 @@ class Server(uvicorn.Server):
     def __init__(self, app, drain: float):
         service = app.state.service
         config = uvicorn.Config(
-            app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None,
+            app, loop="asyncio", http=TimedProtocol, ws="none", lifespan="off", log_config=None,
             access_log=False, server_header=False, timeout_graceful_shutdown=LAST_WORDS,
         )  # fmt: skip
         super().__init__(config)

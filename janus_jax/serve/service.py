@@ -29,6 +29,10 @@ class Service:
         """The model is loaded: requests are taken from now on. Called from any thread."""
         self.engine = engine
 
+    def refused(self, cause: str):
+        """Counts a request that was not answered."""
+        self.metrics.refusals.labels(cause).inc()
+
     @property
     def is_ready(self) -> bool:
         return self.engine is not None and not self.draining

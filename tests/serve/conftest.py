@@ -1,20 +1,14 @@
-"""A server of the small model in a thread, once for each file of tests."""
+"""Servers once for each file of tests: of the small model, and of an engine that tests hold."""
 
-import contextlib
-import dataclasses
-import threading
-import time
+import functools
 
 import pytest
-import uvicorn
+from support.held_engine import HeldEngine
 from support.mesh import on_mesh
+from support.servers import serving
 
 import janus_jax
-from janus_jax.serve.app import make_app
 from janus_jax.serve.engine import Engine
-from janus_jax.serve.settings import Settings
-
-SETTINGS = Settings("quickstart")
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +25,6 @@ def engine(loaded):
     made.close()
 
 
-@contextlib.contextmanager
-def serving(engine, **settings):
-    """The address of a server with these settings, such as http://127.0.0.1:40123."""
-    app = make_app(engine, dataclasses.replace(SETTINGS, **settings))
-    with running(app) as address:
-        yield address
-
-
-@contextlib.contextmanager
-def running(app):
-    """The address of an app that runs in a thread, on a port that was free."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive(), "the server did not stop"
-
-
 @pytest.fixture(scope="module")
 def server(engine):
     """The address of a server of the small model."""
@@ -64,5 +34,23 @@ def server(engine):
 
 @pytest.fixture(scope="module")
 def serve(engine):
-    """`with serve(max_n=2) as address`: a server with settings of its own, on the same engine."""
-    return lambda **settings: serving(engine, **settings)
+    """`with serve(max_n=2) as address`: a server with Settings of its own, on the same engine."""
+    return functools.partial(serving, engine)
+
+
+@pytest.fixture
+def held():
+    return HeldEngine()
+
+
+@pytest.fixture
+def hold(held):
+    """`with hold(max_n=2) as address`: a server of the engine `held`."""
+    return functools.partial(serving, held)
+
+
+@pytest.fixture(scope="module")
+def door():
+    """The address of a server whose engine answers nothing: for what never reaches it."""
+    with serving(HeldEngine()) as address:
+        yield address
