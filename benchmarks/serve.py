@@ -52,10 +52,10 @@ def scaled(toy: bool = False) -> sizes.JanusConfig:
     )  # fmt: skip
 
 
-def command(side: str, checkpoint: str, rows: int) -> list[str]:
+def command(side: str, checkpoint: str, rows: int, *more: str) -> list[str]:
     if side != "ours":
         return [str(sc.HERE / "serve_peers.py"), f"--side={side}", f"--checkpoint={checkpoint}"]
-    how = [f"--model={checkpoint}", "--dtype=float32", f"--rows={rows}"]
+    how = [f"--model={checkpoint}", "--dtype=float32", f"--rows={rows}", *more]
     return ["-m", "janus_jax.serve", *how]
 
 
@@ -167,10 +167,12 @@ def soaked(f):
 
 
 def identical(f):
-    model, processor = janus_jax.load(f.checkpoint or "quickstart", dtype="float32")
+    place = f.checkpoint or "quickstart"
     log = pathlib.Path(tempfile.gettempdir()) / "serve-identity.log"
-    with sc.running(command("ours", f.checkpoint or "quickstart", f.rows), log) as server:
-        print(serve_identity.run(server.url, f.identity, model, processor))
+    more = [f"--queue={2 * f.identity}"]  # all at once, up to two pictures each
+    with sc.running(command("ours", place, f.rows, *more), log) as server:
+        pair = janus_jax.load(place, dtype="float32")
+        print(serve_identity.run(server.url, f.identity, *pair))
 
 
 def main(_):

@@ -37,7 +37,7 @@ def _drawing(rng, prompts: list[str]) -> sc.Request:
         "guidance_scale": float(rng.choice(GUIDANCES)), "temperature": _heat(rng),
         "seed": int(rng.integers(2**32)),
     }  # fmt: skip
-    if rng.random() < 0.3:
+    if body["guidance_scale"] != 1 and rng.random() < 0.4:  # 1 is no guidance
         body["negative_prompt"] = str(rng.choice(prompts))
     return sc.Request("draw", body)
 
