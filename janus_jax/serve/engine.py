@@ -25,7 +25,7 @@ STRETCHES = 2  # of prompts, read between two chunks
 class Engine:
     """Runs the requests of one model in a thread of its own."""
 
-    def __init__(self, model, processor, *, rows: int = 8, waiting: int = 64):
+    def __init__(self, model, processor, *, rows: int = 16, waiting: int = 64):
         """rows: how many run together, whole pairs on each device that rows are split over; a guided
             picture takes two, an answer one.
         waiting: most requests that wait for rows. Raises ValueError."""
