@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from janus_jax.sample.options import RULES
 from janus_jax.serve.errors import told
 
+LEAST = 1e-37  # a share of the mass that no second token fits in, and a normal number of float32
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -53,6 +55,11 @@ def ruled(name: str):
     return AfterValidator(check)
 
 
+def _likeliest(value):
+    """top_p 0 keeps the likeliest token alone, as in OpenAI's form; harnesses send it."""
+    return LEAST if value == 0 else value
+
+
 def _count(value, info: ValidationInfo):
     most = info.context.max_n
     if value is not None and not 1 <= value <= most:
@@ -64,6 +71,6 @@ def _count(value, info: ValidationInfo):
 
 Scale = Annotated[float | None, ruled("cfg_scale")]
 Temperature = Annotated[float | None, ruled("temperature")]
-TopP = Annotated[float | None, ruled("top_p")]
+TopP = Annotated[float | None, AfterValidator(_likeliest), ruled("top_p")]
 Seed = Annotated[int | None, ruled("seed")]
 Count = Annotated[int | None, AfterValidator(_count)]
