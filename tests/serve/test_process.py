@@ -121,8 +121,8 @@ def inside(monkeypatch):
             server = process.Server(make_app(None, Settings("held")), drain=0)
             stack.callback(setattr, server, "should_exit", True)
             listener = stack.enter_context(listening("127.0.0.1", 0))
-            done = pool.submit(server.run_with, listener, load)
-            return server, done, address(listener), codes
+            url = address(listener)
+            return server, pool.submit(server.run_with, listener, load), url, codes
 
         yield begin
 
