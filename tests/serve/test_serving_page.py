@@ -59,7 +59,7 @@ def test_flags_stand_on_the_page_with_their_defaults():
     assert not untold
 
 
-UNTOLD = ("dtype", "allow_pickle", "port", "name", "allow_urls")  # --help says enough
+UNTOLD = ("dtype", "allow_pickle", "port", "name")  # --help says enough
 
 
 def test_metrics_of_the_page_are_told(server):
