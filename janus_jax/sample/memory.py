@@ -11,6 +11,7 @@ import numpy as np
 from janus_jax.common.text import size
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.serving import cache_dtype
+from janus_jax.sample.programs import READ
 from janus_jax.weights.reader import WeightReader
 
 DTYPES = (None, "float32", "bfloat16", "int8")
@@ -51,8 +52,8 @@ class Plan:
     def needs(self) -> dict[str, int]:
         """Bytes by kind. The cache holds a key and a value for each layer and token.
         Temporaries are a second copy of one layer's, since a cache grows layer by layer, and the
-        largest of: float32 attention scores and their softmax over the prompts or over a picture's
-        tokens, and three of the VQ decoder's widest maps."""
+        largest of: float32 attention scores and their softmax over a stretch of the prompts or over a
+        picture's tokens, and three of the VQ decoder's widest maps."""
         llm, tower, vq = (
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
@@ -61,7 +62,7 @@ class Plan:
         cache = 2 * llm.layers * self.rows * length * llm.width * number
         widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
         temporaries = cache // llm.layers + max(
-            2 * 4 * self.rows * llm.heads * length**2,
+            2 * 4 * self.rows * llm.heads * min(length, READ[1]) * length,
             2 * 4 * self.pictures * tower.heads * tower.tokens**2,
             3 * 4 * self.drawings * widest * vq.channels,
         )

@@ -63,6 +63,7 @@ def serve_command(f, _):
 
 def settings_of(f):
     """The Settings that the flags give. Raises UsageError that lists what cannot be."""
+    from janus_jax.serve.remote_pictures import check_hosts
     from janus_jax.serve.settings import Settings
 
     faults = []
@@ -72,6 +73,10 @@ def settings_of(f):
     for origin in words(f.cors):
         if origin != "*" and (not origin.startswith(("http://", "https://")) or origin[-1] == "/"):
             faults.append(f"--cors={origin}: write an origin as https://example.org, or * for all")
+    try:
+        check_hosts(words(f.allow_urls))
+    except ValueError as error:
+        faults.append(f"--{error}")
     keys = ()
     if f.api_key_file:
         try:

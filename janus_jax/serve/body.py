@@ -5,9 +5,11 @@ import json
 
 from pydantic import ValidationError
 from pydantic_core import from_json
+from starlette.requests import ClientDisconnect
 
 from janus_jax.common.text import size
 from janus_jax.serve.errors import Refused, told, unfit
+from janus_jax.serve.jobs import LEFT
 
 COMMAS = 50_000  # of a body: far more than any form has values and its texts have commas
 
@@ -22,7 +24,7 @@ async def read_form(request, form):
             415, "unsupported_media_type",
             f"Content-Type is {kind!r}; send JSON, and the header Content-Type: application/json",
         )  # fmt: skip
-    data = await _read(request, service.settings)
+    data = await _read(request, service)
     if data.count(b",") > COMMAS:
         raise Refused(
             400, "too_many_values", f"the body has more than {COMMAS:,} commas; send less"
@@ -42,8 +44,9 @@ async def read_form(request, form):
     return asked
 
 
-async def _read(request, settings) -> bytearray:
+async def _read(request, service) -> bytearray:
     """The bytes; of a body that is too long as many again, so that the client hears why."""
+    settings = service.settings
     most = settings.max_body
     out = bytearray()
     count = 0
@@ -52,6 +55,7 @@ async def _read(request, settings) -> bytearray:
             async for part in request.stream():
                 count += len(part)
                 if count <= most:
+                    request.scope["held"] += service.hold(len(part))
                     out += part
                 elif count > 2 * most:
                     break
@@ -61,6 +65,8 @@ async def _read(request, settings) -> bytearray:
             f"the body did not come within {settings.body_timeout:g} s (--body_timeout); send it faster",
             headers={"Connection": "close"},
         ) from None  # fmt: skip
+    except ClientDisconnect:
+        raise Refused(LEFT, "client_left", "the client closed the connection") from None
     if count > most:
         raise Refused(
             413, "body_too_large",

@@ -9,7 +9,8 @@ from janus_jax.serve.body import read_form
 from janus_jax.serve.chat_form import ChatRequest
 from janus_jax.serve.drawings import drawn, seed_of, starts_of
 from janus_jax.serve.jobs import Events, jobs_of, whole
-from janus_jax.serve.pictures import conversation_of
+from janus_jax.serve.pictures import conversation_of, fetched
+from janus_jax.serve.service import FETCHING
 
 chat_router = APIRouter()
 
@@ -39,7 +40,8 @@ async def complete_chat(request: Request):
 
 async def _answers(service, asked, seed: int) -> list:
     """What begins each answer: answer k has the seed after the k-th."""
-    conversation = await service.in_thread(conversation_of, asked, service)
+    files = await service.in_thread(fetched, asked, service.settings, most=FETCHING)
+    conversation = await service.in_thread(conversation_of, asked, files, service)
     given = {"temperature": asked.temperature, "top_p": asked.top_p, "stop": asked.stop}
     how = {name: x for name, x in given.items() if x is not None} | asked.most()
     return [

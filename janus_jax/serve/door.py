@@ -48,6 +48,7 @@ class Door:
                     headers.setdefault(name, value)
             await send(message)
 
+        scope["held"] = 0  # bytes of the body
         self.service.open += 1
         try:
             if not self._may_pass(path, Headers(scope=scope)):
@@ -60,6 +61,7 @@ class Door:
             raise
         finally:
             self.service.open -= 1
+            self.service.held -= scope["held"]
             self.service.metrics.requests.labels(route_of(path), status).inc()
 
     def _may_pass(self, path: str, headers: Headers) -> bool:

@@ -43,7 +43,7 @@ class Jobs:
         try:
             await self.service.in_thread(run)
         except Full as error:
-            raise Refused(429, "queue_full", f"{error}; ask again later") from None
+            raise Refused(429, "queue_full", str(error)) from None
         except Closed:
             raise Refused(503, "stopping", "the server stops: ask again later") from None
         except ValueError as error:

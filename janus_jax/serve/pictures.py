@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 
 from PIL.PngImagePlugin import PngInfo
 
@@ -11,12 +12,37 @@ from janus_jax.data.images import understanding_image
 from janus_jax.serve.errors import Refused
 from janus_jax.serve.remote_pictures import fetch
 
-FETCHING = 10.0  # seconds for a picture that is named by its address
+SECONDS = 20.0  # for the pictures of a request that are named by their addresses
 
 
-def conversation_of(asked, service) -> list[dict]:
+def fetched(asked, settings) -> dict[str, bytes | ValueError]:
+    """The files of a chat's pictures that are named by addresses, together no larger than a body,
+    or why there is none. Waits for other hosts, not for the CPU."""
+    end = time.monotonic() + SECONDS
+    room = settings.max_body
+    out = {}
+    for message in asked.messages:
+        for part in message.content or ():
+            url = part.image_url.url if part.image_url else ""
+            if not settings.allow_urls or not _is_address(url) or url in out:
+                continue
+            try:
+                left = max(end - time.monotonic(), 0)
+                out[url] = fetch(url, settings.allow_urls, room, left)
+                room -= len(out[url])
+            except ValueError as error:
+                out[url] = error
+    return out
+
+
+def _is_address(url: str) -> bool:
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
+def conversation_of(asked, files: dict, service) -> list[dict]:
     """The messages of a chat as `understand` takes them, their pictures at the model's size: of each
-    no more than that is kept. Raises Refused that lists the pictures that cannot be read."""
+    no more than that is kept. files: of `fetched`. Raises Refused that lists the pictures that
+    cannot be read."""
     faults = {}
     side = service.engine.model.config.understanding_encoder.image_size
     background = service.engine.processor.background
@@ -28,7 +54,7 @@ def conversation_of(asked, service) -> list[dict]:
                 parts.append({"type": "text", "text": part.text})
                 continue
             try:
-                picture = _opened(part.image_url.url, service.settings)
+                picture = _opened(part.image_url.url, files, service.settings)
                 pixels = understanding_image(picture, side, background)
                 parts.append({"type": "image", "image": pixels})
             except ValueError as error:
@@ -41,10 +67,9 @@ def conversation_of(asked, service) -> list[dict]:
     return out
 
 
-def _opened(url: str, settings):
+def _opened(url: str, files: dict, settings):
     """The picture of a data URI, or of an address where its host is allowed. Raises ValueError."""
-    scheme = url.lstrip()[:8].lower()
-    if scheme.startswith("data:"):
+    if url.lstrip()[:5].lower() == "data:":
         name = f"data URI {short(url.strip(), 40)}"
         try:
             data = from_data_uri(url.lstrip())
@@ -52,12 +77,13 @@ def _opened(url: str, settings):
             raise ValueError(
                 f"{name}: no valid base64 ({error}); encode the file's bytes again"
             ) from None
-    elif scheme.startswith(("http://", "https://")) and settings.allow_urls:
+    elif url in files:
         name = short(url, 120)
-        data = fetch(url, settings.allow_urls, settings.max_body, FETCHING)
+        data = files[url]
+        if isinstance(data, ValueError):
+            raise data
     else:
-        web = scheme.startswith(("http://", "https://"))
-        why = "no address is followed here (--allow_urls)" if web else "is no data URI"
+        why = "no address is followed here (--allow_urls)" if _is_address(url) else "is no data URI"
         raise ValueError(
             f"{short(url, 80)}: {why}; send the picture itself, as data:image/png;base64,..."
         )

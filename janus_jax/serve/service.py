@@ -10,20 +10,24 @@ from janus_jax.serve.metrics import Metrics
 from janus_jax.serve.settings import Settings
 
 DECODING = 4  # pictures that are decoded or encoded at once: each takes up to 100 MB
+FETCHING = 16  # requests whose pictures are fetched at once from other hosts
+BODIES = 16  # times the largest body: what the bodies of all requests may take
 
 
 class Service:
     """settings: what is allowed. engine: None until `begin`. open: how many requests are being
-    served. draining: no more requests are taken. created: seconds since 1970."""
+    served; held: the bytes of their bodies. draining: no more requests are taken. created: seconds
+    since 1970."""
 
     def __init__(self, engine, settings: Settings):
         self.settings = settings
         self.engine = engine
         self.draining = False
         self.open = 0
+        self.held = 0
         self.created = int(time.time())
         self.metrics = Metrics(self)
-        self._decoding = None
+        self._limiters = {}
 
     def begin(self, engine):
         """The model is loaded: requests are taken from now on. Called from any thread."""
@@ -65,8 +69,19 @@ class Service:
                 "or leave it out", "model",
             )  # fmt: skip
 
-    async def in_thread(self, work, *given):
-        """`work(*given)` in a thread: what decodes, encodes or tokenises keeps no one waiting."""
-        if self._decoding is None:  # needs the event loop
-            self._decoding = anyio.CapacityLimiter(DECODING)
-        return await anyio.to_thread.run_sync(work, *given, limiter=self._decoding)
+    async def in_thread(self, work, *given, most: int = DECODING):
+        """`work(*given)` in a thread: what decodes, encodes or tokenises keeps no one waiting. most:
+        threads at once; work of another number waits for others."""
+        if most not in self._limiters:  # needs the event loop
+            self._limiters[most] = anyio.CapacityLimiter(most)
+        return await anyio.to_thread.run_sync(work, *given, limiter=self._limiters[most])
+
+    def hold(self, count: int) -> int:
+        """Counts the bytes of a body, for as long as its request is served. Raises Refused."""
+        if self.held + count > BODIES * self.settings.max_body:
+            raise Refused(
+                429, "memory_full", "the requests before this one fill the memory; ask again later",
+                headers={"Connection": "close"},
+            )  # fmt: skip
+        self.held += count
+        return count

@@ -1,11 +1,12 @@
 """A connection takes no more of the server than it may: tried over real sockets with small apps."""
 
 import asyncio
-import socket
 import time
 
 import pytest
-from support.running import everything, running, until
+from support.held_engine import soon
+from support.servers import running
+from support.sockets import connect, everything
 
 from janus_jax.serve import connections
 from janus_jax.serve.connections import TimedProtocol
@@ -39,13 +40,6 @@ def endless(ended: list):
     return app
 
 
-def connect(port: int, *parts: bytes) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", port), 20)
-    for part in parts:
-        connection.sendall(part)
-    return connection
-
-
 @pytest.mark.parametrize(
     "start",
     [
@@ -59,7 +53,11 @@ def connect(port: int, *parts: bytes) -> socket.socket:
 def test_a_request_that_does_not_come_whole_ends_the_connection(start):
     """Also where a byte comes now and then."""
     gone = (ConnectionResetError, BrokenPipeError)
-    with running(curt, http=Quick) as port, connect(port, start) as connection, pytest.raises(gone):
+    with (
+        running(curt, http=Quick) as address,
+        connect(address, start) as connection,
+        pytest.raises(gone),
+    ):
         for _ in range(1000):
             time.sleep(0.02)
             connection.sendall(b"x")
@@ -71,26 +69,26 @@ def test_an_answer_may_take_longer_than_a_head(monkeypatch):
         await curt(scope, receive, send)
 
     monkeypatch.setattr(Quick, "head_seconds", 0.5)
-    with running(slow, http=Quick) as port, connect(port, POST + bytes(5000)) as connection:
+    with running(slow, http=Quick) as address, connect(address, POST + bytes(5000)) as connection:
         assert connection.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_a_reader_that_stops_reading_is_let_go():
     ended = []
-    with running(endless(ended), http=Quick) as port, connect(port, GET + b"\r\n"):
-        until(lambda: ended)
+    with running(endless(ended), http=Quick) as address, connect(address, GET + b"\r\n"):
+        assert soon(lambda: bool(ended))
     assert ended == ["http.disconnect"]
 
 
 def test_connections_beyond_the_most_are_closed_and_the_others_go_on(monkeypatch):
     monkeypatch.setattr(connections, "_CONNECTIONS", 3)
-    with running(curt, http=TimedProtocol) as port:
-        kept = [connect(port) for _ in range(3)]
-        with connect(port) as one_more:
+    with running(curt, http=TimedProtocol) as address:
+        kept = [connect(address) for _ in range(3)]
+        with connect(address) as one_more:
             assert everything(one_more) == b""
         for connection in kept:
             connection.sendall(GET + b"Connection: close\r\n\r\n")
             assert b"200" in everything(connection)
             connection.close()
-        with connect(port, GET + b"Connection: close\r\n\r\n") as later:
+        with connect(address, GET + b"Connection: close\r\n\r\n") as later:
             assert b"200" in everything(later)

@@ -132,6 +132,17 @@ def test_fields_that_ask_for_what_is_done_anyway_are_taken(door, same):
     assert ask(door, user("hi") | same).status_code == 504  # it ran, to the limit of this server
 
 
+def test_what_open_webui_asks_of_an_image_engine_is_taken(door):
+    body = {
+        "model": "quickstart",
+        "prompt": "a",
+        "n": 1,
+        "size": "24x24",
+        "response_format": "b64_json",
+    }
+    assert ask(door, body, IMAGES).status_code == 504  # it ran, as above
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
