@@ -13,21 +13,11 @@ from support.held_engine import soon
 import janus_jax
 
 PROMPT = "a triangle above a circle"
-CONTROLS = """
-const all = document.querySelectorAll(
-  "button, input, textarea, a[href], img:not([alt='']), [role=progressbar], [role=group], main");
-return [...all].filter((node) => node.checkVisibility())
-"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(made.BINARY is None, reason="no chromium is installed"),
 ]
 HEIGHT = "(document.querySelector('.paper img')?.naturalHeight ?? 0)"  # what is shown, in pixels
-MAIN_WIDTHS = """
-const wide = (node) => node.scrollWidth > node.clientWidth;
-return [document.documentElement, document.body, document.querySelector("main"),
-  document.querySelector("footer"), document.querySelector("#composer")].filter(wide).length
-"""
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +72,31 @@ def test_a_drawing_grows_row_by_row_at_every_width_and_nothing_moves(page, engin
     places.add(page.script(frame))
     assert page.script(f"return {HEIGHT}") == 24 and len(places) == 1
     page.shot(f"{scheme}-{width}-3-after")
-    assert page.script(MAIN_WIDTHS) == 0, "something is wider than the page"
+    assert page.too_wide() == []
     page.all("#adjust")[0].click()
     for mode in ("Draw", "Ask"):
         next(one for one in page.all(".modes span") if one.text == mode).click()
-        nameless = [one for one in page.script(CONTROLS) if not one.accessible_name.strip()]
-        assert [one.get_attribute("outerHTML") for one in nameless] == []
-        assert page.script(MAIN_WIDTHS) == 0
+        assert page.nameless() == []
+        assert page.too_wide() == []
+
+
+def test_four_drawings_on_a_phone_stay_where_they_are(page, engine):
+    page.open(360, 740)
+    page.all("#adjust")[0].click()
+    page.all("[name=n]")[0].clear()
+    page.all("[name=n]")[0].send_keys("4")
+    page.all("#words")[0].click()
+    engine.hold()
+    page.send(PROMPT)
+    tops = "return [...document.querySelectorAll('.paper')].map((one) => one.offsetTop)"
+    before = page.wait(
+        f"{tops.replace('return', 'const tops =')}; return tops.length === 4 && tops"
+    )
+    engine.let_all()
+    page.idle()
+    assert page.script(tops) == before
+    page.shot("light-360-4-four")
+    assert page.too_wide() == []
 
 
 def test_a_download_is_the_picture_that_generate_draws_with_how_it_was_drawn(
@@ -207,16 +215,6 @@ def test_all_is_done_by_keyboard_alone(page):
     assert page.focused() == "Draw" and page.all("#send")[0].text == "Draw"
 
 
-GIVE = """
-const [kind, name, type, bytes] = arguments;
-const data = new DataTransfer();
-data.items.add(new File([Uint8Array.from(bytes)], name, { type }));
-const how = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
-document.body.dispatchEvent(
-  kind === "paste" ? new ClipboardEvent(kind, how) : new DragEvent(kind, how));
-"""
-
-
 def test_pictures_come_by_drop_paste_and_file_and_too_many_are_refused_with_a_word(
     driver, serve, tmp_path
 ):
@@ -225,12 +223,12 @@ def test_pictures_come_by_drop_paste_and_file_and_too_many_are_refused_with_a_wo
     with serve(max_pictures=1) as address:
         page = made.Page(driver, address).open()
         for kind in ("drop", "paste"):
-            page.script(GIVE, kind, f"{kind}.png", "image/png", list(path.read_bytes()))
+            page.give(kind, f"{kind}.png", "image/png", path.read_bytes())
         page.all("#files")[0].send_keys(str(path))
         page.wait("return document.querySelectorAll('#attached img').length === 3")
         names = {one.accessible_name for one in page.all("#attached img")}
         assert names == {"drop.png", "paste.png", "mine.png"}
-        page.script(GIVE, "drop", "notes.txt", "text/plain", [65])
+        page.give("drop", "notes.txt", "text/plain", b"A")
         assert page.all("#notice")[0].text == "No picture: notes.txt."
         page.send("describe the picture.")
         assert "holds 3 pictures, and the server reads 1" in page.all("#notice")[0].text
