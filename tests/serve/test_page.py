@@ -235,9 +235,12 @@ def test_pictures_come_by_drop_paste_and_file_and_too_many_are_refused_with_a_wo
         assert page.script("return words.value") == "describe the picture."
         for _ in range(2):
             page.all(".remove")[0].click()
-        page.keys(Keys.ENTER)
+        page.all("#adjust")[0].click()
+        page.all("[name=max_tokens]")[0].clear()
+        page.all("[name=max_tokens]")[0].send_keys("1", Keys.ENTER)
         page.idle()
         assert page.all("#notice")[0].text == "" and page.all(".reply .error") == []
+        assert page.all(".words")[0].text and "as many tokens" in page.all(".note")[0].text
         assert page.log() == []
 
 

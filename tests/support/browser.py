@@ -127,7 +127,7 @@ class Page:
 
     def wait(self, script: str):
         """What the script returns, as soon as that is true."""
-        until = WebDriverWait(self.driver, 30, 0.02).until
+        until = WebDriverWait(self.driver, 120, 0.02).until
         return until(lambda _: self.script(script), script)
 
     def idle(self):
