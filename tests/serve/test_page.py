@@ -258,12 +258,13 @@ def test_what_cannot_be_done_is_said_in_a_line_beside_it(page):
     assert line.get_attribute("role") == "alert" and page.all(".reply figure") == []
     (network,) = page.log()
     assert "400 (Bad Request)" in network
+    page.wait(f"return words.value === '{PROMPT}'")  # it can be mended
     page.all("[name=guidance_scale]")[0].clear()
     page.all("#words")[0].click()
     net = dict(latency=0, downloadThroughput=-1, uploadThroughput=-1)
     page.command("Network.enable")
     page.command("Network.emulateNetworkConditions", offline=True, **net)
-    page.send(PROMPT)
+    page.keys(Keys.ENTER)
     page.idle()
     assert "The server cannot be reached" in page.all(".reply .error")[1].text
     assert len(page.log()) == 1
@@ -279,8 +280,10 @@ def test_a_server_with_keys_is_asked_again_with_the_key_that_is_typed(driver, se
         driver.get(address)
         page.wait("return !document.querySelector('#door').hidden")
         assert page.focused() == "This server asks for an API key"
+        page.shot("light-1280-5-key")
         page.send("another")
-        page.wait("return document.activeElement.id === 'key' && !document.activeElement.value")
+        page.wait("return notice.textContent && document.activeElement.id === 'key'")
+        assert page.all("#notice")[0].text == "The server does not know this key."
         page.send("a key")
         page.wait("return !document.querySelector('#send').disabled")
         assert not page.all("#door")[0].is_displayed()
