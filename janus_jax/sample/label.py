@@ -146,12 +146,11 @@ def gather(job: Labelling):
             if str(i) not in labels:
                 continue
             try:
-                record = plain_fields(job.source, i) | {job.field: labels[str(i)]}
-                line = json.dumps(record)
-            except (RecordError, TypeError) as error:  # bytes, dates: nothing that JSON holds
+                line = json_line(job.source, i, {job.field: labels[str(i)]})
+            except RecordError as error:
                 unusable.append(bad(error, job.source, i))
                 continue
-            out.write(f"{line}\n".encode())
+            out.write(line.encode())
             written += 1
         if not written:
             raise SourceError(
@@ -187,9 +186,9 @@ def picture_root(source: Records) -> str:
     return getattr(source.reader, "root", "")
 
 
-def plain_fields(source: Records, i: int) -> dict:
-    """The fields of record `i` as JSON holds them: in "image" the path of a picture below
-    `picture_root`, or the picture as a data URI. Raises RecordError."""
+def json_line(source: Records, i: int, new: dict) -> str:
+    """Record `i` with `new` fields: in "image" stands the path of its picture below `picture_root`,
+    or the picture as a data URI. Raises RecordError."""
     raw = source.raw(i)
     there = iter(range(len(fields.pictures(raw))))
     named = [
@@ -197,7 +196,13 @@ def plain_fields(source: Records, i: int) -> dict:
     ]
     rest = {name: value for name, value in raw.items() if name not in PICTURES}
     listed = any(isinstance(raw.get(name), list) for name in PICTURES)
-    return {"image": named if listed else named[0], **rest} if named else rest
+    image = {"image": named if listed else named[0]} if named else {}
+    try:
+        return json.dumps(image | rest | new) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, dates
+        raise RecordError(
+            "no JSON", f"{source.where(i)}: {error}; leave such fields out of the data set"
+        ) from None
 
 
 def _named(source: Records, i: int, k: int) -> str:

@@ -47,7 +47,7 @@ def questions_of(f) -> tuple[str, ...]:
     return tuple(f.question)
 
 
-def captioner(f, source, settings: dict, line, opened):
+def captioner(f, source, settings: dict, opened):
     """(what reads, what loads the model and gives what labels)."""
     how = {name: settings[name] for name in ("max_new_tokens", "temperature", "top_p", "seed")}
 
@@ -70,13 +70,14 @@ def score_settings(f) -> dict:
     return {"question": questions_of(f)}
 
 
-def judge(f, source, settings: dict, line, opened):
+def judge(f, source, settings: dict, opened):
     """As `captioner`."""
     if f.scorer:
         loaded = lambda: functools.partial(scorer.scored_by, scorer.scorer_of(f.scorer))
         return scorer.caption_reader(source), loaded
     side = opened.config.understanding_encoder.image_size
-    read = score.reader(source, opened.processor(), side, line.form or "chat", settings["question"])
+    form = source.dataset.form or "chat"
+    read = score.reader(source, opened.processor(), side, form, settings["question"])
     return read, lambda: functools.partial(score.scores, *load_here(f))
 
 
@@ -89,15 +90,15 @@ def load_here(f):
 def label_command(f, overrides: dict[str, str], what: str) -> int:
     """The command `what`; returns its exit code."""
     settings_of, labeller, line_of = WAYS[what]
-    given = settings_of(f)
     name, line, experiment = chosen(f, overrides)
-    line = line_of(line, f)
     out = command.writable(f.out)
     initialize.initialize(f.coordinator, f.processes, f.process)
     require_devices()
     processes.barrier("begun")
     compile_cache.keep()
-    source = processes.all_or_none(lambda: open_with_files(line, experiment))
+    given = processes.all_or_none(lambda: settings_of(f))
+    read = lambda: open_with_files(line_of(line, f), experiment, bare=what == "caption")
+    source = processes.all_or_none(read)
     job = label.Labelling(
         source, min(f.limit or len(source), len(source)), out, f.field, f.batch or BATCH
     )
@@ -112,17 +113,21 @@ def label_command(f, overrides: dict[str, str], what: str) -> int:
     initialize.require_shared(out, "--out")
     with measured(), shares.word_left(out):
         if not any(processes.all_gather(job.is_done)):
-            work(f, what, job, name, labeller(f, source, given, line, opened))
-    processes.barrier("labelled")
+            work(f, what, job, name, labeller(f, source, given, opened))
+        elif processes.is_lead():
+            label.tidy(out)  # where a kill came between the records and this
+    processes.barrier("labelled")  # JAX would end the others after the first process
     return report(job, what, line, experiment) if processes.is_lead() else 0
 
 
 def work(f, what: str, job: label.Labelling, name: str, labeller: tuple):
     """Labels this process's share, and waits until all is written."""
-    read, loaded = labeller
+    read, load_model = labeller
+    loaded = functools.cache(load_model)  # where something is to be done
     share = jax.process_index(), jax.process_count()
     progress = Progress(f"{what} of {name}", 0, "records", speed=lambda n, s: f"{n / s:.3g}/s")
-    label.label_share(job, read, loaded(), share, f.threads or os.cpu_count(), progress)
+    apply = lambda things: loaded()(things)
+    label.label_share(job, read, apply, share, f.threads or os.cpu_count(), progress)
     shares.wait(job.folder, [label.DONE.format(i, share[1]) for i in range(share[1])])
     if processes.is_lead():
         label.gather(job)
@@ -166,23 +171,32 @@ def report(job: label.Labelling, what: str, line: Dataset, experiment) -> int:
     bad = label.count_bad(job)
     left_out = f", {bad:,} could not be used ({label.BAD_RECORDS})" if bad else ""
     print(f'{job.folder / label.RECORDS}: {len(found):,} records with "{job.field}"{left_out}')
-    images = label.picture_root(job.source)
-    values = {"kind": line.kind, "path": str(job.folder / label.RECORDS)}
-    values |= {"images": images} if images else {}
+    told = read_by(job, line)
     if what == "score":
-        parts = np.quantile(found, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1))
-        told = " / ".join(f"{x:.4g}" for x in parts)
-        print(f"{job.field}: least / 5 % / 25 % / median / 75 % / 95 % / most: {told}")
-        values |= {"caption": line.caption} if line.caption else {}
-        values |= {"score": job.field, "min_score": float(f"{parts[2]:.3g}")}
+        parts = [f"{x:.4g}" for x in np.quantile(found, (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1))]
+        print(f"least / 5 % / 25 % / median / 75 % / 95 % / most: {' / '.join(parts)}")
+        told |= {"score": job.field, "min_score": float(parts[2])}
     else:
-        values |= {"caption": job.field}
-    print(f"a data set's line that reads it: {values}")
+        told |= {"caption": job.field}
+    print(f"the line of a data set that reads it: {told}")
     most = experiment.data.max_bad_fraction if experiment else Data.max_bad_fraction
     if job.count >= JUDGED and bad > most * job.count:
         print(f"more than {most:.2%} could not be used", file=sys.stderr)
         return UNUSABLE
     return 0
+
+
+def read_by(job: label.Labelling, line: Dataset) -> dict:
+    """The fields of a data set's line that reads what was written, as `line` reads it now."""
+    places = {"path": str(job.folder / label.RECORDS), "images": label.picture_root(job.source)}
+    moved = dataclasses.replace(
+        line, format="", names="", image_ids="", score="", min_score=0.0, min_side=0, **places
+    )
+    return {
+        field.name: value
+        for field in dataclasses.fields(Dataset)
+        if (value := getattr(moved, field.name)) != field.default
+    }
 
 
 def captioned_line(line: Dataset, _) -> Dataset:

@@ -27,6 +27,7 @@ from janus_jax.data.understanding import images
 from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
+from janus_jax.sample import decode
 
 TOKENS = 10_240  # of all rows of a batch, padding too
 ROWS = 16  # most rows of a batch
@@ -111,26 +112,20 @@ def log_likelihoods(model, processor, rows: list[tuple]) -> list[np.ndarray]:
     leaves, tree = jax.tree.flatten(model)
     out = []
     with own_jax(model):
-        unit = sh.batch_shards()
-        size = -(-max(1, min(ROWS, TOKENS // length)) // unit) * unit
+        size = decode.round_up(max(1, min(ROWS, TOKENS // length)), sh.batch_shards())
         for first in range(0, len(rows), size):
             some = rows[first : first + size]
-            batch = [_assembled(spans, length) for spans, _ in some]
+            filled = [*some, *some[-1:] * (size - len(some))]
+            batch = _assembled([spans for spans, _ in filled], length)
             shown = np.zeros((size, most, side, side, 3), np.float32)
-            for row, (_, pictures) in zip(shown, some):
-                if len(pictures):
-                    row[: len(pictures)] = bt.pixels(
-                        pictures, processor.image_mean, processor.image_std
-                    )
-            batch += batch[-1:] * (size - len(batch))
-            batch = {name: np.stack([row[name] for row in batch]) for name in batch[0]}
+            for row, (_, pictures) in zip(shown, filled):
+                for k, picture in enumerate(pictures):
+                    row[k] = bt.pixels(picture, processor.image_mean, processor.image_std)
             places, targets = _targets(batch.pop("text_targets"))
-            put = lambda x: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))
-            given = {name: put(x) for name, x in batch.items()}
-            found = np.asarray(
-                _picked(leaves, given, put(shown), put(places), put(targets), tree=tree)
-            )
-            out += [row[wanted != bt.IGNORE] for row, wanted in zip(found[: len(some)], targets)]
+            given = jax.tree.map(decode.put, (batch, shown, places, targets))
+            found = np.asarray(_picked(leaves, *given, tree=tree))
+            pairs = zip(found[: len(some)], targets)
+            out += [row[wanted != bt.IGNORE] for row, wanted in pairs]
     if not all(np.isfinite(row).all() for row in out):
         raise ValueError(
             "the model's logits are not finite: its weights hold NaN or overflow (a run that "
@@ -145,11 +140,12 @@ def _length(count: int, least: int) -> int:
     return next(n for n in steps if n >= max(count, least))
 
 
-def _assembled(spans: list[tuple], length: int) -> dict:
-    """One row of a batch, int32 [length] each."""
-    row = assemble([bt.sequence(spans, "understanding", range(images(spans)))], length)
+def _assembled(rows: list[list[tuple]], length: int) -> dict:
+    """A batch, int32 [B, length] each, of spans, a row an example."""
     names = "tokens", "text_targets", "understanding_slots", "positions", "segment_ids"
-    return {name: row[name] for name in names}
+    sequences = [bt.sequence(spans, "understanding", range(images(spans))) for spans in rows]
+    assembled = [assemble([one], length) for one in sequences]
+    return {name: np.stack([row[name] for row in assembled]) for name in names}
 
 
 def _targets(wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

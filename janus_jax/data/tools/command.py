@@ -89,10 +89,10 @@ def chosen(f, overrides: dict[str, str]):
     return {name: line for name, line in lines.items() if f.dataset in ("", name)}, experiment
 
 
-def open_line(line: Dataset, experiment):
-    """The source of a data set. Raises SourceError."""
+def open_line(line: Dataset, experiment, bare: bool = False):
+    """The source of a data set. bare: see catalog.open_dataset. Raises SourceError."""
     side = experiment.model.generation_encoder.image_size if experiment else SIDE
-    return catalog.open_dataset(line, side, experiment.seed if experiment else 0)
+    return catalog.open_dataset(line, side, experiment.seed if experiment else 0, bare=bare)
 
 
 def writable(out) -> pathlib.Path:
