@@ -125,7 +125,7 @@ def label_share(
 
 def gather(job: Labelling):
     """Makes the records of all logs, once all processes are done, and removes the logs. Raises
-    SourceError where no record got the field."""
+    SourceError where no record can be used."""
     labels = {}
     unusable = []
     done = set()
@@ -140,8 +140,13 @@ def gather(job: Labelling):
             "was removed?); start the same command again"
         )
 
+    if not labels:
+        tidy(job.folder)  # once the data are mended, all are tried again
+        raise SourceError(
+            f"{job.source!r}: no record can be used; the first: {unusable[0]['message']}"
+        )
+
     def write(out):
-        written = 0
         for i in range(job.count):
             if str(i) not in labels:
                 continue
@@ -151,10 +156,9 @@ def gather(job: Labelling):
                 unusable.append(bad(error, job.source, i))
                 continue
             out.write(line.encode())
-            written += 1
-        if not written:
+        if not out.tell():
             raise SourceError(
-                f"{job.source!r}: no record got the field; the first: {unusable[0]['message']}"
+                f"{job.source!r}: no record can be written; {unusable[-1]['message']}"
             )
         told = sorted(unusable, key=lambda line: line["record"])
         files.write(job.folder / BAD_RECORDS, "".join(f"{json.dumps(line)}\n" for line in told))

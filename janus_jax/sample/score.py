@@ -24,10 +24,10 @@ from janus_jax.data.kinds import REQUEST
 from janus_jax.data.packing import assemble
 from janus_jax.data.sources import RecordError
 from janus_jax.data.understanding import images
+from janus_jax.distributed import arrays
 from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
-from janus_jax.sample import decode
 
 TOKENS = 10_240  # of all rows of a batch, padding too
 ROWS = 16  # most rows of a batch
@@ -112,7 +112,9 @@ def log_likelihoods(model, processor, rows: list[tuple]) -> list[np.ndarray]:
     leaves, tree = jax.tree.flatten(model)
     out = []
     with own_jax(model):
-        size = decode.round_up(max(1, min(ROWS, TOKENS // length)), sh.batch_shards())
+        split = jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH)
+        size = max(1, min(ROWS, TOKENS // length))
+        size += -size % sh.batch_shards()
         for first in range(0, len(rows), size):
             some = rows[first : first + size]
             filled = [*some, *some[-1:] * (size - len(some))]
@@ -122,7 +124,8 @@ def log_likelihoods(model, processor, rows: list[tuple]) -> list[np.ndarray]:
                 for k, picture in enumerate(pictures):
                     row[k] = bt.pixels(picture, processor.image_mean, processor.image_std)
             places, targets = _targets(batch.pop("text_targets"))
-            given = jax.tree.map(decode.put, (batch, shown, places, targets))
+            parts = batch, shown, places, targets
+            given = [jax.tree.map(lambda x: arrays.put(x, split), part) for part in parts]
             found = np.asarray(_picked(leaves, *given, tree=tree))
             pairs = zip(found[: len(some)], targets)
             out += [row[wanted != bt.IGNORE] for row, wanted in pairs]

@@ -70,9 +70,9 @@ def test_a_hundred_in_a_row_end_it_and_so_do_no_records_at_all(tmp_path):
     with pytest.raises(SourceError, match=r"100 records in a row cannot be used.*record 99"):
         run(job, nothing, doubled)
     few = dataclasses.replace(labelling(line, tmp_path / "few"), count=5)
-    with pytest.raises(SourceError, match="no record got the field; the first: record 0"):
+    with pytest.raises(SourceError, match="no record can be used; the first: record 0"):
         run(few, nothing, doubled)
-    assert not few.is_done
+    assert not few.is_done and not list(few.folder.iterdir())  # tried again
 
 
 def test_a_field_that_is_there_is_not_replaced(tmp_path):
