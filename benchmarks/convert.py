@@ -67,14 +67,14 @@ def same(a: pathlib.Path, b: pathlib.Path):
 
 def our_ids(directory: str) -> dict:
     import janus_jax
-    from janus_jax.sample import decode
+    from janus_jax.sample.decode import text_ids
     from janus_jax.sample.generate import generate_ids
-    from janus_jax.sample.understand import text_ids
+    from janus_jax.sample.reading import Prompt
 
     model, processor = janus_jax.load(directory, dtype="float32")
     spans, _ = processor.question([{"role": "user", "content": QUESTION}])
     prompt = np.concatenate([ids for ids, _, _ in spans]).astype(np.int32)
-    answer = text_ids(model, [decode.Prompt(prompt)], [0], -1, 0.0, 1.0, 16)
+    answer = text_ids(model, [Prompt(prompt)], [0], -1, 0.0, 1.0, 16)
     processor.generation_tokens = PICTURE_TOKENS
     drawn = generate_ids(model, processor, QUESTION, cfg_scale=5.0, temperature=0.0)
     return {"prompt": prompt.tolist(), "answer": answer[0].tolist(), "drawing": drawn[0].tolist()}

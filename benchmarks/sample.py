@@ -32,8 +32,10 @@ from absl import app, flags
 
 import janus_jax
 from janus_jax.model import sharding as sh
-from janus_jax.sample import decode, understand
+from janus_jax.sample import decode
+from janus_jax.sample.cache import put
 from janus_jax.sample.generate import decode_ids
+from janus_jax.sample.reading import Prompt
 
 BOS, PAD, BOI = 1, 3, 4  # any ids do: the weights are random
 
@@ -92,19 +94,19 @@ class Ours:
         return cls(janus_jax.load(checkpoint, dtype=dtype)[0], shape)
 
     def draw(self, data, tokens: int, images: int = 1, temperature: float = 1.0):
-        pair = decode.Prompt(data["drawing"][0]), decode.Prompt(data["unconditional"][0])
+        pair = Prompt(data["drawing"][0]), Prompt(data["unconditional"][0])
         seeds, numbers = [0] * images, list(range(images))
         pairs = [pair] * images
         return decode.image_ids(self.model, pairs, seeds, numbers, 5.0, temperature, tokens)
 
     def answer(self, data, tokens: int):
-        found = understand.features(self.model, data["pixels"])[0]
+        found = decode.features(self.model, data["pixels"])[0]
         places = np.arange(self.shape.asked)
         is_shown = (places >= 4) & (places < 4 + self.shape.picture)
         seen = np.zeros((self.shape.asked, found.shape[1]), found.dtype)
         seen[is_shown] = found
-        prompt = decode.Prompt(data["asking"][0], seen, is_shown)
-        return understand.text_ids(self.model, [prompt], [0], -1, 0.0, 1.0, tokens)
+        prompt = Prompt(data["asking"][0], seen, is_shown)
+        return np.stack(decode.text_ids(self.model, [prompt], [0], -1, 0.0, 1.0, tokens))
 
     def pixels(self, data, images: int = 1):
         return decode_ids(self.model, np.resize(data["forced"], (images, self.shape.picture)))
@@ -118,7 +120,7 @@ class Ours:
             hidden = hidden[:, -self.shape.compared :]
             return model.image_head(hidden), model.text_head(hidden)
 
-        image, text = run(self.model, decode.put(data["drawing"]), decode.put(data["forced"]))
+        image, text = run(self.model, put(data["drawing"]), put(data["forced"]))
         return {"image": np.asarray(image, np.float32), "text": np.asarray(text, np.float32)}
 
     def read_per_token(self, length: int, images: int = 1) -> float:

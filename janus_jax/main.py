@@ -228,6 +228,11 @@ COMMANDS = {
         "janus-jax chat --model=deepseek-ai/Janus-1.3B",
         ("chat",),
     ),
+    "serve": Entry(
+        "janus_jax.serve.__main__:main",
+        "Serves a model in OpenAI's forms, with a page to play.",
+        "janus-jax serve --model=quickstart",
+    ),
     "convert": Entry(
         "janus_jax.weights.__main__:main",
         "Weights from any layout to any other.",

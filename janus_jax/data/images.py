@@ -1,9 +1,8 @@
-"""The two preprocessings of Janus, and decoded arrays back to pictures."""
+"""The two preprocessings of Janus."""
 
 import numpy as np
-from PIL import Image
 
-from janus_jax.data.image_pixels import ImageError, as_rgb
+from janus_jax.data.image_pixels import as_rgb
 from janus_jax.data.resize import bicubic
 
 _MIN_SIDE = 14  # of the original's understanding preprocessing
@@ -51,22 +50,3 @@ def generation_image(image, size, fast=False):
     (left, right), (top, bottom) = spans
     box = (left, top, min(right, image.size[0]), min(bottom, image.size[1]))
     return np.array(bicubic(image, (size, size), box, fast))
-
-
-def to_pil(images):
-    """Decoded pictures, float [B, H, W, 3] in [-1, 1] -> a list of B RGB pictures.
-
-    Clipped, then truncated to uint8 as in the original. Raises ImageError for another shape or for
-    NaN.
-    """
-    images = np.asarray(images, np.float32)
-    if images.ndim != 4 or images.shape[-1] != 3:
-        message = f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]"
-        raise ImageError(message, cause="odd shape")
-    bad = np.flatnonzero(np.isnan(images).any(axis=(1, 2, 3)))
-    if bad.size:
-        raise ImageError(
-            f"images: NaN in picture {bad[0]} ({bad.size} of {len(images)}); check the decoder's "
-            f"weights"
-        )
-    return [Image.fromarray(x) for x in ((np.clip(images, -1, 1) + 1) / 2 * 255).astype(np.uint8)]

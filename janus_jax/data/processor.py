@@ -138,14 +138,14 @@ class Processor:
             said.pop()
         if not said or said[-1].role != "user":
             raise ValueError("conversation: its last message must be the user's")
+        self._check_characters(
+            sum(len(c) for turn in said for c in turn.content if c is not PICTURE)
+        )
         if not said[-1].pictures and blank("".join(said[-1].content)):
             raise ValueError(
                 f"message {len(said) - 1}: is {''.join(said[-1].content)[:20]!r}, nothing to "
                 "answer; ask something, or show a picture"
             )
-        self._check_characters(
-            sum(len(c) for turn in said for c in turn.content if c is not PICTURE)
-        )
         spans = self.conversation([*said, Turn("assistant", [""], [])])
         sources = [
             (source, f"message {k}") for k, turn in enumerate(said) for source in turn.pictures
@@ -163,12 +163,12 @@ class Processor:
                 "and no pictures; to ask about a picture use janus_jax.understand"
             )
         check_text(prompt, where)
+        self._check_characters(len(prompt), where)
         if blank(prompt):
             raise ValueError(
                 f"{where} is {prompt[:20]!r}: give it some words to draw (for a picture of no "
                 "prompt at all, any words and cfg_scale 0)"
             )
-        self._check_characters(len(prompt), where)
         ids = np.concatenate([span[0] for span in self.drawing(prompt)]).astype(np.int32)
         self._check_room(len(ids), 0, self.generation_tokens, where)
         return ids

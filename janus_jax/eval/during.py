@@ -16,14 +16,14 @@ from PIL import Image
 from janus_jax.common import files
 from janus_jax.common.contact_sheet import contact_sheet
 from janus_jax.data.image_files import ImageError
-from janus_jax.data.images import generation_image, to_pil, understanding_image
+from janus_jax.data.images import generation_image, understanding_image
 from janus_jax.data.sources import RecordError
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
-from janus_jax.sample.generate import generate
+from janus_jax.sample.generate import generate, to_pil
 from janus_jax.sample.understand import understand_batch
 from janus_jax.training.log import Log
 from janus_jax.training.stage_mixture import entries_of

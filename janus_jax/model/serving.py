@@ -12,6 +12,7 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from janus_jax.model import sharding as sh
@@ -147,10 +148,7 @@ class DecodingBlock(nnx.Module):
             for y in (rotate(q, rope), rotate(k, rope), v)
         )
         if cache is not None:
-            k, v = (
-                jax.lax.dynamic_update_slice_in_dim(old, new, at, 2)
-                for old, new in zip(cache, (k, v))
-            )
+            k, v = (stored(old, new, at) for old, new in zip(cache, (k, v)))
         scores = einsum("bhtk,bhsk->bhts", q, k)
         weights = jax.nn.softmax(jnp.where(mask, scores * q.shape[-1] ** -0.5, -1e30)).astype(
             v.dtype
@@ -198,8 +196,8 @@ class Unrolled(nnx.Module):
         return self.cached(x, positions, causal_mask(segment_ids))[0]
 
     def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
-        """`mask` is bool [B, 1, T, S]; new keys and values are written from position `at` of the
-        cache on, or, without one, are it."""
+        """`mask` is bool [B, 1, T, S]; new keys and values are written from place `at` of the cache
+        on, one for all rows or int32 [B], or, without a cache, are it."""
         c = self.config
         new = []
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
@@ -210,10 +208,30 @@ class Unrolled(nnx.Module):
         return normed(self.norm, x), new
 
 
+def stored(old, new, at):
+    """Keys or values [B, H, S, K] with new ones [B, H, T, K] from place `at` on, as `cached` has it."""
+    if not at.ndim:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, at, 2)
+    each = jax.vmap(functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=1))
+    return sh.per_device(each, (sh.CACHE_BHSK, sh.CACHE_BHSK, sh.BATCH), sh.CACHE_BHSK)(
+        old, new, at
+    )
+
+
 def cache_dtype(dtype):
     """Keys and values are kept as computed, on CPU in float32: there a bfloat16 cache is 1.4 times
     slower."""
     return jnp.dtype(jnp.float32 if sh.platform() == "cpu" else dtype)
+
+
+def blank_cache(model, rows: int, length: int) -> list:
+    """An empty cache of so many rows and places, of a model in the form that decodes."""
+    c = model.transformer.config
+    shape = (rows, c.heads, length, c.width // c.heads)
+    split = jax.NamedSharding(jax.sharding.get_mesh(), sh.CACHE_BHSK)
+    zeros = jax.device_put(np.zeros(shape, cache_dtype(model.transformer.dtype)), split)
+    copy = lambda: jax.device_put(zeros, split, may_alias=False)  # compiles nothing
+    return [(copy(), copy()) for _ in range(c.layers)]
 
 
 def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:

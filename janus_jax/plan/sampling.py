@@ -1,4 +1,4 @@
-"""What a token of drawing and of answering would take on one chip that is not here: `advance` of
+"""What a token of drawing and of answering would take on one chip that is not here: `write` of
 janus_jax/sample/programs.py compiled with the serving form of a model, and gone through."""
 
 import dataclasses
@@ -81,7 +81,7 @@ def abstract(config: JanusConfig, dtype: str | None) -> nnx.Module:
 
 
 def lower(model: nnx.Module, rows: int, length: int):
-    """`advance` lowered for so many rows and places of the cache."""
+    """`write` lowered for so many rows and places of the cache."""
     mesh = jax.sharding.get_mesh()
     config = model.transformer.config
     dtype = model.transformer.dtype
@@ -95,42 +95,28 @@ def lower(model: nnx.Module, rows: int, length: int):
         cache_dtype(dtype),
         sh.CACHE_BHSK,
     )
-    state = (
-        [(keys, keys)] * config.layers, put((rows, config.width), dtype), put((rows,), bool),
+    whole, of_rows = np.int32(0), (rows,)
+    writing = programs.Rows(
+        put(of_rows, bool), put(of_rows, bool), put(of_rows, np.int32), put(of_rows, np.int32),
+        put(of_rows, np.uint32), put(of_rows, np.int32), put((rows // 2, 2, 2), jnp.float32),
+        put(of_rows, jnp.float32), put(of_rows, jnp.float32),
     )  # fmt: skip
-    whole, number = np.int32(0), np.float32(0)
-    read = (1, programs.READ[0])
-    stretch = (
-        put(read, np.int32), put((*read, config.width), dtype), put(read, bool), put((1,), np.int32),
-        put((1,), np.int32), put((rows,), bool), whole,
-    )  # fmt: skip
-    writing = (
-        whole, put((rows,), np.int32), put((rows,), np.uint32), put((rows,), np.int32),
-        put((rows // 2, 2, 2), jnp.float32), whole, number, number,
-    )  # fmt: skip
-    return programs.advance.lower(
-        leaves, state, whole, stretch, writing, whole, whole, whole, tree=tree
-    )
+    cache, hidden = [(keys, keys)] * config.layers, put((rows, config.width), dtype)
+    return programs.write.lower(leaves, cache, hidden, writing, whole, whole, tree=tree)
 
 
 def of_token(module: hlo.Module, chip: Chip, config: JanusConfig, rows: int, kind: int) -> dict:
     """Of one token of every row.
 
-    module: `advance`, compiled.
+    module: `write`, compiled.
     chip: what runs it.
     config: the model's sizes.
     rows: how many it is compiled for.
     kind: programs.IMAGE or programs.TEXT.
     """
 
-    def turns(loop):  # the loop that reads a prompt: 0; the one that writes, with a conditional: 1
-        inner = module.runs(loop.called["body"][0])
-        return sum(
-            x.opcode == "conditional" for name in inner for x in module.computations[name].values()
-        )
-
     cost = functools.partial(rates.graph_seconds, chip)
-    found = audit.audit(module, {"data": 1}, chip, turns, kind, cost=cost)
+    found = audit.audit(module, {"data": 1}, chip, lambda loop: 1, kind, cost=cost)
     return {
         "writes": ("image", "text")[kind],
         "rows": rows,

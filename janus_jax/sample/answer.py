@@ -18,21 +18,28 @@ class Answer:
         self.emit = emit
         self.ids = []
         self.text = ""
-        self.done = False
+        self.finish = None  # why it is done: "stop" or "length"
+
+    @property
+    def done(self) -> bool:
+        return self.finish is not None
 
     def add(self, ids):
         """New ids, int [n]; those after the end are ignored."""
         if self.done:
             return
         for i in map(int, ids):
-            if i not in self.stop_ids:
-                self.ids.append(i)
-            self.done = i in self.stop_ids or len(self.ids) == self.most
-            if self.done:
+            if i in self.stop_ids:
+                self.finish = "stop"
+                break
+            self.ids.append(i)
+            if len(self.ids) == self.most:
+                self.finish = "length"
                 break
         whole = self.tokenizer.decode(self.ids)
         found = [at for at in map(whole.find, self.stop_strings) if at >= 0]
-        self.done = self.done or bool(found)
+        if found:
+            self.finish = "stop"
         sure = whole[: min(found, default=None)] if self.done else whole[: self._sure(whole)]
         sure = sure.strip()
         if self.emit is not None and sure != self.text:

@@ -1,10 +1,11 @@
 """Words to pictures: `janus_jax.generate`."""
 
 import numpy as np
+from PIL import Image
 
 from janus_jax.common.arguments import require_flags
-from janus_jax.data.images import to_pil
 from janus_jax.sample import decode, options
+from janus_jax.sample.reading import Prompt
 
 
 def generate_ids(model, processor, prompts, **how) -> np.ndarray:
@@ -13,13 +14,14 @@ def generate_ids(model, processor, prompts, **how) -> np.ndarray:
 
 
 def generate(
-    model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1,
-    first=0, progress=None, return_exceptions=False,
+    model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
 ) -> list:  # fmt: skip
     """Draws `images_per_prompt` pictures for each prompt: a list of PIL images, row-major by
     prompt.
 
     prompts: one, or several: a list, a numpy array, a column, a generator.
+    negative_prompt: words that guidance leads away from, in place of a prompt without its words.
     cfg_scale: classifier-free guidance, 1 is the conditional branch alone, 0 the unconditional;
         temperature: 0 takes the likeliest id each time. By default both are what the weights
         directory says its model draws best with: 5.0 and 1.0 (paper section 3.4) unless its config
@@ -34,9 +36,9 @@ def generate(
         ValueError that lists the options or prompts that cannot be used.
     """
     ids, facts = _drawn(
-        model, processor, prompts, cfg_scale=cfg_scale, temperature=temperature, seed=seed,
-        images_per_prompt=images_per_prompt, first=first, progress=progress,
-        return_exceptions=return_exceptions,
+        model, processor, prompts, negative_prompt=negative_prompt, cfg_scale=cfg_scale,
+        temperature=temperature, seed=seed, images_per_prompt=images_per_prompt, first=first,
+        progress=progress, return_exceptions=return_exceptions,
     )  # fmt: skip
     pictures = iter(to_pil(decode_ids(model, ids)) if len(ids) else ())
     out = [fact if isinstance(fact, ValueError) else next(pictures) for fact in facts]
@@ -47,8 +49,8 @@ def generate(
 
 
 def _drawn(
-    model, processor, prompts, *, cfg_scale=None, temperature=None, seed=0, images_per_prompt=1,
-    first=0, progress=None, return_exceptions=False,
+    model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
     """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
@@ -67,17 +69,19 @@ def _drawn(
     seeds = options.seeds(seed, len(prompts), "prompts")
     facts = []
     rows = []
-    blank = {}  # the unconditional prompt of each length: equal rows are read once
+    other = unconditional(processor, negative_prompt, cfg_scale)
     for i, (prompt, number) in enumerate(zip(prompts, seeds)):
         try:
             ids = processor.request(prompt, f"prompts[{i}]")
         except ValueError as error:
             facts += [error] * count
             continue
-        other = blank.setdefault(len(ids), decode.Prompt(processor.unconditional(ids)))
-        rows += [(decode.Prompt(ids), other)] * count
+        rows += [(Prompt(ids), other(ids))] * count
+        said = {"prompt": prompt}
+        if negative_prompt is not None:
+            said["negative_prompt"] = negative_prompt
         facts += [
-            dict(prompt=prompt, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
+            dict(**said, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
             for k in range(first, first + count)
         ]
     problems = dict.fromkeys(str(fact) for fact in facts if isinstance(fact, ValueError))
@@ -90,6 +94,20 @@ def _drawn(
     return decode.image_ids(model, rows, *numbers, cfg_scale, temperature, n, progress), facts
 
 
+def unconditional(processor, negative_prompt: str | None, cfg_scale: float):
+    """A function from a prompt's ids to the prompt that guidance leads away from. Raises ValueError
+    for a negative prompt that cannot be used."""
+    if negative_prompt is None:
+        return lambda ids: Prompt(processor.unconditional(ids))
+    if cfg_scale == 1:
+        raise ValueError(
+            "negative_prompt: does nothing at cfg_scale 1, which is no guidance; leave it out, or give "
+            "a larger cfg_scale"
+        )
+    words = Prompt(processor.request(negative_prompt, "negative_prompt"))
+    return lambda ids: words
+
+
 def settings(processor, cfg_scale, temperature) -> tuple:
     """Guidance and temperature, the processor's where None."""
     given = options.given
@@ -99,3 +117,23 @@ def settings(processor, cfg_scale, temperature) -> tuple:
 def decode_ids(model, ids) -> np.ndarray:
     """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one."""
     return decode.pixels(model, np.asarray(ids, np.int32))
+
+
+def to_pil(images) -> list:
+    """Decoded pictures, float [B, H, W, 3] in [-1, 1] -> a list of B RGB pictures.
+
+    Clipped, then truncated to uint8 as in the original. Raises ValueError for another shape or for
+    NaN.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(
+            f"images: shape {images.shape}, needs [B, H, W, 3]; one picture is images[None]"
+        )
+    bad = np.flatnonzero(np.isnan(images).any(axis=(1, 2, 3)))
+    if bad.size:
+        raise ValueError(
+            f"images: NaN in picture {bad[0]} ({bad.size} of {len(images)}); check the decoder's "
+            f"weights"
+        )
+    return [Image.fromarray(x) for x in ((np.clip(images, -1, 1) + 1) / 2 * 255).astype(np.uint8)]

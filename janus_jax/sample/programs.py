@@ -1,11 +1,14 @@
 """The compiled programs that draw and answer.
 
-`advance` runs whatever is asked: a stretch of a prompt is read into the KV cache, or tokens are
-written after it, in a loop whose number of steps is a value. Only the number of rows and the length
-of the cache decide what is compiled.
+`read` takes a prompt into a KV cache of its own, stretch by stretch; `insert` puts it into rows of
+the cache of all; `write` writes tokens after what the rows hold, in a loop whose number of steps is
+a value. Every row starts at place 0 of the cache and has a place, a seed and settings of its own, so
+that what it computes does not depend on its neighbours. The number of rows and the length of a cache
+alone decide what is compiled.
 """
 
 import functools
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -14,20 +17,41 @@ from janus_jax.model import sharding as sh
 
 READ = 64, 320  # tokens of a prompt that are read at once: of short ones, of longer ones
 CHUNK = 32  # most steps between two looks of the host
-IMAGE, TEXT, TOP_P = range(3)  # what is written: image ids, text, text of the likeliest mass
+IMAGE, TEXT, TOP_P = range(3)  # what rows write: image ids, text, text of the likeliest mass
+BOTH = 2  # more than TEXT and TOP_P: where other rows draw
 
 
-def mask_from(starts, queries, length: int):
-    """bool [B, 1, T, S]: the query at place `queries` [T] sees its row's keys up to itself."""
-    keys = jnp.arange(length)
-    seen = (keys <= queries[:, None])[None] & (keys >= starts[:, None])[:, None]
-    return seen[:, None]
+class Rows(typing.NamedTuple):
+    """What is written in each of R rows.
+
+    draws: bool, image ids or text. runs: bool, whether the row moves on.
+    places: int32, where in the cache its next token lies; counts: how many it has written.
+    seeds, numbers: see `row_keys`; mix: float32 [R / 2, 2, 2], see `mixed`.
+    temperature, top_p: float32, see `pick`.
+    """
+
+    draws: jax.Array
+    runs: jax.Array
+    places: jax.Array
+    counts: jax.Array
+    seeds: jax.Array
+    numbers: jax.Array
+    mix: jax.Array
+    temperature: jax.Array
+    top_p: jax.Array
+
+
+def seen_from(places, length: int):
+    """bool [B, 1, T, S]: the query at a place, places [B, T], sees the keys of its row up to
+    itself."""
+    return (jnp.arange(length) <= places[..., None])[:, None]
 
 
 def pick(keys, logits, temperature, top_p=None):
-    """int32 [B]: argmax at temperature 0, else a draw from softmax(logits / temperature), one key a
-    row; `top_p`, at least the least float32, first drops the least likely ids beyond that mass.
-    -1 where the largest logit is not finite."""
+    """int32 [B]: argmax at temperature 0, else a draw from softmax(logits / temperature), one key, one
+    temperature and one top_p a row, or one for all; a `top_p` below 1, at least the least float32,
+    first drops the least likely ids beyond that mass. -1 where the largest logit is not finite."""
+    temperature, top_p = (x if x is None else jnp.reshape(x, (-1, 1)) for x in (temperature, top_p))
     logits = jax.sharding.reshard(logits, sh.BATCH)  # whole vocabularies: sorting cannot split them
     # Below the largest: divided by a tiny temperature all but that one may become -inf, none inf.
     largest = logits.max(-1, keepdims=True)
@@ -36,10 +60,10 @@ def pick(keys, logits, temperature, top_p=None):
     if top_p is not None:
         order = jnp.sort(jax.nn.softmax(scaled), axis=-1)[:, ::-1]
         kept = jnp.where(jnp.cumsum(order, -1) - order < top_p, order, 2.0).min(-1, keepdims=True)
-        scaled = jnp.where(jax.nn.softmax(scaled) >= kept, scaled, -jnp.inf)
+        scaled = jnp.where((jax.nn.softmax(scaled) >= kept) | (top_p == 1), scaled, -jnp.inf)
     # The mode is named, since a setting of JAX would choose another, with other ids.
     drawn = jax.vmap(functools.partial(jax.random.categorical, mode="low"))(keys, scaled)
-    ids = jnp.where(temperature == 0, jnp.argmax(logits, -1), drawn)
+    ids = jnp.where(temperature[:, 0] == 0, jnp.argmax(logits, -1), drawn)
     return jnp.where(jnp.isfinite(largest[:, 0]), ids, -1).astype(jnp.int32)
 
 
@@ -47,7 +71,10 @@ def mixed(logits, mix):
     """Logits [R, C] of which the two of each pair are summed as `mix` [R / 2, 2, 2] says: row i of a
     pair becomes mix[i, 0] * first + mix[i, 1] * second (guidance, paper section 3.4)."""
     pairs = logits.reshape(-1, 2, logits.shape[-1], out_sharding=sh.BATCH)
-    both = mix[:, :, :1] * pairs[:, :1] + mix[:, :, 1:] * pairs[:, 1:]
+    share = lambda i: jnp.where(
+        mix[:, :, i : i + 1] == 0, 0.0, mix[:, :, i : i + 1] * pairs[:, i : i + 1]
+    )
+    both = share(0) + share(1)
     return both.reshape(logits.shape, out_sharding=sh.BATCH)
 
 
@@ -59,96 +86,105 @@ def row_keys(seeds, numbers):
     return jnp.where(numbers < 0, keys, folded)
 
 
-def read(model, state, ids, shown, is_shown, starts, rows, takers, at):
-    """`state` once each device has read n tokens, a stretch, for some of its rows.
-
-    state: cache, last hidden states [R, D], and who is done, bool [R].
-    ids, shown, is_shown: as in `Prompt`, one stretch for each of the devices, [devices, n, ...].
-    starts, rows: int32 [devices], where the prompt begins, and in which of the device's rows what was
-        read of it lies.
-    takers: bool [R], the rows that get what is read.
-    at: the stretch's first place in the cache.
-    """
-    cache, hidden, done = state
-    count = ids.shape[1]
-    x = model.text_embedding(ids)
-    x = jnp.where(is_shown[..., None], shown.astype(x.dtype), x)
-    own = lambda x: sh.per_device(
-        lambda x, row: jax.lax.dynamic_index_in_dim(x, row[0]), (spec(x), sh.BATCH), spec(x)
-    )(x, rows)
-
-    taken = lambda old, new, takers: jnp.where(takers.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-    def places(old, new, takers, at):
-        new, before = (jax.lax.dynamic_slice_in_dim(x, at, count, 2) for x in (new, old))
-        return jax.lax.dynamic_update_slice_in_dim(old, taken(before, new, takers), at, 2)
-
-    def give(local, old, new, *more):
-        specs = spec(old), spec(old), sh.BATCH, *[sh.REPLICATED] * len(more)
-        return sh.per_device(local, specs, spec(old))(old, new, takers, *more)
-
-    queries = at + jnp.arange(count)
-    mask = mask_from(starts, queries, cache[0][0].shape[2])
-    positions = jnp.maximum(queries - starts[:, None], 0)
-    out, new = model.transformer.cached(x, positions, mask, jax.tree.map(own, cache), at)
-    cache = jax.tree.map(lambda old, new: give(places, old, new, at), cache, new)
-    return cache, give(taken, hidden, out[:, -1]), done
-
-
-def spec(x) -> jax.P:
-    return jax.typeof(x).sharding.spec
-
-
-def one_token(model, x, starts, cache, at):
-    """Runs a token per row, x [B, 1, D], at place `at`; returns hidden [B, D] and the cache."""
-    mask = mask_from(starts, at[None], cache[0][0].shape[2])
-    hidden, cache = model.transformer.cached(x, (at - starts)[:, None], mask, cache, at)
-    return hidden[:, 0], cache
-
-
-@functools.partial(jax.jit, static_argnames="tree", donate_argnames="state")
-def advance(leaves, state, reading, stretch, writing, steps, first, at, *, tree):
-    """Reads one `stretch` (`read`'s arguments) if `reading` is 1, then writes `steps` tokens after
-    it: the `first`-th and the next, from cache position `at` on. Returns the state and ids [R,
-    CHUNK].
+@functools.partial(jax.jit, static_argnames="tree", donate_argnames="cache")
+def read(leaves, cache, ids, shown, is_shown, at, last, *, tree):
+    """The cache of a prompt once its next n tokens are read, which lie from place `at` on, and the
+    hidden state of the `last`-th of them. Each device of the batch axes reads the same.
 
     leaves, tree: the model, taken apart once: that takes longer than a small model's token.
-    writing: kind (IMAGE, TEXT or TOP_P), starts int32 [R], `row_keys`' seeds and numbers, mix (see
-        `mixed`), eos, temperature and top_p.
+    cache: one (k, v) a layer, each [devices, H, P, K].
+    ids, shown, is_shown: as in `Prompt`, [devices, n, ...].
+
+    Returns the cache and hidden [devices, D].
     """
     model = jax.tree.unflatten(tree, leaves)
-    state = jax.lax.fori_loop(0, reading, lambda _, state: read(model, state, *stretch), state)
-    kind, starts, seeds, numbers, mix, eos, temperature, top_p = writing
-    keys = row_keys(seeds, numbers)
+    x = model.text_embedding(ids)
+    x = jnp.where(is_shown[..., None], shown.astype(x.dtype), x)
+    places = jnp.broadcast_to(at + jnp.arange(ids.shape[1]), ids.shape, out_sharding=sh.BATCH)
+    mask = seen_from(places, cache[0][0].shape[2])
+    out, cache = model.transformer.cached(x, places, mask, cache, at)
+    own = lambda out, last: jax.lax.dynamic_index_in_dim(out, last, 1, keepdims=False)
+    return cache, sh.per_device(own, (sh.BATCH, sh.REPLICATED), sh.BATCH)(out, last)
+
+
+@functools.partial(jax.jit, donate_argnames=("cache", "hidden"))
+def insert(cache, hidden, prompt, last, rows, count):
+    """The cache of all rows and their hidden states [R, D] once a prompt lies in some of them, with
+    zeros behind it: nothing of who had the row before is left.
+
+    prompt, last: what `read` gave.
+    rows: int32 [devices, R / devices], `count` rows of each device's that take it; -1 is none.
+    """
+
+    def give(old, new, rows, count):
+        def one(i, old):
+            row = jnp.maximum(rows[0, i], 0)
+            before = jax.lax.dynamic_slice_in_dim(old, row, 1)
+            now = jnp.where(rows[0, i] >= 0, whole, before)
+            return jax.lax.dynamic_update_slice_in_dim(old, now, row, 0)
+
+        whole = jnp.pad(new, [(0, n - m) for n, m in zip((1, *old.shape[1:]), new.shape)])
+        return jax.lax.fori_loop(0, count, one, old)
+
+    def given(old, new):
+        spec = jax.typeof(old).sharding.spec
+        return sh.per_device(give, (spec, spec, sh.BATCH, sh.REPLICATED), spec)(
+            old, new, rows, count
+        )
+
+    return jax.tree.map(given, cache, prompt), given(hidden, last)
+
+
+@functools.partial(jax.jit, static_argnames="tree", donate_argnames=("cache", "hidden"))
+def write(leaves, cache, hidden, rows: Rows, kind, steps, *, tree):
+    """Writes `steps` tokens in every row that runs; returns the cache, hidden and ids [R, CHUNK].
+
+    leaves, tree: as `read` takes them.
+    cache: one (k, v) a layer, each [R, H, S, K]; hidden: of each row's last token, [R, D].
+    kind: IMAGE where all rows draw, TEXT or TOP_P (if any asks for it) where none does, BOTH more
+        where some do. What nobody needs is not computed.
+    """
+    model = jax.tree.unflatten(tree, leaves)
+    keys = row_keys(rows.seeds, rows.numbers)
     embedded = lambda x: jax.sharding.reshard(x.astype(model.transformer.dtype), sh.ACT_BTD)
 
-    def image(keys, hidden, done):
-        logits = mixed(model.image_head(hidden[:, None])[:, 0], mix)
-        ids = pick(keys, logits, temperature)
-        return ids, embedded(model.embed_image_ids(ids[:, None])), done
+    def image(keys, hidden):
+        logits = mixed(model.image_head(hidden[:, None])[:, 0], rows.mix)
+        ids = pick(keys, logits, rows.temperature)
+        return ids, embedded(model.embed_image_ids(ids[:, None]))
 
-    def text(mass, keys, hidden, done):
-        logits = model.text_head(hidden[:, None])[:, 0]
-        ids = jnp.where(done, eos, pick(keys, logits, temperature, mass))
-        return ids, embedded(model.text_embedding(ids[:, None])), done | (ids == eos)
+    def text(mass, keys, hidden):
+        ids = pick(keys, model.text_head(hidden[:, None])[:, 0], rows.temperature, mass)
+        return ids, embedded(model.text_embedding(ids[:, None]))
 
-    ways = image, functools.partial(text, None), functools.partial(text, top_p)
+    def both(mass, keys, hidden):
+        ids, x = image(keys, hidden)
+        words, y = text(mass, keys, hidden)
+        return jnp.where(rows.draws, ids, words), jnp.where(rows.draws[:, None, None], x, y)
+
+    part = functools.partial
+    ways = image, *(part(f, mass) for f in (text, both) for mass in (None, rows.top_p))
 
     def step(i, carry):
-        (cache, hidden, done), out = carry
-        now = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, first + i)
-        ids, x, done = jax.lax.switch(kind, ways, now, hidden, done)
-        hidden, cache = one_token(model, x, starts, cache, at + i)
-        return (cache, hidden, done), jax.lax.dynamic_update_slice_in_dim(out, ids[:, None], i, 1)
+        (cache, hidden), out = carry
+        now = jax.vmap(jax.random.fold_in)(keys, rows.counts + i)
+        ids, x = jax.lax.switch(kind, ways, now, hidden)
+        places = rows.places + jnp.where(rows.runs, i, 0)
+        mask = seen_from(places[:, None], cache[0][0].shape[2])
+        new, cache = model.transformer.cached(x, places[:, None], mask, cache, places)
+        hidden = jnp.where(rows.runs[:, None], new[:, 0], hidden)
+        return (cache, hidden), jax.lax.dynamic_update_slice_in_dim(out, ids[:, None], i, 1)
 
-    out = jnp.zeros((len(starts), CHUNK), jnp.int32, out_sharding=sh.BATCH)
-    return jax.lax.fori_loop(0, steps, step, (state, out))
+    out = jnp.zeros((len(rows.counts), CHUNK), jnp.int32, out_sharding=sh.BATCH)
+    (cache, hidden), out = jax.lax.fori_loop(0, steps, step, ((cache, hidden), out))
+    return cache, hidden, out
 
 
 @functools.partial(jax.jit, static_argnames="length")
-def grow(pair, length: int):
-    """A layer's keys and values [R, H, S, K] with free places up to `length`."""
-    return tuple(jnp.pad(x, ((0, 0), (0, 0), (0, length - x.shape[2]), (0, 0))) for x in pair)
+def resize(pair, length: int):
+    """A layer's keys and values [R, H, S, K] with free places up to `length`, or without the last."""
+    pads = ((0, 0), (0, 0), (0, max(length - pair[0].shape[2], 0)), (0, 0))
+    return tuple(jnp.pad(x, pads)[:, :, :length] for x in pair)
 
 
 @functools.partial(jax.jit, static_argnames=("tree", "grid"))

@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Iterable, Mapping
 
-import jax
 import numpy as np
 
 from janus_jax.common.arguments import require_flags
@@ -11,11 +10,10 @@ from janus_jax.data.image_parts import open_picture
 from janus_jax.data.image_pixels import ImageError
 from janus_jax.data.images import understanding_image
 from janus_jax.model import batch as bt
-from janus_jax.model.guest import own_jax
-from janus_jax.model.serving import serving
-from janus_jax.sample import decode, options
+from janus_jax.sample import options
 from janus_jax.sample.answer import Answer
-from janus_jax.sample.programs import TEXT, TOP_P, see
+from janus_jax.sample.decode import features, text_ids
+from janus_jax.sample.reading import Prompt
 
 
 def understand(
@@ -61,73 +59,48 @@ def understand_batch(
     stop = stops(stop)
     conversations = options.listed(conversations, "conversations")
     seed = options.seeds(seed, len(conversations), "conversations")
-    tokenizer = processor.tokenizer
     side = model.config.understanding_encoder.image_size
     found = _prepare_all(processor, conversations, side, return_exceptions)
     usable = [i for i, prepared in enumerate(found) if isinstance(prepared, tuple)]
     if not usable:
         return found
     asked = [found[i] for i in usable]
-    roles = map(tokenizer.control, (processor.template.user, processor.template.assistant))
-    stop_ids = {tokenizer.eos, *roles} - {None}
     most = [min(max_new_tokens, processor.context - len(ids)) for ids, _, _ in asked]
     answers = [
-        Answer(tokenizer, stop_ids, stop, n, stream and functools.partial(stream, row))
+        answer_of(processor, stop, n, stream and functools.partial(stream, row))
         for row, n in zip(usable, most)
     ]
 
-    def tell(first, ids):
-        some = answers[first : first + len(ids)]
-        for answer, row in zip(some, ids):
-            answer.add(row)
-        return all(answer.done for answer in some)
+    def tell(i, ids):
+        answers[i].add(ids)
+        return answers[i].done
 
     text_ids(
-        model, _prompts(model, processor, asked), [seed[i] for i in usable], tokenizer.eos,
-        temperature, top_p, max(most), tell, often=stream is not None,
+        model, prompts_of(model, processor, asked), [seed[i] for i in usable], processor.tokenizer.eos,
+        temperature, top_p, most, tell, often=stream is not None,
     )  # fmt: skip
     for i, answer in zip(usable, answers):
         found[i] = answer.text
     return found
 
 
-def text_ids(
-    model, prompts: list[decode.Prompt], seeds, eos: int, temperature: float, top_p: float, most: int,
-    stream=None, often: bool = False,
-) -> np.ndarray:  # fmt: skip
-    """Up to `most` text ids per row, int32 [B, most]; after a row's end of sentence all are eos.
-
-    stream(row, ids [B, n]) is called as the ids of the row-th prompt and those after it come, and
-    may return True to end them.
-    often: n is smaller, 1 on CPU, where a token takes long.
-    """
-    tell = lambda item: stream and stream(item[0], item[2])
-    steps = 16 if not often else 1 if jax.default_backend() == "cpu" else 8
-    kind = TEXT if top_p == 1 else TOP_P
-    numbers = [-1] * len(prompts)
-    work = decode.written(
-        model, prompts, seeds, numbers, most=most, steps=steps, kind=kind, eos=eos, scale=None,
-        how=(temperature, top_p),
-    )  # fmt: skip
-    return decode.run(model, work, tell)
+def answer_of(processor, stop: tuple[str, ...], most: int, emit=None) -> Answer:
+    """An `Answer` that ends also where the model begins another turn by the id of a role."""
+    tokenizer = processor.tokenizer
+    roles = map(tokenizer.control, (processor.template.user, processor.template.assistant))
+    return Answer(tokenizer, {tokenizer.eos, *roles} - {None}, stop, most, emit)
 
 
-def features(model, pictures: np.ndarray) -> np.ndarray:
-    """The features [B, N, D] of pictures, float32 [B, H, W, 3]."""
-    with own_jax(model):
-        return decode.one_by_one(see, serving(model), pictures)
-
-
-def _prompts(model, processor, asked: list[tuple]) -> list[decode.Prompt]:
+def prompts_of(model, processor, asked: list[tuple]) -> list[Prompt]:
     """What `prepare` made of each conversation, its pictures seen."""
     pictures = [picture for _, _, own in asked for picture in own]
     if not pictures:
-        return [decode.Prompt(ids) for ids, _, _ in asked]
+        return [Prompt(ids) for ids, _, _ in asked]
     shown = bt.pixels(np.stack(pictures), processor.image_mean, processor.image_std)
     seen = iter(features(model, shown))
     prompts = []
     for ids, slots, own in asked:
-        prompt = decode.Prompt(ids)
+        prompt = Prompt(ids)
         if len(own):
             rows = np.concatenate([next(seen) for _ in own])
             prompt.is_shown = slots > 0

@@ -1,73 +1,55 @@
-"""The model behind a door: drawings and answers that wait their turn, run, and are told as they
-come. Its methods may be called from any thread.
+"""The model behind a door: drawings and answers that wait their turn, run together, and are told
+as they come. Its methods may be called from any thread.
 """
 
+import collections
 import concurrent.futures
-import dataclasses
-import queue
 import threading
 
 import numpy as np
 
-from janus_jax.data.images import to_pil
-from janus_jax.sample.generate import decode_ids, generate_ids
-from janus_jax.sample.understand import understand
+from janus_jax.model import sharding as sh
+from janus_jax.model.guest import own_jax
+from janus_jax.sample import engine as rows_engine
+from janus_jax.sample import options
+from janus_jax.sample.decode import drawing
+from janus_jax.sample.generate import decode_ids, settings, to_pil, unconditional
+from janus_jax.sample.reading import Prompt
+from janus_jax.sample.understand import answer_of, prepare, prompts_of, stops
+from janus_jax.serve.job import Answered, Closed, Drawn, Full, Job
 
-
-class Full(RuntimeError):
-    """As many requests wait as may; ask again later."""
-
-
-class Closed(RuntimeError):
-    """The engine takes no more requests."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """ids: int32 [N]. prompt_tokens: of the prompt; seed, cfg_scale, temperature: as it was drawn."""
-
-    ids: np.ndarray
-    prompt_tokens: int
-    seed: int
-    cfg_scale: float
-    temperature: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Answered:
-    """finish_reason: "stop" at the end of sentence or a stop string, "length" at the most tokens."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str
-
-
-class Job(concurrent.futures.Future):
-    """One drawing or answer. `result()` gives `Drawn` or `Answered`, or raises what went wrong;
-    `cancel()` ends it also while it runs: its rows are free at the next chunk."""
-
-    unwanted = False
-
-    def cancel(self) -> bool:
-        self.unwanted = True
-        return super().cancel() or self.running()
+KEPT = 2048  # places of prompts that are kept for requests that begin alike
+STRETCHES = 2  # of prompts, read between two chunks
 
 
 class Engine:
-    """Runs the requests of one model. Stand-in: one at a time."""
+    """Runs the requests of one model in a thread of its own."""
 
     def __init__(self, model, processor, *, rows: int = 8, waiting: int = 64):
-        """rows: how many run together, even; a guided picture takes two, an answer one.
-        waiting: most requests that wait for rows."""
+        """rows: how many run together, whole pairs on each device that rows are split over; a guided
+            picture takes two, an answer one.
+        waiting: most requests that wait for rows. Raises ValueError."""
+        with own_jax(model):
+            pairs = 2 * sh.batch_shards()
+            # A chunk is what a new request waits for: of a CPU's slow tokens few.
+            self.steps = (4, 1) if sh.platform() == "cpu" else (16, 8)
+        if rows < pairs or rows % pairs:
+            raise ValueError(
+                f"rows is {rows}: must be a multiple of {pairs}, two on each device that rows are split "
+                "over"
+            )
+        options.require(model, processor)
         self.model = model
         self.processor = processor
         self.rows = rows
         self.waiting = waiting
-        self._jobs = queue.Queue()
-        self._closed = False
-        self._running = 0
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.tokens = self.pictures = 0
+        self._inbox = collections.deque()
+        self._jobs = {}  # request -> job
+        self._wake = threading.Condition()
+        self._closed = self._dropped = False
+        self._inner = self._fresh()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     def draw(
@@ -78,20 +60,28 @@ class Engine:
         is what the weights suggest. on_ids(ids int32 [n]): the new ids, as they come, called in the
         engine's thread, which it must not hold up. Raises ValueError that lists what cannot be
         used, Full, Closed."""
+        guidance, heat = settings(self.processor, cfg_scale, temperature)
+        guidance, heat, number, seed = options.settled(
+            cfg_scale=guidance, temperature=heat, first=number, seed=seed
+        )
+        other = unconditional(self.processor, negative_prompt, guidance)
+        asked = self.processor.request(prompt)
+        pair = Prompt(asked), other(asked)
+        count = self.processor.generation_tokens
+        request = drawing(pair, seed, number, guidance, heat, count)
+        request.steps = self.steps[0]
+        parts = []
 
-        def work():
-            ids = generate_ids(
-                self.model, self.processor, prompt, cfg_scale=cfg_scale, temperature=temperature,
-                seed=seed, first=number,
-            )[0]  # fmt: skip
+        def take(ids):
+            parts.append(ids)
             if on_ids:
                 on_ids(ids)
-            guidance = self.processor.cfg_scale if cfg_scale is None else cfg_scale
-            heat = self.processor.temperature if temperature is None else temperature
-            return Drawn(ids, len(asked), seed, guidance, heat)
 
-        asked = self.processor.request(prompt)
-        return self._add(work)
+        def outcome():
+            self.pictures += 1
+            return Drawn(np.concatenate(parts), len(asked), seed, guidance, heat)
+
+        return self._add(request, take, outcome)
 
     def answer(
         self, conversation, *, max_new_tokens=512, temperature=0.0, top_p=1.0, seed=0, stop=(),
@@ -100,17 +90,28 @@ class Engine:
         """The assistant's next answer, as `understand` gives it. on_text(text): each new stretch of
         it, called in the engine's thread, which it must not hold up. Raises ValueError that lists
         what cannot be used, Full, Closed."""
+        most, heat, mass, seed = options.settled(
+            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
+        )
+        stop = stops(stop)
+        side = self.model.config.understanding_encoder.image_size
+        asked = prepare(self.processor, conversation, side)
+        (prompt,) = prompts_of(self.model, self.processor, [asked])
+        most = min(most, self.processor.context - len(prompt.ids))
+        answer = answer_of(self.processor, stop, most, on_text)
+        request = rows_engine.Request(
+            (prompt,), False, most, seed, -1, heat, mass, eos=self.processor.tokenizer.eos,
+            steps=self.steps[on_text is not None],
+        )  # fmt: skip
 
-        def work():
-            text = understand(
-                self.model, self.processor, conversation, max_new_tokens=max_new_tokens,
-                temperature=temperature, top_p=top_p, seed=seed, stop=stop, stream=on_text,
-            )  # fmt: skip
-            count = len(self.processor.tokenizer.encode(text))
-            return Answered(text, asked, count, "length" if count >= max_new_tokens else "stop")
+        def take(ids):
+            answer.add(ids)
+            return answer.done
 
-        asked = sum(len(ids) for ids, *_ in self.processor.question(conversation)[0])
-        return self._add(work)
+        def outcome():
+            return Answered(answer.text, len(prompt.ids), len(answer.ids), answer.finish)
+
+        return self._add(request, take, outcome)
 
     def picture(self, ids: np.ndarray):
         """The PIL image of ids, int32 [n]. Of less than a picture's ids, whole rows from the top:
@@ -125,35 +126,81 @@ class Engine:
     def counts(self) -> dict[str, float]:
         """What it does now, and did since it began: waiting, running (requests), rows_used, rows;
         tokens, pictures (in all)."""
+        active = list(self._inner.active)
         return {
-            "waiting": self._jobs.qsize(), "running": self._running, "rows_used": self._running,
-            "rows": self.rows, "tokens": 0, "pictures": 0,
+            "waiting": len(self._inbox) + len(self._inner.waiting), "running": len(active),
+            "rows_used": sum(len(request.rows) for request in active), "rows": self.rows,
+            "tokens": self.tokens, "pictures": self.pictures,
         }  # fmt: skip
 
     def close(self, drain: float = 0.0):
         """Takes no more requests; what runs or waits may end within `drain` seconds, the rest is
         cancelled."""
-        self._closed = True
-        self._jobs.put(None)
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
         self._thread.join(drain)
+        self._dropped = True
+        self._thread.join()
 
-    def _add(self, work) -> Job:
-        if self._closed:
-            raise Closed("the engine is closed")
-        if self._jobs.qsize() >= self.waiting:
-            raise Full(f"{self.waiting} requests wait already")
+    def _add(self, request, take, outcome) -> Job:
         job = Job()
-        self._jobs.put((job, work))
+        job.request, job.take, job.outcome = request, take, outcome
+        with self._wake:
+            if self._closed:
+                raise Closed("the server is about to end; ask another, or ask again later")
+            if len(self._inbox) + len(self._inner.waiting) >= self.waiting:
+                raise Full(f"{self.waiting} requests wait already; ask again later")
+            self._inbox.append(job)
+            self._wake.notify()
         return job
 
+    def _fresh(self):
+        return rows_engine.Engine(self.model, (self.rows,), STRETCHES, KEPT)
+
     def _run(self):
-        while (item := self._jobs.get()) is not None:
-            job, work = item
-            if not job.set_running_or_notify_cancel():
-                continue
-            self._running = 1
+        while True:
+            with self._wake:
+                while not (self._inbox or self._inner.busy or self._closed):
+                    self._wake.wait()
+                if self._closed and not (self._inbox or self._inner.busy):
+                    return
+            while self._inbox:
+                job = self._inbox.popleft()
+                if self._dropped:
+                    job.cancel()
+                if job.set_running_or_notify_cancel():
+                    self._jobs[job.request] = job
+                    self._inner.add(job.request)
+            for job in [job for job in self._jobs.values() if job.unwanted or self._dropped]:
+                self._inner.end(job.request)
+                self._end(job, concurrent.futures.CancelledError())
             try:
-                job.set_result(work())
-            except BaseException as error:
-                job.set_exception(error)
-            self._running = 0
+                found = self._inner.step()
+            except Exception as error:  # of the device, as for want of memory: its cache is lost
+                for job in list(self._jobs.values()):
+                    self._end(job, error)
+                self._inner = self._fresh()
+                continue
+            for request, ids, last in found:
+                if request in self._jobs:
+                    self._tell(self._jobs[request], ids, last)
+
+    def _tell(self, job: Job, ids, last: bool):
+        if isinstance(ids, ValueError):
+            return self._end(job, ids)
+        self.tokens += len(ids)
+        try:
+            if job.take(ids) or last:
+                self._inner.end(job.request)
+                self._end(job, job.outcome())
+        except Exception as error:  # of this request's own callback
+            self._inner.end(job.request)
+            self._end(job, error)
+
+    def _end(self, job: Job, outcome):
+        del self._jobs[job.request]
+        if isinstance(outcome, BaseException):
+            job.set_exception(outcome)
+        else:
+            job.set_result(outcome)

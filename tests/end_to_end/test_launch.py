@@ -32,6 +32,7 @@ GIVEN = {
     "IMAGE": "example.org/janus:1",
     "CLAIM": "runs",
     "NODES": "16",
+    "MOST": "32",
     "ACCELERATOR": "tpu-v5p-slice",
     "TOPOLOGY": "4x4x8",
     "PYTHON": sys.executable,
@@ -214,3 +215,52 @@ def test_the_manifests_run_main_and_restart_what_may_be_restarted(kind):
         values = {entry["name"]: entry.get("value") for entry in container["env"]}
         assert set(initialize.VARIABLES) <= set(values)
         assert values["JAX_COORDINATOR_ADDRESS"].startswith("mine-workers-0-0.mine:")
+
+
+def test_the_manifest_of_the_server_runs_it_and_lets_it_end():
+    """Fields as in apps/v1, v1, autoscaling/v2 and policy/v1."""
+    parts = {part["kind"]: part for part in yaml.safe_load_all(dry("kubernetes.sh", "serve"))}
+    assert "${" not in str(parts) and {part["metadata"]["name"] for part in parts.values()} == {
+        "mine"
+    }
+    deployment = parts["Deployment"]["spec"]
+    pod = deployment["template"]["spec"]
+    [container] = pod["containers"]
+    words = container["command"] + container["args"]
+    assert words[:3] == ["python", "-m", "janus_jax.serve"] and words[3:6] == FLAGS
+    given = dict(word.removeprefix("--").split("=", 1) for word in words[6:])
+
+    # It is told to end once no request comes any more, and has the time that it may take.
+    pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > pause + int(given["drain"])
+    # One port from the flag to the address.
+    [port] = container["ports"]
+    assert port["containerPort"] == int(given["port"]) and given["host"] == "0.0.0.0"
+    assert parts["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
+    for probe, path in (("startup", "/ready"), ("liveness", "/health"), ("readiness", "/ready")):
+        assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": port["name"]}
+    # All find the same pods.
+    labels = deployment["template"]["metadata"]["labels"]
+    budget = parts["PodDisruptionBudget"]["spec"]
+    assert labels == deployment["selector"]["matchLabels"] == budget["selector"]["matchLabels"]
+    assert labels == parts["Service"]["spec"]["selector"]
+    scaler = parts["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"] == {
+        "apiVersion": parts["Deployment"]["apiVersion"], "kind": "Deployment", "name": "mine",
+    }  # fmt: skip
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (16, 32)
+    assert "replicas" not in deployment and "cpu" in container["resources"]["requests"]
+    # The key is a file of a Secret, and nothing can be written but the cache and /tmp.
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert mounts.keys() == volumes.keys()
+    assert given["api_key_file"] == f"{mounts['api-key']['mountPath']}/api_key"
+    assert volumes["api-key"]["secret"]["secretName"] == "mine-api-key"
+    written = {name for name, mount in mounts.items() if not mount.get("readOnly")}
+    assert {name for name, volume in volumes.items() if "emptyDir" in volume} == written
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert {environment["XDG_CACHE_HOME"], environment["HOME"]} == {
+        mounts[name]["mountPath"] for name in written
+    }

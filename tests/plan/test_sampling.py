@@ -5,10 +5,9 @@ import pytest
 from support import quickstart, tiny
 from support.mesh import on_mesh
 
-from janus_jax.model.serving import serving
+from janus_jax.model.serving import blank_cache, serving
 from janus_jax.plan import __main__ as command
 from janus_jax.plan import sampling
-from janus_jax.sample import decode
 
 
 def test_a_token_reads_the_layers_its_own_head_and_the_cache(monkeypatch):
@@ -33,7 +32,7 @@ def test_a_token_reads_the_layers_its_own_head_and_the_cache(monkeypatch):
     assert "images/s" in said[1] and "guided drawing" in said[-1]
     with on_mesh():
         model = serving(tiny.make_model())
-        real = model, decode.blank_state(model, 2, 128)
+        real = model, blank_cache(model, 2, 128)
     shapes = lambda tree: [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
     assert shapes(lowered[0].args_info)[: len(shapes(real))] == shapes(real)
 

@@ -15,10 +15,10 @@ from support.mesh import on_mesh
 from janus_jax.model import sharding as sh
 from janus_jax.model.layers import Linear
 from janus_jax.model.serving import Int8Linear, TurnedLinear, int8, serving
-from janus_jax.sample import decode
+from janus_jax.sample import cache, decode, engine, programs, reading
+from janus_jax.sample.decode import text_ids
 from janus_jax.sample.generate import generate_ids
-from janus_jax.sample.programs import IMAGE, TEXT
-from janus_jax.sample.understand import text_ids, understand, understand_batch
+from janus_jax.sample.understand import understand, understand_batch
 
 MESHES = [(1, 1, 1), (1, 4, 2), (2, 1, 4)]
 
@@ -34,7 +34,7 @@ def hidden(model, dtype="float32"):
     positions = np.broadcast_to(np.arange(12), (8, 12))
     one = jnp.ones((8, 12), jnp.int32, out_sharding=sh.BATCH)
     run = jax.jit(lambda m, x, p, ids: m.transformer(x, p, ids))
-    return np.asarray(run(model, decode.put(x), decode.put(positions), one), np.float32)
+    return np.asarray(run(model, cache.put(x), cache.put(positions), one), np.float32)
 
 
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
@@ -74,9 +74,9 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
     want = (rows.astype(int) @ kernel.T.astype(int)) * row_scale[:, None] * scale + np.asarray(
         linear.bias[...]
     )
-    got = np.asarray(quantised(decode.put(x)))
+    got = np.asarray(quantised(cache.put(x)))
     np.testing.assert_allclose(got.reshape(6, -1), want, rtol=1e-5, atol=1e-6)
-    one = np.asarray(quantised(decode.put(x[:1, :1])))
+    one = np.asarray(quantised(cache.put(x[:1, :1])))
     np.testing.assert_allclose(one, got[:1, :1], rtol=1e-6, atol=1e-7)
 
 
@@ -84,7 +84,7 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
 @pytest.mark.parametrize("dtype, apart", [("float32", 1e-6), ("bfloat16", 2**-7)])
 def test_turned_kernels_multiply_as_they_did(one_device, rows, dtype, apart):
     linear = tiny.make_model(tiny.small(dtype=dtype)).image_head.fc2
-    x = decode.put(np.random.default_rng(1).normal(size=(1, rows, 32)).astype(np.float32))
+    x = cache.put(np.random.default_rng(1).normal(size=(1, rows, 32)).astype(np.float32))
     turned = TurnedLinear(linear)
     assert turned.kernel.shape == linear.kernel.shape[::-1]
     np.testing.assert_allclose(turned(x), linear(x), rtol=apart, atol=1e-6)
@@ -98,7 +98,7 @@ def test_narrow_models_see_in_bfloat16_near_float32(model, dtype):
     fc1 = served.understanding_encoder.blocks[1].mlp.fc1
     assert fc1.kernel.dtype == jnp.bfloat16 and fc1.kernel.shape[1] == 32, "[out, in]"
     rng = np.random.default_rng(0)
-    pictures = decode.put(rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32))
+    pictures = cache.put(rng.uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32))
     want, got = (jax.jit(lambda m, x: m.embed_images(x))(m, pictures) for m in (model, served))
     error = np.linalg.norm(got.astype(np.float32) - want) / np.linalg.norm(want)
     assert 1e-4 < error < 0.02
@@ -119,7 +119,7 @@ def test_on_a_gpu_int8_rounds_weights_alone(model, monkeypatch):
     x = np.random.default_rng(1).normal(size=(2, 3, 32)).astype(np.float32)
     kernel, scale = (np.asarray(v) for v in int8(linear.kernel[...].T))
     want = x @ (kernel * scale[:, None]).T + np.asarray(linear.bias[...])
-    got = np.asarray(Int8Linear(linear)(decode.put(x)))
+    got = np.asarray(Int8Linear(linear)(cache.put(x)))
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
@@ -150,10 +150,8 @@ def draw(model, prompts, **options):
 
 def test_prompts_that_are_equal_are_read_once(model, monkeypatch):
     reads = []
-    stretches = decode.stretches
-    monkeypatch.setattr(
-        decode, "stretches", lambda *a: (x for x in stretches(*a) if reads.append(x) is None)
-    )
+    read = reading.read
+    monkeypatch.setattr(reading, "read", lambda *a, **how: reads.append(a) or read(*a, **how))
     draw(model, "a red circle", images_per_prompt=4)
     assert len(reads) == 2, "the prompt and its unconditional twin"
     prompts = ["a red circle", "a red square", "a blue circle of many words"]
@@ -164,12 +162,11 @@ def test_prompts_that_are_equal_are_read_once(model, monkeypatch):
 
 @pytest.mark.parametrize("scale, rows", [(0.0, 2), (1.0, 2), (2.0, 8)])
 def test_a_branch_that_does_not_count_is_not_run(model, monkeypatch, scale, rows):
-    seen, blank = [], decode.blank_state
-    monkeypatch.setattr(
-        decode, "blank_state", lambda m, rows, n: (seen.append(rows), blank(m, rows, n))[1]
-    )
+    seen, write = set(), engine.write
+    spy = lambda *a, **how: seen.add(len(a[2])) or write(*a, **how)
+    monkeypatch.setattr(engine, "write", spy)
     draw(model, "a red circle", images_per_prompt=2, cfg_scale=scale)
-    assert seen == [rows]
+    assert seen == {rows}
 
 
 def test_whatever_is_asked_compiles_little(model):
@@ -186,9 +183,9 @@ def test_whatever_is_asked_compiles_little(model):
             served, tiny.processor(), [said(n) for n in rng.integers(1, 50, rng.integers(1, 9))],
             max_new_tokens=rng.integers(1, 60), top_p=float(rng.choice([0.5, 1])), temperature=1.0,
         )  # fmt: skip
-    assert decode.advance._cache_size() <= 4
+    assert programs.write._cache_size() <= 4 and programs.read._cache_size() <= 2
     decode.clear_caches()
-    assert decode.advance._cache_size() == 0
+    assert programs.write._cache_size() == programs.read._cache_size() == 0
 
 
 def test_more_rows_than_run_together_are_drawn_in_slices(model):
@@ -202,41 +199,41 @@ def test_more_rows_than_run_together_are_drawn_in_slices(model):
 
 
 def test_a_cache_grows_as_it_fills(model, monkeypatch):
-    lengths, grow, held = [], decode.grow, []
+    lengths, resize, held = [], engine.resize, []
 
     def growing(pair, n):
         lengths.append(n)
-        larger = grow(pair, n)
+        larger = resize(pair, n)
         held.append(sum(x.nbytes for x in jax.live_arrays() if x.shape == pair[0].shape))
         return larger
 
-    monkeypatch.setattr(decode, "grow", growing)
-    prompt = [decode.Prompt(np.arange(5, 45, dtype=np.int32))]
-    write = lambda: text_ids(model, prompt, [0], -1, 0.0, 1.0, 250)
+    monkeypatch.setattr(engine, "resize", growing)
+    prompt = [reading.Prompt(np.arange(5, 45, dtype=np.int32))]
+    write = lambda: text_ids(model, prompt, [0], -1, 0.0, 1.0, 250)[0]
     grown = write()
     layers = model.config.transformer.layers
     assert lengths == [640] * layers
     assert held == [held[-1] * n for n in range(layers, 0, -1)], "a layer's old one goes at once"
-    monkeypatch.setattr(decode, "AHEAD", 1000)
+    monkeypatch.setattr(cache, "AHEAD", 1000)
     assert write().tolist() == grown.tolist() and len(lengths) == layers
 
 
 def test_one_picture_on_an_accelerator_has_one_cache(monkeypatch):
-    ahead = lambda rows, kind: decode.places_ahead(rows, kind, 576)
-    assert ahead(2, IMAGE) == decode.AHEAD
+    ahead = lambda rows, draws: cache.places_ahead(rows, draws, 576)
+    assert ahead(2, True) == cache.AHEAD
     monkeypatch.setattr(sh, "platform", lambda: "gpu")
-    assert decode.cache_length(64 + ahead(2, IMAGE)) == decode.cache_length(64 + 576)
-    assert ahead(8, IMAGE) == ahead(2, TEXT) == decode.AHEAD
+    assert cache.cache_length(64 + ahead(2, True)) == cache.cache_length(64 + 576)
+    assert ahead(8, True) == ahead(2, False) == cache.AHEAD
 
 
 def test_a_stream_tells_of_everything_once_and_may_end_it(model):
-    prompt = [decode.Prompt(np.ones(32, np.int32))]
+    prompt = [reading.Prompt(np.ones(32, np.int32))]
     run = functools.partial(text_ids, model, prompt, [0], -1, 0.0, 1.0, 10)
-    whole, parts = run(), []
+    (whole,), parts = run(), []
     run(lambda row, ids: parts.append(ids), often=True)
-    assert np.concatenate(parts, 1).tolist() == whole.tolist() and len(parts) == 10
-    stopped = run(lambda row, ids: (parts.append(ids), len(parts) == 13)[1], often=True)
-    assert len(parts) == 13 and stopped[:, :3].tolist() == whole[:, :3].tolist()
+    assert np.concatenate(parts).tolist() == whole.tolist() and len(parts) == 10
+    (stopped,) = run(lambda row, ids: (parts.append(ids), len(parts) == 13)[1], often=True)
+    assert len(parts) == 13 and stopped.tolist() == whole[:3].tolist()
 
 
 def test_a_table_in_bfloat16_is_not_widened_to_read_a_row(one_device):
@@ -245,11 +242,10 @@ def test_a_table_in_bfloat16_is_not_widened_to_read_a_row(one_device):
     table = model.text_embedding.table[...]
     model.text_embedding.table = nnx.Param(table.astype(jnp.bfloat16))
     served = serving(model)
-    leaves, tree = jax.tree.flatten(served)
-    stretch = next(decode.stretches([decode.Prompt(np.ones(8, np.int32))], 2, 64, 32, jnp.bfloat16))
-    zeros = decode.put(np.zeros(2, np.int32))
-    writing = (0, zeros, zeros.astype(np.uint32), zeros, decode.put(np.eye(2)[None]), 0, 0.0, 1.0)
-    compiled = decode.advance.lower(
-        leaves, decode.blank_state(served, 2, 256), 0, stretch, writing, 4, 0, 64, tree=tree
-    ).compile()
+    row = engine.Request((reading.Prompt(np.ones(8, np.int32)),), False, 40, 0)
+    run = engine.Engine(served)
+    run.add(row)
+    run.step()
+    arguments = run.leaves, run.cache, run.hidden, run._rows([row]), 1, 4
+    compiled = programs.write.lower(*arguments, tree=run.tree).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * table.size

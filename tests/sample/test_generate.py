@@ -13,8 +13,8 @@ from support.mesh import on_mesh
 from support.sampling import LENGTH, PROMPTS, WORDS, N, draw, forward, make, picture, said
 
 from janus_jax import generate, understand
-from janus_jax.sample import decode
-from janus_jax.sample.generate import decode_ids, generate_ids
+from janus_jax.sample import reading
+from janus_jax.sample.generate import decode_ids, generate_ids, to_pil
 from janus_jax.sample.understand import understand_batch
 
 
@@ -94,9 +94,9 @@ def test_a_draw_does_not_depend_on_its_company(model):
 
 
 def test_a_much_longer_neighbour_changes_nothing(model, processor):
-    """It moves a prompt to another place of a longer cache, read in longer stretches."""
+    """It is read in longer stretches, and makes the cache longer."""
     long = "a red circle " * 100
-    assert len(processor.request(long)) > decode.SHORT, "it is read in longer stretches"
+    assert len(processor.request(long)) > reading.SHORT, "it is read in longer stretches"
     alone = draw(model, PROMPTS[0], seed=7)[0].tolist()
     assert draw(model, [PROMPTS[0], long], seed=7)[0].tolist() == alone
     asked = [said("what?", picture(1)), said(long, *map(picture, range(3)))]
@@ -159,3 +159,16 @@ def test_progress_reaches_the_end(model):
     draw(model, PROMPTS[:2], progress=lambda *where: seen.append(where))
     assert seen[-1] == (2 * N, 2 * N) and seen == sorted(seen)
     assert {total for _, total in seen} == {2 * N}
+
+
+def test_to_pil_clips_and_truncates():
+    values = np.array([-2, -1, 0, 0.5, 0.999, 1, 3], np.float32)  # 0 -> 127.5, 0.999 -> 254.87
+    (picture,) = to_pil(np.repeat(values[None, None, :, None], 3, -1))
+    assert [picture.getpixel((x, 0))[0] for x in range(7)] == [0, 0, 127, 191, 254, 255, 255]
+    assert len(to_pil(np.zeros((3, 2, 2, 3), np.float16))) == 3
+    with pytest.raises(ValueError, match=r"shape \(2, 2, 3\).*images\[None\]"):
+        to_pil(np.zeros((2, 2, 3)))
+    broken = np.zeros((3, 2, 2, 3))
+    broken[1, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"NaN in picture 1 \(1 of 3\)"):
+        to_pil(broken)

@@ -14,8 +14,8 @@ from support.sampling import PROMPTS, draw, picture, said
 
 import janus_jax
 from janus_jax.model.guest import own_jax
-from janus_jax.sample import decode
-from janus_jax.sample.programs import pick, row_keys
+from janus_jax.sample.cache import put
+from janus_jax.sample.programs import pick, row_keys, write
 
 ASKED = said("what is it?", picture(1))
 
@@ -70,14 +70,14 @@ def test_a_notebook_computes_after_our_calls_what_it_computed_before(folder):
     ],
 )
 def test_what_the_caller_has_set_changes_no_id_and_compiles_nothing(weights, want, name, value):
-    compiled = decode.advance._cache_size()
+    compiled = write._cache_size()
     before = getattr(jax.config, name)
     jax.config.update(name, value)
     try:
         assert both(weights) == want and getattr(jax.config, name) == value
     finally:
         jax.config.update(name, before)
-    assert decode.advance._cache_size() == compiled
+    assert write._cache_size() == compiled
 
 
 def test_a_draw_is_the_same_where_the_caller_asks_for_finer_gumbel_noise():
@@ -86,7 +86,7 @@ def test_a_draw_is_the_same_where_the_caller_asks_for_finer_gumbel_noise():
             flat = np.zeros((64, 99), np.float32)
             seeds = np.arange(64, dtype=np.uint32), np.zeros(64, np.int32)
             draw = jax.jit(lambda seeds, x: pick(row_keys(*seeds), x, np.float32(1)))
-            return draw([*map(decode.put, seeds)], decode.put(flat)).tolist()
+            return draw([*map(put, seeds)], put(flat)).tolist()
 
     want = drawn()
     jax.config.update("jax_high_dynamic_range_gumbel", True)
@@ -111,12 +111,12 @@ def test_another_mesh_of_the_caller_is_set_again_also_in_callbacks(weights, want
 def test_a_model_on_a_mesh_without_our_axes_or_in_numpy_is_named_with_the_way_out(weights):
     graph, state = nnx.split(weights)
     foreign = jax.NamedSharding(jax.make_mesh((8,), ("x",)), jax.P())
-    for put, where in (
+    for place, where in (
         (lambda x: jax.device_put(np.asarray(x), foreign), r"on a mesh with the axes \('x',\)"),
         (np.asarray, "in numpy arrays"),
     ):
         with pytest.raises(ValueError, match=f"the model lies {where}: take it as janus_jax.load"):
-            draw(nnx.merge(graph, jax.tree.map(put, state)), PROMPTS[:1])
+            draw(nnx.merge(graph, jax.tree.map(place, state)), PROMPTS[:1])
 
 
 def test_threads_answer_what_one_does(weights, want):

@@ -113,7 +113,8 @@ def test_answers_of_a_mixed_batch_have_their_ids(models, processor, one_device, 
 
     monkeypatch.setattr(understand, "text_ids", spy)
     answers = understand_batch(ours, processor, asked, max_new_tokens=WORDS)
-    np.testing.assert_array_equal(seen[0][:, : want.shape[1]], want)
+    for ids, right in zip(seen[0], want, strict=True):
+        np.testing.assert_array_equal(ids, right[: len(ids)])
     assert len(set(answers)) == len(asked) and len({tuple(row) for row in want.tolist()}) == len(
         asked
     )

@@ -144,7 +144,7 @@ def test_the_next_users_tag_ends_an_answer_also_where_it_is_one_token(
     seen = []
 
     def fixed(*args, **_):
-        seen.append(args[-1](0, np.array([ids])))
+        seen.append(args[-1](0, np.array(ids)))
 
     monkeypatch.setattr(understanding, "text_ids", fixed)
     ended = understand(model, pro, CONVERSATIONS["text"], max_new_tokens=WORDS, stop="never said")
@@ -201,7 +201,7 @@ def test_sampling_with_the_smallest_mass_is_greedy(model, processor):
 def answer(model, processor, monkeypatch, text: str, **options) -> str:
     """What `understand` makes of a model that says `text` and goes on."""
     ids = processor.tokenizer.encode(text)[0]
-    monkeypatch.setattr(understanding, "text_ids", lambda *args, **_: args[-1](0, np.array([ids])))
+    monkeypatch.setattr(understanding, "text_ids", lambda *args, **_: args[-1](0, np.array(ids)))
     return understand(model, processor, said("what does it say?"), **options)
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
-from janus_jax.data.images import generation_image, to_pil
+from janus_jax.data.images import generation_image
 from janus_jax.data.sources import Source
 from janus_jax.eval import toy, trees
 from janus_jax.eval.benchmark import Item
+from janus_jax.sample.generate import to_pil
 
 ABOUT = "Emoji: names of the training set, drawings held against its pictures"
 HEADLINE = "nearest"

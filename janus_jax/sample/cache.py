@@ -1,0 +1,34 @@
+"""How many rows and places a KV cache has: the two numbers that decide what is compiled."""
+
+import jax
+
+from janus_jax.model import sharding as sh
+
+ROWS = (2, 8, 32)  # on CPU at most 8: more are no faster together
+AHEAD = 128  # places behind a prompt that a cache has at first
+WHOLE = 4  # most rows of a picture's first cache that has all its places (`places_ahead`)
+
+
+def row_counts() -> tuple[int, ...]:
+    """The numbers of rows that are run: whole pairs on every device of the batch axes."""
+    most = 8 if sh.platform() == "cpu" else ROWS[-1]
+    pairs = 2 * sh.batch_shards()
+    return tuple(-(-rows // pairs) * pairs for rows in ROWS if rows <= most)
+
+
+def places_ahead(rows: int, draws: bool, most: int) -> int:
+    """How many places a first cache has behind the prompt. A picture fills all: to read empty ones costs an
+    accelerator 1 % of a token where rows are few, a second length seconds of compiling."""
+    whole = draws and rows <= WHOLE and sh.platform() != "cpu"
+    return most if whole else min(most, AHEAD)
+
+
+def cache_length(places: int) -> int:
+    """The length of a cache for so many places; 640 is a short prompt and a picture, 768 a question
+    about one and the beginning of its answer."""
+    return next(n for n in (256, 640, 768, *(1024 << i for i in range(32))) if n >= places)
+
+
+def put(x):
+    """Rows of the host, split over the batch axes."""
+    return jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH))

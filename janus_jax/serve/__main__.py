@@ -1,0 +1,139 @@
+"""The command `python -m janus_jax.serve`: a model behind OpenAI's forms."""
+
+import pathlib
+import sys
+
+from janus_jax.common import cli, exit_codes
+from janus_jax.common.text import listed
+
+
+def define_flags(into):
+    """The command's flags, in absl's `into`."""
+    define = cli.Definer(into)
+    about = "A weights directory or hub id; `quickstart` comes with the package."
+    define.path("model", None, about, required=True)
+    define.text("name", None, "What requests call it; by default --model as given.")
+    define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
+    define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
+    define.text("host", "127.0.0.1", "Where it listens: this machine alone; 0.0.0.0: for all.")
+    define.whole("port", 8000, "0 takes one that is free.", 0, 65535)
+    about = "Rows of the batch, even: a guided picture takes two, an answer one."
+    define.whole("rows", 8, about, lower_bound=2)
+    define.whole("queue", 64, "Drawings and answers that may wait; others get 429.", 1)
+    define.path("api_key_file", None, "A file of keys, one a line; any of them opens the door.")
+    define.text("allow_urls", "", "HOST,HOST: pictures may be named by addresses at these hosts.")
+    define.text("cors", "", "ORIGIN,ORIGIN: other sites' pages that may ask; * is all.")
+    define.number("max_body_mb", 20.0, "Most megabytes of a request.", 0.001)
+    define.number("max_picture_mp", 25.0, "Most millions of pixels of a picture.", 0.001)
+    define.whole("max_pictures", 8, "Most pictures of a request.", 0)
+    define.whole("max_n", 8, "Most answers or pictures that one request asks for.", 1)
+    define.number("request_timeout", 600.0, "Seconds that a request may wait and run.", 0.001)
+    define.number("body_timeout", 30.0, "Seconds in which a request must have come.", 0.001)
+    define.number("drain", 30.0, "Seconds that running requests have after SIGTERM.", 0.0)
+
+
+def serve_command(f, _):
+    """The command."""
+    cli.log_to_stderr("warning")
+    settings = settings_of(f)
+    from janus_jax.serve import process
+    from janus_jax.serve.app import make_app
+
+    with process.listening(f.host, f.port) as listener:
+        address = process.address(listener)
+        if not f.api_key_file and f.host not in ("127.0.0.1", "::1", "localhost"):
+            print(
+                f"WARNING: whoever reaches {address} may use it; --api_key_file asks for a key",
+                file=sys.stderr, flush=True,
+            )  # fmt: skip
+        source = opened(f)
+
+        def load():
+            engine = loaded(f, source)
+            process.warm(engine)
+            print(
+                f"{settings.model} is served at {address} (the page) and {address}/v1 (the API): "
+                f"{engine.rows} rows, a queue of {engine.waiting}; Ctrl-C ends it",
+                flush=True,
+            )
+            return engine
+
+        process.Server(make_app(None, settings), f.drain).run_with(listener, load)
+
+
+def settings_of(f):
+    """The Settings that the flags give. Raises UsageError that lists what cannot be."""
+    from janus_jax.serve.settings import Settings
+
+    faults = []
+    if f.rows % 2:
+        faults.append(f"--rows={f.rows}: must be even, a guided picture takes two")
+    words = lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
+    for origin in words(f.cors):
+        if origin != "*" and (not origin.startswith(("http://", "https://")) or origin[-1] == "/"):
+            faults.append(f"--cors={origin}: write an origin as https://example.org, or * for all")
+    keys = ()
+    if f.api_key_file:
+        try:
+            keys = tuple(pathlib.Path(f.api_key_file).read_text("utf-8").split())
+        except (OSError, UnicodeDecodeError) as error:
+            faults.append(f"--api_key_file={f.api_key_file}: cannot be read ({error})")
+        else:
+            if not keys:
+                faults.append(f"--api_key_file={f.api_key_file}: holds no key; write one a line")
+    if faults:
+        raise exit_codes.UsageError(faults[0] if len(faults) == 1 else listed(faults))
+    return Settings(
+        model=f.name or f.model, api_keys=keys, allow_urls=words(f.allow_urls), cors=words(f.cors),
+        max_body=int(f.max_body_mb * 1e6), max_picture=int(f.max_picture_mp * 1e6),
+        max_pictures=f.max_pictures, max_n=f.max_n, request_timeout=f.request_timeout,
+        body_timeout=f.body_timeout,
+    )  # fmt: skip
+
+
+def opened(f):
+    """The source of --model, nothing of it read yet, once the memory that it takes is told. Raises
+    ValueError where that is more than is free."""
+    from janus_jax.distributed import compile_cache
+    from janus_jax.distributed.platform import require_devices
+    from janus_jax.sample import memory
+    from janus_jax.weights.source import open_source
+
+    require_devices()
+    compile_cache.keep()
+    source = open_source(f.model, allow_pickle=f.allow_pickle)
+    if source.config is None:
+        raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
+    room = source.processor().context - source.config.generation_encoder.tokens
+    memory.announce(f.model, source, f.dtype, rows=f.rows, text=room, pictures=0, drawings=1)
+    return source
+
+
+def loaded(f, source):
+    """The engine of --model."""
+    from janus_jax.sample.stopwatch import measured
+    from janus_jax.serve.engine import Engine
+    from janus_jax.weights.load import load
+
+    with measured() as watch:
+        model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+        watch.tell("loaded")
+    return Engine(model, processor, rows=f.rows, waiting=f.queue)
+
+
+PROGRAM = "python -m janus_jax.serve"
+COMMAND = cli.Command(
+    PROGRAM,
+    "Serves a model in OpenAI's forms: chats with pictures, drawings, a page; docs/serving.md.",
+    f"{PROGRAM} --model=quickstart",
+    define_flags,
+)
+
+
+def main(argv: list[str]) -> int:
+    """argv: the words of the command line after `python -m janus_jax.serve`."""
+    return cli.run(COMMAND, serve_command, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""Drawings for both routes that draw: begun, told as they grow, and done."""
+
+import functools
+import math
+import secrets
+
+import numpy as np
+
+from janus_jax.serve.pictures import drawn_png, png
+
+
+def starts_of(service, prompt: str, asked, seed: int) -> list:
+    """What begins each picture of a request: picture k is the k-th of the seed."""
+    how = dict(
+        negative_prompt=asked.negative_prompt, cfg_scale=asked.guidance_scale,
+        temperature=asked.temperature, seed=seed,
+    )  # fmt: skip
+    return [
+        lambda tell, k=k: service.engine.draw(prompt, number=k, on_ids=tell, **how)
+        for k in range(asked.n or 1)
+    ]
+
+
+def seed_of(asked) -> int:
+    """The seed that was given, or a new one."""
+    return secrets.randbelow(2**32) if asked.seed is None else asked.seed
+
+
+async def drawn(jobs, prompt: str, asked, partial: int = 0):
+    """Yields (k, base64 of a PNG file, ids that it shows, None) for at most `partial` unfinished
+    pictures of each, and (k, base64, N, Drawn) for each picture; None where it is quiet."""
+    service = jobs.service
+    rows, columns = service.engine.model.config.generation_encoder.grid
+    marks = _marks(rows, partial)
+    ids = [np.zeros(0, np.int32) for _ in jobs.jobs]
+    shown = [0 for _ in jobs.jobs]
+    async for item in jobs.news():
+        if item is None:
+            yield None
+            continue
+        k, new, result = item
+        if result is not None:
+            made = functools.partial(drawn_png, service, prompt, asked.negative_prompt, k, result)
+            file = await service.in_thread(made)
+            service.metrics.picture.observe(jobs.seconds)
+            yield k, file, len(result.ids), result
+            continue
+        ids[k] = np.concatenate([ids[k], np.asarray(new, np.int32)])
+        due = sum(len(ids[k]) >= mark * columns for mark in marks)
+        if due > shown[k]:
+            shown[k] = due
+            part = ids[k][: marks[due - 1] * columns]
+            file = await service.in_thread(lambda part=part: png(service.engine.picture(part)))
+            yield k, file, len(part), None
+
+
+def _marks(rows: int, partial: int) -> list[int]:
+    """After how many rows of tokens an unfinished picture is shown."""
+    found = {math.ceil(rows * (i + 1) / (partial + 1)) for i in range(partial)}
+    return sorted(found - {0, rows})
+
+
+def image_usage(jobs_done: list) -> dict:
+    """OpenAI's count of tokens, of the `Drawn` of one prompt."""
+    given = jobs_done[0].prompt_tokens
+    made = sum(len(one.ids) for one in jobs_done)
+    return {
+        "input_tokens": given,
+        "input_tokens_details": {"text_tokens": given, "image_tokens": 0},
+        "output_tokens": made,
+        "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
+        "total_tokens": given + made,
+    }

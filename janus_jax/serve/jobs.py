@@ -1,0 +1,166 @@
+"""From the engine's threads to the event loop: the jobs of one request, and what becomes of them."""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import logging
+import time
+
+from starlette.responses import StreamingResponse
+
+from janus_jax.serve.errors import Refused, fault, unusable
+from janus_jax.serve.job import Closed, Full
+
+QUIET = 10.0  # seconds without a word after which a stream shows that it lives
+LEFT = 499  # the client is gone: nobody reads it
+
+
+class Jobs:
+    """The jobs of one request. Whatever way it ends, `close` cancels those that still run."""
+
+    def __init__(self, service):
+        self.service = service
+        self.begun = time.monotonic()
+        self.jobs = []
+        self._loop = asyncio.get_running_loop()
+        self._queue = asyncio.Queue()
+
+    @property
+    def seconds(self) -> float:
+        """Since the request came."""
+        return time.monotonic() - self.begun
+
+    async def start(self, begin):
+        """Adds `begin(tell)`, called in a thread: a job whose news go to `tell`. Raises Refused."""
+        number = len(self.jobs)
+
+        def run():
+            job = begin(lambda new: self._put((number, new, None)))
+            self.jobs.append(job)  # here, for the request may be gone
+            job.add_done_callback(lambda job: self._put((number, None, job)))
+
+        try:
+            await self.service.in_thread(run)
+        except Full as error:
+            raise Refused(429, "queue_full", f"{error}; ask again later") from None
+        except Closed:
+            raise Refused(503, "stopping", "the server stops: ask again later") from None
+        except ValueError as error:
+            raise unusable(error) from None
+
+    async def news(self):
+        """Yields (number of the job, new, None) and at its end (number, None, result), until all
+        have ended; None where it is quiet for long. Raises Refused."""
+        left = len(self.jobs)
+        limit = self.service.settings.request_timeout
+        while left:
+            room = limit - self.seconds
+            try:
+                item = await asyncio.wait_for(self._queue.get(), min(room, QUIET))
+            except TimeoutError:
+                if room <= QUIET:
+                    raise Refused(
+                        504,
+                        "timeout",
+                        f"not done after {limit:g} s (--request_timeout): ask for less",
+                    ) from None
+                yield None
+                continue
+            number, new, job = item
+            if job is not None:
+                left -= 1
+                new = None
+                job = _result(job)
+            yield number, new, job
+
+    def close(self):
+        for job in self.jobs:
+            job.cancel()
+
+    def _put(self, item):
+        with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+
+def _result(job):
+    try:
+        return job.result()
+    except (concurrent.futures.CancelledError, Closed):
+        raise Refused(503, "stopping", "the server stops: ask again later") from None
+    except ValueError as error:
+        raise unusable(error) from None
+
+
+@contextlib.asynccontextmanager
+async def jobs_of(request, starts):
+    """The jobs that `starts` begin, cancelled where what follows fails."""
+    jobs = Jobs(request.app.state.service)
+    try:
+        for start in starts:
+            await jobs.start(start)
+        yield jobs
+    except BaseException:
+        jobs.close()
+        raise
+
+
+async def whole(request, jobs: Jobs, work):
+    """What the coroutine `work` gives; its jobs are cancelled when the client leaves. Raises
+    Refused."""
+    work = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise Refused(LEFT, "client_left", "the client closed the connection")
+        return work.result()
+    finally:
+        jobs.close()
+        gone.cancel()
+        work.cancel()
+
+
+async def _gone(request):
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Events(StreamingResponse):
+    """Server-sent events (html.spec.whatwg.org/multipage/server-sent-events.html); the jobs that
+    they tell of are cancelled when the client leaves."""
+
+    def __init__(self, jobs: Jobs, events):
+        super().__init__(
+            self._told(events),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+        )
+        self.jobs = jobs
+
+    async def __call__(self, scope, receive, send):
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.jobs.close()
+
+    async def _told(self, events):
+        line = lambda value: f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
+        try:
+            async for value in events:
+                if value is None:
+                    yield ": waiting\n\n"
+                    continue
+                name = value.get("type")
+                yield (f"event: {name}\n" if name else "") + line(value)
+            yield "data: [DONE]\n\n"
+        except (asyncio.CancelledError, GeneratorExit):
+            self.jobs.service.refused("client_left")
+            raise
+        except Refused as refused:
+            self.jobs.service.refused(refused.code)
+            yield line(refused.form())
+        except Exception as error:
+            logging.getLogger(__name__).exception("a stream failed")
+            self.jobs.service.refused("internal_error")
+            yield line(fault(error).form())

@@ -1,0 +1,58 @@
+"""The command as a user types it."""
+
+import pytest
+
+from janus_jax.common import cli
+from janus_jax.common.exit_codes import UsageError
+from janus_jax.serve.__main__ import COMMAND, main, settings_of
+
+
+def settings(*flags):
+    return settings_of(cli.parse(COMMAND, ["--model=quickstart", *flags])[0])
+
+
+def test_flags_become_settings(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("one\n\ntwo\n", "utf-8")
+    found = settings(
+        f"--api_key_file={keys}", "--allow_urls=a.org, b.org", "--cors=https://c.org,*", "--max_body_mb=1.5",
+        "--max_picture_mp=2", "--name=janus",
+    )  # fmt: skip
+    assert found.api_keys == ("one", "two") and found.model == "janus"
+    assert found.allow_urls == ("a.org", "b.org") and found.cors == ("https://c.org", "*")
+    assert found.max_body == 1_500_000 and found.max_picture == 2_000_000
+    plain = settings()
+    assert plain.model == "quickstart" and not (plain.api_keys or plain.allow_urls or plain.cors)
+
+
+def test_flags_that_cannot_be_are_all_told(tmp_path):
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    with pytest.raises(UsageError) as error:
+        settings("--rows=3", f"--api_key_file={empty}", "--cors=example.org,https://a.org/")
+    for words in (
+        "--rows=3: must be even",
+        "holds no key",
+        "--cors=example.org",
+        "--cors=https://a.org/",
+    ):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model=nowhere/at/all", "--port=0"], "nowhere/at/all"),
+        (["--model=quickstart", "--port=0", "--host=203.0.113.1"], "cannot be listened on"),
+        (["--model=quickstart", "--port=70000"], "port"),
+        (["--port=0"], "model"),
+        (["--model=quickstart", "--drain=-1"], "drain"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line_and_code_2(flags, words, capfd):
+    try:
+        code = main(flags)
+    except SystemExit as end:
+        code = end.code
+    err = capfd.readouterr().err
+    assert code == 2 and words in err and "Traceback" not in err

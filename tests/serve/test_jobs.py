@@ -1,0 +1,164 @@
+"""What becomes of a request while it runs, on an engine that the tests hold."""
+
+import concurrent.futures
+import contextlib
+import json
+import threading
+
+import httpx
+import pytest
+from support.held_engine import soon
+from support.servers import CLIENT, ask, asking, get, user
+
+from janus_jax.serve.job import Closed
+
+DRAWING = {"prompt": "a red circle"}
+BOTH = pytest.mark.parametrize(
+    ("route", "body"), [("chat/completions", user("hi")), ("images/generations", DRAWING)]
+)
+
+
+def events(text: str) -> list:
+    """The data of a stream."""
+    data = [line[6:] for line in text.splitlines() if line.startswith("data: ")]
+    return [json.loads(one) if one != "[DONE]" else one for one in data]
+
+
+def test_options_reach_the_engine_as_they_were_given(held, hold):
+    body = user("hi") | {
+        "temperature": 0.5, "top_p": 0.9, "seed": 2**32 - 1, "stop": "x", "max_tokens": 5, "n": 2,
+    }  # fmt: skip
+    with hold() as address, asking(address, body) as reply:
+        assert soon(lambda: len(held.jobs) == 2)
+        held.finish(1)
+        held.finish(0)
+        choices = reply.result().json()["choices"]
+    for number, (kind, conversation, how, _) in zip((2**32 - 1, 0), held.asked):
+        want = dict(temperature=0.5, top_p=0.9, seed=number, stop=["x"], max_new_tokens=5)
+        assert kind == "answer" and how == want
+        assert conversation == [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
+    assert [c["index"] for c in choices] == [0, 1]
+
+
+def test_a_drawing_takes_its_words_and_numbers_from_either_route(held, hold):
+    how = {"guidance_scale": 2, "temperature": 0.5, "negative_prompt": "blue", "seed": 5}
+    with (
+        hold() as address,
+        asking(address, DRAWING | how | {"n": 2}, "images/generations") as one,
+        asking(address, user(DRAWING["prompt"]) | how | {"draw": True}) as other,
+    ):
+        assert soon(lambda: len(held.jobs) == 3)
+        for k in range(3):
+            held.finish(k)
+        assert {one.result().status_code, other.result().status_code} == {200}
+    given = dict(seed=5, negative_prompt="blue", cfg_scale=2.0, temperature=0.5)
+    assert all(asked[:2] == ("draw", DRAWING["prompt"]) for asked in held.asked)
+    numbers = [asked[2].pop("number") for asked in held.asked]
+    assert sorted(numbers) == [0, 0, 1] and all(asked[2] == given for asked in held.asked)
+
+
+def test_a_full_queue_is_429_and_what_of_the_request_began_is_cancelled(held, hold):
+    held.waiting = 2
+    with hold() as address:
+        reply = ask(address, DRAWING | {"n": 3}, "images/generations")
+        assert reply.status_code == 429 and int(reply.headers["retry-after"]) > 0
+        assert reply.json()["error"]["type"] == "rate_limit_error"
+        assert held.unwanted(2)
+
+
+@BOTH
+def test_a_request_beyond_its_time_is_504_and_its_job_is_cancelled(held, hold, route, body):
+    with hold(request_timeout=0.05) as address:
+        reply = ask(address, body, route)
+        assert reply.status_code == 504 and "--request_timeout" in reply.json()["error"]["message"]
+        assert held.unwanted(1)
+
+
+@BOTH
+def test_a_stream_beyond_its_time_ends_with_the_error_and_without_done(held, hold, route, body):
+    with hold(request_timeout=0.2) as address:
+        *_, last = events(ask(address, body | {"stream": True}, route).text)
+        assert last["error"]["code"] == "timeout"
+        assert held.unwanted(1)
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_cancels_its_jobs(held, hold, route, body, stream):
+    with hold() as address:
+        body = body | {"stream": stream, "n": 2}
+        with httpx.Client(verify=False) as client, contextlib.suppress(httpx.ReadTimeout):
+            timeout = httpx.Timeout(10, read=0.3)
+            with client.stream(
+                "POST", f"{address}/v1/{route}", json=body, timeout=timeout
+            ) as reply:
+                for _ in reply.iter_lines():
+                    pass
+        assert held.unwanted(2)
+        assert soon(lambda: 'cause="client_left"' in get(address, "/metrics").text)
+
+
+@BOTH
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ValueError("logits are not finite"), 400, "invalid_value"),
+        (Closed("the engine is closed"), 503, "stopping"),
+        (ZeroDivisionError("secret"), 500, "internal_error"),
+    ],
+)
+def test_what_ends_a_job_is_told(held, hold, route, body, stream, error, status, code):
+    with hold() as address, asking(address, body | {"stream": stream}, route) as reply:
+        assert soon(lambda: held.jobs)
+        held.fail(0, error)
+        reply = reply.result()
+        told = events(reply.text)[-1] if stream else reply.json()
+        assert reply.status_code == (200 if stream else status)
+        assert told["error"]["code"] == code and "secret" not in reply.text
+
+
+def test_words_are_sent_as_they_come(held, hold):
+    with hold() as address:
+        url = f"{address}/v1/chat/completions"
+        with CLIENT.stream("POST", url, json=user("hi") | {"stream": True}) as reply:
+            lines = reply.iter_lines()
+            content = lambda: next(
+                c["choices"][0]["delta"].get("content")
+                for line in lines
+                if line.startswith("data: {")
+                for c in [json.loads(line[6:])]
+            )
+            assert content() == "" and soon(lambda: held.jobs)
+            for word in ("hello", " there"):  # the second only once the first was read
+                held.tells[0](word)
+                assert content() == word
+            held.finish(0)
+            assert list(lines)[-2:] == ["data: [DONE]", ""]
+
+
+def test_unfinished_pictures_are_whole_rows_and_as_many_as_asked(held, hold):
+    import numpy as np
+
+    body = DRAWING | {"stream": True, "partial_images": 24}
+    with hold() as address, asking(address, body, "images/generations") as reply:
+        assert soon(lambda: held.jobs)
+        for _ in range(9):  # rows of six, in chunks of four
+            held.tells[0](np.zeros(4, np.int32))
+        held.finish(0)
+        *parts, last, done = events(reply.result().text)
+    assert [part["done"] for part in parts] == [6, 12, 18, 24, 30]
+    assert [part["partial_image_index"] for part in parts] == [0, 1, 2, 3, 4]
+    assert last["type"] == "image_generation.completed" and done == "[DONE]"
+
+
+def test_many_at_once_each_get_their_own(held, hold):
+    count = 20
+    with hold() as address, concurrent.futures.ThreadPoolExecutor(count) as pool:
+        draw = lambda k: ask(address, DRAWING | {"seed": k}, "images/generations").json()
+        replies = [pool.submit(draw, k) for k in range(count)]
+        assert soon(lambda: len(held.jobs) == count)
+        threads = [threading.Thread(target=held.finish, args=(k,)) for k in range(count)]
+        for thread in reversed(threads):
+            thread.start()
+        assert [reply.result()["data"][0]["seed"] for reply in replies] == list(range(count))

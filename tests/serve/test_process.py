@@ -1,0 +1,117 @@
+"""The server as a process: told to stop while it works. (Its engine is one that the test holds.)"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import httpx
+import pytest
+from support.held_engine import soon
+from support.paths import ROOT
+from support.servers import CLIENT, ask, get, user
+
+from janus_jax.common.exit_codes import UsageError
+from janus_jax.serve.process import address, listening
+
+
+class Child:
+    """A server of `HeldEngine` that ends its requests once `let_end` was called."""
+
+    def __init__(self, tmp_path, drain: float):
+        self.file = tmp_path / "end"
+        with listening("127.0.0.1", 0) as free:
+            self.address = address(free)
+        port = self.address.rpartition(":")[2]
+        program = [sys.executable, ROOT / "tests" / "support" / "held_engine.py"]
+        self.process = subprocess.Popen(
+            [*map(str, program), port, str(self.file), str(drain)], stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert soon(self.is_ready), "it did not begin"
+
+    def is_ready(self) -> bool:
+        try:
+            return get(self.address, "/ready").is_success
+        except httpx.TransportError:
+            return False
+
+    def let_end(self):
+        self.file.touch()
+
+    def end(self, sig) -> None:
+        self.process.send_signal(sig)
+
+    def code(self) -> tuple[int, str]:
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def start(tmp_path):
+    children = []
+
+    def begin(drain: float) -> Child:
+        children.append(Child(tmp_path, drain))
+        return children[-1]
+
+    yield begin
+    for child in children:
+        child.process.kill()
+        child.process.communicate()
+
+
+def stream(child):
+    body = user("hi") | {"stream": True}
+    return CLIENT.stream("POST", f"{child.address}/v1/chat/completions", json=body)
+
+
+@pytest.mark.processes
+def test_sigterm_refuses_new_requests_lets_the_running_one_end_and_exits_0(start):
+    child = start(60)
+    with stream(child) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        child.end(signal.SIGTERM)
+        assert soon(lambda: get(child.address, "/ready").status_code == 503)
+        assert ask(child.address, user("hi")).json()["error"]["code"] == "stopping"
+        assert get(child.address, "/health").is_success
+        child.let_end()
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    code, err = child.code()
+    assert code == 0 and "SIGTERM: no new requests; 1 that run have 60 s" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(("sig", "want"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_what_runs_longer_than_it_may_hears_so_and_the_server_ends(start, sig, want):
+    child = start(0)
+    with stream(child) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        child.end(sig)
+        *_, last = [line for line in lines if line]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+    code, err = child.code()
+    assert code == want and "Traceback" not in err
+
+
+def test_a_port_that_is_taken_is_told_with_a_remedy():
+    with (
+        listening("127.0.0.1", 0) as taken,
+        pytest.raises(UsageError, match="give a port that is free"),
+    ):
+        listening("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_host_that_is_not_of_this_machine_is_told():
+    with pytest.raises(UsageError, match=r"--host=203\.0\.113\.1 .*127\.0\.0\.1 for it alone"):
+        listening("203.0.113.1", 0)
+
+
+def test_the_address_of_ipv6_stands_in_brackets():
+    listener = SimpleNamespace(getsockname=lambda: ("::1", 8000, 0, 0))
+    assert address(listener) == "http://[::1]:8000"
