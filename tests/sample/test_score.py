@@ -11,9 +11,10 @@ from support.labelled import CAPTIONS, bad, labelling, opened, photos, records, 
 from support.mesh import on_mesh
 from support.sampling import LENGTH, forward, make, picture
 
+from janus_jax.config.schema import Rows
 from janus_jax.data.images import understanding_image
 from janus_jax.data.sources import SourceError
-from janus_jax.model.batch import pixels
+from janus_jax.model.batch import EXAMPLE_COLUMNS, pixels
 from janus_jax.model.serving import serving
 from janus_jax.sample import score
 
@@ -180,5 +181,8 @@ def test_training_reads_scores_and_leaves_out_what_is_below(served, processor, t
     assert [opened(kept)[i]["captions"][0] for i in range(3)] == [
         CAPTIONS[i % 4] for i in range(8) if found[i] >= least
     ]
+    sources, only = {"generation": opened(kept)}, {"understanding": 0, "text": 0, "generation": 1}
+    _, drawn = next(tiny.batches(sources, processor, tiny.CONFIG, Rows(4, 96, 0, 2), only))
+    assert set(drawn[:, EXAMPLE_COLUMNS.index("record")]) == {0, 1, 2}
     with pytest.raises(SourceError, match="no record has new >= "):
         opened(dataclasses.replace(kept, min_score=max(found) + 1))
