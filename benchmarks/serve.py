@@ -164,6 +164,8 @@ def soaked(f):
     write(found, serve_soak.page(found))
     if f.out:
         serve_soak.chart(found, pathlib.Path(f.out).with_suffix(".png"))
+    if found["wrong"]:
+        raise SystemExit("not as it should be:\n" + "\n".join(found["wrong"]))
 
 
 def identical(f):

@@ -24,13 +24,13 @@ REFUSED = (
     ("answer", {"messages": [{"role": "user", "content": "why? " * 100_000}], "max_tokens": 4}),
     ("answer", {"messages": [], "max_tokens": 4}),
     ("answer", {"messages": [{"role": "user", "content": "why?"}], "max_tokens": -1}),
-    ("answer", {"messages": [{"role": "user", "content": "why?"}], "temperature": 1e9}),
+    ("answer", {"messages": [{"role": "user", "content": "why?"}], "temperature": -1}),
 )
 
 
 async def soak(server: sc.Server, minutes: float, clients: int) -> dict:
     """Counts of outcomes by kind of request, the memory in bytes at each look, and the outcomes of
-    the end. Raises RuntimeError where the server was wrong or died."""
+    the end. `wrong` tells what should not have been."""
     over = time.monotonic() + 60 * minutes
     counts = collections.defaultdict(collections.Counter)
     async with sc.client(server.url) as send:
@@ -39,9 +39,9 @@ async def soak(server: sc.Server, minutes: float, clients: int) -> dict:
         memory = [*looks, [60 * minutes, server.memory()]]
         end = await _end(server, send)
     wrong = [f"{kind}: {what}" for kind in counts for what in counts[kind] if "!" in what]
-    if wrong:
-        raise RuntimeError(f"not as it should be: {'; '.join(wrong)}")
-    return {"counts": counts, "memory": memory, "end": end}
+    if end["exit code"]:
+        wrong.append(f"exit code {end['exit code']} after SIGTERM")
+    return {"counts": counts, "memory": memory, "end": end, "wrong": wrong}
 
 
 async def _client(send, number: int, over: float, counts):

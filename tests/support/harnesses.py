@@ -9,7 +9,14 @@ import types
 import pytest
 
 # Packages of VLMEvalKit whose own code imports every model and data set.
-BARE = ("vlmeval", "vlmeval.utils", "vlmeval.dataset", "vlmeval.dataset.utils", "vlmeval.vlm")
+BARE = (
+    "vlmeval",
+    "vlmeval.api",
+    "vlmeval.utils",
+    "vlmeval.dataset",
+    "vlmeval.dataset.utils",
+    "vlmeval.vlm",
+)
 KINDS = {"POPE": "Y/N", "MME": "Y/N", "MMVet": "VQA"}  # DATASET_TYPE of VLMEvalKit; else MCQ
 
 
@@ -26,6 +33,7 @@ def harness(name: str):
             sys.modules[bare] = types.ModuleType(bare)
             sys.modules[bare].__path__ = [os.path.join(root, *bare.split(".")[1:])]
         sys.modules["vlmeval.dataset"].DATASET_TYPE = lambda name: KINDS.get(name, "MCQ")
+        sys.modules["vlmeval.dataset"].DATASET_MODALITY = lambda name: "IMAGE"
         sys.modules["vlmeval.dataset"].img_root_map = None
         for module in ("matching_util", "mp_util"):
             vars(sys.modules["vlmeval.utils"]).update(

@@ -1,5 +1,5 @@
 """Tasks of lmms-eval over the quick start's shapes, without a network: `python
-tests/support/lmms_tasks.py FOLDER`, then
+tests/support/lmms_tasks.py FOLDER [QUESTIONS_PER_ANSWER]`, then
 
     lmms-eval --model janus_jax --model_args model=runs/quickstart/stage3 --batch_size 32 \\
         --include_path FOLDER --tasks shapes_pope,shapes_answers
@@ -107,4 +107,4 @@ def make(folder, per_answer: int = 20, per_task: int = 4, seed: int = 1000):
 
 
 if __name__ == "__main__":
-    make(sys.argv[1])
+    make(sys.argv[1], *map(int, sys.argv[2:3]))
