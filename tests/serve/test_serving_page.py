@@ -17,7 +17,9 @@ PAGE = (ROOT / "docs" / "serving.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", PAGE, re.M | re.S)
 HERE = "http://127.0.0.1:8000"
 # The harnesses' own are run by test_harnesses.py, where they are installed.
-CLIENTS = [(kind, text) for kind, text in BLOCKS if HERE in text and ("curl" in text or "import" in text)]
+CLIENTS = [
+    (kind, text) for kind, text in BLOCKS if HERE in text and ("curl" in text or "import" in text)
+]
 STARTS = [
     line
     for _, text in BLOCKS
