@@ -139,7 +139,6 @@ def gather(job: Labelling):
             f"{job.folder}: {len(lacking)} batches are missing, the first {lacking[0]} (a log that "
             "was removed?); start the same command again"
         )
-
     if not labels:
         tidy(job.folder)  # once the data are mended, all are tried again
         raise SourceError(
@@ -169,7 +168,14 @@ def gather(job: Labelling):
 
 def tidy(folder: pathlib.Path):
     """Removes what was needed until the records were there."""
-    for path in [*folder.glob(LOG.format("*")), *folder.glob(DONE.format("*", "*"))]:
+    forget_shares(folder)
+    for path in folder.glob(LOG.format("*")):
+        path.unlink()
+
+
+def forget_shares(folder: pathlib.Path):
+    """Removes what processes of an earlier command said of their shares: each says it anew."""
+    for path in folder.glob(DONE.format("*", "*")):
         path.unlink()
 
 

@@ -108,6 +108,7 @@ def label_command(f, overrides: dict[str, str], what: str) -> int:
     def prepare():
         provenance.begin(out, settings)
         shares.forget(out)
+        label.forget_shares(out)
 
     processes.all_or_none(lambda: processes.is_lead() and prepare())
     initialize.require_shared(out, "--out")

@@ -30,7 +30,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 
 TOKENS = 10_240  # of all rows of a batch, padding too
-ROWS = 16  # most rows of a batch
+ROWS = (1, 4, 16)  # of a batch; more are run slice by slice
 TOGETHER = 64  # tokens of each row whose logits are there at once
 
 
@@ -113,7 +113,8 @@ def log_likelihoods(model, processor, rows: list[tuple]) -> list[np.ndarray]:
     out = []
     with own_jax(model):
         split = jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH)
-        size = max(1, min(ROWS, TOKENS // length))
+        most_rows = next((n for n in ROWS if n >= len(rows)), ROWS[-1])
+        size = max(1, min(most_rows, TOKENS // length))
         size += -size % sh.batch_shards()
         for first in range(0, len(rows), size):
             some = rows[first : first + size]

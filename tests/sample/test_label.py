@@ -24,7 +24,16 @@ def doubled(things):
     return [2 * i for i in things]
 
 
-def test_shares_and_kills_change_no_byte(tmp_path):
+def killed_at_the_tenth(function):
+    def call(source, i, new):
+        if i == 9:
+            raise KeyboardInterrupt
+        return function(source, i, new)
+
+    return call
+
+
+def test_shares_and_kills_change_no_byte(tmp_path, monkeypatch):
     line = photos(tmp_path, 19)
     whole = labelling(line, tmp_path / "whole")
     run(whole, lambda i: i, doubled)
@@ -39,6 +48,15 @@ def test_shares_and_kills_change_no_byte(tmp_path):
     again = []
     run(killed, lambda i: i, lambda things: again.append(things) or doubled(things))
     assert again == [[4, 5, 6, 7], [12, 13, 14, 15], [16, 17, 18]]
+    cut = labelling(line, tmp_path / "cut")
+    for k in range(3):
+        label.label_share(cut, lambda i: i, doubled, (k, 3), 2, progress())
+    with monkeypatch.context() as kill, pytest.raises(KeyboardInterrupt):
+        kill.setattr(label, "json_line", killed_at_the_tenth(label.json_line))
+        label.gather(cut)
+    assert not cut.is_done
+    label.gather(cut)
+    assert files(cut.folder) == files(whole.folder)
     assert files(shared.folder) == files(killed.folder) == files(whole.folder)
 
 

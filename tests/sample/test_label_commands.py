@@ -77,8 +77,8 @@ def test_a_folder_of_pictures_without_captions_is_captioned(folder, tmp_path, ca
     monkeypatch.setattr(label_commands, "load_here", lambda f: (None, None))
     told = lambda model, processor, some, **how: [f"photo {i}" for i, _ in some]
     monkeypatch.setattr(caption, "captions_of", told)
-    line = photos(tmp_path, 3)
-    flags = [f"--path={line.images}", f"--model={folder}", f"--out={tmp_path / 'out'}"]
+    line = photos(tmp_path, 4)
+    flags = ["--limit=3", f"--path={line.images}", f"--model={folder}", f"--out={tmp_path / 'out'}"]
     assert main(["caption", *flags, "--max_new_tokens=4"]) == 0
     read = opened(said_line(capsys.readouterr().out))
     assert [read[i]["captions"] for i in range(3)] == [[f"photo {i}"] for i in range(3)]
