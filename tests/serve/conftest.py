@@ -13,9 +13,10 @@ from janus_jax.serve.engine import Engine
 
 @pytest.fixture(scope="module")
 def loaded():
-    """(model, processor) of the package's small weights, on one device."""
+    """(model, processor) of the package's small weights in float32, in which the same request gives
+    the same ids in any company, on one device."""
     with on_mesh():
-        yield janus_jax.load("quickstart")
+        yield janus_jax.load("quickstart", dtype="float32")
 
 
 @pytest.fixture(scope="module")
