@@ -59,26 +59,28 @@ def command(side: str, checkpoint: str, rows: int, *more: str) -> list[str]:
     return ["-m", "janus_jax.serve", *how]
 
 
-async def warmed(url: str, requests: list[sc.Request]) -> list[sc.Reply]:
-    """Requests of every shape, each alone and all together; and what is the same on every side:
-    drawings of the likeliest ids."""
-    for request in requests[:4]:
-        serve_load.measured(await serve_load.closed(url, [request], 1))
-    serve_load.measured(await serve_load.closed(url, requests, len(requests)))
-    likeliest = [serve_load.drawing(x.body["prompt"], 0.0) for x in requests[:8:2]]
-    return await serve_load.closed(url, [*likeliest, *requests[1:8:2]], 1)
+async def warmed(url: str, requests: list[sc.Request], at_once: int) -> list[sc.Reply]:
+    """A request of every shape, then `at_once` together; and what is the same on every side:
+    drawings of the likeliest ids, and answers."""
+    serve_load.measured(await serve_load.closed(url, requests[:4], 1))
+    serve_load.measured(await serve_load.closed(url, requests[:at_once], at_once))
+    likeliest = [serve_load.drawing(x.body["prompt"], 0.0) for x in requests[:4:2]]
+    return await serve_load.closed(url, [*likeliest, *requests[1:4:2]], 1)
 
 
-def measure(server: sc.Server, requests: list[sc.Request], f) -> dict:
+def measure(side: str, server: sc.Server, requests: list[sc.Request], f) -> dict:
     """All figures of one side, and its replies."""
     run = lambda work: asyncio.run(work)
-    likeliest = run(warmed(server.url, requests[:16]))
+    at_once = max(map(int, f.clients)) if side == "ours" else 1  # the others run one at a time
+    likeliest = run(warmed(server.url, requests, at_once))
     found, replies = {"closed": {}}, []
     for clients in map(int, f.clients):
-        others = machine.Others(machine.family(server.process.pid))
+        family = machine.family(server.process.pid)
+        others, used = machine.Others(family), machine.used_by_family(server.process.pid)
         some = requests[: max(f.least, f.each * clients)]
         got = run(serve_load.closed(server.url, some, clients))
-        busy = {"others": others.cores()}
+        spent = machine.used_by_family(server.process.pid) - used
+        busy = {"others": others.cores(), "CPU s": spent}
         found["closed"][clients] = serve_load.measured(got) | busy
         replies += got
     if f.rate:
@@ -102,13 +104,13 @@ def agreement(ours: dict, theirs: dict) -> dict:
 
 def compare(f, checkpoint: str, side: int) -> dict:
     most = max(max(f.least, f.each * int(clients)) for clients in f.clients)
-    requests = serve_load.mix(max(most, f.open, 16), side)
+    requests = serve_load.mix(max(most, f.open), side)
     found = {}
     for name in f.sides:
         print(f"{SIDES[name]}", file=sys.stderr, flush=True)
         log = pathlib.Path(tempfile.gettempdir()) / f"serve-{name}.log"
         with sc.running(command(name, checkpoint, f.rows), log) as server:
-            found[name] = measure(server, requests, f)
+            found[name] = measure(name, server, requests, f)
     ours = found.get("ours")
     same = {name: agreement(ours, it) for name, it in found.items() if ours and name != "ours"}
     # other kinds of random numbers: only what is not sampled can be compared

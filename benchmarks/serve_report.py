@@ -34,7 +34,8 @@ def rates(found: dict) -> list[str]:
     head = ["", "this server", *(NAMES[x] for x in others), *(f"over {NAMES[x]}" for x in others)]
     lines = [
         "Pictures a minute (beside as many answers):", "",
-        _row([*head, "requests/s", "tokens/s", "others' cores"]), _row(["---"] * (len(head) + 3)),
+        _row([*head, "requests/s", "tokens/s", "CPU s a picture", "others' cores"]),
+        _row(["---"] * (len(head) + 4)),
     ]  # fmt: skip
     for name, sides in loads(found).items():
         if "ours" not in sides:
@@ -44,9 +45,17 @@ def rates(found: dict) -> list[str]:
         lines.append(_row([
             name, f"{drawn['ours']:.1f}", *(f"{drawn[x]:.1f}" for x in others),
             *(f"{drawn['ours'] / drawn[x]:.2f}x" for x in others), f"{ours['requests/s']:.2f}",
-            f"{ours['tokens/s']:.0f}", " / ".join(_cores(x) for x in sides.values()),
+            f"{ours['tokens/s']:.0f}", " / ".join(_spent(x) for x in sides.values()),
+            " / ".join(_cores(x) for x in sides.values()),
         ]))  # fmt: skip
     return lines
+
+
+def _spent(figures: dict) -> str:
+    """CPU seconds of a server for a picture and what is asked beside it."""
+    if "CPU s" not in figures:
+        return "-"
+    return f"{60 * figures['CPU s'] / figures['pictures/min'] / figures['seconds']:.1f}"
 
 
 def _cores(figures: dict) -> str:

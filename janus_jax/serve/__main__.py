@@ -18,7 +18,7 @@ def define_flags(into):
     define.text("host", "127.0.0.1", "Where it listens: this machine alone; 0.0.0.0: for all.")
     define.whole("port", 8000, "0 takes one that is free.", 0, 65535)
     about = "Rows of the batch, even: a guided picture takes two, an answer one."
-    define.whole("rows", 8, about, lower_bound=2)
+    define.whole("rows", 16, about, lower_bound=2)
     define.whole("data", 1, "Devices that share the rows.", lower_bound=1)
     define.whole("tensor", 1, "Devices that share each row: for a model that one does not hold.", 1)
     define.whole("queue", 64, "Drawings and answers that may wait; others get 429.", 1)
@@ -108,6 +108,7 @@ def announce(f):
     from janus_jax.distributed import compile_cache
     from janus_jax.distributed.platform import require_devices
     from janus_jax.sample import memory
+    from janus_jax.serve.engine import KEPT
     from janus_jax.weights.source import open_source
 
     require_devices()
@@ -128,7 +129,8 @@ def announce(f):
         )  # fmt: skip
         return
     room = source.processor().context - source.config.generation_encoder.tokens
-    memory.announce(f.model, source, f.dtype, rows=f.rows, text=room, pictures=0, drawings=1)
+    work = dict(rows=f.rows, text=room, pictures=0, drawings=1, kept=KEPT)
+    memory.announce(f.model, source, f.dtype, **work)
 
 
 def loaded(f):

@@ -119,6 +119,8 @@ async def whole(request, jobs: Jobs, work):
         jobs.close()
         gone.cancel()
         work.cancel()
+        # Where the client is gone nobody asks how it ended, which asyncio would log.
+        work.add_done_callback(lambda work: work.cancelled() or work.exception())
 
 
 async def _gone(request):
