@@ -158,7 +158,10 @@ def _connect(host: str, port: int, end: float) -> socket.socket:
     where one of its addresses is not public."""
     addresses = [place for *_, place in _addresses(host, port, _left(end))]
     if not all(is_public(address) for address, *_ in addresses):
-        raise ValueError(f"{host}: its address is not public (it is private, local or reserved)")
+        raise ValueError(
+            f"{host}: its address is not public (it is private, local or reserved); send the picture "
+            "as a data URI"
+        )
     for place in addresses:
         try:
             return socket.create_connection(place[:2], _left(end))

@@ -15,6 +15,7 @@ from support.servers import CLIENT, running
 from support.sockets import asked, connect, everything, request
 
 from janus_jax.data.messages import SPECIALS
+from janus_jax.serve import process
 from janus_jax.serve.app import make_app
 from janus_jax.serve.connections import TimedProtocol
 from janus_jax.serve.service import BODIES
@@ -30,7 +31,8 @@ def start(engine):
     @contextlib.contextmanager
     def start(**settings):
         app = make_app(engine, Settings("quickstart", **settings))
-        with running(app, http=TimedProtocol, access_log=False) as address:
+        protocol = process.Server(app, 0.0).config.http
+        with running(app, http=protocol, access_log=False) as address:
             yield address
         assert app.state.service.open == 0
 
@@ -123,6 +125,15 @@ def test_a_body_that_comes_slowly_is_answered_and_others_are_not_kept(start):
             reply = everything(connection)
             assert reply.startswith(b"HTTP/1.1 408") and b"did not come within 0.3 s" in reply
             connection.close()
+
+
+def test_a_head_that_does_not_come_ends_the_connection(start, monkeypatch):
+    with start() as address:
+        with monkeypatch.context() as short:
+            short.setattr(TimedProtocol, "head_seconds", 0.2)
+            with connect(address, b"POST /v1/chat") as connection:
+                assert everything(connection) == b""
+        assert answers(address)
 
 
 def test_a_body_that_ends_early_is_let_go(start):
