@@ -146,3 +146,29 @@ def test_evaluation(tmp_path):
     for half in ("drawing", "answering"):
         assert found[half]["same"] == found[half]["of"] == 8 and found[half]["ratio"] > 0
     assert "| drawing |" in out and found["processor"] in out
+
+
+@pytest.mark.processes
+def test_the_server_under_load(tmp_path):
+    out = tmp_path / "report"
+    typed(
+        "serve.py", "--toy", "--clients=2", "--each=1", "--least=4", "--rate=2", "--open=2", "--short=2",
+        "--drawers=1", f"--out={out}",
+    )  # fmt: skip
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["alike"]["one"]["sampled"] == {"draw": [2, 2], "answer": [2, 2]}
+    for side in ("one", "transformers"):
+        assert found["alike"][side]["likeliest"] == {"draw": [2, 2], "answer": [2, 2]}
+    text = out.with_suffix(".md").read_text()
+    assert "over transformers" in text and "2 clients" in text and "| 2 a second |" in text
+
+
+@pytest.mark.processes
+def test_a_servers_soak(tmp_path):
+    out = tmp_path / "report"
+    typed("serve.py", "--soak=0.2", "--soakers=4", f"--out={out}")
+    found = json.loads(out.with_suffix(".json").read_text())
+    assert found["wrong"] == [] and found["end"]["exit code"] == 0
+    assert found["counts"]["bad"] and found["counts"]["canary"].keys() == {"the same"}
+    assert sum(found["end"]["running"].values()) == sum(found["end"]["later"].values()) == 12
+    assert out.with_suffix(".png").stat().st_size > 5000

@@ -47,7 +47,7 @@ FIELDS = {
 }
 """,
     "pretrained": 'MODEL = "quickstart"',
-    "finetune": "STEPS = 40",
+    "finetune": "STEPS = 60",
     "pod_plan": 'CONFIG = pathlib.Path("one_stage.py")\nTOPOLOGY = "cpu:2"',
 }
 PICTURES = {  # the cells that show one
