@@ -26,7 +26,7 @@ async def complete_chat(request: Request):
     else:
         starts = await _answers(service, asked, seed)
     async with jobs_of(request, starts) as jobs:
-        told = _drawn_choices(jobs, asked) if asked.draws else _written(jobs)
+        told = _drawn_choices(jobs, asked) if asked.draws else _written(jobs, asked)
         head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -46,13 +46,13 @@ async def _answers(service, asked, seed: int) -> list:
     how = {name: x for name, x in given.items() if x is not None} | asked.most()
     return [
         lambda tell, k=k: service.engine.answer(
-            conversation, seed=(seed + k) % 2**32, on_text=tell, **how
+            conversation, seed=(seed + k) % 2**32, on_text=tell if asked.stream else None, **how
         )
         for k in range(asked.n or 1)
     ]
 
 
-async def _written(jobs):
+async def _written(jobs, asked):
     """Yields (k, new text, None), and (k, "", end) where end is (finish reason, tokens of the
     prompt, new tokens)."""
     first = True
@@ -61,14 +61,15 @@ async def _written(jobs):
             yield None
             continue
         k, new, result = item
-        if first:
+        if first and asked.stream:  # only then the engine tells of it
             jobs.service.metrics.first_token.observe(jobs.seconds)
             first = False
         if result is None:
             yield k, new, None
-        else:
-            end = result.finish_reason, result.prompt_tokens, result.completion_tokens
-            yield k, "", end
+            continue
+        if not asked.stream:
+            yield k, result.text, None
+        yield k, "", (result.finish_reason, result.prompt_tokens, result.completion_tokens)
 
 
 async def _drawn_choices(jobs, asked):

@@ -26,7 +26,7 @@ class Metrics:
         self.requests = made(Counter, "requests", "Requests that were answered.", "route", "status")
         self.refusals = made(Counter, "refusals", "Requests that were refused.", "cause")
         self.first_token = made(
-            Histogram, "first_token_seconds", "From a request to an answer's first words.",
+            Histogram, "first_token_seconds", "From a request to the first words of an answer that streams.",
             buckets=FIRST_TOKEN,
         )  # fmt: skip
         self.picture = made(

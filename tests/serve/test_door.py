@@ -107,7 +107,7 @@ def test_figures_count_requests_refusals_and_times(held, hold):
         body = {"prompt": "a red circle", "n": 2}
         with (
             asking(server, body, "images/generations") as drawing,
-            asking(server, user("hi")) as answer,
+            asking(server, user("hi") | {"stream": True}) as answer,
         ):
             assert soon(lambda: len(held.jobs) == 3)
             assert figure(server, "running") == 3 and figure(server, "requests_open") == 3

@@ -38,6 +38,8 @@ def test_options_reach_the_engine_as_they_were_given(held, hold):
         assert kind == "answer" and how == want
         assert conversation == [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
     assert [c["index"] for c in choices] == [0, 1]
+    assert {c["message"]["content"] for c in choices} == {"hello there"}
+    assert held.tells == [None, None], "one that does not stream need not be told in pieces"
 
 
 def test_a_drawing_takes_its_words_and_numbers_from_either_route(held, hold):
