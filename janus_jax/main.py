@@ -240,7 +240,7 @@ COMMANDS = {
     ),
     "data": Entry(
         "janus_jax.data.__main__:main",
-        "Checks, converts, tokenizes and shows data sets.",
+        "Checks, converts, tokenizes, captions, scores and shows data sets.",
         "janus-jax data check --config=configs/stage1.py",
     ),
     "eval": Entry(

@@ -1,12 +1,11 @@
-"""The commands about data sets: `python -m janus_jax.data check|convert|tokenize|show`."""
+"""The commands about data sets: `python -m janus_jax.data check|convert|tokenize|caption|score|show`."""
 
 import sys
 
 from janus_jax.common.cli import Entry, dispatch
 
-# By name: only the command that is asked for is imported. And `tokenize` computes, so that it
-# stands in training, a
-# room above this one that no module of data may import.
+# By name: only the command that is asked for is imported. And `tokenize`, `caption` and `score`
+# compute, so that they stand in rooms above this one, which no module of data may import.
 COMMANDS = {
     "check": Entry(
         "janus_jax.data.tools.check:main", "What is in data sets, and what is wrong with them.",
@@ -21,6 +20,18 @@ COMMANDS = {
         "janus_jax.training.tokenize_images:main", "The VQ ids of pictures to draw, computed once.",
         "python -m janus_jax.data tokenize --config=configs/stage1.py --dataset=NAME "
         "--weights=WEIGHTS --out=data/ids",
+    ),
+    "caption": Entry(
+        "janus_jax.sample.label_commands:main", "Captions by a model, as records.",
+        "python -m janus_jax.data caption --path=captions.jsonl --images=pictures "
+        "--model=deepseek-ai/Janus-Pro-1B --out=captioned",
+        ("caption",),
+    ),
+    "score": Entry(
+        "janus_jax.sample.label_commands:main", "A score by a model, for min_score, as records.",
+        "python -m janus_jax.data score --path=captions.jsonl --images=pictures "
+        "--model=deepseek-ai/Janus-Pro-1B --out=scored",
+        ("score",),
     ),
     "show": Entry(
         "janus_jax.data.tools.show:main", "What training makes of the first records.",

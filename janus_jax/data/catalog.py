@@ -66,9 +66,11 @@ def open_datasets(
     return sources
 
 
-def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> Source:
-    """The source of one line of a config, without its image_ids; see open_datasets. Raises
-    SourceError, ImportError for an extra that is not installed."""
+def open_dataset(
+    dataset: Dataset, side: int, seed: int, resized: int = 0, bare: bool = False
+) -> Source:
+    """The source of one line of a config, without its image_ids; see open_datasets. bare: a folder's
+    pictures need no captions. Raises SourceError, ImportError for an extra that is not installed."""
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     if not dataset.path:
@@ -89,6 +91,8 @@ def open_dataset(dataset: Dataset, side: int, seed: int, resized: int = 0) -> So
             f"format is {format!r}; give {', '.join(FORMATS)}, or none to tell it from the path"
         )
     scaled = side if resized and dataset.kind == "generation" else resized
+    if bare and format == "folder":
+        return Records(Folder(dataset.path, dataset.names, bare), dataset, scaled)
     return Records(_READERS[format](dataset), dataset, scaled)
 
 

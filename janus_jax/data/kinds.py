@@ -7,7 +7,7 @@ from janus_jax.config.schema import Dataset
 from janus_jax.data import fields
 from janus_jax.data.sources import RecordError
 
-_REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
+REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
 _CHATS = ("conversations", "messages")  # fields of a chat, whose first answer may be the caption
 
 
@@ -30,7 +30,7 @@ def understanding_record(raw: dict, d: Dataset, i: int) -> dict:
         )
     if _chat(raw) and not d.caption:
         return {"messages": fields.conversation(raw, len(images))}
-    prompts = d.prompt or _REQUEST
+    prompts = d.prompt or REQUEST
     question = prompts[i % len(prompts)]
     if d.caption in _CHATS:
         answer = _first_answer(raw, d.caption, len(images))

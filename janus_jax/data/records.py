@@ -96,7 +96,7 @@ class Records:
 
     def __getitem__(self, i):
         """The record of this kind, see sources.Source. Raises RecordError."""
-        raw = self._raw(i)
+        raw = self.raw(i)
         try:
             if self.dataset.kind == "understanding":
                 return kinds.understanding_record(raw, self.dataset, int(i))
@@ -114,7 +114,7 @@ class Records:
 
     def picture_file(self, i, k: int = 0) -> str | bytes:
         """The path, or the bytes as they are, of picture `k` of record `i`. Raises RecordError."""
-        raw = self._raw(i)
+        raw = self.raw(i)
         try:
             found = [ref for ref in fields.pictures(raw) if ref is not None]
             if k >= len(found):
@@ -129,7 +129,7 @@ class Records:
         """The raw fields of record `i` with the pictures' files as bytes in "image" (one, or a
         list, None where a document has text): what conversion to another format stores. Raises
         RecordError."""
-        raw = self._raw(i)
+        raw = self.raw(i)
         try:
             files = [None if ref is None else self._bytes(ref) for ref in fields.pictures(raw)]
         except RecordError as error:
@@ -153,7 +153,8 @@ class Records:
     def _index(self, i) -> int:
         return int(i) if self._kept is None else int(self._kept[i])
 
-    def _raw(self, i) -> dict:
+    def raw(self, i) -> dict:
+        """The fields of record `i` as they are, without nulls. Raises RecordError."""
         index = self._index(i)
         if self._last.__dict__.get("index") == index:
             return self._last.raw
@@ -247,7 +248,7 @@ class Records:
         it."""
         d = self.dataset
         try:
-            raw = self._raw(i)
+            raw = self.raw(i)
             if d.score and not raw[d.score] >= d.min_score:  # nor is NaN
                 return False
             return not d.min_side or all(

@@ -11,7 +11,7 @@ import pathlib
 import sys
 import time
 
-from janus_jax.common import cli, exit_codes
+from janus_jax.common import cli, exit_codes, provenance
 from janus_jax.common.outputs import require_writable
 from janus_jax.common.text import near, table
 from janus_jax.eval.benchmark import HALVES, NAMES, load
@@ -126,8 +126,8 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
     import jax
 
     settings = processes.all_or_none(lambda: settings_of(f, task, asked))
-    processes.require_equal({"the settings of this result": record.settings_mark(settings)})
-    processes.all_or_none(lambda: processes.is_lead() and record.begin(out, settings))
+    processes.require_equal({"the settings of this result": provenance.settings_mark(settings)})
+    processes.all_or_none(lambda: processes.is_lead() and provenance.begin(out, settings))
     initialize.require_shared(out, "--out")
     begun = time.time()
     with measured() as watch:
@@ -150,14 +150,13 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
 
 def settings_of(f, task, asked: list) -> dict:
     """The settings of the result that the flags ask for."""
-    from janus_jax.eval import record
     from janus_jax.weights.source import open_source
 
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
     processor = source.processor()
-    return task.settings(asked, record.of_model(f.model, source, processor, f.dtype), processor)
+    return task.settings(asked, provenance.of_model(f.model, source, processor, f.dtype), processor)
 
 
 def refuse_unread(f, read: set[str]):

@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import os
 import pathlib
 from collections.abc import Callable
 
 from janus_jax.common import files
 from janus_jax.common.exit_codes import UsageError
+from janus_jax.common.json_lines import Log, whole_lines
 from janus_jax.common.progress import Progress
 from janus_jax.common.text import listed, short
 from janus_jax.eval.benchmark import Record
@@ -38,11 +38,9 @@ def answer_all(
     lacking = unanswered(folder, records)
     todo = [some for some in batches if any(record.index in lacking for record in some)]
     done = sum(map(len, batches)) - sum(map(len, todo))
-    path = folder / f"answers.{index}.jsonl"
-    _mend(path)
     with (
         Progress("answering", sum(map(len, batches)), "questions") as progress,
-        open(path, "ab") as out,
+        Log(folder / f"answers.{index}.jsonl") as log,
     ):
         progress.skip(done)
         for some in todo:
@@ -56,10 +54,8 @@ def answer_all(
                 told = {"answer": words}
                 if isinstance(words, ValueError):
                     told = {"error": str(words)}
-                lines.append(json.dumps({"index": record.index, **told}))
-            out.write("".join(f"{line}\n" for line in lines).encode())
-            out.flush()
-            os.fsync(out.fileno())
+                lines.append({"index": record.index, **told})
+            log.add(lines)
             progress(len(some))
 
 
@@ -68,9 +64,7 @@ def answers_of(folder: pathlib.Path) -> dict[str, dict]:
     answer counts before an error. Raises UsageError for a damaged file."""
     found = {}
     for path in sorted(folder.glob("answers*.jsonl")):
-        for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-            if not line.endswith(b"\n"):  # one that a kill has cut is answered again
-                continue
+        for number, line in whole_lines(path):  # one that a kill has cut is answered again
             try:
                 told = json.loads(line)
                 index = told.pop("index")
@@ -156,12 +150,3 @@ def gather(folder: pathlib.Path, records: list[Record]) -> list[dict]:
     for path in folder.glob("answers.*.jsonl"):
         path.unlink()
     return told
-
-
-def _mend(path: pathlib.Path):
-    """Cuts a line off that a kill has left unfinished."""
-    if path.exists():
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            files.write(path, whole)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from janus_jax.common import cli
+from janus_jax.common import cli, provenance
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.progress import Progress
 from janus_jax.common.text import differences, listed, short
@@ -204,7 +204,7 @@ def distance_command(f, _):
     """The command."""
     cli.log_to_stderr("warning")
     folder = pathlib.Path(f.pictures)
-    of_result = (folder / record.SETTINGS).is_file()
+    of_result = (folder / provenance.SETTINGS).is_file()
     report = record.read_report(folder) if of_result else None
     tree = folder / "pictures" if of_result else folder
     stored = all(str(path).endswith(".npz") for path in (tree, f.reference))
@@ -256,7 +256,7 @@ def _features(f) -> Features:
 
     model, processor = load(f.model)
     side = model.config.understanding_encoder.image_size
-    mark = record.weights_hash(open_source(f.model).path)
+    mark = provenance.weights_hash(open_source(f.model).path)
     see = functools.partial(understand.features, model)
     return understanding_features(see, side, processor, weights_sha256=mark)
 

@@ -5,10 +5,11 @@ import pathlib
 import shutil
 import time
 
+from janus_jax.common import provenance
 from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
-from janus_jax.eval import record, result
+from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, NAMES, load
 from janus_jax.sample.generate import generate
 from janus_jax.sample.understand import understand_batch
@@ -49,7 +50,7 @@ class Scores:
             shutil.rmtree(folder, ignore_errors=True)
             settings = task.settings(asked, facts, processor)
             try:
-                record.begin(folder, settings)
+                provenance.begin(folder, settings)
                 result.fill(task, asked, folder, settings, lambda: (*work, processor), (0, 1))
                 report = result.finish(task, asked, folder, settings, begun, self.say)
             except OSError as error:  # a full disk does not stop training

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 
-from janus_jax.common import exit_codes
+from janus_jax.common import exit_codes, provenance
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.files import read_json
 from janus_jax.common.outputs import require_writable
@@ -23,9 +23,12 @@ def score_answers(f, task, out: pathlib.Path) -> int:
     if not path.is_file():
         raise UsageError(f"--answers={path}: no such file")
     answers = answering.made_elsewhere(path, asked)
-    model = {"name": f.model or f"answers of {path.name}", "answers_sha256": record.digest(path)}
+    model = {
+        "name": f.model or f"answers of {path.name}",
+        "answers_sha256": provenance.digest(path),
+    }
     settings = task.settings(asked, model, None)
-    record.begin(out, settings)
+    provenance.begin(out, settings)
     answering.take(answers, out)
     begun = time.time()
     return said(result.finish(task, asked, out, settings, begun, print, judge_of(f, task)), out)
@@ -92,7 +95,7 @@ def of_what_is_there(f, task, out: pathlib.Path) -> int:
 
 def kept_settings(out: pathlib.Path) -> dict:
     """The settings of the result in a folder. Raises UsageError where there is none."""
-    path = out / record.SETTINGS
+    path = out / provenance.SETTINGS
     if not path.is_file():
         raise UsageError(f"--out={out}: no result there; draw or answer first, without this flag")
     found = read_json(path)

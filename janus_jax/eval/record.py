@@ -10,34 +10,11 @@ import jax
 
 from janus_jax.common import files
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.common.text import differences, listed, version
+from janus_jax.common.text import version
 from janus_jax.eval.benchmark import Item
 
-SETTINGS = "settings.json"  # of the result that is being made
 REPORT = "report.json"
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "tokenizers", "cykooz.resizer")
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".npz")
-
-
-def digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def weights_hash(path: pathlib.Path) -> str:
-    """SHA-256 over the weights of a folder or file. A training checkpoint's is that of its
-    manifest, which holds the sums of its arrays."""
-    if not path.is_dir():
-        return digest(path)
-    found = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS)
-    found = found or [path / "manifest.json"]
-    return hashlib.sha256("".join(map(digest, found)).encode()).hexdigest()
-
-
-def settings_mark(settings: dict) -> str:
-    """Settings as a short word, to compare those of several processes."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def asked_hash(asked: list) -> str:
@@ -62,30 +39,6 @@ def picture_mark(picture) -> str:
     return str(getattr(picture, "content", getattr(picture, "name", "")))
 
 
-def of_model(name: str, source, processor, dtype: str | None) -> dict:
-    """What is said of a model.
-
-    name: as it was asked for.
-    source: the opened weights.
-    dtype: asked for, or None.
-    """
-    template = processor.template
-    return {
-        "name": name,
-        "sha256": weights_hash(source.path),
-        "layout": source.kind,
-        "dtype": dtype or source.config.dtype,
-        "template": {
-            "user": template.user,
-            "assistant": template.assistant,
-            "system": template.system,
-        },
-        "native_size": source.config.generation_encoder.image_size,
-        "understanding_size": source.config.understanding_encoder.image_size,
-        "understanding_resizer": "the longer side to the size, bicubic, the rest background",
-    }
-
-
 def environment() -> dict:
     """Versions and devices, which may differ between two parts of one result."""
     packages = {}
@@ -106,26 +59,6 @@ def environment() -> dict:
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "processes": jax.process_count(),
     }
-
-
-def begin(folder: pathlib.Path, settings: dict):
-    """Remembers the settings of the result that is made in a folder. Raises UsageError where one of
-    other settings lies there: pictures and answers of two kinds would be counted as one."""
-    path = folder / SETTINGS
-    settings = json.loads(json.dumps(settings))
-    if path.exists():
-        changed = differences(files.read_json(path), settings)
-        if changed:
-            raise UsageError(
-                f"{folder} holds a result of other settings; give another --out, or undo:"
-                f"{listed(changed)}"
-            )
-    elif folder.is_dir() and any(folder.iterdir()):
-        raise UsageError(
-            f"{folder}: not empty, and no {SETTINGS} says of what; give another --out, or empty it"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write(path, json.dumps(settings, indent=2))
 
 
 def write(folder: pathlib.Path, report: dict):

@@ -85,7 +85,7 @@ class Task:
         return found[: self.limit] if self.limit else found
 
     def settings(self, asked: list, model: dict, processor) -> dict:
-        """All that changes the result. asked: what `read` gave; model: `record.of_model`."""
+        """All that changes the result. asked: what `read` gave; model: `provenance.of_model`."""
         told = {
             "benchmark": self.name,
             "protocol": self.form,
@@ -117,7 +117,7 @@ def fill(
     """Draws or answers what is missing in a folder. Returns whether anything was.
 
     asked: what `task.read` gave.
-    settings: of the task, kept by `record.begin`.
+    settings: of the task, kept by `provenance.begin`.
     loaded: gives what draws (prompts -> pictures, `sample.generate.generate` of a model), what
         answers (conversations -> answers, `sample.understand.understand_batch` of it), and its
         processor; called only where something is missing.

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG
-from janus_jax.common import outputs
+from janus_jax.common import outputs, provenance
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.files import WEIGHTS_FILE, read_json
 from janus_jax.common.text import table
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import Evaluation, Experiment
-from janus_jax.eval import record, result
+from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, load
 from janus_jax.model.guest import own_jax
 from janus_jax.sample.generate import generate
@@ -57,15 +57,15 @@ def evaluate(
 
     opened = open_source(weights)
     processor = opened.processor()
-    model = record.of_model(str(weights), opened, processor, None)
+    model = provenance.of_model(str(weights), opened, processor, None)
     results = {}
     told = []
     sheet = None
     for half, task, asked in asked_of(experiment, sources, settings):
         begun = time.time()
         kept = task.settings(asked, model, processor)
-        folder = directory / RESULTS / f"{task.name}-{half}-{record.settings_mark(kept)}"
-        record.begin(folder, kept)
+        folder = directory / RESULTS / f"{task.name}-{half}-{provenance.settings_mark(kept)}"
+        provenance.begin(folder, kept)
         result.fill(task, asked, folder, kept, loaded, (0, 1))
         report = result.finish(task, asked, folder, kept, begun, say)
         results[NAMED[half]] = {

@@ -7,6 +7,7 @@ lies in a TPU's own memory (VMEM) does not count, nor the scratch of a library's
 from janus_jax.plan.hlo import Instruction, Module
 
 _SLICES = ("dynamic-slice", "slice", "gather")
+_IN_PLACE = {"dynamic-update-slice": 1, "scatter": -1}  # which operand is the update
 _SAME = ("bitcast", "reshape", "get-tuple-element")
 
 
@@ -25,8 +26,8 @@ def moved(module: Module, body: dict[str, Instruction], x: Instruction) -> float
         return sum(moved(module, inner, y) for y in inner.values() if y.opcode != "parameter")
     if x.opcode in _SLICES:
         return 2 * written
-    if x.opcode in ("dynamic-update-slice", "scatter"):
-        return 2 * _bytes(body, x.operands[-1 if x.opcode == "scatter" else 1])
+    if x.opcode in _IN_PLACE:
+        return 2 * _bytes(body, x.operands[_IN_PLACE[x.opcode]])
     if x.opcode == "custom-call" and "__cu" in x.text:
         written = sum(s.bytes for s in x.shapes if s.dtype not in ("s8", "u8"))
     return written + sum(_bytes(body, name) for name in set(x.operands))
@@ -59,7 +60,7 @@ def _read(module: Module, body: dict[str, Instruction], x: Instruction) -> float
         elif user.opcode == "fusion":
             places = (i for i, name in enumerate(user.operands) if name == x.name)
             read += sum(_read_of_operand(module, user, i) for i in places)
-        elif user.opcode != "dynamic-update-slice" or user.operands[0] != x.name:
+        elif user.opcode not in _IN_PLACE or user.operands[0] != x.name:
             return whole
     return min(read, whole)
 
@@ -75,8 +76,8 @@ def _written(module: Module, fusion: Instruction) -> float:
             end = body[end.operands[0]]
         if shape.fast:
             continue
-        if end.opcode == "dynamic-update-slice":
-            written += _bytes(body, end.operands[1])
+        if end.opcode in _IN_PLACE:
+            written += _bytes(body, end.operands[_IN_PLACE[end.opcode]])
         elif end.opcode == "fusion" and len(end.shapes) == 1:
             written += _written(module, end)
         else:

@@ -21,7 +21,8 @@ DTYPES = (None, "float32", "bfloat16", "int8")
 class Plan:
     """What a command is about to do. config: the model's sizes; weights: bytes kept; dtypes: of the
     weights and of the computation. Each of `rows` holds `text` tokens, prompt and answer, the
-    `pictures` to understand, and a drawing if any; `drawings` are decoded together."""
+    `pictures` to understand, and a drawing if any; `drawings` are decoded together; `kept` places
+    hold prompts that were read."""
 
     config: JanusConfig
     weights: int
@@ -30,6 +31,7 @@ class Plan:
     text: int
     pictures: int
     drawings: int
+    kept: int = 0
 
     @classmethod
     def of(cls, source: WeightReader, dtype: str | None, **work) -> "Plan":
@@ -50,19 +52,21 @@ class Plan:
         return cls(source.config, weights, (kept, compute), **work)
 
     def needs(self) -> dict[str, int]:
-        """Bytes by kind. The cache holds a key and a value for each layer and token.
-        Temporaries are a second copy of one layer's, since a cache grows layer by layer, and the
-        largest of: float32 attention scores and their softmax over a stretch of the prompts or over a
-        picture's tokens, and three of the VQ decoder's widest maps."""
+        """Bytes by kind. The cache holds a key and a value for each layer and token, of all rows and
+        of a prompt that is read. Temporaries are a second copy of one layer's, since a cache grows
+        layer by layer, and the largest of: float32 attention scores and their softmax over a stretch
+        of a prompt or over a picture's tokens, and three of the VQ decoder's widest maps."""
         llm, tower, vq = (
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
-        length = self.text + self.pictures * (tower.tokens + 2) + vq.tokens * (self.drawings > 0)
+        prompt = self.text + self.pictures * (tower.tokens + 2)
+        length = prompt + vq.tokens * (self.drawings > 0)
+        places = self.rows * length + prompt + self.kept
         number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
-        cache = 2 * llm.layers * self.rows * length * llm.width * number
+        cache = 2 * llm.layers * places * llm.width * number
         widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
         temporaries = cache // llm.layers + max(
-            2 * 4 * self.rows * llm.heads * min(length, READ[1]) * length,
+            2 * 4 * llm.heads * max(min(length, READ[1]), self.rows) * length,
             2 * 4 * self.pictures * tower.heads * tower.tokens**2,
             3 * 4 * self.drawings * widest * vq.channels,
         )

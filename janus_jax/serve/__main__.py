@@ -18,7 +18,9 @@ def define_flags(into):
     define.text("host", "127.0.0.1", "Where it listens: this machine alone; 0.0.0.0: for all.")
     define.whole("port", 8000, "0 takes one that is free.", 0, 65535)
     about = "Rows of the batch, even: a guided picture takes two, an answer one."
-    define.whole("rows", 8, about, lower_bound=2)
+    define.whole("rows", 16, about, lower_bound=2)
+    define.whole("data", 1, "Devices that share the rows.", lower_bound=1)
+    define.whole("tensor", 1, "Devices that share each row: for a model that one does not hold.", 1)
     define.whole("queue", 64, "Drawings and answers that may wait; others get 429.", 1)
     define.path("api_key_file", None, "A file of keys, one a line; any of them opens the door.")
     define.text("allow_urls", "", "HOST,HOST: pictures may be named by addresses at these hosts.")
@@ -46,11 +48,10 @@ def serve_command(f, _):
                 f"WARNING: whoever reaches {address} may use it; --api_key_file asks for a key",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
-        source = opened(f)
+        announce(f)
 
         def load():
-            engine = loaded(f, source)
-            process.warm(engine)
+            engine = loaded(f)
             print(
                 f"{settings.model} is served at {address} (the page) and {address}/v1 (the API): "
                 f"{engine.rows} rows, a queue of {engine.waiting}; Ctrl-C ends it",
@@ -67,8 +68,11 @@ def settings_of(f):
     from janus_jax.serve.settings import Settings
 
     faults = []
-    if f.rows % 2:
-        faults.append(f"--rows={f.rows}: must be even, a guided picture takes two")
+    if f.rows % (2 * f.data):
+        faults.append(
+            f"--rows={f.rows}: must be a multiple of {2 * f.data}: a guided picture takes two, of one "
+            "device"
+        )
     words = lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
     for origin in words(f.cors):
         if origin != "*" and (not origin.startswith(("http://", "https://")) or origin[-1] == "/"):
@@ -96,34 +100,58 @@ def settings_of(f):
     )  # fmt: skip
 
 
-def opened(f):
-    """The source of --model, nothing of it read yet, once the memory that it takes is told. Raises
-    ValueError where that is more than is free."""
+def announce(f):
+    """Says what --model will take, before minutes of loading. Raises ValueError where that is more
+    than is free, and UsageError where it or its devices are not there."""
+    import jax
+
     from janus_jax.distributed import compile_cache
     from janus_jax.distributed.platform import require_devices
     from janus_jax.sample import memory
+    from janus_jax.serve.engine import KEPT
     from janus_jax.weights.source import open_source
 
     require_devices()
+    have = jax.local_device_count()
+    if f.data * f.tensor > have:
+        raise exit_codes.UsageError(
+            f"--data={f.data} --tensor={f.tensor}: {f.data * f.tensor} devices, {have} are here; give "
+            "fewer"
+        )
     compile_cache.keep()
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
+    if f.data * f.tensor > 1:
+        print(
+            f"loading {f.model} on {f.data} x {f.tensor} devices; what each needs is not counted",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+        return
     room = source.processor().context - source.config.generation_encoder.tokens
-    memory.announce(f.model, source, f.dtype, rows=f.rows, text=room, pictures=0, drawings=1)
-    return source
+    work = dict(rows=f.rows, text=room, pictures=0, drawings=1, kept=KEPT)
+    memory.announce(f.model, source, f.dtype, **work)
 
 
-def loaded(f, source):
-    """The engine of --model."""
+def loaded(f):
+    """The engine of --model, all compiled that a first request needs."""
+    import jax
+
+    from janus_jax.model import sharding as sh
     from janus_jax.sample.stopwatch import measured
     from janus_jax.serve.engine import Engine
+    from janus_jax.serve.process import warm
     from janus_jax.weights.load import load
 
+    devices = jax.local_devices()[: f.data * f.tensor]
     with measured() as watch:
-        model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+        with sh.mesh_context(sh.make_mesh(f.data, 1, f.tensor, devices)):
+            model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
         watch.tell("loaded")
-    return Engine(model, processor, rows=f.rows, waiting=f.queue)
+        engine = Engine(model, processor, rows=f.rows, waiting=f.queue)
+        warm(engine)
+        watch.tell("tried")
+    return engine
 
 
 PROGRAM = "python -m janus_jax.serve"

@@ -12,6 +12,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.sample import engine as rows_engine
 from janus_jax.sample import options
+from janus_jax.sample.cache import AHEAD, cache_length
 from janus_jax.sample.decode import drawing
 from janus_jax.sample.generate import decode_ids, settings, to_pil, unconditional
 from janus_jax.sample.reading import Prompt
@@ -25,7 +26,7 @@ STRETCHES = 2  # of prompts, read between two chunks
 class Engine:
     """Runs the requests of one model in a thread of its own."""
 
-    def __init__(self, model, processor, *, rows: int = 8, waiting: int = 64):
+    def __init__(self, model, processor, *, rows: int = 16, waiting: int = 64):
         """rows: how many run together, whole pairs on each device that rows are split over; a guided
             picture takes two, an answer one.
         waiting: most requests that wait for rows. Raises ValueError."""
@@ -112,6 +113,16 @@ class Engine:
             return Answered(answer.text, len(prompt.ids), len(answer.ids), answer.finish)
 
         return self._add(request, take, outcome)
+
+    def warm(self):
+        """Has all compiled that short prompts, pictures and questions about one need. Longer caches
+        compile when they come."""
+        p = self.processor
+        most = cache_length(64 + max(p.generation_tokens, p.understanding_tokens + AHEAD))
+        for places in sorted({cache_length(n) for n in range(1, most + 1)}):
+            request = rows_engine.Request((Prompt(np.zeros(places - 2, np.int32)),), False, 2, 0)
+            self._add(request, lambda ids: False, lambda: None).result()
+        self.tokens = 0
 
     def picture(self, ids: np.ndarray):
         """The PIL image of ids, int32 [n]. Of less than a picture's ids, whole rows from the top:

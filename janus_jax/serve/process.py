@@ -106,10 +106,6 @@ def warm(engine):
         {"type": "image", "image": np.zeros((side, side, 3), np.uint8)},
         {"type": "text", "text": "what is it?"},
     ]
-    some = threading.Event()
-    drawing = engine.draw("a picture", on_ids=lambda ids: some.set())
-    drawing.add_done_callback(lambda job: some.set())
-    some.wait()
-    drawing.cancel()
+    engine.warm()
     engine.picture(np.zeros(engine.processor.generation_tokens, np.int32))
     engine.answer([{"role": "user", "content": parts}], max_new_tokens=1).result()

@@ -14,7 +14,6 @@ where the two do not compute alike.
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -23,12 +22,11 @@ import logging
 import os
 import pathlib
 import sys
-import time
 
 import jax
 import numpy as np
 
-from janus_jax.common import cli, files
+from janus_jax.common import cli
 from janus_jax.common.progress import Progress
 from janus_jax.config.schema import Data
 from janus_jax.data import image_ids
@@ -37,13 +35,12 @@ from janus_jax.data.read_stats import JUDGED
 from janus_jax.data.tools import command
 from janus_jax.data.tools.command import UNUSABLE, CommandError
 from janus_jax.data.tools.image_ids_writer import (
-    FAILED,
     Shards,
     begin,
     gather_bad_records,
     opened_batches,
 )
-from janus_jax.distributed import compile_cache, initialize, processes
+from janus_jax.distributed import compile_cache, initialize, processes, shares
 from janus_jax.distributed.platform import require_devices
 from janus_jax.training.vq_encoder import TokenizerEncoder, cpu_beside, not_float32
 
@@ -75,12 +72,14 @@ def tokenize(
         name: importlib.metadata.version(name) for name in libraries
     }
     made = {"arguments": list(arguments), "batch": batch, "computed": [by]}
-    processes.all_or_none(lambda: processes.is_lead() and begin(directory, origin, made))
-    try:
+
+    def prepare():
+        begin(directory, origin, made)
+        shares.forget(directory)
+
+    processes.all_or_none(lambda: processes.is_lead() and prepare())
+    with shares.word_left(directory):
         _encode(source, encoder, directory, origin, batch, threads, progress)
-    except BaseException as error:
-        leave_word(directory, error)
-        raise
     return finish(directory, origin)
 
 
@@ -128,23 +127,10 @@ def require_float32(encoder: TokenizerEncoder, cpu, pictures: np.ndarray):
     print(f"{device.device_kind}: {found}", flush=True)
 
 
-def leave_word(directory: pathlib.Path, error: BaseException):
-    """Tells the other processes, which would wait for this one's shards, that it ends and why."""
-    if jax.process_count() > 1:
-        name = FAILED.format(jax.process_index())
-        why = f"{type(error).__name__}: {error}"
-        with contextlib.suppress(OSError):  # `error` is what the caller raises
-            files.write(directory / name, f"process {jax.process_index()}: {why}".encode())
-
-
 def finish(directory: pathlib.Path, origin: image_ids.Origin) -> int:
     """Waits for the shards of all processes and lists the bad records in one file; returns how
     many. Raises HostsError when another process has left word that it ends."""
-    # Not a barrier of JAX's: those give up long before a slow process has done its part.
-    while not all((directory / name).is_file() for name in origin.files):
-        if told := [path.read_text("utf-8") for path in sorted(directory.glob(FAILED.format("*")))]:
-            raise processes.HostsError("this process is well, but not all are:\n" + "\n".join(told))
-        time.sleep(1)
+    shares.wait(directory, origin.files)
     if processes.is_lead():
         gather_bad_records(directory, origin)
     processes.barrier("bad records listed")

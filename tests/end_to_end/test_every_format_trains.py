@@ -48,20 +48,17 @@ def documents(root, n):
     return root / "all.txt"
 
 
-def slowly(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write, kind",
     [
-        slowly(formats.json_lines, "understanding"),
-        slowly(classes, "generation"),
-        slowly(formats.tars, "generation"),
-        slowly(formats.array_record, "understanding"),
-        slowly(formats.parquet, "generation"),
-        slowly(formats.saved_by_datasets, "understanding"),
-        slowly(formats.tfds, "generation"),
+        (formats.json_lines, "understanding"),
+        (classes, "generation"),
+        (formats.tars, "generation"),
+        (formats.array_record, "understanding"),
+        (formats.parquet, "generation"),
+        (formats.saved_by_datasets, "understanding"),
+        (formats.tfds, "generation"),
         (documents, "text"),
     ],
     ids=lambda x: getattr(x, "__name__", x),

@@ -13,9 +13,10 @@ from absl import flags
 from support.paths import ROOT
 
 from janus_jax import main
-from janus_jax.common import exit_codes
+from janus_jax.common import cli, exit_codes
 from janus_jax.common.cli import split_flags
 from janus_jax.distributed import initialize
+from janus_jax.serve import __main__ as serve
 
 pytestmark = pytest.mark.processes
 
@@ -39,8 +40,8 @@ GIVEN = {
 }
 
 
-def dry(*words) -> str:
-    command = ["bash", str(LAUNCH / words[0]), *words[1:], "--dry_run", *FLAGS]
+def dry(*words, flags=FLAGS) -> str:
+    command = ["bash", str(LAUNCH / words[0]), *words[1:], "--dry_run", *flags]
     return subprocess.run(
         command, env=os.environ | GIVEN, capture_output=True, text=True, check=True, timeout=60
     ).stdout
@@ -219,7 +220,8 @@ def test_the_manifests_run_main_and_restart_what_may_be_restarted(kind):
 
 def test_the_manifest_of_the_server_runs_it_and_lets_it_end():
     """Fields as in apps/v1, v1, autoscaling/v2 and policy/v1."""
-    parts = {part["kind"]: part for part in yaml.safe_load_all(dry("kubernetes.sh", "serve"))}
+    text = dry("kubernetes.sh", "serve", flags=["--model=/runs/a b"])
+    parts = {part["kind"]: part for part in yaml.safe_load_all(text)}
     assert "${" not in str(parts) and {part["metadata"]["name"] for part in parts.values()} == {
         "mine"
     }
@@ -227,15 +229,16 @@ def test_the_manifest_of_the_server_runs_it_and_lets_it_end():
     pod = deployment["template"]["spec"]
     [container] = pod["containers"]
     words = container["command"] + container["args"]
-    assert words[:3] == ["python", "-m", "janus_jax.serve"] and words[3:6] == FLAGS
-    given = dict(word.removeprefix("--").split("=", 1) for word in words[6:])
+    assert words[:3] == ["python", "-m", "janus_jax.serve"]
+    given, _ = cli.parse(serve.COMMAND, words[3:])
+    assert given.model == "/runs/a b"
 
     # It is told to end once no request comes any more, and has the time that it may take.
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert pod["terminationGracePeriodSeconds"] > pause + int(given["drain"])
+    assert pod["terminationGracePeriodSeconds"] > pause + given.drain
     # One port from the flag to the address.
     [port] = container["ports"]
-    assert port["containerPort"] == int(given["port"]) and given["host"] == "0.0.0.0"
+    assert port["containerPort"] == given.port and given.host == "0.0.0.0"
     assert parts["Service"]["spec"]["ports"][0]["targetPort"] == port["name"]
     for probe, path in (("startup", "/ready"), ("liveness", "/health"), ("readiness", "/ready")):
         assert container[f"{probe}Probe"]["httpGet"] == {"path": path, "port": port["name"]}
@@ -254,7 +257,7 @@ def test_the_manifest_of_the_server_runs_it_and_lets_it_end():
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     assert mounts.keys() == volumes.keys()
-    assert given["api_key_file"] == f"{mounts['api-key']['mountPath']}/api_key"
+    assert given.api_key_file == f"{mounts['api-key']['mountPath']}/api_key"
     assert volumes["api-key"]["secret"]["secretName"] == "mine-api-key"
     written = {name for name, mount in mounts.items() if not mount.get("readOnly")}
     assert {name for name, volume in volumes.items() if "emptyDir" in volume} == written

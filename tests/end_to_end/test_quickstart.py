@@ -97,6 +97,7 @@ def finished(tmp_path_factory):
     return workdir, done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_leaves_metrics_curves_pictures_scores_and_weights(finished):
     workdir, _ = finished
     steps = {}
@@ -122,6 +123,7 @@ def test_a_run_leaves_metrics_curves_pictures_scores_and_weights(finished):
     assert not list(workdir.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_the_tables_name_their_chance(finished):
     _, printed = finished
     heads = [line.split() for line in printed.splitlines() if "chance" in line]
@@ -131,6 +133,7 @@ def test_the_tables_name_their_chance(finished):
         assert any(line.split()[:1] == [row] for line in printed.splitlines()), row
 
 
+@pytest.mark.slow
 def test_every_stage_trains_its_flames_only(finished):
     workdir, _ = finished
     before, after = (
@@ -146,6 +149,7 @@ def test_every_stage_trains_its_flames_only(finished):
         assert x.tobytes() == after[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_the_same_command_again_trains_nothing(finished):
     workdir, printed = finished
     files = [workdir / name / "model.safetensors" for name in STAGES]
@@ -161,6 +165,7 @@ def test_the_same_command_again_trains_nothing(finished):
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
 def test_another_config_in_the_same_workdir_is_refused(finished):
     workdir, _ = finished
     before = (workdir / "config.json").read_bytes()
@@ -174,7 +179,7 @@ def test_another_config_in_the_same_workdir_is_refused(finished):
     assert (workdir / "config.json").read_bytes() == before
 
 
-@pytest.mark.slow  # the quick start's stages; chaos/test_chaos.py kills shorter runs
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(finished, capsys):
     workdir = finished[0].parent / "killed"
     printed = finished[0].parent / "out"
@@ -265,6 +270,7 @@ main.main()
 """
 
 
+@pytest.mark.slow
 def test_a_stage_that_does_not_fit_is_explained_with_flags_that_help(finished):
     """The step asks XLA's CPU runtime for 4 PB; the sizes told are those of the step that the
     config means."""

@@ -32,13 +32,6 @@ def undisturbed(directory):
         ),
         ("kill-0", "", "SIGKILL", "0", r"process 0 \(\S+\), the coordinator, is gone"),
         (
-            "stop-1",
-            "",
-            "SIGSTOP",
-            "1",
-            r"process 1 \(\S+\) is dead, stopped or out of reach: no word for 3\d s",
-        ),
-        (
             "stop-0",
             "",
             "SIGSTOP",

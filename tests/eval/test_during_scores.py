@@ -76,7 +76,7 @@ def test_a_full_disk_costs_a_score_and_not_the_run(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     said = []
-    monkeypatch.setattr(during_scores.record, "begin", full)
+    monkeypatch.setattr(during_scores.provenance, "begin", full)
     scores = Scores(experiment("shapes@2=shapes:1"), "stage3", tmp_path, said.append)
     sizes = types.SimpleNamespace(generation_encoder=types.SimpleNamespace(image_size=24))
     processor = types.SimpleNamespace(cfg_scale=1.0, temperature=1.0)

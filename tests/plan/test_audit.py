@@ -104,8 +104,8 @@ ENTRY %main (p: f32[8]) -> f32[] {
 """  # noqa: E501
 
 
-def of_gpu(branch=1.0) -> audit.Audit:
-    module = hlo.Module(GPU_TEXT)
+def of_gpu(branch=1.0, text=GPU_TEXT) -> audit.Audit:
+    module = hlo.Module(text)
     return audit.audit(module, {"data": 2, "fsdp": 1, "tensor": 1}, H100, lambda loop: 5.0, branch)
 
 
@@ -119,8 +119,12 @@ def test_products_are_counted_by_kind_and_by_the_turns_of_their_loop():
     assert products.ROUNDED not in of_gpu(branch=0).total.flops  # the branch of that number
 
 
-def test_bytes_of_slices_and_of_updates_in_place_count_not_those_of_the_whole():
-    loop = of_gpu().groups
+@pytest.mark.parametrize(
+    "update", ["dynamic-update-slice(%q0, %row, %q2)", "scatter(%q0, %q2, %row)"]
+)
+def test_bytes_of_slices_and_of_updates_in_place_count_not_those_of_the_whole(update):
+    text = GPU_TEXT.replace("dynamic-update-slice(%q0, %row, %q2)", update)
+    loop = of_gpu(text=text).groups
     layer = 64 * 32 * 2
     assert loop[audit.BACKWARD].bytes == 3 * (16 * 64 * 2 + layer + 16 * 32 * 2)
     slices = 3 * (2 * layer + 4 + 2 * 16 * 32 * 2 + 4)

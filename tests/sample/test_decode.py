@@ -189,13 +189,13 @@ def test_whatever_is_asked_compiles_little(model):
 
 
 def test_more_rows_than_run_together_are_drawn_in_slices(model):
-    alone = draw(model, "a red circle", images_per_prompt=5, seed=3)[4].tolist()
+    alone = draw(model, "a red circle", images_per_prompt=9, seed=3)[8].tolist()
     told = []
     ids = draw(
-        model, "a red circle", images_per_prompt=5, seed=3, progress=lambda *at: told.append(at)
+        model, "a red circle", images_per_prompt=9, seed=3, progress=lambda *at: told.append(at)
     )
-    assert ids[4].tolist() == alone and len(np.unique(ids, axis=0)) == 5
-    assert told == [(64, 80), (80, 80)], "four together on a CPU, then one"
+    assert ids[8].tolist() == alone and len(np.unique(ids, axis=0)) == 9
+    assert told == [(128, 144), (144, 144)], "eight together on a CPU, then one"
 
 
 def test_a_cache_grows_as_it_fills(model, monkeypatch):

@@ -18,8 +18,11 @@ def test_memory_is_what_arrays_take(folder, one_device):
     plan = memory.Plan.of(source, None, rows=3, text=6, pictures=1, drawings=1)
     need, (model, _) = plan.needs(), load.load(folder)
     assert need["weights"] == sum(x.nbytes for x in jax.tree.leaves(nnx.state(model)))
-    places = 6 + (16 + 2) + 16
-    assert need["cache"] == 2 * tiny.CONFIG.transformer.layers * 3 * places * 32 * 4
+    prompt = 6 + (16 + 2)
+    a_place = 2 * tiny.CONFIG.transformer.layers * 32 * 4
+    assert need["cache"] == (3 * (prompt + 16) + prompt) * a_place
+    kept = memory.Plan.of(source, None, rows=3, text=6, pictures=1, drawings=1, kept=50)
+    assert kept.needs()["cache"] == need["cache"] + 50 * a_place
     assert plan.dtypes == ("float32", "float32")
     half = memory.Plan.of(source, "bfloat16", rows=3, text=6, pictures=1, drawings=1)
     loaded, _ = load.load(folder, dtype="bfloat16")
@@ -39,7 +42,7 @@ def test_memory_is_what_arrays_take(folder, one_device):
     full = memory.Plan(
         presets.janus_1_3b(), 0, ("bfloat16", "bfloat16"), rows=2, text=64, pictures=0, drawings=1
     )
-    cache = 2 * 24 * 2 * 640 * 2048 * 4
+    cache = 2 * 24 * (2 * 640 + 64) * 2048 * 4
     assert full.needs() == {
         "weights": 0,
         "cache": cache,
@@ -54,7 +57,7 @@ def test_too_little_memory_is_refused_or_warned_about_with_the_numbers(
     need, out = memory.Plan.of(source, None, **work).needs(), io.StringIO()
     monkeypatch.setattr(memory, "free", lambda device: need["weights"])
     with pytest.raises(
-        ValueError, match=r"memory: weights and cache take .* kB, 508 kB are free on cpu; use"
+        ValueError, match=r"memory: weights and cache take .* MB, 508 kB are free on cpu; use"
     ):
         memory.announce("m", source, None, out, **work)
     monkeypatch.setattr(memory, "free", lambda device: sum(need.values()) - 1)

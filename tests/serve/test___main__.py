@@ -2,9 +2,11 @@
 
 import pytest
 
+import janus_jax
 from janus_jax.common import cli
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.serve.__main__ import COMMAND, main, settings_of
+from janus_jax.sample.generate import generate_ids
+from janus_jax.serve.__main__ import COMMAND, loaded, main, settings_of
 
 
 def settings(*flags):
@@ -28,10 +30,12 @@ def test_flags_become_settings(tmp_path):
 def test_flags_that_cannot_be_are_all_told(tmp_path):
     empty = tmp_path / "empty"
     empty.write_text("\n")
+    with pytest.raises(UsageError, match="multiple of 4"):
+        settings("--rows=6", "--data=2")
     with pytest.raises(UsageError) as error:
         settings("--rows=3", f"--api_key_file={empty}", "--cors=example.org,https://a.org/")
     for words in (
-        "--rows=3: must be even",
+        "--rows=3: must be a multiple of 2",
         "holds no key",
         "--cors=example.org",
         "--cors=https://a.org/",
@@ -47,6 +51,7 @@ def test_flags_that_cannot_be_are_all_told(tmp_path):
         (["--model=quickstart", "--port=70000"], "port"),
         (["--port=0"], "model"),
         (["--model=quickstart", "--drain=-1"], "drain"),
+        (["--model=quickstart", "--port=0", "--tensor=9"], "--tensor=9: 9 devices, 8 are here"),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_code_2(flags, words, capfd):
@@ -56,3 +61,14 @@ def test_what_cannot_be_served_is_one_line_and_code_2(flags, words, capfd):
         code = end.code
     err = capfd.readouterr().err
     assert code == 2 and words in err and "Traceback" not in err
+
+
+@pytest.mark.slow
+def test_the_devices_of_a_mesh_draw_what_one_draws(one_device):
+    flags = ["--model=quickstart", "--dtype=float32", "--rows=8", "--data=2", "--tensor=2"]
+    engine = loaded(cli.parse(COMMAND, flags)[0])
+    drawn = engine.draw("a red circle", seed=3).result()
+    engine.close()
+    assert len(engine.model.text_embedding.table[...].devices()) == 4
+    one = janus_jax.load("quickstart", dtype="float32")
+    assert drawn.ids.tolist() == generate_ids(*one, "a red circle", seed=3)[0].tolist()

@@ -1,5 +1,7 @@
 """The server as a process: told to stop while it works. (Its engine is one that the test holds.)"""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -9,12 +11,15 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from support.held_engine import soon
+from support.held_engine import HeldEngine, soon
 from support.paths import ROOT
 from support.servers import CLIENT, ask, get, user
 
 from janus_jax.common.exit_codes import UsageError
+from janus_jax.serve import process
+from janus_jax.serve.app import make_app
 from janus_jax.serve.process import address, listening
+from janus_jax.serve.settings import Settings
 
 
 class Child:
@@ -63,15 +68,15 @@ def start(tmp_path):
         child.process.communicate()
 
 
-def stream(child):
+def stream(url: str):
     body = user("hi") | {"stream": True}
-    return CLIENT.stream("POST", f"{child.address}/v1/chat/completions", json=body)
+    return CLIENT.stream("POST", f"{url}/v1/chat/completions", json=body)
 
 
 @pytest.mark.processes
 def test_sigterm_refuses_new_requests_lets_the_running_one_end_and_exits_0(start):
     child = start(60)
-    with stream(child) as reply:
+    with stream(child.address) as reply:
         lines = reply.iter_lines()
         next(lines)
         child.end(signal.SIGTERM)
@@ -85,18 +90,64 @@ def test_sigterm_refuses_new_requests_lets_the_running_one_end_and_exits_0(start
     assert "Traceback" not in err
 
 
+def told_the_end(lines) -> bool:
+    """Whether a stream ends with the error that the server stops."""
+    *_, last = [line for line in lines if line]
+    return json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+
+
+@pytest.mark.slow
 @pytest.mark.processes
 @pytest.mark.parametrize(("sig", "want"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_what_runs_longer_than_it_may_hears_so_and_the_server_ends(start, sig, want):
+def test_what_runs_longer_than_it_may_hears_so_and_the_process_ends(start, sig, want):
     child = start(0)
-    with stream(child) as reply:
+    with stream(child.address) as reply:
         lines = reply.iter_lines()
         next(lines)
         child.end(sig)
-        *_, last = [line for line in lines if line]
-        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopping"
+        assert told_the_end(lines)
     code, err = child.code()
     assert code == want and "Traceback" not in err
+
+
+@pytest.fixture
+def inside(monkeypatch):
+    """`inside(load)`: a Server in a thread, its Future, its address, and the exit codes it gives."""
+    codes = []
+    monkeypatch.setattr(process.exits, "exit_now", codes.append)
+    with concurrent.futures.ThreadPoolExecutor() as pool, contextlib.ExitStack() as stack:
+
+        def begin(load):
+            server = process.Server(make_app(None, Settings("held")), drain=0)
+            stack.callback(setattr, server, "should_exit", True)
+            listener = stack.enter_context(listening("127.0.0.1", 0))
+            url = address(listener)
+            return server, pool.submit(server.run_with, listener, load), url, codes
+
+        yield begin
+
+
+def test_a_request_that_runs_longer_than_drain_hears_so(inside):
+    engine = HeldEngine()
+    server, done, url, codes = inside(lambda: engine)
+    assert soon(lambda: get(url, "/ready").is_success)
+    with stream(url) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        server.handle_exit(signal.SIGTERM, None)
+        assert told_the_end(lines)
+    done.result(60)
+    assert codes == [0] and engine.closed
+
+
+def test_what_is_wrong_with_the_model_ends_the_server_with_that_error(inside):
+    def load():
+        raise UsageError("no such model")
+
+    _, done, _, codes = inside(load)
+    with pytest.raises(UsageError, match="no such model"):
+        done.result(60)
+    assert codes == []
 
 
 def test_a_port_that_is_taken_is_told_with_a_remedy():

@@ -257,6 +257,7 @@ def test_a_certificate_must_be_of_the_name(monkeypatch, host, valid):
         web.page("/a.png", png())
         if valid:
             assert fetch(f"https://{host}/a.png", HOSTS, 10_000, 10.0) == png()
+            assert web.asked[0][0] == host  # without a port, which few servers expect there
         else:
             refused(f"https://{host}/a.png", "Hostname mismatch")
             assert web.asked == []

@@ -84,6 +84,25 @@ def chromium():
         driver.quit()
 
 
+CONTROLS = """
+const all = document.querySelectorAll(
+  "button, input, textarea, a[href], img:not([alt='']), [role=progressbar], [role=group], main");
+return [...all].filter((node) => node.checkVisibility())
+"""
+TOO_WIDE = """
+const parts = document.querySelectorAll("html, body, main, footer, #composer");
+return [...parts].filter((node) => node.scrollWidth > node.clientWidth).map((node) => node.tagName)
+"""
+GIVE = """
+const [kind, name, type, bytes] = arguments;
+const data = new DataTransfer();
+data.items.add(new File([Uint8Array.from(bytes)], name, { type }));
+const how = { bubbles: true, cancelable: true, clipboardData: data, dataTransfer: data };
+document.body.dispatchEvent(
+  kind === "paste" ? new ClipboardEvent(kind, how) : new DragEvent(kind, how));
+"""
+
+
 class Page:
     """The page at `address`, and what a test does there."""
 
@@ -108,7 +127,7 @@ class Page:
 
     def wait(self, script: str):
         """What the script returns, as soon as that is true."""
-        until = WebDriverWait(self.driver, 30, 0.02).until
+        until = WebDriverWait(self.driver, 120, 0.02).until
         return until(lambda _: self.script(script), script)
 
     def idle(self):
@@ -133,6 +152,19 @@ class Page:
     def focused(self) -> str:
         """The name of what has the focus."""
         return self.driver.switch_to.active_element.accessible_name.strip()
+
+    def give(self, kind: str, name: str, media_type: str, content: bytes):
+        """Drops or pastes a file. kind: "drop" or "paste"."""
+        self.script(GIVE, kind, name, media_type, list(content))
+
+    def nameless(self) -> list[str]:
+        """What a screen reader cannot name, of all that is shown."""
+        found = [one for one in self.script(CONTROLS) if not one.accessible_name.strip()]
+        return [one.get_attribute("outerHTML") for one in found]
+
+    def too_wide(self) -> list[str]:
+        """The parts whose content is wider than they are."""
+        return self.script(TOO_WIDE)
 
     def source(self) -> str:
         """The address of the last picture that was drawn."""

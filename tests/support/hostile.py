@@ -72,6 +72,11 @@ for name, body, words in [
         b'{"prompt": "a", "seed": 1' + b"0" * 10**5 + b"}",
         "out of range",
     ),
+    (
+        "words to avoid without end",
+        b'{"prompt": "a", "negative_prompt": "' + b" " * 10**7 + b'"}',
+        "negative_prompt",
+    ),
     ("spaces alone", b" " * 19_000_000, "no JSON"),
     ("a prompt of spaces", b'{"prompt": "' + b" " * 19_000_000 + b'"}', "prompt"),
     ("a prompt of one endless word", b'{"prompt": "' + b"a" * 19_000_000 + b'"}', "prompt"),

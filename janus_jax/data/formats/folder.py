@@ -22,10 +22,12 @@ class Folder:
     <root>/<picture> with <stem>.txt ("caption") or <stem>.json (its fields) beside it. Sorted by
     class and name, in every run the same."""
 
-    def __init__(self, path: str, names: str = ""):
-        """names: what the classes are called, see Names. Raises SourceError."""
+    def __init__(self, path: str, names: str = "", bare: bool = False):
+        """names: what the classes are called, see Names. bare: pictures need no captions. Raises
+        SourceError."""
         self.root = os.path.realpath(os.path.expanduser(path))
         self._names = Names(names)
+        self._bare = bare
         entries = _scan(self.root)
         folders = [e.name for e in entries if e.is_dir()]
         loose = [e for e in entries if _is_picture(e.name) and e.is_file()]
@@ -78,7 +80,7 @@ class Folder:
                 f"...): captions beside "
                 "pictures, or folders named by class? Move one of them elsewhere"
             )
-        if not any(beside):
+        if not (any(beside) or self._bare):
             raise SourceError(
                 f"{path}: no .txt or .json with its caption beside any of {len(loose)} pictures; "
                 f"if one file holds "
@@ -128,7 +130,7 @@ class Folder:
             fields = self._names.fields(self._classes[self._class[i]])
         if name := self._caption_name(i):
             fields |= self._caption(name)
-        elif not self._classes:
+        elif not (self._classes or self._bare):
             raise RecordError(
                 "no caption",
                 f"{self.where(i)}: no .txt or .json with its caption beside it; add it",

@@ -18,9 +18,9 @@ class CommandError(exit_codes.UsageError):
     """Flags that contradict each other or cannot be followed; the message names them."""
 
 
-def define_flags(into):
+def define_flags(into, unread: tuple[str, ...] = ()):
     """--config, --dataset, and a flag for each field of a `Dataset` line that says what it is, in
-    absl's `into`."""
+    absl's `into`. unread: fields that the command does not read."""
     from absl import flags
 
     path = cli.Definer(into).path
@@ -28,6 +28,8 @@ def define_flags(into):
     flags.DEFINE_string("dataset", "", "Of a config: this data set only.", flag_values=into)
     about = parameters(Dataset)
     for field in dataclasses.fields(Dataset):
+        if field.name in unread:
+            continue
         text = f"Without a config: {about[field.name]}"
         if field.name in ("kind", "form"):
             known = {"kind": KINDS, "form": FORMS}[field.name]
@@ -64,7 +66,8 @@ def chosen(f, overrides: dict[str, str]):
             raise CommandError(
                 "give --config=FILE, or --path=... and --kind=understanding, text or generation"
             )
-        values = {name: getattr(f, name) for name in own} | {"prompt": tuple(f.prompt)}
+        values = {name: getattr(f, name) for name in own}
+        values |= {"prompt": tuple(f.prompt)} if "prompt" in own else {}
         return {"data": Dataset(**values)}, None
     if own:
         raise CommandError(
@@ -86,10 +89,10 @@ def chosen(f, overrides: dict[str, str]):
     return {name: line for name, line in lines.items() if f.dataset in ("", name)}, experiment
 
 
-def open_line(line: Dataset, experiment):
-    """The source of a data set. Raises SourceError."""
+def open_line(line: Dataset, experiment, bare: bool = False):
+    """The source of a data set. bare: see catalog.open_dataset. Raises SourceError."""
     side = experiment.model.generation_encoder.image_size if experiment else SIDE
-    return catalog.open_dataset(line, side, experiment.seed if experiment else 0)
+    return catalog.open_dataset(line, side, experiment.seed if experiment else 0, bare=bare)
 
 
 def writable(out) -> pathlib.Path:
@@ -104,7 +107,7 @@ def writable(out) -> pathlib.Path:
     return out
 
 
-def command(name: str, about: str, example: str, define) -> cli.Command:
+def command(name: str, about: str, example: str, define, unread=()) -> cli.Command:
     """A command about data sets: the flags that `define` defines, and those that say which data
     sets are meant.
 
@@ -112,10 +115,11 @@ def command(name: str, about: str, example: str, define) -> cli.Command:
     about: what it does.
     example: a command line that works.
     define: defines the command's own flags in absl's FlagValues.
+    unread: fields of a data set that the command does not read.
     """
 
     def define_all(into):
-        define_flags(into)
+        define_flags(into, unread)
         define(into)
 
     return cli.Command(name, about, example, define_all, fields.field_lines)

@@ -2,31 +2,27 @@
 all, so that a run goes on after a kill, and a list of the pictures that could not be used. Pictures
 are opened by threads, ahead."""
 
-import collections
 import dataclasses
 import json
 import pathlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from janus_jax.common import files
 from janus_jax.data import image_ids
 from janus_jax.data.images import generation_image
-from janus_jax.data.row_stream import BAD, IN_A_ROW
+from janus_jax.data.row_stream import IN_A_ROW
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools.command import CommandError
-
-AHEAD = 3  # batches that are opened while the devices compute
-FAILED = "failed-{}.txt"  # where a process leaves word that it ends before its shards are written
+from janus_jax.data.tools.read_ahead import read_ahead
 
 
 def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
     """Says in the directory what its ids are made of, or sees that it says so already.
 
     made: what else to note; "arguments", the command's, among it, and "computed", a list of what
-        computes: one that is not noted yet joins those of earlier commands. Words that processes of
-        an earlier command left are removed. Raises CommandError where it says something else.
+        computes: one that is not noted yet joins those of earlier commands. Raises CommandError
+        where it says something else.
     """
     path = directory / image_ids.FILE
     if not path.is_file():
@@ -45,8 +41,6 @@ def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
     before = noted.get("computed", [])
     if new := [one for one in made["computed"] if one not in before]:
         files.write(path, json.dumps(noted | {"computed": before + new}, indent=1).encode())
-    for file in directory.glob(FAILED.format("*")):
-        file.unlink()
 
 
 class Shards:
@@ -123,28 +117,13 @@ def opened_batches(source, parts, side: int, batch: int, threads: int):
     in order; rows without a picture are zero. Some batches are opened ahead, by `threads`
     threads."""
 
-    def picture(i):
-        try:
-            return generation_image(source.image(i), side, fast=True)  # as in training
-        except BAD as error:
-            return error
-
-    def ready(k, part, futures):
-        found = [future.result() for future in futures]
+    read = lambda i: generation_image(source.image(i), side, fast=True)  # as in training
+    for k, part, found in read_ahead(read, parts, threads):
         pictures = np.zeros((batch, side, side, 3), np.uint8)
         for row, x in zip(pictures, found):
             if not isinstance(x, Exception):
                 row[:] = x
-        return k, part, pictures, {i: x for i, x in zip(part, found) if isinstance(x, Exception)}
-
-    waiting = collections.deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for k, part in parts:
-            waiting.append((k, part, [pool.submit(picture, i) for i in part]))
-            if len(waiting) > AHEAD:
-                yield ready(*waiting.popleft())
-        while waiting:
-            yield ready(*waiting.popleft())
+        yield k, part, pictures, {i: x for i, x in zip(part, found) if isinstance(x, Exception)}
 
 
 def gather_bad_records(directory: pathlib.Path, origin: image_ids.Origin):

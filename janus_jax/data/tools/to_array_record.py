@@ -174,13 +174,12 @@ def define_flags(into):
     define.number("max_bad", 0.01, "Share of records that may be unusable.", 0, 1)
 
 
-def open_with_files(line: Dataset, experiment):
-    """The source of a data set that has files. Raises SourceError, CommandError."""
-    source = command.open_line(line, experiment)
+def open_with_files(line: Dataset, experiment, bare: bool = False):
+    """The source of a data set that has files. bare: see catalog.open_dataset. Raises SourceError,
+    CommandError."""
+    source = command.open_line(line, experiment, bare)
     if not hasattr(source, "portable"):
-        raise command.CommandError(
-            f"{line.path}: is drawn as it is read; there are no files to convert"
-        )
+        raise command.CommandError(f"{line.path}: is drawn as it is read; it has no files")
     return source
 
 

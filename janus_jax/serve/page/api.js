@@ -2,6 +2,7 @@
 
 const KEY = "janus-api-key";
 
+export const hasKey = () => Boolean(sessionStorage.getItem(KEY));
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);
 
 // What the server refused, or why it was not reached. status: of HTTP, 0 without a reply.

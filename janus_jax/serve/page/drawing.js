@@ -24,18 +24,26 @@ function fileName({ prompt, seed, number }) {
   return `${words.replace(/^-+|-+$/g, "") || "picture"}-seed${seed}-${number}.png`;
 }
 
+// Where there is little room, a sign stands for the words.
+const labelled = (sign, text) => [
+  make("span", { className: "sign", ariaHidden: "true" }, sign), make("span", { className: "text" }, text),
+];
+
 // The page listens for "again" and "ask", which bubble from the frame.
 function actions(drawing, node) {
   const tell = (name) => () =>
     node.dispatchEvent(new CustomEvent(name, { bubbles: true, detail: drawing }));
-  const out = [button("Another seed", tell("again"))];
+  const out = [[button("", tell("again")), "↻", "Another seed"]];
   if (drawing.url) {
     const file = { className: "quiet small", href: drawing.url, download: fileName(drawing) };
-    out.push(button("Ask about it", tell("ask")), make("a", file, "Download"));
+    out.push([button("", tell("ask")), "?", "Ask about it"], [make("a", file), "↓", "Download"]);
   }
   const of = [drawing.prompt, which(drawing)].filter(Boolean).join(", ");
-  for (const one of out) one.ariaLabel = `${one.textContent}: ${of}`;
-  return out;
+  return out.map(([one, sign, text]) => {
+    one.append(...labelled(sign, text));
+    one.ariaLabel = one.title = `${text}: ${of}`;
+    return one;
+  });
 }
 
 // {node, partial(event), complete(url), end(why)}. text: what stands under the picture.

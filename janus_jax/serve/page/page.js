@@ -1,7 +1,7 @@
 // The page: what is written, attached and set, and what becomes of it when it is sent.
 
 import { answer, countPictures, said } from "./answer.js";
-import { keepKey, model as readModel } from "./api.js";
+import { hasKey, keepKey, model as readModel } from "./api.js";
 import { find, following, make } from "./dom.js";
 import { draw, newSeed, remember } from "./drawing.js";
 
@@ -57,7 +57,8 @@ function settings() {
   return Object.fromEntries(given.map((field) => [field.name, value(field)]));
 }
 
-// One request runs at a time. task(place, tools) works in a new item of the conversation.
+// One request runs at a time. task(place, tools) works in a new item of the conversation. Whether
+// the server took it.
 async function run(shown, task) {
   if (running) return notice(ONE);
   notice();
@@ -68,9 +69,11 @@ async function run(shown, task) {
   shown.scrollIntoView({ block: "start" });
   try {
     await task(place, { model, signal: running.signal });
+    return true;
   } catch (error) {
     if (error.status === 401) lock();
     else if (error.status === undefined) throw error;
+    return false;
   } finally {
     running = null;
     refresh();
@@ -79,41 +82,46 @@ async function run(shown, task) {
 
 function startDrawing(how) {
   find("drawings").hidden = false; // now, not when the first is done: nothing moves then
-  run(said(how.prompt, [], "draw"), (place, tools) =>
+  return run(said(how.prompt, [], "draw"), (place, tools) =>
     draw(how, place, { ...tools, ready: remember, again: startDrawing }));
 }
 
-function startAnswer(turn) {
-  const count = countPictures(turns, turn.pictures);
-  if (count > model.max_images)
-    return notice(
-      `This chat holds ${count} pictures, and the server reads ${model.max_images} at most: ` +
-      "begin a new chat, or take some away.",
-    );
+const startAnswer = (turn) =>
   run(said(turn.text, turn.pictures, "ask"), (place, tools) =>
     answer(turns, turn, turn.settings, place, { ...tools, again: startAnswer }));
-  return true;
+
+// Why what is written cannot be sent, or nothing.
+function obstacle(text) {
+  if (running) return ONE;
+  if (mode() === "draw") return text ? "" : "Describe the picture first.";
+  if (!text && !pictures.length) return "Ask something first.";
+  const count = countPictures(turns, pictures);
+  return count <= model.max_images ? "" :
+    `This chat holds ${count} pictures, and the server reads ${model.max_images} at most: ` +
+    "begin a new chat, or take some away.";
 }
 
-function send() {
+async function send() {
   const text = words.value.trim();
-  const given = settings();
-  if (running) return notice(ONE);
-  if (!model || !given) return;
-  if (mode() === "draw") {
-    if (!text) return notice("Describe the picture first.");
-    startDrawing({
-      prompt: text, seed: given.seed ?? newSeed(), count: given.n,
-      guidance: given.guidance_scale ?? model.cfg_scale,
-      temperature: given.temperature ?? model.temperature, negative: given.negative_prompt,
-    });
-  } else {
-    if (!text && !pictures.length) return notice("Ask something first.");
-    if (!startAnswer({ text, pictures, settings: given })) return;
-    pictures = [];
-    showAttached();
-  }
-  words.value = "";
+  const given = model && settings();
+  if (!given) return;
+  const why = obstacle(text);
+  if (why) return notice(why);
+  const drawing = mode() === "draw";
+  const shown = drawing ? [] : pictures;
+  const sent = !drawing ? startAnswer({ text, pictures: shown, settings: given }) : startDrawing({
+    prompt: text, seed: given.seed ?? newSeed(), count: given.n,
+    guidance: given.guidance_scale ?? model.cfg_scale,
+    temperature: given.temperature ?? model.temperature, negative: given.negative_prompt,
+  });
+  write("", drawing ? pictures : []);
+  if (!await sent && !words.value) write(text, [...pictures, ...shown]); // to be mended
+}
+
+function write(text, attached) {
+  words.value = text;
+  pictures = attached;
+  showAttached();
   refresh();
 }
 
@@ -167,8 +175,9 @@ async function connect() {
     model = await readModel();
   } catch (error) {
     find("model").textContent = "not connected";
-    notice(error.message);
-    if (error.status === 401) lock();
+    const locked = error.status === 401;
+    notice(!locked ? error.message : hasKey() ? "The server does not know this key." : "");
+    if (locked) lock();
     else setTimeout(connect, 3000); // the model may be loading still
     return;
   }
