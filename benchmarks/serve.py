@@ -38,7 +38,7 @@ NEAR = 2  # levels of 255 between the two sides' VQ decoders
 
 def scaled(toy: bool = False) -> sizes.JanusConfig:
     """Janus-1.3B with heads, strides and patches of its own size, and less of everything else."""
-    width, layers, side = (256, 2, 32) if toy else (1024, 6, 96)
+    width, layers, side = (256, 2, 32) if toy else (1024, 4, 96)
     return sizes.JanusConfig(
         sizes.UnderstandingEncoderConfig(
             image_size=side, width=width // 4, mlp_width=width, layers=layers, heads=4
@@ -86,7 +86,8 @@ def measure(side: str, server: sc.Server, requests: list[sc.Request], f) -> dict
     if f.rate:
         got = run(serve_load.opened(server.url, requests[: f.open], f.rate))
         found["open"] = serve_load.measured(got)
-    alone, running = run(serve_load.beside(server.url, f.short, f.drawers))
+    count = f.short if side == "ours" else max(f.short // 4, 1)  # the others' wait for each drawing
+    alone, running = run(serve_load.beside(server.url, count, f.drawers))
     found["short"] = {
         "alone": serve_load.percentiles(x.ended - x.begun for x in alone),
         "beside": serve_load.percentiles(x.ended - x.begun for x in running),
@@ -192,8 +193,8 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", None, "Where the .json, .md and .png go, without suffix.")
     flags.DEFINE_list("sides", list(SIDES), "Which servers: ours, one, transformers.")
     flags.DEFINE_list("clients", ["1", "4", "8", "16"], "How many ask at once in a closed loop.")
-    flags.DEFINE_integer("each", 3, "Requests of each client.")
-    flags.DEFINE_integer("least", 12, "Requests of a load at least.")
+    flags.DEFINE_integer("each", 2, "Requests of each client.")
+    flags.DEFINE_integer("least", 6, "Requests of a load at least.")
     flags.DEFINE_float("rate", 0.0, "Requests a second of the open loop; 0 leaves it out.")
     flags.DEFINE_integer("open", 24, "Requests of the open loop.")
     flags.DEFINE_integer("short", 20, "Short answers that are timed alone and beside drawings.")

@@ -141,7 +141,7 @@ def page(found: dict) -> str:
     lines += [f"| {kind} | {many(of)} |" for kind, of in sorted(found["counts"].items())]
     end = found["end"]
     lines += [
-        f"| running at SIGTERM | {many(end['running'])} |", f"| sent after it | {many(end['later'])} |",
+        f"| sent in the half second before SIGTERM | {many(end['running'])} |", f"| sent in the half second after it | {many(end['later'])} |",
         "", f"Memory of the server: {looks[0] / 1e6:.0f} MB at the start, {looks[-1] / 1e6:.0f} MB at "
         f"the end, at most {max(looks) / 1e6:.0f} MB. {end['seconds']:.1f} s after SIGTERM it had ended, "
         f"with exit code {end['exit code']}.",
