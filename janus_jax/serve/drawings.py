@@ -33,7 +33,7 @@ async def drawn(jobs, prompt: str, asked, partial: int = 0):
     rows, columns = service.engine.model.config.generation_encoder.grid
     marks = _marks(rows, partial)
     ids = [np.zeros(0, np.int32) for _ in jobs.jobs]
-    shown = [0 for _ in jobs.jobs]
+    shown = [0 for _ in jobs.jobs]  # of each, how many marks were reached
     async for item in jobs.news():
         if item is None:
             yield None
@@ -46,12 +46,15 @@ async def drawn(jobs, prompt: str, asked, partial: int = 0):
             yield k, file, len(result.ids), result
             continue
         ids[k] = np.concatenate([ids[k], np.asarray(new, np.int32)])
-        due = sum(len(ids[k]) >= mark * columns for mark in marks)
-        if due > shown[k]:
-            shown[k] = due
-            part = ids[k][: marks[due - 1] * columns]
-            file = await service.in_thread(lambda part=part: png(service.engine.picture(part)))
-            yield k, file, len(part), None
+        if jobs.behind:  # later ids are there: no picture is painted that is old already
+            continue
+        for k, part in enumerate(ids):
+            due = sum(len(part) >= mark * columns for mark in marks)
+            if due > shown[k]:
+                shown[k] = due
+                part = part[: marks[due - 1] * columns]
+                file = await service.in_thread(lambda part=part: png(service.engine.picture(part)))
+                yield k, file, len(part), None
 
 
 def _marks(rows: int, partial: int) -> list[int]:

@@ -31,6 +31,11 @@ class Jobs:
         """Since the request came."""
         return time.monotonic() - self.begun
 
+    @property
+    def behind(self) -> bool:
+        """Whether more news wait already."""
+        return not self._queue.empty()
+
     async def start(self, begin):
         """Adds `begin(tell)`, called in a thread: a job whose news go to `tell`. Raises Refused."""
         number = len(self.jobs)

@@ -6,6 +6,7 @@ import json
 import threading
 
 import httpx
+import numpy as np
 import pytest
 from support.held_engine import soon
 from support.servers import CLIENT, ask, asking, get, user
@@ -139,19 +140,56 @@ def test_words_are_sent_as_they_come(held, hold):
             assert list(lines)[-2:] == ["data: [DONE]", ""]
 
 
-def test_unfinished_pictures_are_whole_rows_and_as_many_as_asked(held, hold):
-    import numpy as np
+def drawing_events(address, **more):
+    """The events of a picture's stream, one by one."""
+    body = DRAWING | {"stream": True} | more
+    with CLIENT.stream("POST", f"{address}/v1/images/generations", json=body) as reply:
+        for line in reply.iter_lines():
+            if line.startswith("data: {"):
+                yield json.loads(line[6:])
 
-    body = DRAWING | {"stream": True, "partial_images": 24}
-    with hold() as address, asking(address, body, "images/generations") as reply:
+
+def test_unfinished_pictures_are_whole_rows_and_as_many_as_asked(held, hold):
+    with hold() as address, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        events = drawing_events(address, partial_images=24)
+        first = pool.submit(next, events)
         assert soon(lambda: held.jobs)
-        for _ in range(9):  # rows of six, in chunks of four
-            held.tells[0](np.zeros(4, np.int32))
+        told, parts = 0, []
+        for row in range(1, 6):  # rows of six, in chunks of four
+            while told < 6 * row:
+                held.tells[0](np.zeros(4, np.int32))
+                told += 4
+            parts.append(first.result() if row == 1 else next(events))
         held.finish(0)
-        *parts, last, done = events(reply.result().text)
+        (last,) = events
     assert [part["done"] for part in parts] == [6, 12, 18, 24, 30]
     assert [part["partial_image_index"] for part in parts] == [0, 1, 2, 3, 4]
-    assert last["type"] == "image_generation.completed" and done == "[DONE]"
+    assert last["type"] == "image_generation.completed"
+
+
+def test_a_picture_that_is_old_already_is_not_painted(held, hold):
+    """Where painting takes longer than drawing, nobody waits for what a later one shows."""
+    painted, paint = [], held.picture
+    slow = threading.Event()
+
+    def picture(ids):
+        painted.append(len(ids))
+        assert slow.wait(20)
+        return paint(ids)
+
+    held.picture = picture
+    with hold() as address, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: list(drawing_events(address, partial_images=24)))
+        assert soon(lambda: held.jobs)
+        held.tells[0](np.zeros(6, np.int32))
+        assert soon(lambda: painted)
+        for _ in range(4):
+            held.tells[0](np.zeros(6, np.int32))
+        slow.set()
+        assert soon(lambda: len(painted) == 2)
+        held.finish(0)
+        *parts, _ = found.result()
+    assert [part["done"] for part in parts] == [6, 30] == painted[:2]
 
 
 def test_many_at_once_each_get_their_own(held, hold):
