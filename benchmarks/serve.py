@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import pathlib
 import shlex
+import signal
 import sys
 import tempfile
 
@@ -182,6 +183,7 @@ def identical(f):
 
 def main(_):
     f = flags.FLAGS
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end too
     logging.set_verbosity(logging.WARNING)  # the client's has a line for each request
     (soaked if f.soak else identical if f.identity else compared)(f)
 

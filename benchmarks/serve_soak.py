@@ -141,7 +141,8 @@ def page(found: dict) -> str:
     lines += [f"| {kind} | {many(of)} |" for kind, of in sorted(found["counts"].items())]
     end = found["end"]
     lines += [
-        f"| sent in the half second before SIGTERM | {many(end['running'])} |", f"| sent in the half second after it | {many(end['later'])} |",
+        f"| sent in the half second before SIGTERM | {many(end['running'])} |",
+        f"| sent in the half second after it | {many(end['later'])} |",
         "", f"Memory of the server: {looks[0] / 1e6:.0f} MB at the start, {looks[-1] / 1e6:.0f} MB at "
         f"the end, at most {max(looks) / 1e6:.0f} MB. {end['seconds']:.1f} s after SIGTERM it had ended, "
         f"with exit code {end['exit code']}.",
@@ -159,7 +160,9 @@ def chart(found: dict, path):
     figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
     seconds, held = np.asarray(found["memory"]).T
     axes.plot(seconds / 60, held / 1e6, marker=".")
-    axes.set(xlabel="minutes of load", ylabel="memory of the server, MB", ylim=(0, None))
+    axes.set(
+        xlabel="minutes of load", ylabel="memory of the server, MB", ylim=(0, 1.2 * max(held) / 1e6)
+    )
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
