@@ -142,7 +142,8 @@ class DecodingBlock(nnx.Module):
     def __call__(self, x, mask, rope, cache, at):  # [B, T, D] -> [B, T, D], (k, v)
         b, t, d = x.shape
         qkv = split_parts(self.qkv(normed(self.norm1, x)), 3)
-        q, k, v = (y.reshape(b, t, self.heads, d // self.heads) for y in qkv)
+        heads = b, t, self.heads, d // self.heads
+        q, k, v = (y.reshape(heads, out_sharding=sh.ACT_BTHK) for y in qkv)
         q, k, v = (
             y.swapaxes(1, 2).astype(cache_dtype(y.dtype))
             for y in (rotate(q, rope), rotate(k, rope), v)

@@ -33,7 +33,7 @@ class Engine:
         with own_jax(model):
             pairs = 2 * sh.batch_shards()
             # A chunk is what a new request waits for: of a CPU's slow tokens few.
-            self.steps = (4, 1) if sh.platform() == "cpu" else (16, 8)
+            self.steps = (2, 1) if sh.platform() == "cpu" else (16, 8)
         if rows < pairs or rows % pairs:
             raise ValueError(
                 f"rows is {rows}: must be a multiple of {pairs}, two on each device that rows are split "

@@ -142,6 +142,11 @@ def test_narrow_weights_draw_and_answer(one_device, dtype):
     assert isinstance(understand(model, tiny.processor(), asked, max_new_tokens=8), str)
 
 
+def test_a_model_of_one_head_draws(one_device):
+    llm = dataclasses.replace(tiny.CONFIG.transformer, heads=1)
+    assert draw(tiny.make_model(tiny.small(transformer=llm)), "a red circle").shape == (1, 16)
+
+
 def draw(model, prompts, **options):
     return generate_ids(
         model, tiny.processor(), prompts, temperature=1.0, **({"cfg_scale": 5.0} | options)
