@@ -19,6 +19,7 @@ from janus_jax.plan import aot, audit, hlo, rates
 from janus_jax.sample import programs
 
 ROWS = (2, 32)
+KINDS = (programs.IMAGE, programs.TEXT)
 LENGTH = 640  # places of the cache: a short prompt and a picture
 ASSUMED = (
     "guided drawing: two rows a picture; its pixels (the VQ decoder) and the reading of prompts are "
@@ -51,7 +52,7 @@ def tokens(config: JanusConfig, chip: Chip, device, dtype: str | None, say=print
         for rows in ROWS:
             program = lower(model, rows, LENGTH).compile(compiler_options=options)
             module = hlo.Module(program.as_text())
-            plan["tokens"] += [of_token(module, chip, config, rows, kind) for kind in (0, 1)]
+            plan["tokens"] += [of_token(module, chip, config, rows, kind) for kind in KINDS]
     say(tokens_table(plan["tokens"]))
     plan["assumed"] = [rates.in_words(chip), *ASSUMED]
     if device.platform == "gpu":

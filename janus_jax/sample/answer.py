@@ -25,9 +25,14 @@ class Answer:
         return self.finish is not None
 
     def add(self, ids):
-        """New ids, int [n]; those after the end are ignored."""
-        if self.done:
-            return
+        """New ids, int [n]; those after the end are ignored. Where strings may end it, one is looked
+        at after the other, so that what ends it does not depend on how many come at once."""
+        some = [[i] for i in ids] if self.stop_strings else [ids]
+        for few in some:
+            if not self.done:
+                self._add(few)
+
+    def _add(self, ids):
         for i in map(int, ids):
             if i in self.stop_ids:
                 self.finish = "stop"

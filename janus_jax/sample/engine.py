@@ -32,7 +32,7 @@ class Request:
 
     prompts: its one prompt, or of a guided picture the conditional and the unconditional one.
     draws: image ids, else text.
-    most: how many; eos: the id that ends an answer before, -1 for none.
+    most: how many, at least 1; eos: the id that ends an answer before, -1 for none.
     seed, number: see `programs.row_keys`; temperature, top_p: see `programs.pick`.
     scale: of the guidance of two prompts.
     steps: most tokens between two looks while it runs.
@@ -69,7 +69,7 @@ class Engine:
         """counts: the numbers of rows it may have, ascending, by default `row_counts()`; they change
             only while no request has any.
         stretches: of prompts that are read between two chunks while others write.
-        kept: places of prompts that are kept, for requests that begin as an earlier one did.
+        kept: places of prompts that are kept, for requests whose prompt is one of them.
         """
         with own_jax(model):
             self.model = serving(model)
@@ -155,14 +155,15 @@ class Engine:
         return (half[0],) if half else whole[0][:1] if whole else ()
 
     def _read(self):
-        """Reads all prompts where nobody has begun to write; else of the oldest and of the shortest by
-        turns, so that neither a long prompt nor many short ones make others wait."""
+        """Reads `stretches`, of the oldest prompt and of the shortest by turns, so that neither a long
+        one nor many short ones make others wait; and short ones to their end while all that are
+        ready wait to begin together."""
         turn = 0
         while self.unread:
             ready = [request for request in self.active if not request.lacking]
             shortest = min(self.unread.values(), key=lambda reading: reading.left)
             begun = any(request.done for request in ready)
-            if turn >= self.stretches and ready and (begun or shortest.left > SHORT):
+            if turn >= self.stretches and (not ready or begun or shortest.left > SHORT):
                 return
             reading = shortest if turn % 2 else next(iter(self.unread.values()))
             if reading.cache is None:

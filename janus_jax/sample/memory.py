@@ -53,7 +53,7 @@ class Plan:
 
     def needs(self) -> dict[str, int]:
         """Bytes by kind. The cache holds a key and a value for each layer and token, of all rows and
-        of a prompt that is read. Temporaries are a second copy of one layer's, since a cache grows
+        of two prompts that are read. Temporaries are a second copy of one layer's, since a cache grows
         layer by layer, and the largest of: float32 attention scores and their softmax over a stretch
         of a prompt or over a picture's tokens, and three of the VQ decoder's widest maps."""
         llm, tower, vq = (
@@ -61,7 +61,7 @@ class Plan:
         )  # fmt: skip
         prompt = self.text + self.pictures * (tower.tokens + 2)
         length = prompt + vq.tokens * (self.drawings > 0)
-        places = self.rows * length + prompt + self.kept
+        places = self.rows * length + 2 * prompt + self.kept
         number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
         cache = 2 * llm.layers * places * llm.width * number
         widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))

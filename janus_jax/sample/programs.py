@@ -110,7 +110,7 @@ def read(leaves, cache, ids, shown, is_shown, at, last, *, tree):
 @functools.partial(jax.jit, donate_argnames=("cache", "hidden"))
 def insert(cache, hidden, prompt, last, rows, count):
     """The cache of all rows and their hidden states [R, D] once a prompt lies in some of them, with
-    zeros behind it: nothing of who had the row before is left.
+    zeros behind its own cache: nothing of who had the row before is left.
 
     prompt, last: what `read` gave.
     rows: int32 [devices, R / devices], `count` rows of each device's that take it; -1 is none.

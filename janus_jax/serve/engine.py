@@ -4,6 +4,7 @@ as they come. Its methods may be called from any thread.
 
 import collections
 import concurrent.futures
+import logging
 import threading
 
 import numpy as np
@@ -19,7 +20,8 @@ from janus_jax.sample.reading import Prompt
 from janus_jax.sample.understand import answer_of, prepare, prompts_of, stops
 from janus_jax.serve.job import Answered, Closed, Drawn, Full, Job
 
-KEPT = 2048  # places of prompts that are kept for requests that begin alike
+KEPT = 2048  # places of prompts that are kept for requests with the same
+LEAVE = 10.0  # seconds that a chunk may still take at the end
 STRETCHES = 2  # of prompts, read between two chunks
 
 
@@ -48,6 +50,9 @@ class Engine:
         self._inbox = collections.deque()
         self._jobs = {}  # request -> job
         self._wake = threading.Condition()
+        self._aside = (
+            threading.Lock()
+        )  # one picture is seen or painted at a time: memory is counted so
         self._closed = self._dropped = False
         self._inner = self._fresh()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -62,9 +67,10 @@ class Engine:
         engine's thread, which it must not hold up. Raises ValueError that lists what cannot be
         used, Full, Closed."""
         guidance, heat = settings(self.processor, cfg_scale, temperature)
-        guidance, heat, number, seed = options.settled(
-            cfg_scale=guidance, temperature=heat, first=number, seed=seed
+        guidance, heat, number = options.settled(
+            cfg_scale=guidance, temperature=heat, first=options.given(number, 0)
         )
+        (seed,) = options.seeds(seed, 1, "requests")
         other = unconditional(self.processor, negative_prompt, guidance)
         asked = self.processor.request(prompt)
         pair = Prompt(asked), other(asked)
@@ -91,13 +97,17 @@ class Engine:
         """The assistant's next answer, as `understand` gives it. on_text(text): each new stretch of
         it, called in the engine's thread, which it must not hold up. Raises ValueError that lists
         what cannot be used, Full, Closed."""
-        most, heat, mass, seed = options.settled(
-            max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed
-        )
+        given = options.given
+        most, heat, mass = options.settled(
+            max_new_tokens=given(max_new_tokens, 512), temperature=given(temperature, 0.0),
+            top_p=given(top_p, 1.0),
+        )  # fmt: skip
+        (seed,) = options.seeds(seed, 1, "requests")
         stop = stops(stop)
         side = self.model.config.understanding_encoder.image_size
         asked = prepare(self.processor, conversation, side)
-        (prompt,) = prompts_of(self.model, self.processor, [asked])
+        with self._aside:
+            (prompt,) = prompts_of(self.model, self.processor, [asked])
         most = min(most, self.processor.context - len(prompt.ids))
         answer = answer_of(self.processor, stop, most, on_text)
         request = rows_engine.Request(
@@ -119,9 +129,17 @@ class Engine:
         compile when they come."""
         p = self.processor
         most = cache_length(64 + max(p.generation_tokens, p.understanding_tokens + AHEAD))
-        for places in sorted({cache_length(n) for n in range(1, most + 1)}):
-            request = rows_engine.Request((Prompt(np.zeros(places - 2, np.int32)),), False, 2, 0)
-            self._add(request, lambda ids: False, lambda: None).result()
+        lengths = sorted({cache_length(n) for n in range(1, most + 1)})
+        for i, length in enumerate(lengths):
+            # The last fills the cache, those before it are of each shorter one.
+            counts = [*(1 + shorter for shorter in (0, *lengths)[:i]), length - 2]
+            some = [Prompt(np.zeros(count, np.int32)) for count in counts]
+            jobs = [
+                self._add(rows_engine.Request((x,), False, 2, 0), lambda ids: False, lambda: None)
+                for x in some
+            ]
+            for job in jobs:
+                job.result()
         self.tokens = 0
 
     def picture(self, ids: np.ndarray):
@@ -131,7 +149,8 @@ class Engine:
         count = len(ids) // columns
         whole = np.zeros(rows * columns, np.int32)
         whole[: len(ids)] = ids
-        picture = to_pil(decode_ids(self.model, whole[None]))[0]
+        with self._aside:
+            picture = to_pil(decode_ids(self.model, whole[None]))[0]
         return picture.crop((0, 0, picture.width, picture.height * count // rows))
 
     def counts(self) -> dict[str, float]:
@@ -140,7 +159,7 @@ class Engine:
         active = list(self._inner.active)
         return {
             "waiting": len(self._inbox) + len(self._inner.waiting), "running": len(active),
-            "rows_used": sum(len(request.rows) for request in active), "rows": self.rows,
+            "rows_used": self._used(), "rows": self.rows,
             "tokens": self.tokens, "pictures": self.pictures,
         }  # fmt: skip
 
@@ -152,7 +171,7 @@ class Engine:
             self._wake.notify()
         self._thread.join(drain)
         self._dropped = True
-        self._thread.join()
+        self._thread.join(LEAVE)
 
     def _add(self, request, take, outcome) -> Job:
         job = Job()
@@ -160,42 +179,77 @@ class Engine:
         with self._wake:
             if self._closed:
                 raise Closed("the server is about to end; ask another, or ask again later")
-            if len(self._inbox) + len(self._inner.waiting) >= self.waiting:
+            if self._without_rows(request) > self.waiting:
                 raise Full(f"{self.waiting} requests wait already; ask again later")
             self._inbox.append(job)
             self._wake.notify()
         return job
 
+    def _without_rows(self, last) -> int:
+        """How many wait for rows that are not free, once `last` is there."""
+        come = [job.request for job in list(self._inbox) if not job.unwanted]
+        rows = np.cumsum([len(x.prompts) for x in (*list(self._inner.waiting), *come, last)])
+        free = self.rows - self._used()
+        return int((rows > free).sum()) if rows[-1] > free else 0
+
+    def _used(self) -> int:
+        return sum(len(request.rows) for request in list(self._inner.active))
+
     def _fresh(self):
         return rows_engine.Engine(self.model, (self.rows,), STRETCHES, KEPT)
 
     def _run(self):
-        while True:
-            with self._wake:
-                while not (self._inbox or self._inner.busy or self._closed):
-                    self._wake.wait()
-                if self._closed and not (self._inbox or self._inner.busy):
-                    return
-            while self._inbox:
-                job = self._inbox.popleft()
-                if self._dropped:
-                    job.cancel()
-                if job.set_running_or_notify_cancel():
-                    self._jobs[job.request] = job
-                    self._inner.add(job.request)
-            for job in [job for job in self._jobs.values() if job.unwanted or self._dropped]:
-                self._inner.end(job.request)
-                self._end(job, concurrent.futures.CancelledError())
-            try:
-                found = self._inner.step()
-            except Exception as error:  # of the device, as for want of memory: its cache is lost
-                for job in list(self._jobs.values()):
-                    self._end(job, error)
-                self._inner = self._fresh()
-                continue
-            for request, ids, last in found:
-                if request in self._jobs:
-                    self._tell(self._jobs[request], ids, last)
+        try:
+            while self._turn():
+                pass
+        except BaseException:
+            logging.exception("the engine has ended by a fault")
+            raise
+        finally:
+            self._closed = True
+            for job in [*self._inbox, *self._jobs.values()]:
+                if job.running():
+                    job.set_exception(Closed("the engine has ended"))
+                job.cancel()
+            self._inner = self._fresh()  # the cache of the other is given back
+
+    def _turn(self) -> bool:
+        """Takes in, cancels, and runs a chunk; False at the end."""
+        with self._wake:
+            while not (self._inbox or self._inner.busy or self._closed):
+                self._wake.wait()
+            if self._closed and not (self._inbox or self._inner.busy):
+                return False
+        while self._inbox:
+            job = self._inbox.popleft()
+            if self._dropped:
+                job.cancel()
+            if job.set_running_or_notify_cancel():
+                self._jobs[job.request] = job
+                self._inner.add(job.request)
+        for job in [job for job in self._jobs.values() if job.unwanted or self._dropped]:
+            self._inner.end(job.request)
+            self._end(job, concurrent.futures.CancelledError())
+        try:
+            found = self._inner.step()
+        except Exception as error:  # of the device, as for want of memory: its cache is lost
+            logging.exception("a chunk has failed, and with it all that had rows")
+            self._begin_anew(error.with_traceback(None))
+            return True
+        for request, ids, last in found:
+            if request in self._jobs:
+                self._tell(self._jobs[request], ids, last)
+        return True
+
+    def _begin_anew(self, error: Exception):
+        """Ends those that had rows; those that waited for some wait on."""
+        waiting = list(self._inner.waiting)
+        self._inner = self._fresh()
+        for request, job in list(self._jobs.items()):
+            if request not in waiting:
+                self._end(job, error)
+        for request in waiting:
+            self._inner.add(request)
 
     def _tell(self, job: Job, ids, last: bool):
         if isinstance(ids, ValueError):
@@ -205,7 +259,7 @@ class Engine:
             if job.take(ids) or last:
                 self._inner.end(job.request)
                 self._end(job, job.outcome())
-        except Exception as error:  # of this request's own callback
+        except BaseException as error:  # of this request's own callback
             self._inner.end(job.request)
             self._end(job, error)
 

@@ -29,7 +29,7 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Answered:
-    """finish_reason: "stop" at the end of sentence or a stop string, "length" at the most tokens."""
+    """finish_reason: "stop" at the end of sentence, a role or a stop string, "length" at the most tokens."""
 
     text: str
     prompt_tokens: int
@@ -48,6 +48,6 @@ class Job(concurrent.futures.Future):
     unwanted = False
 
     def cancel(self) -> bool:
-        """Whether it ends before its end."""
+        """Whether it may still be stopped."""
         self.unwanted = True
         return super().cancel() or self.running()

@@ -48,3 +48,25 @@ def test_an_answer_has_at_most_so_many_ids():
     assert len(answer.ids) == 3 and answer.text == tokenizer.decode(answer.ids).strip() == "".join(
         parts
     )
+
+
+def test_what_ends_an_answer_does_not_depend_on_how_many_ids_come_at_once():
+    tokenizer = tiny.processor().tokenizer
+    ids = tokenizer.encode("a red circle is left of a blue square")[0]
+    for stops in (("circle", "red circle is"), ("red",), ("left", "is left of")):
+        found = set()
+        for size in (1, 4, 16):
+            answer = Answer(tokenizer, {tokenizer.eos}, stops, 999)
+            for at in range(0, len(ids), size):
+                answer.add(ids[at : at + size])
+            found.add((answer.text, len(answer.ids), answer.finish))
+        assert len(found) == 1 and next(iter(found))[2] == "stop"
+
+
+@pytest.mark.parametrize("most, finish", [(3, "length"), (999, "stop")])
+def test_an_answer_says_why_it_ended(most, finish):
+    tokenizer = tiny.processor().tokenizer
+    answer = Answer(tokenizer, {tokenizer.eos}, (), most)
+    assert answer.finish is None
+    answer.add([*tokenizer.encode("how many circles are there")[0], tokenizer.eos])
+    assert answer.finish == finish and answer.done

@@ -116,7 +116,7 @@ def test_a_request_that_is_ended_gives_its_rows_back_and_disturbs_nobody(model, 
     kept, *others = some(model, processor)[:4]
     for request in (kept, *others):
         engine.add(request)
-    found = finish(engine, steps=3)
+    found = finish(engine, steps=4)
     assert engine.taken == [kept, kept, others[0], others[1]] and kept.done == 9
     for request in others:
         engine.end(request)
@@ -167,6 +167,17 @@ def test_a_long_prompt_does_not_stall_who_writes(model, processor):
         ready.append((long.lacking == 0, short.lacking == 0))
     assert (np.diff(told) == 1).all() and len(told) > 4, "a token between two stretches"
     finish(engine)
+
+
+def test_a_look_is_taken_between_stretches_also_where_nobody_is_ready(model, processor):
+    """So a request that is ended or that is new does not wait for a long prompt's end."""
+    engine = Engine(model, (8,), 1)
+    long = picture_of(processor, LONG, 0, scale=1.0)
+    engine.add(long)
+    engine.step()
+    assert long.lacking == 1 and next(iter(engine.unread.values())).at == reading.READ[1]
+    engine.end(long)
+    assert not engine.unread and not engine.busy
 
 
 def test_nobody_begins_before_all_prompts_are_read_where_nobody_waits(

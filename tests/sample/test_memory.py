@@ -20,7 +20,7 @@ def test_memory_is_what_arrays_take(folder, one_device):
     assert need["weights"] == sum(x.nbytes for x in jax.tree.leaves(nnx.state(model)))
     prompt = 6 + (16 + 2)
     a_place = 2 * tiny.CONFIG.transformer.layers * 32 * 4
-    assert need["cache"] == (3 * (prompt + 16) + prompt) * a_place
+    assert need["cache"] == (3 * (prompt + 16) + 2 * prompt) * a_place
     kept = memory.Plan.of(source, None, rows=3, text=6, pictures=1, drawings=1, kept=50)
     assert kept.needs()["cache"] == need["cache"] + 50 * a_place
     assert plan.dtypes == ("float32", "float32")
@@ -42,7 +42,7 @@ def test_memory_is_what_arrays_take(folder, one_device):
     full = memory.Plan(
         presets.janus_1_3b(), 0, ("bfloat16", "bfloat16"), rows=2, text=64, pictures=0, drawings=1
     )
-    cache = 2 * 24 * (2 * 640 + 64) * 2048 * 4
+    cache = 2 * 24 * (2 * 640 + 2 * 64) * 2048 * 4
     assert full.needs() == {
         "weights": 0,
         "cache": cache,
