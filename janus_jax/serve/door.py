@@ -2,6 +2,7 @@
 
 import hmac
 import secrets
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 
@@ -48,7 +49,8 @@ class Door:
                     headers.setdefault(name, value)
             await send(message)
 
-        scope["held"] = 0  # bytes of the body
+        scope["held"] = 0  # bytes that came with it
+        scope["begun"] = time.monotonic()
         self.service.open += 1
         try:
             if not self._may_pass(path, Headers(scope=scope)):
