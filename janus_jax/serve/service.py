@@ -17,9 +17,9 @@ BODIES = 16  # times the largest body: what the bodies of all requests may take
 
 class Service:
     """settings: what is allowed. engine: None until `begin`. open: how many requests are being
-    served; held: the bytes of their bodies, and of the
-    pictures that their addresses named. draining: no more requests are taken. created: seconds since 1970. decoding, fetching: threads
-    for what may take long, in which no other work waits."""
+    served; held: the bytes of their bodies and of the pictures fetched for them. draining: no more
+    requests are taken. created: seconds since 1970. decoding, fetching: threads for what may take
+    long, in which no other work waits."""
 
     def __init__(self, engine, settings: Settings):
         self.settings = settings
