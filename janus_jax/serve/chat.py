@@ -24,7 +24,7 @@ async def complete_chat(request: Request):
         starts = starts_of(service, asked.words(), asked, seed)
     else:
         starts = await in_time(request, _answers(request, asked, seed))
-    async with jobs_of(request, starts) as jobs:
+    async with jobs_of(request, starts, "messages") as jobs:
         told = _drawn_choices(jobs, asked) if asked.draws else _written(jobs, asked)
         head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",

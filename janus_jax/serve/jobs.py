@@ -9,7 +9,7 @@ import time
 
 from starlette.responses import StreamingResponse
 
-from janus_jax.serve.errors import Refused, fault, unusable
+from janus_jax.serve.errors import Refused, fault, stopping, unusable
 from janus_jax.serve.job import Closed, Full
 
 QUIET = 10.0  # seconds without a word after which a stream shows that it lives
@@ -20,9 +20,11 @@ class Jobs:
     """The jobs of one request. Whatever way it ends, `close` cancels those that still run, and
     those that a thread begins after it."""
 
-    def __init__(self, request):
+    def __init__(self, request, prompt: str):
         self.service = request.app.state.service
         self.begun = request.scope["begun"]
+        self.number = request.scope["number"]
+        self.prompt = prompt  # the field that holds the words to draw
         self.closed = False
         self.jobs = []
         self._loop = asyncio.get_running_loop()
@@ -53,10 +55,8 @@ class Jobs:
             await self.service.in_thread(run)
         except Full as error:
             raise Refused(429, "queue_full", str(error)) from None
-        except Closed:
-            raise Refused(503, "stopping", "the server stops: ask again later") from None
-        except ValueError as error:
-            raise unusable(error) from None
+        except (Closed, ValueError) as error:
+            raise self._refusal(error) from None
 
     async def news(self):
         """Yields (number of the job, new, None) and at its end (number, None, result), until all
@@ -82,13 +82,19 @@ class Jobs:
             if job is not None:
                 left -= 1
                 new = None
-                job = _result(job)
+                try:
+                    job = job.result()
+                except (concurrent.futures.CancelledError, Closed, ValueError) as error:
+                    raise self._refusal(error) from None
             yield number, new, job
 
     def close(self):
         self.closed = True
         for job in self.jobs:
             job.cancel()
+
+    def _refusal(self, error) -> Refused:
+        return unusable(error, self.prompt) if isinstance(error, ValueError) else stopping()
 
     def _put(self, item):
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
@@ -100,19 +106,11 @@ def _late(limit: float) -> Refused:
     return Refused(504, "timeout", text)
 
 
-def _result(job):
-    try:
-        return job.result()
-    except (concurrent.futures.CancelledError, Closed):
-        raise Refused(503, "stopping", "the server stops: ask again later") from None
-    except ValueError as error:
-        raise unusable(error) from None
-
-
 @contextlib.asynccontextmanager
-async def jobs_of(request, starts):
-    """The jobs that `starts` begin, cancelled where what follows fails."""
-    jobs = Jobs(request)
+async def jobs_of(request, starts, prompt: str):
+    """The jobs that `starts` begin, cancelled where what follows fails. prompt: the field that holds
+    the words to draw."""
+    jobs = Jobs(request, prompt)
 
     async def begin():
         for start in starts:
@@ -203,6 +201,7 @@ class Events(StreamingResponse):
             self.jobs.service.refused(refused.code)
             yield line(refused.form())
         except Exception as error:
-            logging.getLogger(__name__).exception("a stream failed")
+            log = logging.getLogger(__name__)
+            log.exception("the stream of request %s failed", self.jobs.number)
             self.jobs.service.refused("internal_error")
             yield line(fault(error).form())

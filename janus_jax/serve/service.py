@@ -4,7 +4,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from janus_jax.serve.errors import Refused
+from janus_jax.serve.errors import Refused, stopping
 from janus_jax.serve.forms import Limits
 from janus_jax.serve.metrics import Metrics
 from janus_jax.serve.settings import Settings
@@ -48,10 +48,7 @@ class Service:
     def require_ready(self):
         """Raises Refused while no requests are taken."""
         if self.draining:
-            raise Refused(
-                503, "stopping", "the server stops: send the request again, to another or later",
-                headers={"Connection": "close"},
-            )  # fmt: skip
+            raise stopping()
         if self.engine is None:
             raise Refused(
                 503, "not_ready", "the model is being loaded: ask again when /ready answers 200"

@@ -185,6 +185,33 @@ def test_what_ends_a_job_is_told(held, hold, route, body, stream, error, status,
         assert told["error"]["code"] == code and "secret" not in reply.text
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "error", "param"),
+    [
+        ("images/generations", DRAWING, "prompt is '': or cfg_scale 0", "prompt"),
+        (
+            "chat/completions",
+            user("a") | {"draw": True},
+            "prompt is '': or cfg_scale 0",
+            "messages",
+        ),
+        ("images/generations", DRAWING, "negative_prompt: cfg_scale 1", "negative_prompt"),
+        ("images/generations", DRAWING, "logits: cfg_scale is too large", None),
+        ("chat/completions", user("a"), "message 0: is ' ', nothing to answer", "messages"),
+        ("chat/completions", user("a"), "conversation: shorten it", "messages"),
+    ],
+)
+def test_errors_of_the_engine_name_the_fields_of_the_form(held, hold, route, body, error, param):
+    def refuse(*_, **__):
+        raise ValueError(error)
+
+    held.draw = held.answer = refuse
+    with hold() as address:
+        told = ask(address, body, route).json()["error"]
+    assert told["param"] == param
+    assert told["message"] == error.replace("cfg_scale", "guidance_scale")
+
+
 def test_words_are_sent_as_they_come(held, hold):
     with hold() as address:
         url = f"{address}/v1/chat/completions"
