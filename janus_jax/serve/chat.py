@@ -40,7 +40,9 @@ async def complete_chat(request: Request):
 async def _answers(request, asked, seed: int) -> list:
     """What begins each answer: answer k has the seed after the k-th."""
     service = request.app.state.service
-    files = await fetched(asked, request)
+    files = await service.in_thread(fetched, asked, service.settings, pool=service.fetching)
+    sizes = [len(file) for file in files.values() if isinstance(file, bytes)]
+    request.scope["held"] += service.hold(sum(sizes))
     conversation = await conversation_of(asked, files, service)
     given = {"temperature": asked.temperature, "top_p": asked.top_p, "stop": asked.stop}
     how = {name: x for name, x in given.items() if x is not None} | asked.most()

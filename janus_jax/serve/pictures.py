@@ -16,28 +16,23 @@ SECONDS = 20.0  # for the pictures of a request that are named by their addresse
 SCANS = 100  # of a JPEG file: each is a pass over all pixels, and costs the sender some 500 bytes
 
 
-async def fetched(asked, request) -> dict[str, bytes | ValueError]:
+def fetched(asked, settings) -> dict[str, bytes | ValueError]:
     """The files of a chat's pictures that are named by addresses, together no larger than a body,
-    or why there is none. Waits for other hosts, not for the CPU. Raises Refused where what all
-    requests hold is too much."""
-    service = request.app.state.service
-    hosts = service.settings.allow_urls
+    or why there is none. Waits for other hosts, not for the CPU."""
     end = time.monotonic() + SECONDS
-    room = service.settings.max_body
+    room = settings.max_body
     out = {}
     for message in asked.messages:
         for part in message.content or ():
             url = part.image_url.url if part.image_url else ""
-            if not hosts or not _is_address(url) or url in out:
+            if not settings.allow_urls or not _is_address(url) or url in out:
                 continue
-            get = lambda url=url, room=room: fetch(url, hosts, room, max(end - time.monotonic(), 0))
             try:
-                out[url] = await service.in_thread(get, pool=service.fetching)
+                left = max(end - time.monotonic(), 0)
+                out[url] = fetch(url, settings.allow_urls, room, left)
+                room -= len(out[url])
             except ValueError as error:
                 out[url] = error
-                continue
-            room -= len(out[url])
-            request.scope["held"] += service.hold(len(out[url]))
     return out
 
 
