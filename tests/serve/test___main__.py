@@ -4,12 +4,15 @@ import subprocess
 import sys
 
 import pytest
+from support.servers import get
 
 import janus_jax
 from janus_jax.common import cli
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.sample.generate import generate_ids
+from janus_jax.serve import __main__ as command
 from janus_jax.serve.__main__ import COMMAND, loaded, main, settings_of
+from janus_jax.serve.process import address, listening
 
 
 def settings(*flags, model="quickstart"):
@@ -69,6 +72,21 @@ def test_a_path_is_no_name_of_a_model(tmp_path, monkeypatch):
     assert settings(model=".").model == "secret"
     assert settings(model="owner/janus").model == "owner/janus"
     assert settings("--name=mine", model=tmp_path).model == "mine"
+
+
+def test_the_port_answers_before_the_model_is_looked_at(monkeypatch):
+    """As a hub's file may take minutes to come."""
+    seen = []
+    with listening("127.0.0.1", 0) as free:
+        url = address(free)
+
+    def announce(_):
+        seen.extend(get(url, path).status_code for path in ("/health", "/ready"))
+        raise UsageError("seen")
+
+    monkeypatch.setattr(command, "announce", announce)
+    assert main(["--model=quickstart", f"--port={url.rpartition(':')[2]}"]) == 2
+    assert seen == [200, 503]
 
 
 @pytest.mark.processes
