@@ -7,17 +7,32 @@
 # CLAIM: a volume claim that all pods may write (ReadWriteMany; `serve` only reads it); it is mounted at /runs. NODES,
 # MOST: of `serve` the fewest and most replicas. --dry_run prints the manifest.
 set -euo pipefail
+shopt -s extglob
 
 dry=${DRY_RUN:-0} words=()
 for word in "$@"; do # --dry_run counts wherever it stands
     if [ "$word" = --dry_run ]; then dry=1; else words+=("$word"); fi
 done
 set -- ${words[@]+"${words[@]}"}
-kind=${1:?usage: launch/kubernetes.sh [--dry_run] gpu|tpu|serve --config=... --workdir=/runs/...} && shift
+usage='usage: launch/kubernetes.sh [--dry_run] gpu|tpu --config=... --workdir=/runs/..., or serve --model=/runs/...'
+kind=${1:?$usage} && shift
 file=$(dirname "$0")/kubernetes/$kind.yaml
 [ -f "$file" ] || { echo "$kind: must be gpu, tpu or serve" >&2 && exit 2; }
 module=janus_jax.main
-if [ "$kind" = serve ]; then module=janus_jax.serve; else set -- "$@" --preempted=75; fi
+if [ "$kind" = serve ]; then
+    module=janus_jax.serve model=
+    for word in "$@"; do
+        [[ $word == -* ]] && word=-${word##*(-)} # -port as --port
+        case ${word%%=*} in
+            -model) model=1 ;;
+            -host | -port | -drain | -api_key_file)
+                echo "-$word: $file gives it; change it there, with the probes and times that follow it" >&2 && exit 2 ;;
+        esac
+    done
+    [ "$model" ] || { echo "--model is missing; $usage" >&2 && exit 2; }
+else
+    set -- "$@" --preempted=75
+fi
 
 # The command as a JSON list, which YAML reads too.
 command="[\"python\", \"-m\", \"$module\""

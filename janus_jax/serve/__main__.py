@@ -1,6 +1,10 @@
 """The command `python -m janus_jax.serve`: a model behind OpenAI's forms."""
 
+import contextlib
+import os
 import pathlib
+import re
+import signal
 import sys
 
 from janus_jax.common import cli, exit_codes
@@ -12,7 +16,7 @@ def define_flags(into):
     define = cli.Definer(into)
     about = "A weights directory or hub id; `quickstart` comes with the package."
     define.path("model", None, about, required=True)
-    define.text("name", None, "What requests call it; by default --model as given.")
+    define.text("name", None, "What requests call it; by default --model, of a path its last part.")
     define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
     define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     define.text("host", "127.0.0.1", "Where it listens: this machine alone; 0.0.0.0: for all.")
@@ -48,9 +52,9 @@ def serve_command(f, _):
                 f"WARNING: whoever reaches {address} may use it; --api_key_file asks for a key",
                 file=sys.stderr, flush=True,
             )  # fmt: skip
-        announce(f)
 
         def load():
+            announce(f)
             engine = loaded(f)
             print(
                 f"{settings.model} is served at {address} (the page) and {address}/v1 (the API): "
@@ -74,8 +78,9 @@ def settings_of(f):
             "device"
         )
     words = lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
-    for origin in words(f.cors):
-        if origin != "*" and (not origin.startswith(("http://", "https://")) or origin[-1] == "/"):
+    origins = words(f.cors.lower())  # as browsers send them
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/?#@\s]+", origin):
             faults.append(f"--cors={origin}: write an origin as https://example.org, or * for all")
     try:
         check_hosts(words(f.allow_urls))
@@ -84,20 +89,33 @@ def settings_of(f):
     keys = ()
     if f.api_key_file:
         try:
-            keys = tuple(pathlib.Path(f.api_key_file).read_text("utf-8").split())
+            lines = pathlib.Path(f.api_key_file).read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             faults.append(f"--api_key_file={f.api_key_file}: cannot be read ({error})")
         else:
+            keys = tuple(line.strip() for line in lines if line.strip())
+            faults += [
+                f"--api_key_file={f.api_key_file}: line {i} is no key: it begins with # or has white "
+                "space within; a line is one key and nothing else"
+                for i, line in enumerate(lines, 1)
+                if line.strip().startswith("#") or len(line.split()) > 1
+            ]
             if not keys:
                 faults.append(f"--api_key_file={f.api_key_file}: holds no key; write one a line")
     if faults:
         raise exit_codes.UsageError(faults[0] if len(faults) == 1 else listed(faults))
     return Settings(
-        model=f.name or f.model, api_keys=keys, allow_urls=words(f.allow_urls), cors=words(f.cors),
+        model=f.name or public_name(f.model), api_keys=keys, allow_urls=words(f.allow_urls), cors=origins,
         max_body=int(f.max_body_mb * 1e6), max_picture=int(f.max_picture_mp * 1e6),
         max_pictures=f.max_pictures, max_n=f.max_n, request_timeout=f.request_timeout,
         body_timeout=f.body_timeout,
     )  # fmt: skip
+
+
+def public_name(model: str) -> str:
+    """What clients call --model: of a path its last part, for where it lies is not theirs to know."""
+    path = os.path.abspath(model)
+    return os.path.basename(path) or model if os.path.exists(path) else model
 
 
 def announce(f):
@@ -165,7 +183,19 @@ COMMAND = cli.Command(
 
 def main(argv: list[str]) -> int:
     """argv: the words of the command line after `python -m janus_jax.serve`."""
-    return cli.run(COMMAND, serve_command, argv)
+    with ending_on_sigterm():
+        return cli.run(COMMAND, serve_command, argv)
+
+
+@contextlib.contextmanager
+def ending_on_sigterm():
+    """SIGTERM ends the process with 0, until the server has a way of its own: as the first process
+    of a container it would not hear the signal at all, elsewhere launchers take -15 for a crash."""
+    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(exit_codes.DONE))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from janus_jax.common.text import short, version
 from janus_jax.serve.chat import chat_router
 from janus_jax.serve.chat_form import ChatRequest
 from janus_jax.serve.door import Door
-from janus_jax.serve.errors import ErrorBody, Refused, fault
+from janus_jax.serve.errors import ErrorBody, Refused
 from janus_jax.serve.facts import PAGE_FOLDER, fact_router
 from janus_jax.serve.image_form import ImageRequest
 from janus_jax.serve.images import image_router
@@ -25,7 +25,7 @@ def make_app(engine, settings: Settings) -> FastAPI:
     """The app. engine: None where the model is still to be loaded: `app.state.service.begin(engine)`
     opens it, from any thread."""
     app = FastAPI(
-        title="janus-jax", version=version(), docs_url=None, redoc_url=None,
+        title="janus-jax", version=version(), docs_url=None, redoc_url=None, redirect_slashes=False,
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )  # fmt: skip
     service = app.state.service = Service(engine, settings)
@@ -45,17 +45,13 @@ def make_app(engine, settings: Settings) -> FastAPI:
         text += "; docs/serving.md lists the routes"
         return told(request, Refused(error.status_code, code, text, headers=error.headers))
 
-    def broken(request, error: Exception):
-        return told(request, fault(error))
-
     app.add_exception_handler(Refused, told)
     app.add_exception_handler(HTTPException, unknown)
-    app.add_exception_handler(Exception, broken)
     app.add_middleware(Door, service=service)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware, allow_origins=settings.cors, allow_methods=("GET", "POST"),
-            allow_headers=("Authorization", "Content-Type"), expose_headers=("X-Request-Id",),
+            allow_headers=("*",), expose_headers=("X-Request-Id",),
         )  # fmt: skip
     return app
 

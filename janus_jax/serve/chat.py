@@ -8,9 +8,8 @@ from fastapi import APIRouter, Request
 from janus_jax.serve.body import read_form
 from janus_jax.serve.chat_form import ChatRequest
 from janus_jax.serve.drawings import drawn, seed_of, starts_of
-from janus_jax.serve.jobs import Events, jobs_of, whole
+from janus_jax.serve.jobs import Events, in_time, jobs_of, whole
 from janus_jax.serve.pictures import conversation_of, fetched
-from janus_jax.serve.service import FETCHING
 
 chat_router = APIRouter()
 
@@ -24,8 +23,8 @@ async def complete_chat(request: Request):
     if asked.draws:
         starts = starts_of(service, asked.words(), asked, seed)
     else:
-        starts = await _answers(service, asked, seed)
-    async with jobs_of(request, starts) as jobs:
+        starts = await in_time(request, _answers(request, asked, seed))
+    async with jobs_of(request, starts, "messages") as jobs:
         told = _drawn_choices(jobs, asked) if asked.draws else _written(jobs, asked)
         head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
@@ -38,10 +37,13 @@ async def complete_chat(request: Request):
         return await whole(request, jobs, _completion(head, told))
 
 
-async def _answers(service, asked, seed: int) -> list:
+async def _answers(request, asked, seed: int) -> list:
     """What begins each answer: answer k has the seed after the k-th."""
-    files = await service.in_thread(fetched, asked, service.settings, most=FETCHING)
-    conversation = await service.in_thread(conversation_of, asked, files, service)
+    service = request.app.state.service
+    files = await service.in_thread(fetched, asked, service.settings, pool=service.fetching)
+    sizes = [len(file) for file in files.values() if isinstance(file, bytes)]
+    request.scope["held"] += service.hold(sum(sizes))
+    conversation = await conversation_of(asked, files, service)
     given = {"temperature": asked.temperature, "top_p": asked.top_p, "stop": asked.stop}
     how = {name: x for name, x in given.items() if x is not None} | asked.most()
     return [

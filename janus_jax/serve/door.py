@@ -1,11 +1,15 @@
-"""What every request passes: its number, the key, the count, and the headers of every answer."""
+"""What every request passes: its number, the key, the count, the headers of every answer, and what
+is answered where the rest failed."""
 
+import asyncio
 import hmac
+import logging
 import secrets
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 
-from janus_jax.serve.errors import Refused
+from janus_jax.serve.errors import Refused, fault, stopping
 
 ROUTES = (
     "/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/ready", "/metrics",
@@ -48,7 +52,9 @@ class Door:
                     headers.setdefault(name, value)
             await send(message)
 
-        scope["held"] = 0  # bytes of the body
+        scope["held"] = 0  # bytes that came with it
+        scope["number"] = number
+        scope["begun"] = time.monotonic()
         self.service.open += 1
         try:
             if not self._may_pass(path, Headers(scope=scope)):
@@ -56,9 +62,18 @@ class Door:
                 await _no_key().response()(scope, receive, sent)
             else:
                 await self.app(scope, receive, sent)
-        except Exception:
-            status = "500"
-            raise
+        except (Exception, asyncio.CancelledError) as error:
+            ended = isinstance(error, asyncio.CancelledError)  # with the server
+            if not ended:
+                logging.getLogger(__name__).exception(
+                    "request %s (%s) failed", number, route_of(path)
+                )
+            if status != "none":  # half an answer stays one: the connection is closed
+                status = status if ended else "500"
+                raise
+            refused = stopping() if ended else fault(error)
+            self.service.refused(refused.code)
+            await refused.response()(scope, receive, sent)
         finally:
             self.service.open -= 1
             self.service.held -= scope["held"]

@@ -2,6 +2,7 @@
 message (platform.openai.com/docs/guides/error-codes; the fields as the package `openai` reads them).
 """
 
+import re
 import reprlib
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse
 from janus_jax.common.text import bounded, listed, near, short
 
 TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+_FIELD = re.compile(r"(negative_prompt|prompt|message(?= \d)|conversation)(?=[ :])")
 RETRY = 2  # seconds after which one may ask again
 
 
@@ -59,13 +61,24 @@ def fault(error: Exception) -> Refused:
     return Refused(
         500,
         "internal_error",
-        f"a fault of the server ({type(error).__name__}): its log has the rest",
+        f"a fault of the server ({type(error).__name__}): its log has the rest, at the number of the "
+        "header X-Request-Id",
     )
 
 
-def unusable(error: ValueError, param: str | None = None) -> Refused:
-    """What the engine says of options, prompts and pictures that it cannot use."""
-    return Refused(400, "invalid_value", str(error), param)
+def stopping() -> Refused:
+    """What is told where the server ends before the request does."""
+    text = "the server stops: send the request again, to another or later"
+    return Refused(503, "stopping", text, headers={"Connection": "close"})
+
+
+def unusable(error: ValueError, prompt: str) -> Refused:
+    """What the engine says of options, prompts and pictures that it cannot use, by the names of the
+    form's fields. prompt: the field that holds the words to draw."""
+    text = str(error).replace("cfg_scale", "guidance_scale")
+    found = _FIELD.match(text)
+    param = {"negative_prompt": "negative_prompt", "prompt": prompt}
+    return Refused(400, "invalid_value", text, found and param.get(found[0], "messages"))
 
 
 def unfit(error: ValidationError, form) -> Refused:

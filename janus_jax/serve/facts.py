@@ -47,12 +47,14 @@ def _model(service) -> dict:
     }
 
 
+@fact_router.head("/health", include_in_schema=False)
 @fact_router.get("/health")
 async def health():
     """200 while the process answers."""
     return {"status": "ok"}
 
 
+@fact_router.head("/ready", include_in_schema=False)
 @fact_router.get("/ready")
 async def ready(request: Request):
     """200 while requests are taken, else 503."""
@@ -67,6 +69,7 @@ def metrics(request: Request):
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+@fact_router.head("/", include_in_schema=False)
 @fact_router.get("/", include_in_schema=False)
 def page():
     """The page."""

@@ -19,7 +19,8 @@ async def generate_images(request: Request):
     asked = await read_form(request, ImageRequest)
     service = request.app.state.service
     seed = seed_of(asked)
-    async with jobs_of(request, starts_of(service, asked.prompt, asked, seed)) as jobs:
+    starts = starts_of(service, asked.prompt, asked, seed)
+    async with jobs_of(request, starts, "prompt") as jobs:
         if asked.stream:
             return Events(jobs, _events(jobs, asked))
         return await whole(request, jobs, _body(jobs, asked))

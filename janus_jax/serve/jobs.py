@@ -9,7 +9,7 @@ import time
 
 from starlette.responses import StreamingResponse
 
-from janus_jax.serve.errors import Refused, fault, unusable
+from janus_jax.serve.errors import Refused, fault, stopping, unusable
 from janus_jax.serve.job import Closed, Full
 
 QUIET = 10.0  # seconds without a word after which a stream shows that it lives
@@ -17,11 +17,15 @@ LEFT = 499  # the client is gone: nobody reads it
 
 
 class Jobs:
-    """The jobs of one request. Whatever way it ends, `close` cancels those that still run."""
+    """The jobs of one request. Whatever way it ends, `close` cancels those that still run, and
+    those that a thread begins after it."""
 
-    def __init__(self, service):
-        self.service = service
-        self.begun = time.monotonic()
+    def __init__(self, request, prompt: str):
+        self.service = request.app.state.service
+        self.begun = request.scope["begun"]
+        self.number = request.scope["number"]
+        self.prompt = prompt  # the field that holds the words to draw
+        self.closed = False
         self.jobs = []
         self._loop = asyncio.get_running_loop()
         self._queue = asyncio.Queue()
@@ -43,16 +47,16 @@ class Jobs:
         def run():
             job = begin(lambda new: self._put((number, new, None)))
             self.jobs.append(job)  # here, for the request may be gone
+            if self.closed:
+                job.cancel()
             job.add_done_callback(lambda job: self._put((number, None, job)))
 
         try:
             await self.service.in_thread(run)
         except Full as error:
             raise Refused(429, "queue_full", str(error)) from None
-        except Closed:
-            raise Refused(503, "stopping", "the server stops: ask again later") from None
-        except ValueError as error:
-            raise unusable(error) from None
+        except (Closed, ValueError) as error:
+            raise self._refusal(error) from None
 
     async def news(self):
         """Yields (number of the job, new, None) and at its end (number, None, result), until all
@@ -61,49 +65,59 @@ class Jobs:
         limit = self.service.settings.request_timeout
         while left:
             room = limit - self.seconds
-            try:
-                item = await asyncio.wait_for(self._queue.get(), min(room, QUIET))
-            except TimeoutError:
-                if room <= QUIET:
-                    raise Refused(
-                        504,
-                        "timeout",
-                        f"not done after {limit:g} s (--request_timeout): ask for less",
-                    ) from None
-                yield None
-                continue
+            if not self.behind:  # what is there already comes in time
+                try:
+                    async with asyncio.timeout(min(room, QUIET)):
+                        item = await self._queue.get()
+                except TimeoutError:
+                    if self.behind:
+                        continue
+                    if room <= QUIET:
+                        raise _late(limit) from None
+                    yield None
+                    continue
+            else:
+                item = self._queue.get_nowait()
             number, new, job = item
             if job is not None:
                 left -= 1
                 new = None
-                job = _result(job)
+                try:
+                    job = job.result()
+                except (concurrent.futures.CancelledError, Closed, ValueError) as error:
+                    raise self._refusal(error) from None
             yield number, new, job
 
     def close(self):
+        self.closed = True
         for job in self.jobs:
             job.cancel()
+
+    def _refusal(self, error) -> Refused:
+        return unusable(error, self.prompt) if isinstance(error, ValueError) else stopping()
 
     def _put(self, item):
         with contextlib.suppress(RuntimeError):  # the event loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
 
-def _result(job):
-    try:
-        return job.result()
-    except (concurrent.futures.CancelledError, Closed):
-        raise Refused(503, "stopping", "the server stops: ask again later") from None
-    except ValueError as error:
-        raise unusable(error) from None
+def _late(limit: float) -> Refused:
+    text = f"not done after {limit:g} s (--request_timeout): ask for less"
+    return Refused(504, "timeout", text)
 
 
 @contextlib.asynccontextmanager
-async def jobs_of(request, starts):
-    """The jobs that `starts` begin, cancelled where what follows fails."""
-    jobs = Jobs(request.app.state.service)
-    try:
+async def jobs_of(request, starts, prompt: str):
+    """The jobs that `starts` begin, cancelled where what follows fails. prompt: the field that holds
+    the words to draw."""
+    jobs = Jobs(request, prompt)
+
+    async def begin():
         for start in starts:
             await jobs.start(start)
+
+    try:
+        await in_time(request, begin())
         yield jobs
     except BaseException:
         jobs.close()
@@ -111,17 +125,36 @@ async def jobs_of(request, starts):
 
 
 async def whole(request, jobs: Jobs, work):
-    """What the coroutine `work` gives; its jobs are cancelled when the client leaves. Raises
-    Refused."""
+    """What the coroutine `work` gives, which looks at the time itself; its jobs are cancelled when
+    the client leaves. Raises Refused."""
+    try:
+        return await _unless_left(request, work, None)
+    finally:
+        jobs.close()
+
+
+async def in_time(request, work):
+    """What the coroutine `work` gives, which is cancelled when the client leaves or the request's
+    time is over. Raises Refused."""
+    limit = request.app.state.service.settings.request_timeout
+    left = max(request.scope["begun"] + limit - time.monotonic(), 0)
+    try:
+        return await _unless_left(request, work, left)
+    except TimeoutError:
+        raise _late(limit) from None
+
+
+async def _unless_left(request, work, seconds: float | None):
     work = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+        await asyncio.wait({work, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        if gone.done():
             raise Refused(LEFT, "client_left", "the client closed the connection")
-        return work.result()
+        raise TimeoutError
     finally:
-        jobs.close()
         gone.cancel()
         work.cancel()
         # Where the client is gone nobody asks how it ended, which asyncio would log.
@@ -168,6 +201,7 @@ class Events(StreamingResponse):
             self.jobs.service.refused(refused.code)
             yield line(refused.form())
         except Exception as error:
-            logging.getLogger(__name__).exception("a stream failed")
+            log = logging.getLogger(__name__)
+            log.exception("the stream of request %s failed", self.jobs.number)
             self.jobs.service.refused("internal_error")
             yield line(fault(error).form())

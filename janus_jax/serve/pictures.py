@@ -13,6 +13,7 @@ from janus_jax.serve.errors import Refused
 from janus_jax.serve.remote_pictures import fetch
 
 SECONDS = 20.0  # for the pictures of a request that are named by their addresses
+SCANS = 100  # of a JPEG file: each is a pass over all pixels, and costs the sender some 500 bytes
 
 
 def fetched(asked, settings) -> dict[str, bytes | ValueError]:
@@ -39,13 +40,16 @@ def _is_address(url: str) -> bool:
     return url[:8].lower().startswith(("http://", "https://"))
 
 
-def conversation_of(asked, files: dict, service) -> list[dict]:
+async def conversation_of(asked, files: dict, service) -> list[dict]:
     """The messages of a chat as `understand` takes them, their pictures at the model's size: of each
     no more than that is kept. files: of `fetched`. Raises Refused that lists the pictures that
     cannot be read."""
     faults = {}
     side = service.engine.model.config.understanding_encoder.image_size
     background = service.engine.processor.background
+    pixels_of = lambda url: understanding_image(
+        _opened(url, files, service.settings), side, background
+    )
     out = []
     for i, message in enumerate(asked.messages):
         parts = []
@@ -54,8 +58,8 @@ def conversation_of(asked, files: dict, service) -> list[dict]:
                 parts.append({"type": "text", "text": part.text})
                 continue
             try:
-                picture = _opened(part.image_url.url, files, service.settings)
-                pixels = understanding_image(picture, side, background)
+                url = part.image_url.url  # one by one: between two the request may be ended
+                pixels = await service.in_thread(pixels_of, url, pool=service.decoding)
                 parts.append({"type": "image", "image": pixels})
             except ValueError as error:
                 faults[f"messages[{i}].content[{j}].image_url"] = str(error)
@@ -86,6 +90,12 @@ def _opened(url: str, files: dict, settings):
         why = "no address is followed here (--allow_urls)" if _is_address(url) else "is no data URI"
         raise ValueError(
             f"{short(url, 80)}: {why}; send the picture itself, as data:image/png;base64,..."
+        )
+    scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
+    if scans > SCANS:
+        raise ValueError(
+            f"{name}: is a JPEG of {scans} scans, at most {SCANS} are decoded; save it again, as a "
+            "baseline JPEG or a PNG"
         )
     return read_image(NamedBytes(data, name), max_pixels=settings.max_picture)
 

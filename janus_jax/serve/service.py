@@ -1,23 +1,25 @@
 """What all routes of one app share."""
 
+import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
-import anyio
-
-from janus_jax.serve.errors import Refused
+from janus_jax.serve.errors import Refused, stopping
 from janus_jax.serve.forms import Limits
 from janus_jax.serve.metrics import Metrics
 from janus_jax.serve.settings import Settings
 
-DECODING = 4  # pictures that are decoded or encoded at once: each takes up to 100 MB
+DECODING = 4  # pictures of requests that are decoded at once: each takes up to 100 MB
 FETCHING = 16  # requests whose pictures are fetched at once from other hosts
+WORKING = 4  # prompts that are tokenised and pictures that are encoded at once
 BODIES = 16  # times the largest body: what the bodies of all requests may take
 
 
 class Service:
     """settings: what is allowed. engine: None until `begin`. open: how many requests are being
-    served; held: the bytes of their bodies. draining: no more requests are taken. created: seconds
-    since 1970."""
+    served; held: the bytes of their bodies and of the pictures fetched for them. draining: no more
+    requests are taken. created: seconds since 1970. decoding, fetching: threads for what may take
+    long, in which no other work waits."""
 
     def __init__(self, engine, settings: Settings):
         self.settings = settings
@@ -27,7 +29,9 @@ class Service:
         self.held = 0
         self.created = int(time.time())
         self.metrics = Metrics(self)
-        self._limiters = {}
+        self.decoding = ThreadPoolExecutor(DECODING)
+        self.fetching = ThreadPoolExecutor(FETCHING)
+        self._working = ThreadPoolExecutor(WORKING)
 
     def begin(self, engine):
         """The model is loaded: requests are taken from now on. Called from any thread."""
@@ -44,10 +48,7 @@ class Service:
     def require_ready(self):
         """Raises Refused while no requests are taken."""
         if self.draining:
-            raise Refused(
-                503, "stopping", "the server stops: send the request again, to another or later",
-                headers={"Connection": "close"},
-            )  # fmt: skip
+            raise stopping()
         if self.engine is None:
             raise Refused(
                 503, "not_ready", "the model is being loaded: ask again when /ready answers 200"
@@ -69,15 +70,14 @@ class Service:
                 "or leave it out", "model",
             )  # fmt: skip
 
-    async def in_thread(self, work, *given, most: int = DECODING):
-        """`work(*given)` in a thread: what decodes, encodes or tokenises keeps no one waiting. most:
-        threads at once; work of another number waits for others."""
-        if most not in self._limiters:  # needs the event loop
-            self._limiters[most] = anyio.CapacityLimiter(most)
-        return await anyio.to_thread.run_sync(work, *given, limiter=self._limiters[most])
+    async def in_thread(self, work, *given, pool: ThreadPoolExecutor | None = None):
+        """`work(*given)` in a thread of the pool, by default one that tokenises and encodes. Where
+        the request ends before, work that waits is dropped, and work that runs keeps its thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(pool or self._working, work, *given)
 
     def hold(self, count: int) -> int:
-        """Counts the bytes of a body, for as long as its request is served. Raises Refused."""
+        """Counts bytes that came with a request, for as long as it is served. Raises Refused."""
         if self.held + count > BODIES * self.settings.max_body:
             raise Refused(
                 429, "memory_full", "the requests before this one fill the memory; ask again later",

@@ -218,6 +218,22 @@ def test_the_manifests_run_main_and_restart_what_may_be_restarted(kind):
         assert values["JAX_COORDINATOR_ADDRESS"].startswith("mine-workers-0-0.mine:")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "--model is missing"),
+        (["--name=a"], "--model is missing"),
+        (["--model=a", "--port=80"], "--port=80: "),
+        (["--model=a", "-drain", "9"], "--drain: "),
+    ],
+)
+def test_a_server_that_could_not_start_is_not_sent_to_the_cluster(words, told):
+    """It has the manifest's own flags already, and refuses one that is given twice."""
+    command = ["bash", str(LAUNCH / "kubernetes.sh"), "--dry_run", "serve", *words]
+    done = subprocess.run(command, env=os.environ | GIVEN, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith(told) and not done.stdout
+
+
 def test_the_manifest_of_the_server_runs_it_and_lets_it_end():
     """Fields as in apps/v1, v1, autoscaling/v2 and policy/v1."""
     text = dry("kubernetes.sh", "serve", flags=["--model=/runs/a b"])

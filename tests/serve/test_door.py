@@ -74,6 +74,40 @@ def test_every_answer_has_the_headers_that_bind_a_browser(door):
         assert "unsafe" not in headers["content-security-policy"]
 
 
+@pytest.mark.parametrize("route", ["/", "/health", "/ready"])
+def test_probes_may_ask_for_the_head_alone(door, route):
+    reply = CLIENT.head(door + route)
+    assert (reply.status_code, reply.content) == (200, b"")
+
+
+def test_no_answer_leads_to_an_address_that_the_caller_did_not_give(door):
+    """The server does not know its own behind a proxy."""
+    assert get(door, "/health/", follow_redirects=False).status_code == 404
+
+
+def test_the_package_of_javascript_passes_the_preflight():
+    asks = {
+        "Origin": "https://example.org", "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-arch",
+    }  # fmt: skip
+    with serving(HeldEngine(), cors=("https://example.org",)) as address:
+        reply = CLIENT.options(f"{address}/v1/chat/completions", headers=asks)
+    assert reply.status_code == 200
+    assert "x-stainless-arch" in reply.headers["access-control-allow-headers"]
+
+
+def test_a_fault_of_the_server_can_be_read_by_a_page_and_found_in_the_log(held, hold, caplog):
+    held.draw = lambda *_, **__: 1 / 0
+    headers = {"Origin": "https://example.org"}
+    with hold(cors=("https://example.org",)) as address:
+        reply = ask(address, {"prompt": "a"}, "images/generations", headers=headers)
+    assert reply.status_code == 500 and reply.json()["error"]["code"] == "internal_error"
+    assert reply.headers["access-control-allow-origin"] == "https://example.org"
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    (record,) = [one for one in caplog.records if one.exc_info]
+    assert reply.headers["x-request-id"] in record.getMessage()
+
+
 def test_unknown_routes_and_methods_are_told_in_the_same_form(door):
     unknown = get(door, "/v1/nothing")
     assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "not_found"

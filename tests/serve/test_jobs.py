@@ -3,15 +3,20 @@
 import concurrent.futures
 import contextlib
 import json
+import re
 import threading
+import time
 
 import httpx
 import numpy as np
 import pytest
 from support.held_engine import soon
+from support.hostile import saved, shown, uri
 from support.servers import CLIENT, ask, asking, get, user
 
+from janus_jax.serve import pictures
 from janus_jax.serve.job import Closed
+from janus_jax.serve.service import DECODING
 
 DRAWING = {"prompt": "a red circle"}
 BOTH = pytest.mark.parametrize(
@@ -71,15 +76,79 @@ def test_a_full_queue_is_429_and_what_of_the_request_began_is_cancelled(held, ho
 
 @BOTH
 def test_a_request_beyond_its_time_is_504_and_its_job_is_cancelled(held, hold, route, body):
-    with hold(request_timeout=0.05) as address:
+    with hold(request_timeout=0.4) as address:
         reply = ask(address, body, route)
         assert reply.status_code == 504 and "--request_timeout" in reply.json()["error"]["message"]
         assert held.unwanted(1)
 
 
+def test_the_time_of_a_request_begins_when_it_comes(held, hold):
+    def slow():
+        yield b'{"prompt": '
+        time.sleep(0.5)
+        yield b'"a red circle"}'
+
+    with hold() as address, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        kind = {"Content-Type": "application/json"}
+        reply = pool.submit(ask, address, None, "images/generations", content=slow(), headers=kind)
+        assert soon(lambda: held.jobs)
+        held.finish(0)
+        assert reply.result().status_code == 200
+        assert (
+            float(re.search(r"picture_seconds_sum (\S+)", get(address, "/metrics").text)[1]) > 0.4
+        )
+
+
+def test_decoding_ends_with_the_request_and_keeps_no_other_kind_of_work_waiting(
+    held, hold, monkeypatch
+):
+    let_go, begun = threading.Event(), []
+
+    def slow(picture, *how):
+        begun.append(picture)
+        assert let_go.wait(20)
+
+    monkeypatch.setattr(pictures, "understanding_image", slow)
+    body, count = shown(uri(saved("PNG")), 3), DECODING + 2
+    with hold(request_timeout=1) as address, concurrent.futures.ThreadPoolExecutor(count) as pool:
+        replies = [pool.submit(ask, address, body) for _ in range(count)]
+        assert soon(lambda: len(begun) == DECODING)
+        with asking(address, user("hi")) as other:
+            assert soon(lambda: len(held.jobs) == 1), "words wait for no picture"
+            held.finish(0)
+            assert other.result().status_code == 200
+        assert {reply.result().status_code for reply in replies} == {504}
+        let_go.set()
+        with asking(address, body) as reply:  # a whole request passes behind what was left
+            assert soon(lambda: len(held.jobs) == 2)
+            held.finish(1)
+            assert reply.result().status_code == 200
+    assert len(begun) == DECODING + 3, "pictures of requests that have ended are not decoded"
+
+
+def test_a_picture_that_was_there_in_time_is_given(held, hold):
+    let_go, paint, painted = threading.Event(), held.picture, []
+
+    def picture(ids):
+        painted.append(len(ids))
+        assert let_go.wait(20)
+        return paint(ids)
+
+    held.picture = picture
+    with hold(request_timeout=0.5) as address, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = pool.submit(lambda: list(drawing_events(address, partial_images=1)))
+        assert soon(lambda: held.jobs)
+        held.tells[0](np.zeros(18, np.int32))
+        assert soon(lambda: painted)
+        held.finish(0)
+        time.sleep(0.6)
+        let_go.set()
+        assert found.result()[-1].get("type") == "image_generation.completed"
+
+
 @BOTH
 def test_a_stream_beyond_its_time_ends_with_the_error_and_without_done(held, hold, route, body):
-    with hold(request_timeout=0.2) as address:
+    with hold(request_timeout=0.4) as address:
         *_, last = events(ask(address, body | {"stream": True}, route).text)
         assert last["error"]["code"] == "timeout"
         assert held.unwanted(1)
@@ -119,6 +188,33 @@ def test_what_ends_a_job_is_told(held, hold, route, body, stream, error, status,
         told = events(reply.text)[-1] if stream else reply.json()
         assert reply.status_code == (200 if stream else status)
         assert told["error"]["code"] == code and "secret" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "error", "param"),
+    [
+        ("images/generations", DRAWING, "prompt is '': or cfg_scale 0", "prompt"),
+        (
+            "chat/completions",
+            user("a") | {"draw": True},
+            "prompt is '': or cfg_scale 0",
+            "messages",
+        ),
+        ("images/generations", DRAWING, "negative_prompt: cfg_scale 1", "negative_prompt"),
+        ("images/generations", DRAWING, "logits: cfg_scale is too large", None),
+        ("chat/completions", user("a"), "message 0: is ' ', nothing to answer", "messages"),
+        ("chat/completions", user("a"), "conversation: shorten it", "messages"),
+    ],
+)
+def test_errors_of_the_engine_name_the_fields_of_the_form(held, hold, route, body, error, param):
+    def refuse(*_, **__):
+        raise ValueError(error)
+
+    held.draw = held.answer = refuse
+    with hold() as address:
+        told = ask(address, body, route).json()["error"]
+    assert told["param"] == param
+    assert told["message"] == error.replace("cfg_scale", "guidance_scale")
 
 
 def test_words_are_sent_as_they_come(held, hold):

@@ -9,7 +9,7 @@ from support.hostile import CHAT, said, saved, shown, uri
 from support.sockets import asked, connect, everything, request
 from support.web import local_web
 
-from janus_jax.serve.service import DECODING
+from janus_jax.serve import service
 
 PART = {"type": "image_url"}
 
@@ -47,7 +47,7 @@ def test_a_host_that_does_not_answer_keeps_nobody_else_waiting(serve, web):
     web.pages["/never"] = lambda handler: let_go.wait(30)
     slow = request(CHAT, shown("http://pictures.example/never"))
     with serve(allow_urls=("pictures.example",)) as address:
-        waiting = [connect(address, slow) for _ in range(DECODING + 1)]
+        waiting = [connect(address, slow) for _ in range(service.DECODING + 1)]
         assert soon(lambda: len(web.asked) == len(waiting))
         for body in (shown(uri(saved("PNG"))), said("what is it?", max_tokens=2)):
             assert asked(address, request(CHAT, body))[0] == 200
@@ -60,3 +60,14 @@ def test_a_host_that_does_not_answer_keeps_nobody_else_waiting(serve, web):
         for connection in waiting:
             assert b"cannot be read (RemoteDisconnected)" in everything(connection)
             connection.close()
+
+
+def test_what_is_fetched_counts_as_what_is_sent(hold, web, monkeypatch):
+    monkeypatch.setattr(service, "BODIES", 1)
+    web.page("/long.png", saved("PNG") + bytes(900))
+    with hold(allow_urls=("pictures.example",), max_body=1000) as address:
+        body = shown("http://pictures.example/long.png")
+        status, content = asked(address, request(CHAT, body))
+        assert (status, json.loads(content)["error"]["code"]) == (429, "memory_full")
+        status, content = asked(address, request(CHAT, said("a" * 700, stop="")))
+        assert status == 400, "nothing of it is kept"

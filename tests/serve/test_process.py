@@ -7,16 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import httpx
 import pytest
 from support.held_engine import HeldEngine, soon
+from support.hostile import saved, shown, uri
 from support.paths import ROOT
-from support.servers import CLIENT, ask, get, user
+from support.servers import CLIENT, ask, asking, get, user
 
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.serve import process
+from janus_jax.serve import pictures, process
 from janus_jax.serve.app import make_app
 from janus_jax.serve.process import address, listening
 from janus_jax.serve.settings import Settings
@@ -138,6 +140,23 @@ def test_a_request_that_runs_longer_than_drain_hears_so(inside):
         assert told_the_end(lines)
     done.result(60)
     assert codes == [0] and engine.closed
+
+
+def test_a_request_whose_picture_is_being_decoded_at_the_end_hears_so(inside, monkeypatch, caplog):
+    let_go, begun = threading.Event(), threading.Event()
+    slow = lambda *_: begun.set() or let_go.wait(20)
+    monkeypatch.setattr(pictures, "understanding_image", slow)
+    monkeypatch.setattr(process, "LAST_WORDS", 0)
+    server, done, url, _ = inside(HeldEngine)
+    assert soon(lambda: get(url, "/ready").is_success)
+    with asking(url, shown(uri(saved("PNG")))) as reply:
+        assert begun.wait(20)
+        server.handle_exit(signal.SIGTERM, None)
+        reply = reply.result()
+    let_go.set()
+    done.result(60)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (503, "stopping")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_what_is_wrong_with_the_model_ends_the_server_with_that_error(inside):

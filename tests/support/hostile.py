@@ -45,6 +45,14 @@ def saved(kind: str, size=(3, 2)) -> bytes:
     return out.getvalue()
 
 
+def many_scans(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes again and again: each is a pass over all pixels."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(out, "JPEG", progressive=True)
+    data = out.getvalue()
+    return data[:-2] + data[data.rindex(b"\xff\xda") : -2] * count + data[-2:]
+
+
 def add(name, route, body, status=400, words="", headers=JSON):
     assert name not in HOSTILE
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -140,6 +148,7 @@ for name, url, words in [
     ("a PNG that claims 10^10 pixels", uri(png(100_000, 100_000)), "pixels"),
     ("a GIF that claims 4 * 10^9", uri(b"GIF89a\xff\xff\xff\xff\0\0\0;"), "damaged"),
     ("no row of the pixels that it claims", uri(png(4000, 4000)), "damaged"),
+    ("a JPEG of scans without end", uri(many_scans(200)), "at most 100 are decoded"),
     ("SVG", uri(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml"), "type SVG"),
     ("a web page", uri(b"<!doctype html><script>alert(1)</script>"), "web page"),
     ("a PDF", uri(b"%PDF-1.4"), "type PDF"),
