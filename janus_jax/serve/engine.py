@@ -54,6 +54,7 @@ class Engine:
             threading.Lock()
         )  # one picture is seen or painted at a time: memory is counted so
         self._closed = self._dropped = False
+        self.failed = False  # the thread has ended by a fault: nothing is answered any more
         self._inner = self._fresh()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -203,6 +204,7 @@ class Engine:
             while self._turn():
                 pass
         except BaseException:
+            self.failed = True
             logging.exception("the engine has ended by a fault")
             raise
         finally:

@@ -49,8 +49,13 @@ def _model(service) -> dict:
 
 @fact_router.head("/health", include_in_schema=False)
 @fact_router.get("/health")
-async def health():
-    """200 while the process answers."""
+async def health(request: Request):
+    """200 while the process and its engine work, else 500: start it again."""
+    engine = request.app.state.service.engine
+    if engine is not None and engine.failed:
+        raise Refused(
+            500, "engine_failed", "the engine has ended by a fault: start the server again"
+        )
     return {"status": "ok"}
 
 

@@ -74,6 +74,14 @@ def test_every_answer_has_the_headers_that_bind_a_browser(door):
         assert "unsafe" not in headers["content-security-policy"]
 
 
+def test_health_ends_with_the_engine(held, hold):
+    with hold() as address:
+        assert get(address, "/health").status_code == 200
+        held.failed = True
+        reply = get(address, "/health")
+        assert reply.status_code == 500 and reply.json()["error"]["code"] == "engine_failed"
+
+
 @pytest.mark.parametrize("route", ["/", "/health", "/ready"])
 def test_probes_may_ask_for_the_head_alone(door, route):
     reply = CLIENT.head(door + route)

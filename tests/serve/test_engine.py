@@ -146,6 +146,22 @@ def test_a_callback_that_fails_ends_its_own_request(begin, model, error):
     assert ids(other) == drawn(model, 1)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_engine_that_ends_by_a_fault_says_so_and_leaves_nobody_waiting(begin, caplog):
+    engine, held = begin(), Held()
+    running = asked(engine, 0, on_ids=held)
+    assert held.came.wait(60)
+    engine._inner.add = None  # what no request can do
+    waiting = asked(engine, 1)
+    held.free.set()
+    assert isinstance(running.exception(60), Closed)
+    with pytest.raises((Closed, concurrent.futures.CancelledError)):
+        waiting.result(60)
+    with pytest.raises(Closed):
+        asked(engine, 2)
+    assert engine.failed and "the engine has ended by a fault" in caplog.text
+
+
 def test_at_the_end_what_runs_may_end_and_the_rest_is_cancelled(begin, model):
     engine, held = begin(), Held()
     job = asked(engine, 0, on_ids=held)

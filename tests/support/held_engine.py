@@ -21,6 +21,7 @@ class HeldEngine:
     """Jobs that run until `finish`, and tell what the test lets them by `tells[k](...)`."""
 
     rows = 8
+    failed = False
 
     def __init__(self, waiting: int = 64):
         self.waiting = waiting
