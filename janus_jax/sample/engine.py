@@ -83,8 +83,9 @@ class Engine:
         self.unread = {}  # key -> Reading
         self.taken = [None] * self.counts[0]  # row -> request
         self.length = 0  # places of the cache
-        self.cache = self.hidden = None
+        self.cache = self.hidden = self.rows = None
         self.fitted = False
+        self.written = None  # whose the rows on the device are
         self.flying = []  # chunks that nobody has looked at
 
     def add(self, request: Request):
@@ -202,17 +203,12 @@ class Engine:
     def _fit(self, steps: int = 0):
         """Makes the cache as long as those who have rows need it."""
         rows = len(self.taken)
-        length = cache_length(
-            max(
-                request.longest
-                + max(places_ahead(rows, request.draws, request.most), request.done + steps)
-                for request in self.active
-            )
-        )
+        behind = lambda x: max(places_ahead(rows, x.draws, x.most), x.done + steps)
+        length = cache_length(max(request.longest + behind(request) for request in self.active))
         if self.cache is None:
-            c = self.model.transformer.config
+            llm = self.model.transformer
             self.cache = blank_cache(self.model, rows, length)
-            self.hidden = put(np.zeros((rows, c.width), self.model.transformer.dtype))
+            self.hidden = put(np.zeros((rows, llm.config.width), llm.dtype))
         elif length > self.length or 2 * length <= self.length:
             for i in range(len(self.cache)):  # at most one layer is there twice
                 self.cache[i] = resize(self.cache[i], length)
@@ -228,13 +224,17 @@ class Engine:
             BESIDE if self.unread else CHUNK,
         )
         self._fit(steps)
-        draws = any(request.draws for request in running)
         masses = [request.top_p < 1 for request in running if not request.draws]
-        kind = IMAGE if not masses else (TOP_P if any(masses) else TEXT) + BOTH * draws
-        self.cache, self.hidden, ids = write(
-            self.leaves, self.cache, self.hidden, self._rows(running), np.int32(kind),
+        draws = BOTH if len(masses) < len(running) else 0
+        kind = IMAGE if not masses else draws + (TOP_P if any(masses) else TEXT)
+        if self.written != (self.active, running):  # else the device has them already
+            self.rows = self._rows(running)
+            self.written = list(self.active), running
+        self.cache, self.hidden, (places, counts), ids = write(
+            self.leaves, self.cache, self.hidden, self.rows, np.int32(kind),
             np.int32(steps), tree=self.tree,
         )  # fmt: skip
+        self.rows = self.rows._replace(places=places, counts=counts)
         if self.fitted:  # and compiled, perhaps
             heap.trim()
         self.fitted = False

@@ -137,7 +137,8 @@ def insert(cache, hidden, prompt, last, rows, count):
 
 @functools.partial(jax.jit, static_argnames="tree", donate_argnames=("cache", "hidden"))
 def write(leaves, cache, hidden, rows: Rows, kind, steps, *, tree):
-    """Writes `steps` tokens in every row that runs; returns the cache, hidden and ids [R, CHUNK].
+    """Writes `steps` tokens in every row that runs; returns the cache, hidden, the rows' places and
+    counts after it, and ids [R, CHUNK].
 
     leaves, tree: as `read` takes them.
     cache: one (k, v) a layer, each [R, H, S, K]; hidden: of each row's last token, [R, D].
@@ -177,7 +178,8 @@ def write(leaves, cache, hidden, rows: Rows, kind, steps, *, tree):
 
     out = jnp.zeros((len(rows.counts), CHUNK), jnp.int32, out_sharding=sh.BATCH)
     (cache, hidden), out = jax.lax.fori_loop(0, steps, step, ((cache, hidden), out))
-    return cache, hidden, out
+    on = jnp.where(rows.runs, steps, 0)
+    return cache, hidden, (rows.places + on, rows.counts + on), out
 
 
 @functools.partial(jax.jit, static_argnames="length")
