@@ -23,8 +23,10 @@ def define_flags(into):
     define.whole("port", 8000, "0 takes one that is free.", 0, 65535)
     about = "Rows of the batch, even: a guided picture takes two, an answer one."
     define.whole("rows", 16, about, lower_bound=2)
-    define.whole("data", 1, "Devices that share the rows.", lower_bound=1)
-    define.whole("tensor", 1, "Devices that share each row: for a model that one does not hold.", 1)
+    define.whole("share_rows", 1, "Devices that share the rows.", lower_bound=1)
+    define.whole(
+        "share_layers", 1, "Devices that share each layer: for a model that one does not hold.", 1
+    )
     define.whole("queue", 64, "Drawings and answers that may wait; others get 429.", 1)
     define.path("api_key_file", None, "A file of keys, one a line; any of them opens the door.")
     define.text("allow_urls", "", "HOST,HOST: pictures may be named by addresses at these hosts.")
@@ -72,9 +74,9 @@ def settings_of(f):
     from janus_jax.serve.settings import Settings
 
     faults = []
-    if f.rows % (2 * f.data):
+    if f.rows % (2 * f.share_rows):
         faults.append(
-            f"--rows={f.rows}: must be a multiple of {2 * f.data}: a guided picture takes two, of one "
+            f"--rows={f.rows}: must be a multiple of {2 * f.share_rows}: a guided picture takes two, of one "
             "device"
         )
     words = lambda text: tuple(word.strip() for word in text.split(",") if word.strip())
@@ -131,18 +133,19 @@ def announce(f):
 
     require_devices()
     have = jax.local_device_count()
-    if f.data * f.tensor > have:
+    devices = f.share_rows * f.share_layers
+    if devices > have:
         raise exit_codes.UsageError(
-            f"--data={f.data} --tensor={f.tensor}: {f.data * f.tensor} devices, {have} are here; give "
-            "fewer"
+            f"--share_rows={f.share_rows} --share_layers={f.share_layers}: {devices} devices, {have} are "
+            "here; give fewer"
         )
     compile_cache.keep()
     source = open_source(f.model, allow_pickle=f.allow_pickle)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
-    if f.data * f.tensor > 1:
+    if devices > 1:
         print(
-            f"loading {f.model} on {f.data} x {f.tensor} devices; what each needs is not counted",
+            f"loading {f.model} on {f.share_rows} x {f.share_layers} devices; what each needs is not counted",
             file=sys.stderr, flush=True,
         )  # fmt: skip
         return
@@ -161,9 +164,9 @@ def loaded(f):
     from janus_jax.serve.process import warm
     from janus_jax.weights.load import load
 
-    devices = jax.local_devices()[: f.data * f.tensor]
+    devices = jax.local_devices()[: f.share_rows * f.share_layers]
     with measured() as watch:
-        with sh.mesh_context(sh.make_mesh(f.data, 1, f.tensor, devices)):
+        with sh.mesh_context(sh.make_mesh(f.share_rows, 1, f.share_layers, devices)):
             model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
         watch.tell("loaded")
         engine = Engine(model, processor, rows=f.rows, waiting=f.queue)

@@ -106,6 +106,7 @@ def test_a_much_longer_neighbour_changes_nothing(model, processor):
     assert understand_batch(model, processor, asked, **numbers) == alone
 
 
+@pytest.mark.slow  # test_engine.py has one mesh
 def test_eight_devices_draw_what_one_draws(model, processor):
     want = draw(model, PROMPTS[:3], seed=3).tolist()
     pictures = generate(model, processor, PROMPTS[:3], seed=3)

@@ -37,7 +37,7 @@ def test_flags_that_cannot_be_are_all_told(tmp_path):
     empty = tmp_path / "empty"
     empty.write_text("\n")
     with pytest.raises(UsageError, match="multiple of 4"):
-        settings("--rows=6", "--data=2")
+        settings("--rows=6", "--share_rows=2")
     with pytest.raises(UsageError) as error:
         settings(
             "--rows=3",
@@ -110,7 +110,10 @@ def test_sigterm_before_the_server_runs_is_heard():
         (["--model=quickstart", "--port=70000"], "port"),
         (["--port=0"], "model"),
         (["--model=quickstart", "--drain=-1"], "drain"),
-        (["--model=quickstart", "--port=0", "--tensor=9"], "--tensor=9: 9 devices, 8 are here"),
+        (
+            ["--model=quickstart", "--port=0", "--share_layers=9"],
+            "--share_layers=9: 9 devices, 8 are here",
+        ),
     ],
 )
 def test_what_cannot_be_served_is_one_line_and_code_2(flags, words, capfd):
@@ -124,7 +127,13 @@ def test_what_cannot_be_served_is_one_line_and_code_2(flags, words, capfd):
 
 @pytest.mark.slow
 def test_the_devices_of_a_mesh_draw_what_one_draws(one_device):
-    flags = ["--model=quickstart", "--dtype=float32", "--rows=8", "--data=2", "--tensor=2"]
+    flags = [
+        "--model=quickstart",
+        "--dtype=float32",
+        "--rows=8",
+        "--share_rows=2",
+        "--share_layers=2",
+    ]
     engine = loaded(cli.parse(COMMAND, flags)[0])
     drawn = engine.draw("a red circle", seed=3).result()
     engine.close()

@@ -33,9 +33,11 @@ def stepped(mesh: tuple, steps: int = 1):
         return seen, tiny.numbers(state.trainable), before, specs(state), programs
 
 
-# Those between the ends are slow.
+# Two are in every run, the others are slow.
 OTHERS = [
-    pytest.param(mesh, marks=[pytest.mark.slow] if mesh in ((1, 4, 2), (1, 2, 4)) else [])
+    pytest.param(
+        mesh, marks=[pytest.mark.slow] if mesh in ((1, 4, 2), (1, 2, 4), (1, 1, 8)) else []
+    )
     for mesh in MESHES[1:]
 ]
 
