@@ -45,7 +45,6 @@ def undisturbed(directory):
             "",
             r"process 1 \(\S+\) is in: drawing the batch of step 9, for \d+ s; the others",
         ),
-        ("term", "", "SIGTERM", "1", r"only: told to stop \(SIGTERM\); saved step \d+ of 24"),
     ],
 )
 def test_after_a_fault_the_run_starts_again_and_ends_the_same(
