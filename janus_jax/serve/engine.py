@@ -50,9 +50,8 @@ class Engine:
         self._inbox = collections.deque()
         self._jobs = {}  # request -> job
         self._wake = threading.Condition()
-        self._aside = (
-            threading.Lock()
-        )  # one picture is seen or painted at a time: memory is counted so
+        # One picture is seen or painted at a time: so memory is counted.
+        self._aside = threading.Lock()
         self._closed = self._dropped = False
         self.failed = False  # the thread has ended by a fault: nothing is answered any more
         self._inner = self._fresh()
