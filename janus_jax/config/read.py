@@ -18,7 +18,7 @@ from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 
-PATHS = ("path", "images", "names", "image_ids", "init", "tokenizer")  # fields: `~` is replaced
+PATHS = ("path", "images", "names", "image_ids", "init", "tokenizer", "options")  # fields: `~` is replaced
 
 
 def read(
@@ -94,7 +94,7 @@ def _rows_follow(values: dict, key: str, before: int | None):
 
 def inner_type(kind):
     """The dataclass inside `X | None`, else the type itself."""
-    if isinstance(kind, types.UnionType):
+    if isinstance(kind, types.UnionType) and types.NoneType in typing.get_args(kind):
         return next(k for k in typing.get_args(kind) if k is not types.NoneType)
     return kind
 
@@ -148,6 +148,8 @@ def _literal(kind, text: str):
 def build(kind, value, path: str, problems: list[str]):
     """A value of type `kind` from plain data; problems of form are appended, with the field's
     path."""
+    if kind == float | str:  # of a task: its file says which
+        kind = str if isinstance(value, str) else float
     kind, origin = inner_type(kind), typing.get_origin(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, path, problems)
@@ -197,7 +199,9 @@ def _build_dataclass(kind, value, path: str, problems: list[str]):
 
 
 def _expanded(value, path: str, problems: list[str]):
-    """A path, or a tuple of them, as `paths.expanded` gives it; what is no text is left."""
+    """A path, or several, as `paths.expanded` gives it; what is no text is left."""
+    if isinstance(value, dict):
+        return {name: _expanded(part, f"{path}.{name}", problems) for name, part in value.items()}
     if isinstance(value, tuple):
         return tuple(_expanded(part, path, problems) for part in value)
     try:

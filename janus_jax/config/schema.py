@@ -160,7 +160,8 @@ class Stage:
         task: how the stage learns, the name of a file in training/tasks: `janus` or `vq`.
         rows: the packed rows that hold a step's examples, where the task packs them.
         supervise: predict `all` text, or the `answers` of conversations only.
-        options: numbers of the task's own, by name; its file lists them with their defaults.
+        options: numbers and words of the task's own, by name; its file lists them with their
+            defaults.
         condition_dropout: probability that an image's prompt is blanked, for classifier-free
             guidance.
         first_sentence: probability that only the first sentence of a caption is the prompt.
@@ -179,7 +180,7 @@ class Stage:
     task: str = "janus"
     rows: Rows | None = accepted(None)
     supervise: str = "all"
-    options: dict[str, float] = dataclasses.field(default_factory=dict)
+    options: dict[str, float | str] = dataclasses.field(default_factory=dict)
     condition_dropout: float = 0.1
     first_sentence: float = 0.25
     accumulate: int = free(1)

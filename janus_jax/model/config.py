@@ -13,7 +13,11 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 CHILDREN = (
     "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
     "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
+    "semantic_decoder",
 )  # fmt: skip
+# What the two adaptors may read (the paper's ablations, Table 5).
+UNDERSTANDING = ("siglip", "vq", "semantic")
+GENERATION = ("embedding", "semantic")
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,16 @@ class GenerationEncoderConfig:
 
 
 @dataclass(frozen=True)
+class SemanticDecoderConfig:
+    """The causal ViT on the tokenizer's codes (appendix A of the paper)."""
+
+    width: int = 768
+    mlp_width: int = 3072
+    layers: int = 12
+    heads: int = 12
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
     """The LLaMA-style language model, its vocabulary included."""
 
@@ -76,18 +90,48 @@ class TransformerConfig:
 class JanusConfig:
     """All of Figure 2. `dtype` is the compute dtype (weights are kept as they are loaded, float32
     in training); the VQ tokenizer always computes in float32, so that ids do not depend on it.
-    `remat` says
-    what the layer scan keeps for the backward pass: `full` recomputes all, `dots` keeps matrix
-    products, `none` keeps everything. `attention` is how packed rows attend in training, a kind of
-    `model.attention` or `auto`, the devices' own; all give the same numbers."""
+    `remat` says what the layer scan keeps for the backward pass: `full` recomputes all, `dots` keeps
+    matrix products, `none` keeps everything. `attention` is how packed rows attend in training, a
+    kind of `model.attention` or `auto`, the devices' own; all give the same numbers.
+
+    `understanding` says whose features of a picture are understood: SigLIP's (Janus), the VQ
+    tokenizer's codes, or those of the semantic decoder on these. `generation` says what of the image
+    ids drawn so far is read: their own `embedding` (Janus), or the semantic decoder's features."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
     transformer: TransformerConfig = TransformerConfig()
+    semantic_decoder: SemanticDecoderConfig = SemanticDecoderConfig()
+    understanding: str = "siglip"
+    generation: str = "embedding"
     image_head_width: int = 2048
     dtype: str = "bfloat16"
     remat: str = dataclasses.field(default="dots", metadata=FREE)
     attention: str = dataclasses.field(default="auto", metadata=FREE)
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """Those of CHILDREN that this model has."""
+        has = {
+            "understanding_encoder": self.understanding == "siglip",
+            "generation_embedding": self.generation == "embedding",
+            "semantic_decoder": "semantic" in (self.understanding, self.generation),
+        }
+        return tuple(name for name in CHILDREN if has.get(name, True))
+
+    @property
+    def reads_codes(self) -> bool:
+        """Whether an adaptor reads what the VQ tokenizer's codes say."""
+        return (self.understanding, self.generation) != ("siglip", "embedding")
+
+    @property
+    def understood_width(self) -> int:
+        """Of the features that the understanding adaptor reads."""
+        return {
+            "siglip": self.understanding_encoder.width,
+            "vq": self.generation_encoder.code_dim,
+            "semantic": self.semantic_decoder.width,
+        }[self.understanding]
 
 
 def to_dict(config: JanusConfig) -> dict:
@@ -102,8 +146,11 @@ def from_dict(values: dict) -> JanusConfig:
         "understanding_encoder": UnderstandingEncoderConfig,
         "generation_encoder": GenerationEncoderConfig,
         "transformer": TransformerConfig,
+        "semantic_decoder": SemanticDecoderConfig,
     }
     for name, box in boxes.items():
+        if name not in values:
+            continue
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
         values[name] = box(**fields)
     return JanusConfig(**values)

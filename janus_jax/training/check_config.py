@@ -18,17 +18,22 @@ def all_problems(experiment: Experiment, devices: int) -> list[str]:
             found.append(f"{path}.task is {stage.task!r}: unknown{near(stage.task, task.NAMES)}")
             continue
         how = task.load(stage.task)
+        before = len(found)
         for option, value in stage.options.items():
             if option not in how.OPTIONS:
                 known = (
                     near(option, how.OPTIONS) if how.OPTIONS else f"; task {stage.task} has none"
                 )
                 found.append(f"{path}.options.{option}: unknown{known}")
-            elif not (value >= 0 and float32.finite(value)):
+            elif isinstance(value, str) != isinstance(how.OPTIONS[option], str):
+                wanted = "text" if isinstance(how.OPTIONS[option], str) else "a number"
+                found.append(f"{path}.options.{option} is {value!r}: must be {wanted}")
+            elif not isinstance(value, str) and not (value >= 0 and float32.finite(value)):
                 found.append(
                     f"{path}.options.{option} is {value}: must be a finite number in float32, 0 or more"
                 )
-        found += how.problems(experiment, name)
+        if len(found) == before:
+            found += how.problems(experiment, name)
         found += batch_problems(experiment, name, devices, how.PACKS)
     return found
 

@@ -49,7 +49,7 @@ class StagePlan:
         return task.load(self.stage.task)
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, float | str]:
         return task.options(self.stage)
 
     @functools.cached_property

@@ -18,8 +18,8 @@ class Task(Protocol):
     PACKS: bool
     """Whether a step's examples are packed into `rows`; otherwise a step has `batch_size` images."""
 
-    OPTIONS: dict[str, float]
-    """The numbers that `options` of a stage may give, with their defaults."""
+    OPTIONS: dict[str, float | str]
+    """The numbers and words that `options` of a stage may give, with their defaults."""
 
     def problems(experiment: Experiment, name: str) -> list[str]:
         """What of a stage's values this task cannot work with, a line each, beginning with the
@@ -64,6 +64,6 @@ def load(name: str) -> Task:
     return importlib.import_module(f"janus_jax.training.tasks.{name}")
 
 
-def options(stage) -> dict[str, float]:
-    """All numbers of a stage's task: those that it gives, the rest by default."""
+def options(stage) -> dict[str, float | str]:
+    """All options of a stage's task: those that it gives, the rest by default."""
     return load(stage.task).OPTIONS | stage.options
