@@ -65,5 +65,5 @@ def test_a_semantic_decoder_of_other_heads_is_refused(weights, one_device):
         semantic_decoder=sizes.SemanticDecoderConfig(width=16, mlp_width=32, layers=2, heads=4),
     )
     wanted = nnx.to_pure_dict(nnx.state(abstract(other)))
-    with pytest.raises(WeightsError, match="semantic_decoder.heads is 2 there, 4 here"):
+    with pytest.raises(WeightsError, match=r"semantic_decoder\.heads is 2 there, 4 here"):
         import_weights(directory, wanted, config=other)
