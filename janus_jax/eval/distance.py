@@ -206,7 +206,8 @@ def distance_command(f, _):
     folder = pathlib.Path(f.pictures)
     of_result = (folder / provenance.SETTINGS).is_file()
     report = record.read_report(folder) if of_result else None
-    tree = folder / "pictures" if of_result else folder
+    trees = [folder / name for name in ("pictures", "reconstructions") if of_result]
+    tree = next(filter(pathlib.Path.is_dir, trees), folder)
     stored = all(str(path).endswith(".npz") for path in (tree, f.reference))
     features = None if stored else _features(f)
     reference = f.reference

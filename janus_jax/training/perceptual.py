@@ -93,10 +93,10 @@ def read_lpips(path) -> dict[str, np.ndarray]:
     """
     found = {}
     problems = []
-    for file in str(path).split(","):
-        for name, tensor in _tensors(file.strip()).items():
+    for file in lpips_files(path):
+        for name, tensor in _tensors(file).items():
             if name in found:
-                problems.append(f"twice: {name}, the second time in {file.strip()}")
+                problems.append(f"twice: {name}, the second time in {file}")
             found[name] = tensor
     if problems := problems + _misfits({name: x.shape for name, x in found.items()}):
         raise WeightsError(f"{path}: not VGG16 and LPIPS's heads:{listed(problems)}\n{BRING}")
@@ -114,10 +114,18 @@ def read_lpips(path) -> dict[str, np.ndarray]:
     return out
 
 
-def _tensors(name: str) -> dict[str, ts.Tensor]:
+def lpips_files(path) -> list[pathlib.Path]:
+    """The files that a word for `read_lpips` names, none for an empty one; `~` and `$NAME` are
+    replaced. Raises WeightsError."""
+    try:
+        return [pathlib.Path(paths.expanded(name.strip())) for name in str(path).split(",") if name]
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _tensors(file: pathlib.Path) -> dict[str, ts.Tensor]:
     """Those of a file by our names; what is not known keeps its own."""
     try:
-        file = pathlib.Path(paths.expanded(name))
         if not file.is_file():
             raise ValueError(f"{file}: no such file")
         tensors = read_file(file)[0]

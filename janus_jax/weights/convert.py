@@ -38,8 +38,9 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
         kept = [_verbatim(source, name) for name in source.kept]
         entries = [_own_entry(source, name, dtype) for name in source.leaves]
         write_own(
-            directory, entries, config, source.processor(), kept, wrote, source.raise_if_damaged
-        )
+            directory, entries, config, source.processor(), kept, wrote, source.raise_if_damaged,
+            source.unshaped,
+        )  # fmt: skip
         return
     module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
     if source.config is None:

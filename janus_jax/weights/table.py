@@ -193,9 +193,14 @@ UNSHAPED = (
 )  # fmt: skip
 
 
-def unshaped(config) -> dict:
-    """The sizes of a JanusConfig that no shape tells."""
-    return {key: getattr(getattr(config, key.split(".")[0]), key.split(".")[1]) for key in UNSHAPED}
+def unshaped(config, children=None) -> dict:
+    """The sizes of a JanusConfig that no shape tells; of some of its children, or all."""
+    split = (key.split(".") for key in UNSHAPED)
+    return {
+        f"{child}.{field}": getattr(getattr(config, child), field)
+        for child, field in split
+        if children is None or child in children
+    }
 
 
 def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:
