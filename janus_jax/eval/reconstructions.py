@@ -149,9 +149,8 @@ def pairs_sheet(pairs: Pairs, measured: dict[str, np.ndarray]) -> Image.Image:
         for kind in (ORIGINALS, RECONSTRUCTIONS):
             with Image.open(pairs.path(kind, i)) as picture:
                 shown.append(picture.convert("RGB"))
-        told = ", ".join(
-            f"{measured[key][i]:.3g} {key}" for key in ("psnr", "ssim", "lpips") if key in measured
-        )
-        captions += [f"{i:06}", told]
+        told = (("PSNR", "psnr", ".1f"), ("SSIM", "ssim", ".2f"), ("LPIPS", "lpips", ".3f"))
+        told = [f"{title} {measured[k][i]:{form}}" for title, k, form in told if k in measured]
+        captions += [f"original {i:06}", ", ".join(told)]
     columns = 6 if pairs.side <= 128 else 4
     return contact_sheet(shown, captions, columns, max(1, 128 // pairs.side))
