@@ -1,5 +1,7 @@
 """Pictures through a VQ tokenizer and back, on all devices of a process, and how near they come."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +47,7 @@ class Reconstructor:
             whole = jax.NamedSharding(self.mesh, sh.REPLICATED)
             self.params = params, jax.device_put(weights, whole)
         source.raise_if_damaged()
-        self._run = jax.jit(lambda params, x: reconstruct(graphdef, *params, x))
+        self._run = functools.partial(reconstruct, graphdef)
 
     def __call__(self, pictures: np.ndarray) -> list[dict[str, jax.Array]]:
         """uint8 [n, S, S, 3] -> what `reconstruct` gives of each batch, perhaps still being
@@ -58,11 +60,20 @@ class Reconstructor:
         ]
 
 
-def reconstruct(graphdef, params, weights, pictures) -> dict[str, jax.Array]:
-    """uint8 [B, S, S, 3] -> `pictures`, the same through the tokenizer and rounded to uint8 as
-    LlamaGen does; `ids` int32 [B, N]; and a float32 [B] for each measure: MEASURES, and "lpips"
-    where `weights` are given."""
-    tokenizer = nnx.merge(graphdef, params)
+@functools.partial(jax.jit, static_argnums=0)
+def reconstruct(graphdef, params, pictures) -> dict[str, jax.Array]:
+    """Pictures through the tokenizer and back.
+
+    Args:
+        graphdef: of the tokenizer.
+        params: its own, and what `read_lpips` gives, or None.
+        pictures: uint8 [B, S, S, 3].
+
+    Returns `pictures`, drawn again and rounded to uint8 as LlamaGen does; `ids` int32 [B, N]; and a
+    float32 [B] for each measure: MEASURES, and "lpips" where it has weights.
+    """
+    own, weights = params
+    tokenizer = nnx.merge(graphdef, own)
     ids = tokenizer.nearest(tokenizer.latents(pixels(pictures)))
     drawn = tokenizer.render(tokenizer.codes(ids))
     drawn = jnp.clip(127.5 * drawn + 128, 0, 255).astype(jnp.uint8)

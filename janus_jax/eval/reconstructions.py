@@ -2,7 +2,7 @@
 each.
 
 A part is done when its file in parts/ is there, which is written last: a kill costs the parts in
-work, and the parts are the same on any number of processes and devices.
+work, two at most, and several processes share them.
 """
 
 import collections
@@ -67,8 +67,16 @@ class Pairs:
 
 
 def fill_pairs(pairs: Pairs, reconstructor, threads: int):
-    """Writes what of this process's share is not there yet. reconstructor: called only if anything
-    is. Raises UsageError that names the pictures that cannot be used: none is left out."""
+    """Writes what of this process's share is not there yet, and waits for the others'.
+
+    Args:
+        pairs: what, and where.
+        reconstructor: gives a `Reconstructor`; called only if anything is to be done.
+        threads: that read and write pictures.
+
+    Raises UsageError that names the pictures that cannot be used: none is left out. HostsError
+    where another process has left word that it ends.
+    """
     names = list(pairs.parts)[jax.process_index() :: jax.process_count()]
     todo = [name for name in names if not (pairs.folder / PARTS / name).is_file()]
     for kind in (ORIGINALS, RECONSTRUCTIONS, PARTS):
@@ -78,7 +86,7 @@ def fill_pairs(pairs: Pairs, reconstructor, threads: int):
     computing = collections.deque()
     progress = Progress("reconstructed", sum(len(pairs.parts[name]) for name in names), "pictures")
     progress.skip(progress.total - sum(len(part) for _, part in parts))
-    with progress, ThreadPoolExecutor(threads) as pool, shares.word_left(pairs.folder):
+    with progress, ThreadPoolExecutor(threads) as pool, shares.word_left(pairs.folder / PARTS):
 
         def keep():
             name, part, squares, found = computing.popleft()
@@ -101,6 +109,7 @@ def fill_pairs(pairs: Pairs, reconstructor, threads: int):
                 f"pictures that cannot be used, and none may be missing; mend them or take them out, "
                 f"or give another --size:{listed(faults)}"
             )
+    shares.wait(pairs.folder / PARTS, list(pairs.parts))
 
 
 def save(pairs: Pairs, name: str, part: range, squares, batches: list[dict], pool):
@@ -116,14 +125,12 @@ def save(pairs: Pairs, name: str, part: range, squares, batches: list[dict], poo
 
 
 def gather_pairs(pairs: Pairs, codes: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """What was measured, name -> float32 [count], and how often each code occurs, [codes]; once all
-    processes have written theirs. Writes pictures.jsonl."""
-    names = [f"{PARTS}/{name}" for name in pairs.parts]
-    shares.wait(pairs.folder, names)
+    """What was measured, name -> float32 [count], and how often each code occurs, [codes]. Writes
+    pictures.jsonl."""
     measured = collections.defaultdict(list)
     counts = np.zeros(codes, np.int64)
-    for name in names:
-        with np.load(pairs.folder / name) as part:
+    for name in pairs.parts:
+        with np.load(pairs.folder / PARTS / name) as part:
             counts += np.bincount(part["ids"].ravel(), minlength=codes)
             for key in part.files:
                 if key != "ids":

@@ -19,12 +19,12 @@ from janus_jax.config.schema import Experiment
 from janus_jax.data import image_ids
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.tools import command
-from janus_jax.distributed import compile_cache, initialize, processes
+from janus_jax.distributed import compile_cache, initialize, processes, shares
 from janus_jax.distributed.platform import require_devices
 from janus_jax.eval import record
 from janus_jax.eval.intervals import bootstrap, total
 from janus_jax.eval.reconstruct import Reconstructor, usage
-from janus_jax.eval.reconstructions import Pairs, fill_pairs, gather_pairs, pairs_sheet
+from janus_jax.eval.reconstructions import PARTS, Pairs, fill_pairs, gather_pairs, pairs_sheet
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.training.perceptual import lpips_files, read_lpips
 from janus_jax.training.tokenize_images import chosen
@@ -68,17 +68,25 @@ def tokenizer_command(f, overrides: dict[str, str]) -> int:
     weights = read_lpips(f.lpips) if f.lpips else None
     settings = settings_of_pairs(f, source, sizes, pairs)
     processes.require_equal({"the settings of this result": provenance.settings_mark(settings)})
-    processes.all_or_none(lambda: processes.is_lead() and provenance.begin(out, settings))
+    processes.all_or_none(lambda: processes.is_lead() and begin(out, settings))
     initialize.require_shared(out, "--out")
     loaded = functools.cache(lambda: Reconstructor(source, sizes, weights, f.batch))
     fill_pairs(pairs, loaded, f.threads or os.cpu_count())
-    if processes.is_lead():
-        report = write_report(pairs, sizes, settings, begun)
-        scores = ", ".join(f"{name} {one['value']:.4g}" for name, one in report["scores"].items())
-        print(f"{out}: {count:,} pictures: {scores}")
+
+    def report():
+        scores = write_report(pairs, sizes, settings, begun)["scores"].items()
+        told = ", ".join(f"{name} {one['value']:.4g}" for name, one in scores)
+        print(f"{out}: {count:,} pictures: {told}")
         print(f"rFID: janus-jax eval distance {out} {out}/originals --inception=FILE")
-    processes.barrier("reported")
+
+    processes.all_or_none(lambda: processes.is_lead() and report())
     return 0
+
+
+def begin(out: pathlib.Path, settings: dict):
+    """The folder of a result, made or found again. Raises UsageError where it is another's."""
+    provenance.begin(out, settings)
+    shares.forget(out / PARTS)
 
 
 def sizes_of(f, source, experiment: Experiment | None) -> GenerationEncoderConfig:
