@@ -145,6 +145,19 @@ def test_what_is_lost_is_made_again_and_the_rest_is_kept(world, result, tmp_path
     assert Image.open(out / "sheet.png").size[1] > 200
 
 
+def test_a_whole_model_says_its_size_and_the_first_pictures_are_enough(world, tmp_path, result):
+    root, _ = world
+    with on_mesh():
+        params = nnx.to_pure_dict(nnx.state(tiny.make_model(seed=0)))
+        export(tmp_path / "whole", params, tiny.CONFIG, tiny.processor())
+    out = tmp_path / "out"
+    flags = ("--size=0", "--limit=9", "--batch=1", f"--lpips={root}/lpips.pth")
+    assert run(root, out, f"--weights={tmp_path}/whole", *flags) == 0
+    assert len(list((out / "originals").iterdir())) == 9
+    first, many = ((folder / "reconstructions" / "000008.png") for folder in (out, result))
+    assert first.read_bytes() == many.read_bytes()
+
+
 def refused(capsys, *arguments) -> str:
     assert run(*arguments) == 2
     told = capsys.readouterr().err

@@ -1,5 +1,7 @@
 """LPIPS against torch, and the files that its weights come in."""
 
+import hashlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +117,15 @@ def test_other_weights_are_refused_by_name(tmp_path, name):
     torch.save(weights, tmp_path / "bad.pth")
     with pytest.raises(WeightsError, match=f"bad.pth[^$]*{says}"):
         perceptual.read_lpips(tmp_path / "bad.pth")
+
+
+def test_the_heads_of_version_0_0_are_known_by_their_numbers(files, params, monkeypatch):
+    first = hashlib.sha256(params["lin0"].tobytes()).hexdigest()
+    monkeypatch.setattr(perceptual, "V0_0", first[:8])
+    with pytest.raises(
+        WeightsError, match=r"heads are those of LPIPS 0\.0; bring .*v0\.1/vgg\.pth"
+    ):
+        perceptual.read_lpips(files)
 
 
 def test_files_that_are_not_there_are_none_or_overlap_are_named(tmp_path, files):
