@@ -1,7 +1,7 @@
 """Scores: `python -m janus_jax.eval --benchmark=pope --data=POPE.tsv --model=quickstart --out=scores/pope`
 
-`compare A B` puts two results side by side, `list` names the benchmarks, and `--workdir` scores a
-run again.
+`compare A B` puts two results side by side, `list` names the benchmarks, `tokenizer` measures
+reconstructions, and `--workdir` scores a run again.
 """
 
 import dataclasses
@@ -227,7 +227,8 @@ COMMAND = cli.Command(
     PROGRAM,
     "Draws or answers for a benchmark, scores it or writes what its scorer reads, and records every "
     "setting.\n`list` names the benchmarks; `compare A B` puts two results side by side; `distance A B` "
-    "is the Fréchet distance of two folders of pictures.",
+    "is the Fréchet distance of two folders of pictures; `tokenizer` reconstructs pictures by a VQ "
+    "tokenizer.",
     f"{PROGRAM} --benchmark=pope --data=POPE.tsv --model=deepseek-ai/Janus-1.3B --out=scores/pope",
     define_flags,
 )
@@ -237,7 +238,7 @@ def main(argv: list[str]) -> int:
     """argv: the words of the command line after `python -m janus_jax.eval`."""
     if argv == ["list"]:
         return list_benchmarks()
-    if argv[:1] in (["compare"], ["distance"]):
+    if argv[:1] in (["compare"], ["distance"], ["tokenizer"]):
         module = importlib.import_module(f"janus_jax.eval.{argv[0]}")
         return module.main(argv[1:])
     return cli.run(COMMAND, evaluate_command, argv)

@@ -206,7 +206,8 @@ def distance_command(f, _):
     folder = pathlib.Path(f.pictures)
     of_result = (folder / provenance.SETTINGS).is_file()
     report = record.read_report(folder) if of_result else None
-    tree = folder / "pictures" if of_result else folder
+    made = "reconstructions" if (folder / "reconstructions").is_dir() else "pictures"
+    tree = folder / made if of_result else folder
     stored = all(str(path).endswith(".npz") for path in (tree, f.reference))
     features = None if stored else _features(f)
     reference = f.reference
@@ -267,12 +268,8 @@ def define_flags(into):
     about = "The folder of a result, or any folder of pictures, or statistics (.npz)."
     define.path("pictures", None, about, required=True)
     define.path("reference", None, "A folder of pictures, or statistics (.npz).", required=True)
-    define.choice(
-        "features",
-        "inception",
-        ("inception", "pixels", "understanding"),
-        "What sees them; only Inception's is called FID.",
-    )
+    about = "What sees them; only Inception's is called FID."
+    define.choice("features", "inception", ("inception", "pixels", "understanding"), about)
     define.path("inception", None, "The file of Inception's weights; it is not downloaded.")
     define.choice("entrance", "clean-fid", sorted(ENTRANCES), "Whose 299 x 299 Inception is given.")
     about = "What is done to the pictures before."

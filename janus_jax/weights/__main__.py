@@ -47,9 +47,10 @@ def convert_command(f, _):
     source = open_source(
         f.source, allow_pickle=f.allow_pickle, allow_extra=f.allow_extra, revision=f.revision
     )
-    if f.verify and source.config is None:
+    if f.verify and (source.config is None or f.format == converting.LLAMAGEN):
+        part = f.format if source.config else source.kind
         raise exit_codes.UsageError(
-            f"--verify compares whole models; {f.source} is a part ({source.kind})"
+            f"--verify compares whole models, and {part} is a part; leave it out"
         )
     describe(source, f.format)
     speed = lambda count, seconds: f"{size(count / seconds)}/s"
@@ -83,6 +84,8 @@ def describe(source, layout: str):
         print(
             f"  ignored: {len(names)} tensors ({names[0]}{', ...' if names[1:] else ''}): {reason}"
         )
+    if source.config and layout == converting.LLAMAGEN:
+        print("  left behind: all but the VQ tokenizer (generation_encoder)")
     if source.kept and layout == converting.TRANSFORMERS:
         print(f"  left behind: {len(source.kept)} tensors that this layout has no place for")
 

@@ -13,10 +13,13 @@ from janus_jax.data.processor import Processor
 from janus_jax.weights import processor_export
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
-from janus_jax.weights.layouts import janus_hf, janus_torch
+from janus_jax.weights.layouts import janus_hf, janus_torch, llamagen_vq
 from janus_jax.weights.target import TensorToWrite, whole, write_own, write_safetensors
+from janus_jax.weights.torch_zip import write_torch
 
-OWN, DEEPSEEK, TRANSFORMERS = FORMATS = (tb.OWN, janus_torch.KIND, janus_hf.KIND)
+OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN = FORMATS = (
+    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND,
+)  # fmt: skip
 SHARD_BYTES = 5_000_000_000
 
 
@@ -38,13 +41,17 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
         kept = [_verbatim(source, name) for name in source.kept]
         entries = [_own_entry(source, name, dtype) for name in source.leaves]
         write_own(
-            directory, entries, config, source.processor(), kept, wrote, source.raise_if_damaged
-        )
+            directory, entries, config, source.processor(), kept, wrote, source.raise_if_damaged,
+            source.unshaped,
+        )  # fmt: skip
         return
+    if layout == LLAMAGEN:
+        return _to_llamagen(source, directory, dtype, wrote)
     module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
     if source.config is None:
         raise ValueError(
-            f"{source.path}: a part ({source.kind}), no whole Janus; it converts to {OWN} only"
+            f"{source.path}: a part ({source.kind}), no whole Janus; it converts to {OWN} only, and a "
+            f"VQ tokenizer to {LLAMAGEN}"
         )
     problems = module.unwritable(source.config)
     if problems:
@@ -61,6 +68,31 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
         source.raise_if_damaged()
         stored = str(_dtype(source, "text_head.linear.kernel", dtype))
         write_their_files(partial, source.config, layout, processor, stored)
+
+
+def _to_llamagen(source, directory, dtype: str | None, wrote):
+    """The VQ tokenizer of a source as LlamaGen's file, llamagen_vq.FILE in the directory."""
+    try:
+        rows = llamagen_vq.rows(
+            {name: x for name, (x, _) in source.leaves.items()}, source.unshaped
+        )
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from None
+    entries = [
+        _their_entry(source, key, some, dtype) for key, some in tb.by_their_key(rows).items()
+    ]
+    kept = [name for name in source.kept if name.endswith(llamagen_vq.USED)]
+    entries += [
+        dataclasses.replace(_verbatim(source, name), name=llamagen_vq.USED) for name in kept
+    ]
+    if not kept:  # LlamaGen's module has it and asks for it
+        none = np.zeros(llamagen_vq.COUNTED, np.float32)
+        entries.append(
+            TensorToWrite(llamagen_vq.USED, none.shape, none.dtype, lambda: iter([none]))
+        )
+    with whole(directory, sum(e.size for e in entries)) as partial:
+        write_torch(partial / llamagen_vq.FILE, "model", entries, wrote)
+        source.raise_if_damaged()
 
 
 def _dtype(source, name: str, dtype: str | None) -> np.dtype:

@@ -45,9 +45,14 @@ CAST = (
 )  # leaves whose every use casts them to the compute dtype first
 
 
-def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
+def export(
+    directory, params: dict, config: model_config.JanusConfig | None = None, processor=None,
+    part_of: model_config.JanusConfig | None = None,
+):  # fmt: skip
     """Writes a weights directory (float32) in one move: it is there complete, or not at all.
 
+    config: of a whole model.
+    part_of: of the model of which `params` are some children.
     Raises ValueError for the unrolled form, whose layers are regrouped.
     """
     if "layers" in params.get("transformer", ()):
@@ -64,8 +69,9 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
         return target.TensorToWrite(name, tuple(x.shape), np.dtype(np.float32), pieces)
 
     entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
+    unshaped = table.unshaped(part_of, params) if part_of else None
     if processes.is_lead():
-        target.write_own(directory, entries, config, processor)
+        target.write_own(directory, entries, config, processor, unshaped=unshaped)
     else:  # what it writes is gathered from all processes, in its order
         for e in entries:
             for _ in e.pieces():

@@ -10,7 +10,7 @@ from janus_jax.model.config import (
     UnderstandingEncoderConfig,
 )
 from janus_jax.weights.settings import Section
-from janus_jax.weights.table import DROP, Row, conv, fused, linear, norm, same
+from janus_jax.weights.table import DROP, Row, conv, count, fused, linear, norm, same
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,3 +251,30 @@ def _attn(a: str, b: str, width: int) -> list[Row]:
     for ours, theirs in (("q", "q"), ("k", "k"), ("v", "v"), ("proj", "proj_out")):
         rows += conv(f"{a}.{ours}", f"{b}.{theirs}", width, width, 1)
     return rows
+
+
+def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfig:
+    """The sizes of a VQ tokenizer; its image_size, which no convolution knows, is the default.
+
+    shapes: of our leaves, those of other children too.
+    unshaped: `WeightReader.unshaped`.
+    Raises ValueError where there is no tokenizer among them, or its norm_groups are not known.
+    """
+    a = "generation_encoder"
+    levels = count(shapes, rf"{a}\.encoder\.levels\.(\d+)\.")
+    if not levels or f"{a}.codebook" not in shapes:
+        raise ValueError(f"holds no VQ tokenizer ({a})")
+    groups = unshaped.get(f"{a}.norm_groups")
+    if groups is None:
+        raise ValueError(
+            "a VQ tokenizer that does not say its norm_groups, on which all that it computes depends"
+        )
+    channels = shapes[f"{a}.encoder.conv_in.kernel"][3]
+    firsts = [shapes[f"{a}.encoder.levels.{i}.res.0.conv1.kernel"][3] for i in range(levels)]
+    codes, code_dim = shapes[f"{a}.codebook"]
+    return GenerationEncoderConfig(
+        channels=channels, multipliers=tuple(width // channels for width in firsts),
+        res_blocks=count(shapes, rf"{a}\.encoder\.levels\.0\.res\.(\d+)\."),
+        z_channels=shapes[f"{a}.encoder.conv_out.kernel"][3], norm_groups=groups,
+        codebook_size=codes, code_dim=code_dim,
+    )  # fmt: skip

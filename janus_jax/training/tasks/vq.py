@@ -181,4 +181,4 @@ def read_first(plan: StagePlan, processor):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    export_weights(directory, params)
+    export_weights(directory, params, part_of=plan.model)

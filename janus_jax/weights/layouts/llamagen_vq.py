@@ -1,14 +1,17 @@
 """LlamaGen's VQ tokenizer alone (FoundationVision/LlamaGen,
-tokenizer/tokenizer_image/vq_model.py)."""
+tokenizer/tokenizer_image/vq_model.py), read and written."""
 
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.weights import parts
-from janus_jax.weights.table import Ignored, Layout, count
+from janus_jax.weights.table import Ignored, Layout, Row, count
 
 KIND = "llamagen_vq"
 MODEL_TYPES = ()
 NEEDS_CONFIG = False  # its sizes are read off the tensors
-IGNORED = (Ignored("quantize.codebook_used", "a buffer that counts code usage in training"),)
+FILE = "vq.pt"  # that is written
+USED, COUNTED = "quantize.codebook_used", 65536  # a buffer: the last ids that training saw
+IGNORED = (Ignored(USED, "a buffer that counts code usage in training", True),)
+GROUPS = 32  # of its norms, which stand in its code
 
 
 def recognises(names) -> bool:
@@ -32,5 +35,17 @@ def layout(values: dict, tensors: dict) -> Layout:
         res_blocks=count(tensors, r"encoder\.conv_blocks\.0\.res\.(\d+)\."), z_channels=z_channels,
         codebook_size=codes, code_dim=code_dim,
     )  # fmt: skip
-    unshaped = {"generation_encoder.norm_groups": 32}
+    unshaped = {"generation_encoder.norm_groups": GROUPS}
     return Layout(KIND, parts.vq_rows(sizes, "", parts.LLAMAGEN), IGNORED, unshaped=unshaped)
+
+
+def rows(shapes: dict[str, tuple], unshaped: dict) -> list[Row]:
+    """The table of the tokenizer that has these of our leaves; see `parts.vq_sizes`. Raises
+    ValueError for one that LlamaGen's code would compute otherwise."""
+    sizes = parts.vq_sizes(shapes, unshaped)
+    if sizes.norm_groups != GROUPS:
+        raise ValueError(
+            f"{KIND} cannot represent this tokenizer: generation_encoder.norm_groups is "
+            f"{sizes.norm_groups}, and LlamaGen's code always takes {GROUPS}"
+        )
+    return parts.vq_rows(sizes, "", parts.LLAMAGEN)
