@@ -25,7 +25,6 @@ from janus_jax.weights.load import export as export_weights
 PACKS = True
 OPTIONS = {}
 VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
-init_state = init.init_janus  # of the task, like the functions below
 
 
 def problems(experiment: Experiment, name: str) -> list[str]:
@@ -70,7 +69,11 @@ def without(experiment: Experiment, name: str) -> tuple[str, ...]:
     return ("generation_encoder",) if ids_alone else ()
 
 
-def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
+def init_state(key, model: JanusConfig, tx, trainable, without=(), options=OPTIONS):
+    return init.init_janus(key, model, tx, trainable, without)
+
+
+def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=OPTIONS) -> dict:
     return init.random_children(jax.random.key(seed + 1), model, names)
 
 
