@@ -42,7 +42,7 @@ LEARNS = ("generation_encoder", "discriminator")
 class Tokenizer(nnx.Module):
     """What a stage's state holds. `generation_encoder` is named as in `Janus`, so that its weights
     are handed on by name; a later stage of this task takes `discriminator` too. `ema` is the moving
-    average of the tokenizer's weights, set with the first step."""
+    average of the tokenizer's weights, set with the first update."""
 
     def __init__(self, model: JanusConfig, options: dict, rngs):
         config = model.generation_encoder
@@ -97,11 +97,14 @@ def vq_step(
     use, counts = codebook_use.counted(state.frozen["use"], metrics.pop("ids"), step, idle)
     frozen = state.frozen | {"use": use}
     if decay := options["ema"]:
-        # The first step begins with the weights that it began with.
+        # It begins with the weights before the first update.
         before = state.trainable["generation_encoder"]
-        mix = lambda ema, before, now: (
-            decay * jnp.where(state.step == 0, before, ema) + (1 - decay) * now
-        )
+        first = state.step == state.nonfinite_updates
+
+        def mix(ema, before, now):
+            mixed = decay * jnp.where(first, before, ema) + (1 - decay) * now
+            return jnp.where(good, mixed, ema)
+
         frozen["ema"] = jax.tree.map(mix, frozen["ema"], before, trainable["generation_encoder"])
     return new.replace(trainable=trainable, frozen=frozen), metrics | counts
 
