@@ -54,7 +54,8 @@ def look_at_weights(
         told.damaged += progress.lost
         told.warnings += progress.warnings
     begin = [name for name in experiment.stages if not starts[name].begun]
-    report.config += file_problems(experiment, begin)
+    unread = file_problems(experiment, begin)
+    report.config += unread
     weights = {}
     for name, state in states.items():
         plan = StagePlan.of(experiment, name)
@@ -62,6 +63,8 @@ def look_at_weights(
         if name in begin:
             weights[name], problems = init_sources(experiment, name, workdir, own)
             report.config += problems
+            if not problems and not unread:
+                report.config += _teacher_problems(plan, weights[name], states)
         elif not starts[name].done:
             told.config += _aside_problems(plan, workdir, own)
     numbers = sum(x.size for x in jax.tree.leaves(params))
@@ -204,6 +207,25 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
             )
         out[str(path)] = source
     return out, problems
+
+
+def _teacher_problems(plan: StagePlan, sources: dict, states: dict[str, TrainState]) -> list[str]:
+    """Why a stage would have no teacher to learn from.
+
+    sources: the weights that it begins with, by path; of `previous` only where that is done.
+    states: the shapes of each stage's state, which say what `previous` will hand on.
+    """
+    held = {child for source in sources.values() for child in children(source)}
+    if "previous" in plan.stage.init:
+        before = StagePlan.of(plan.experiment, plan.experiment.previous(plan.name))
+        held |= states[before.name].params.keys() - set(before.task.TEACHERS)
+    named = ", ".join(plan.stage.init)
+    return [
+        f"stages.{plan.name}.init ({named}) holds no {child}, the teacher of task "
+        f"{plan.stage.task}; name weights that do, such as weights/siglip_l16_384"
+        for child in plan.task.TEACHERS
+        if child not in held
+    ]
 
 
 def cut_tokenizer(workdir: pathlib.Path) -> list[str]:

@@ -18,6 +18,9 @@ class Task(Protocol):
     PACKS: bool
     """Whether a step's examples are packed into `rows`; otherwise a step has `batch_size` images."""
 
+    TEACHERS: tuple[str, ...]
+    """The children that its stages learn from: given by `init`, never drawn, not handed on."""
+
     OPTIONS: dict[str, float | str]
     """The numbers and words that `options` of a stage may give, with their defaults."""
 

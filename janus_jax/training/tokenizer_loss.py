@@ -31,12 +31,14 @@ class Painted:
     image: what was painted back, float32 [B, H, W, 3].
     hidden: what the decoder's last convolution read, float32 [B, H, W, C].
     ids: int32 [B, h, w].
+    codes: of these ids, float32 [B, h, w, code_dim]; gradients pass straight to the latents.
     """
 
     seen: jax.Array
     image: jax.Array
     hidden: jax.Array
     ids: jax.Array
+    codes: jax.Array
 
 
 def entropy_loss(model: GenerationEncoder, z):
@@ -73,7 +75,7 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
         terms["entropy"] = options["entropy"] * entropy_loss(model, z)
     if "lpips" in batch:
         terms["perceptual"] = perceptual_loss(batch, x, image, options)
-    return terms, Painted(x, image, hidden, ids)
+    return terms, Painted(x, image, hidden, ids, straight)
 
 
 def reconstruction_loss(x, image, kind: str):

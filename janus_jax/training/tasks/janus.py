@@ -23,6 +23,7 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = True
+TEACHERS = ()
 OPTIONS = {}
 VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
 

@@ -21,6 +21,7 @@ from janus_jax.training import (
     codebook_use,
     discriminators,
     optim,
+    picture_stages,
     stage_data,
     tokenizer_data,
     tokenizer_options,
@@ -32,6 +33,7 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
+TEACHERS = ()
 VALIDATES = ("loss", "reconstruction", "perceptual")
 OPTIONS = tokenizer_options.OPTIONS
 LEARNS = ("generation_encoder", "discriminator")
@@ -53,7 +55,9 @@ class Tokenizer(nnx.Module):
             self.discriminator = discriminators.build(kind, config.image_size, *size, rngs)
 
 
-def vq_step(state: TrainState, batch: dict, tx, options: dict) -> tuple[TrainState, dict]:
+def vq_step(
+    state: TrainState, batch: dict, tx, options: dict, also=None
+) -> tuple[TrainState, dict]:
     """Pure; jitted, with the state donated, in stages.py. The metric `loss` is without the
     discriminator's part, whose size says nothing about the pictures.
 
@@ -62,14 +66,17 @@ def vq_step(state: TrainState, batch: dict, tx, options: dict) -> tuple[TrainSta
         batch: see `tokenizer_terms`.
         tx: the optimiser of all that learns.
         options: of the task.
+        also: (model, Painted, options) -> (further summands of the loss, by name; metrics).
     """
     step = state.step + 1
 
     def loss(model):
         tokenizer = model.generation_encoder
         terms, painted = tokenizer_terms(tokenizer, batch, options)
+        more, told = also(model, painted, options) if also else ({}, {})
+        terms |= more
         total = sum(terms.values())
-        metrics = {"loss": total, **terms, "ids": painted.ids}
+        metrics = {"loss": total, **terms, **told, "ids": painted.ids}
         if not options["discriminator"]:
             return total, metrics
         judged = adversarial(model.discriminator, tokenizer, batch, painted, step, options)
@@ -114,30 +121,7 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"{path}.trainable is {stage.trainable}: task vq trains the tokenizer alone; set it to "
             f"('generation_encoder',)"
         )
-    shares = vars(stage.ratio)
-    if any(shares.values()) and (shares["understanding"] or shares["text"]):
-        asked = ":".join(f"{share:g}" for share in shares.values())
-        found.append(
-            f"{path}.ratio is {asked}: task vq learns from images of generation alone; set it to 0:0:1"
-        )
-    if stage.rows is not None:
-        found.append(
-            f"{path}.rows: task vq packs no rows, a step has batch_size images; leave it out"
-        )
-    unused = {"accumulate": 1, "supervise": "all", "condition_dropout": 0.1, "first_sentence": 0.25}
-    found += [
-        f"{path}.{field} is {getattr(stage, field)!r}: task vq reads no such field; leave it out"
-        for field, default in unused.items()
-        if getattr(stage, field) != default
-    ]
-    side = experiment.model.generation_encoder.image_size
-    found += tokenizer_options.option_problems(stage, path, side)
-    if name == list(experiment.stages)[-1] and experiment.evaluation.count:
-        found.append(
-            f"evaluation.count is {experiment.evaluation.count}: the last stage, {name}, hands on "
-            f"the VQ tokenizer alone, which neither draws nor answers; set it to 0"
-        )
-    return found
+    return found + picture_stages.field_problems(experiment, name)
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:

@@ -1,0 +1,245 @@
+"""The semantic tokenizer learns what its teacher says: the loss beside PyTorch's, every mesh, a run
+that is killed, a stage without a teacher."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from support import ids, semantic_oracle, tiny
+from support.mesh import on_mesh
+
+from janus_jax.config.read import resolve
+from janus_jax.distributed import arrays
+from janus_jax.model import sharding as sh
+from janus_jax.model.batch import pixels
+from janus_jax.model.config import (
+    GenerationEncoderConfig,
+    SemanticDecoderConfig,
+    UnderstandingEncoderConfig,
+)
+from janus_jax.model.janus import abstract
+from janus_jax.model.keys import Keys
+from janus_jax.training.log import Log
+from janus_jax.training.stage_plan import StagePlan
+from janus_jax.training.stages import initial_state, run_stage
+from janus_jax.training.tasks import semantic
+from janus_jax.training.tokenizer_loss import tokenizer_terms
+from janus_jax.weights.load import export, import_weights
+from janus_jax.weights.tensors import read_safetensors
+
+STEPS = 4
+LEARNS = ("generation_encoder", "semantic_decoder", "semantic_head")
+TEACHER = "understanding_encoder"
+# Stride 2 and 16 tokens: the fewest convolutions that compile.
+MODEL = tiny.small(
+    understanding_encoder=UnderstandingEncoderConfig(4, 1, 32, 64, layers=1, heads=8),
+    generation_encoder=GenerationEncoderConfig(4, 8, (1,), 1, 16, 4, codebook_size=64),
+    semantic_decoder=SemanticDecoderConfig(width=24, mlp_width=48, layers=2, heads=4),
+    remat="none",
+)
+SOURCES = {"pictures": ids.Pictures(50)}
+
+
+def values(*init, **changes) -> dict:
+    """A config of one semantic stage. changes: of its stage."""
+    stage = {
+        "task": "semantic",
+        "trainable": LEARNS[:2],
+        "init": tuple(map(str, init)),
+        "steps": STEPS,
+        "batch_size": 8,
+        "ratio": {"understanding": 0, "text": 0, "generation": 1},
+        "optim": {"learning_rate": 1e-3, "eps": 1e-3},
+        "checkpoint_every": 1,
+        "log_every": 1,
+        **changes,
+    }
+    return {
+        "model": dataclasses.asdict(MODEL),
+        "template": {"user": "User", "assistant": "Assistant"},
+        "data": {"datasets": {"pictures": {"kind": "generation", "path": "shapes:pictures"}}},
+        "stages": {"one": stage},
+        "evaluation": {"every": 2, "holdout": 0.1},
+    }
+
+
+def plan_of(*init, **changes) -> StagePlan:
+    return StagePlan.of(resolve(values(*init, **changes), {})[0], "one")
+
+
+def state_of(plan: StagePlan):
+    state = plan.state()
+    zeros = lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+    return jax.tree.map(zeros, state).replace(
+        trainable=tiny.drawn(state.trainable, 0), frozen=drawn(state.frozen, 0)
+    )
+
+
+def drawn(params: dict, seed: int) -> dict:
+    """Numbers of numpy, the same on every mesh; nothing was counted yet."""
+    zeros = lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+    weights = tiny.drawn({name: x for name, x in params.items() if name != "use"}, seed)
+    return weights | {"use": jax.tree.map(zeros, params["use"])}
+
+
+def pictures(count: int = 8) -> np.ndarray:
+    source = SOURCES["pictures"]
+    side = MODEL.generation_encoder.image_size
+    return np.stack([np.resize(source.image(i), (side, side, 3)) for i in range(count)])
+
+
+@functools.cache
+def tokenizer() -> semantic.SemanticTokenizer:
+    with on_mesh():
+        graphdef, state = nnx.split(
+            jax.eval_shape(
+                lambda: semantic.SemanticTokenizer(MODEL, semantic.OPTIONS, Keys(jax.random.key(0)))
+            )
+        )
+        return nnx.merge(graphdef, drawn(sh.concrete(nnx.to_pure_dict(state)), 3))
+
+
+def test_the_semantic_loss_and_its_gradients_are_torchs(one_device):
+    """The codes' gradient goes straight to the encoder's latents, and nowhere else."""
+    graphdef, params = nnx.split(tokenizer())
+    params = nnx.to_pure_dict(params)
+    still = {"use": params.pop("use")}  # whole numbers
+    batch = {"images": jnp.asarray(pictures(2))}
+
+    def loss(params, moved):
+        model = nnx.merge(graphdef, params, still)
+        _, painted = tokenizer_terms(model.generation_encoder, batch, semantic.OPTIONS)
+        painted = dataclasses.replace(painted, codes=painted.codes + moved)
+        more, _ = semantic.semantic_terms(model, painted, {"semantic": 1.0})
+        return more["semantic"], (painted.codes, model.understanding_encoder(painted.seen))
+
+    shape = (2, *MODEL.generation_encoder.grid, MODEL.generation_encoder.code_dim)
+    grad = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
+    (value, (codes, taught)), (ours, of_codes) = jax.jit(grad)(params, jnp.zeros(shape))
+    double = lambda x: torch.tensor(np.asarray(x, np.float64))
+    theirs = {name: semantic_oracle.tensors(params[name]) for name in LEARNS[1:]}
+    flat = double(codes).reshape(2, 16, -1).requires_grad_()
+    heads = MODEL.semantic_decoder.heads
+    want = semantic_oracle.loss(flat, *theirs.values(), double(taught), heads)
+    want.backward()
+    near = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    assert float(value) == pytest.approx(want.item(), rel=1e-5) and 0.5 < value < 1.5
+    near(np.asarray(of_codes).reshape(2, 16, -1), flat.grad.numpy())
+    for name, tree in theirs.items():
+        wanted = tiny.numbers(semantic_oracle.gradients(tree))
+        for leaf, got in tiny.numbers(ours[name]).items():
+            near(got, wanted[leaf], err_msg=leaf)
+
+    def latents(vq):
+        model = nnx.merge(graphdef, params | {"generation_encoder": vq}, still)
+        return model.generation_encoder.latents(pixels(batch["images"]))
+
+    pulled = jax.jit(lambda vq: jax.vjp(latents, vq)[1](of_codes)[0])(params["generation_encoder"])
+    vq = tiny.numbers(ours["generation_encoder"])
+    for leaf, got in tiny.numbers(pulled).items():
+        near(vq[leaf], got, err_msg=leaf)
+    assert np.abs(vq["encoder.conv_in.kernel"]).max() > 1e-6 and not vq["codebook"].any()
+    assert not any(x.any() for x in tiny.numbers(ours[TEACHER]).values())
+
+
+# Meshes.
+
+
+@functools.cache
+def stepped(mesh: tuple):
+    """(metrics, weights) after two steps, on a mesh."""
+    with on_mesh(*mesh):
+        plan = plan_of()
+        step = jax.jit(plan.task.step(plan), donate_argnums=0)
+        state = state_of(plan)
+        batch = arrays.put_batch({"images": pictures()})
+        taught = tiny.numbers(state.frozen[TEACHER])
+        for _ in range(2):
+            state, metrics = step(state, batch)
+        tiny.same_bits(state.frozen[TEACHER], taught)
+        return jax.device_get(metrics), tiny.numbers(state.trainable)
+
+
+@pytest.mark.parametrize(
+    "mesh", [(1, 8, 1), (2, 4, 1), pytest.param((1, 2, 4), marks=pytest.mark.slow)]
+)
+def test_every_mesh_takes_the_same_steps_of_the_semantic_tokenizer(mesh):
+    (metrics, weights), (want, theirs) = stepped(mesh), stepped((1, 1, 1))
+    assert {
+        "loss",
+        "reconstruction",
+        "semantic",
+        "cosine",
+        "grad_norm/semantic_head",
+    } <= metrics.keys()
+    for name, x in want.items():
+        assert metrics[name] == pytest.approx(x, rel=1e-5, abs=1e-6), name
+    for name, x in theirs.items():
+        np.testing.assert_allclose(weights[name], x, atol=1e-5, rtol=0, err_msg=name)
+
+
+# A run.
+
+
+class Killed(Exception):
+    pass
+
+
+class Dying(Log):
+    """A log that ends its run after a step."""
+
+    def write(self, step, values):
+        super().write(step, values)
+        if step == 2:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A directory with the weights of SigLIP's tower alone."""
+    where = tmp_path_factory.mktemp("teacher") / "siglip"
+    with on_mesh():
+        params = nnx.to_pure_dict(nnx.state(tokenizer().understanding_encoder))
+        export(where, {"understanding_encoder": params})
+    return where
+
+
+def trained(plan: StagePlan, workdir, log=Log) -> dict:
+    """Runs the stage, or what is left of it, and gives the arrays that it hands on."""
+    workdir.mkdir(exist_ok=True)
+    with on_mesh():
+        run_stage(plan, SOURCES, tiny.processor(), workdir, log(workdir), lambda *_: lambda *_: {})
+    found = read_safetensors(workdir / "one" / "model.safetensors")
+    return {name: tensor.read() for name, tensor in found.items()}
+
+
+def test_a_killed_run_goes_on_to_the_same_bits_and_hands_on_what_janus_reads(teacher, tmp_path):
+    plan = plan_of(teacher)
+    whole = trained(plan, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(plan, tmp_path / "run", Dying)
+    tiny.same_bits(trained(plan, tmp_path / "run"), whole)
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert {"validation_cosine", "validation_semantic", "validation_reconstruction"} <= {
+        name for line in lines for name in line
+    }
+    # The teacher is where it was; a second phase takes the head, Janus the rest.
+    assert {name.split(".")[0] for name in whole} == set(LEARNS)
+    janus = dataclasses.replace(MODEL, understanding="semantic", generation="semantic")
+    with on_mesh():
+        shapes = sh.concrete(nnx.to_pure_dict(nnx.state(abstract(janus))))
+        params, held = import_weights(tmp_path / "run" / "one", shapes, partly=True, config=janus)
+        assert held == ["generation_encoder", "semantic_decoder"]
+        for name, x in tiny.numbers({name: params[name] for name in held}).items():
+            np.testing.assert_array_equal(x, whole[name], err_msg=name)
+        again = plan_of(tmp_path / "run" / "one", teacher)
+        _, _, named = initial_state(again, list(again.stage.init), None, print)
+        assert set(named) == {*LEARNS, "understanding_encoder"}
