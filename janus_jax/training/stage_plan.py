@@ -73,7 +73,8 @@ class StagePlan:
         """
         without = self.without if without is None else without
         mesh = jax.sharding.get_abstract_mesh()
-        whole = _traced(self.stage.task, self.model, without, mesh)
+        options = tuple(self.options.items())
+        whole = _traced(self.stage.task, self.model, without, options, mesh)
         children = ({}, {})  # frozen, trainable
         for name, part in whole.params.items():
             children[name in self.stage.trainable][name] = part
@@ -87,12 +88,11 @@ class StagePlan:
 
 
 @functools.lru_cache(maxsize=8)
-def _traced(name: str, model: JanusConfig, without: tuple[str, ...], mesh) -> TrainState:
+def _traced(name: str, model: JanusConfig, without: tuple, options: tuple, mesh) -> TrainState:
     """The shapes of a task's state on `mesh`, the current one, without moments. Stages differ in
     what learns alone, so that they share it: tracing a model takes seconds."""
-    init = functools.partial(
-        task.load(name).init_state, model=model, tx=optax.identity(), trainable=(), without=without
-    )
+    given = {"model": model, "tx": optax.identity(), "trainable": (), "without": without}
+    init = functools.partial(task.load(name).init_state, **given, options=dict(options))
     return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
 
 

@@ -174,7 +174,8 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         say("  generation_embedding <- the tokenizer's normalised codebook")
         fresh.remove("generation_embedding")
     if fresh:
-        params |= plan.task.init_random(plan.experiment.seed, plan.model, tuple(sorted(fresh)))
+        names = tuple(sorted(fresh))
+        params |= plan.task.init_random(plan.experiment.seed, plan.model, names, plan.options)
         say(f"  {', '.join(sorted(fresh))} <- random")
     aside = {name: jax.tree.map(np.asarray, params[name]) for name in plan.without}
     trainable = {name: params[name] for name in state.trainable}

@@ -28,10 +28,11 @@ class Task(Protocol):
     def without(experiment: Experiment, name: str) -> tuple[str, ...]:
         """The children of the model of which the stage has weights that its step never asks for."""
 
-    def init_state(key, model, tx, trainable, without):
-        """A TrainState with random weights: what a stage's state looks like. Only ever traced."""
+    def init_state(key, model, tx, trainable, without, options):
+        """A TrainState with random weights: what a stage's state looks like. Only ever traced.
+        options: as in `options(stage)`."""
 
-    def init_random(seed: int, model, names: tuple[str, ...]) -> dict:
+    def init_random(seed: int, model, names: tuple[str, ...], options) -> dict:
         """Random weights of some children, the same whichever others are drawn."""
 
     def for_devices(plan, say: Callable):

@@ -45,8 +45,21 @@ CAST = (
 )  # leaves whose every use casts them to the compute dtype first
 
 
-def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
+def export(
+    directory,
+    params: dict,
+    config: model_config.JanusConfig | None = None,
+    processor=None,
+    part_of: model_config.JanusConfig | None = None,
+):
     """Writes a weights directory (float32) in one move: it is there complete, or not at all.
+
+    Args:
+        directory: where.
+        params: by child.
+        config: of a whole model.
+        processor: its files are written too.
+        part_of: the model that a part belongs to, whose sizes that no shape tells are noted.
 
     Raises ValueError for the unrolled form, whose layers are regrouped.
     """
@@ -65,7 +78,9 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
 
     entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
     if processes.is_lead():
-        target.write_own(directory, entries, config, processor)
+        sizes = {} if part_of is None else table.unshaped(part_of)
+        sizes = {key: value for key, value in sizes.items() if key.split(".")[0] in params}
+        target.write_own(directory, entries, config, processor, unshaped=sizes)
     else:  # what it writes is gathered from all processes, in its order
         for e in entries:
             for _ in e.pieces():

@@ -133,22 +133,29 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
         expected = our_shapes(config)
         rows = tb.own_rows(expected)
         problems = tb.differing(shapes, expected)
-    layout = tb.Layout(tb.OWN, rows, config=config, problems=tuple(problems))
-    source = WeightReader(weights, layout, allow_extra, _manifest(directory), _processor)
+    manifest = _manifest(directory)
+    unshaped = {} if config is not None else manifest["unshaped"]
+    layout = tb.Layout(tb.OWN, rows, config=config, problems=tuple(problems), unshaped=unshaped)
+    source = WeightReader(weights, layout, allow_extra, manifest, _processor)
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source
 
 
 def _manifest(directory: pathlib.Path) -> dict:
-    """The checksums and the tokenizer's ids in a weights directory's manifest.json, as far as they
-    stand there. Raises ValueError naming what cannot stand there."""
+    """The checksums, the tokenizer's ids and a part's sizes that no shape tells in a weights
+    directory's manifest.json, as far as they stand there. Raises ValueError naming what cannot stand
+    there."""
     problems = []
     v = settings.Section(settings.read(directory, "manifest.json"), "", problems)
     sums = v.section("crc32")
     for name, x in sums.values.items():
         if not isinstance(x, list):
             sums.refuse(name, x, "a list of checksums, one a layer")
+    unshaped = v.section("unshaped")
+    for name, x in unshaped.values.items():
+        if name not in tb.UNSHAPED or not isinstance(x, int | float):
+            unshaped.refuse(name, x, f"the number of one of {', '.join(tb.UNSHAPED)}")
     tokenizer = v.section("tokenizer")
     ids = tokenizer.section("ids")
     for name, x in ids.values.items():
@@ -158,7 +165,8 @@ def _manifest(directory: pathlib.Path) -> dict:
         problems = "; ".join(problems[:8])
         raise ValueError(f"{directory}/manifest.json: {problems}; copy the file again")
     sha256 = tokenizer.get("sha256")
-    return {"crc32": sums.values, "tokenizer": {"ids": ids.values, "sha256": sha256}}
+    tokenizer = {"ids": ids.values, "sha256": sha256}
+    return {"crc32": sums.values, "unshaped": unshaped.values, "tokenizer": tokenizer}
 
 
 def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> WeightReader:
@@ -170,15 +178,18 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
     children = {name.split(".")[0] for name in shapes}
     expected = our_shapes(config)
     fallback = {}
-    lacking = set(model_config.CHILDREN) - children
+    lacking = set(config.children) - children
     if lacking == {tb.VQ}:
         wanted = {name: shape for name, shape in expected.items() if name.split(".")[0] == tb.VQ}
         fallback, note = _fallback(step, wanted)
         notes = (*notes, note)
         if fallback:
             lacking = set()
+    # What a task has beside the model's own children is as it is there.
+    known = {name.split(".")[0] for name in expected}
+    others = {name: shape for name, shape in shapes.items() if name.split(".")[0] not in known}
     rows = tb.own_rows(
-        {name: shape for name, shape in expected.items() if name.split(".")[0] in children}
+        {name: shape for name, shape in expected.items() if name.split(".")[0] in children} | others
     )
     layout = tb.Layout(
         tb.CHECKPOINT,

@@ -130,7 +130,7 @@ def without(experiment: Experiment, name: str) -> tuple[str, ...]:
     return ()  # its state has no other child in the first place
 
 
-def init_state(key, model: JanusConfig, tx, trainable=(), without=()) -> TrainState:
+def init_state(key, model: JanusConfig, tx, trainable=(), without=(), options=None) -> TrainState:
     """Random weights of the tokenizer alone."""
     graphdef, params = nnx.split(Tokenizer(model.generation_encoder, Keys(key)))
     return new_state(graphdef, nnx.to_pure_dict(params), {}, tx)
@@ -141,7 +141,7 @@ def _draw(key, config: GenerationEncoderConfig) -> dict:
     return nnx.to_pure_dict(nnx.state(Tokenizer(config, Keys(key))))
 
 
-def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
+def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=None) -> dict:
     return _draw(jax.random.key(seed), model.generation_encoder)
 
 
@@ -181,4 +181,4 @@ def read_first(plan: StagePlan, processor):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    export_weights(directory, params)
+    export_weights(directory, params, part_of=plan.model)
