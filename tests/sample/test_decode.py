@@ -251,6 +251,6 @@ def test_a_table_in_bfloat16_is_not_widened_to_read_a_row(one_device):
     run = engine.Engine(served)
     run.add(row)
     run.step()
-    arguments = run.leaves, run.cache, run.hidden, run._rows([row]), 1, 4
+    arguments = run.leaves, run.cache, run.drawn, run.hidden, run._rows([row]), 1, 4
     compiled = programs.write.lower(*arguments, tree=run.tree).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * table.size
