@@ -8,6 +8,8 @@ from janus_jax.data.read_stats import ReadStats
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import SourceError
 
+SHOWN = 5  # pictures smaller than the crop that are named
+
 
 class RandomPictures:
     """Batches of pictures for the tokenizer's own training, a function of (seed, step) only; host h
@@ -15,7 +17,11 @@ class RandomPictures:
 
     mixture: of generation alone, a stream a picture; its data sets are drawn at random by weight.
     What is bad gives its place to another pick, and is entered in the read statistics, which judges
-    this process's own.
+    this process's own. Pictures smaller than `side` are enlarged, and the first of them named.
+    side: pixels a side.
+    host, hosts: see above.
+    stats: hears of every read.
+    make: (picture, side, random numbers) -> uint8 [side, side, 3]; by default the centre is taken.
     """
 
     def __init__(
@@ -25,10 +31,13 @@ class RandomPictures:
         host: int = 0,
         hosts: int = 1,
         stats: ReadStats | None = None,
+        make=None,
     ):
         self.mixture = mixture
         self.side = side
         self.stats = stats or ReadStats(mixture)
+        self.make = make or (lambda image, side, _: generation_image(image, side, fast=True))
+        self.small = set()
         self.own = range(host * mixture.streams // hosts, (host + 1) * mixture.streams // hosts)
 
     def __getitem__(self, step: int) -> np.ndarray:  # uint8 [batch / hosts, side, side, 3]
@@ -47,9 +56,26 @@ class RandomPictures:
             index = int(rng.integers(len(source)))
             reads[entry] = reads.get(entry, 0) + 1
             try:
-                return generation_image(source.image(index), self.side, fast=True)
+                image = source.image(index)
+                picture = self.make(image, self.side, rng)
+                self._look_at_size(entry, index, image)
+                return picture
             except BAD as error:
                 bad.append((entry, index, error.cause, str(error)))
         raise SourceError(
             f"{IN_A_ROW} pictures in a row cannot be used, the last of them: {bad[-1][3]}"
         )
+
+    def _look_at_size(self, entry: int, index: int, image):
+        sides = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+        if min(sides) >= self.side or len(self.small) == SHOWN:
+            return
+        if (entry, index) not in self.small:
+            self.small.add((entry, index))
+            e = self.mixture.entries[entry]
+            more = "; further ones are not named" if len(self.small) == SHOWN else ""
+            self.stats.say(
+                f"WARNING: {e.source.where(index)} is {' x '.join(map(str, sides))} pixels, smaller "
+                f"than the crop of {self.side}: it is enlarged, and the tokenizer learns its blur. "
+                f"data.datasets.{e.name}.min_side={self.side} leaves such pictures out{more}"
+            )

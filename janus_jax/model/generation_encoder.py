@@ -122,8 +122,7 @@ class VqEncoder(nnx.Module):
         self.conv_out = Conv(widths[-1], config.z_channels, rngs)
 
     def __call__(self, x):  # [B, H, W, 3] -> [B, h, w, Z]
-        x = self.conv_in(x)
-        for box in [*self.levels, *self.mid]:
+        for box in [self.conv_in, *self.levels, *self.mid]:
             x = box(x)
         return self.conv_out(nnx.silu(self.norm_out(x)))
 
@@ -144,11 +143,13 @@ class VqDecoder(nnx.Module):
         self.norm_out = group_norm(out[-1], g, rngs)
         self.conv_out = Conv(out[-1], 3, rngs)
 
-    def __call__(self, z):  # [B, h, w, Z] -> [B, H, W, 3], not bounded
-        x = self.conv_in(z)
-        for box in [*self.mid, *self.levels]:
+    def features(self, x):  # [B, h, w, Z] -> [B, H, W, C], what the last convolution reads
+        for box in [self.conv_in, *self.mid, *self.levels]:
             x = box(x)
-        return self.conv_out(nnx.silu(self.norm_out(x)))
+        return nnx.silu(self.norm_out(x))
+
+    def __call__(self, z):  # [B, h, w, Z] -> [B, H, W, 3], not bounded
+        return self.conv_out(self.features(z))
 
 
 def normalise(x):

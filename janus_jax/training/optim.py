@@ -21,12 +21,15 @@ def schedule(optim: Optim, steps: int) -> optax.Schedule:
     )
 
 
-def make(optim: Optim, steps: int) -> optax.GradientTransformation:
-    """Clip, then AdamW. Weight decay reaches matrices and tables of embeddings. It does not reach
+def make(optim: Optim, steps: int, each: bool = False) -> optax.GradientTransformation:
+    """Clip, then AdamW. each: every child's gradient is clipped by its own norm, not by that of all;
+    the state is the same. Weight decay reaches matrices and tables of embeddings. It does not reach
     norms, biases, the tower's positions (as is usual for ViTs) and the VQ tokenizer's codebook, of
     whose codes the direction alone counts."""
+    clip = optax.clip_by_global_norm(optim.clip_norm)
+    own = lambda grads: {name: clip.update(part, None)[0] for name, part in grads.items()}
     return optax.chain(
-        optax.clip_by_global_norm(optim.clip_norm),
+        optax.stateless(lambda grads, _: own(grads)) if each else clip,
         optax.adamw(
             schedule(optim, steps),
             optim.b1,

@@ -24,6 +24,7 @@ from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.distributed import processes
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
+from janus_jax.training.perceptual import read_lpips
 from janus_jax.training.preflight_disk import room
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan, shape
@@ -31,6 +32,7 @@ from janus_jax.training.state import TrainState
 from janus_jax.weights.processor_files import moved_ids, require_same
 from janus_jax.weights.reader import WeightReader, children, other_sizes, require_fit
 from janus_jax.weights.source import open_source
+from janus_jax.weights.table import WeightsError
 
 
 def look_at_weights(
@@ -148,11 +150,22 @@ def file_problems(experiment: Experiment, stages) -> list[str]:
     ):
         problems.append(f"tokenizer: no tokenizer.json in {experiment.tokenizer}")
     for name in stages:
+        problems += _perceptual_problems(experiment, name)
         for directory in experiment.stages[name].init:
             if directory != "previous":
                 found = _source_problems(directory)
                 problems += [f"stages.{name}.init: {problem}" for problem in found]
     return problems
+
+
+def _perceptual_problems(experiment: Experiment, name: str) -> list[str]:
+    """What is wrong with the weights of LPIPS that a stage's options name."""
+    try:
+        if path := experiment.stages[name].options.get("lpips"):
+            read_lpips(path)
+        return []
+    except WeightsError as error:
+        return [f"stages.{name}.options.lpips: {error}"]
 
 
 def _source_problems(path: str) -> list[str]:

@@ -21,6 +21,7 @@ FLAT = 1e-3  # of the mean: a lower standard deviation, of a loss that hardly mo
 LEAST = 0.5  # nats above the mean: less is no spike of a task's loss, clipping takes care of it
 # nats above the mean of all tokens of a step together: a few that are wholly wrong are no spike
 FEW_WRONG = 40.0
+PATIENCE = 1000  # steps in a row that an alarm's metric counts before it is said, again and again
 MANY = 1e6  # supervised tokens a step, where they are not counted
 # of a monitor, beside its windows
 STATE = ("nonfinite_updates", "in_a_row", "rollbacks", "skipped_batches", "phase")
@@ -49,10 +50,12 @@ class LossMonitor:
     say: hears what was found.
     phases: (first batch, a name of what is drawn from it on), in order: losses are compared within
         one of them.
+    alarms: a metric that counts steps in a row -> what is wrong in them; said at every PATIENCE.
     """
 
-    def __init__(self, name: str, spikes, say=print, phases=((0, ""),)):
+    def __init__(self, name: str, spikes, say=print, phases=((0, ""),), alarms=None):
         self.name = name
+        self.alarms = alarms or {}
         self.spikes = spikes
         self.say = say
         self.phases = phases
@@ -87,7 +90,8 @@ class LossMonitor:
 
     def watch(self, step: int, metrics: dict):
         """Notes what a step gave, still on the device, for `judge`."""
-        wanted = lambda name: name.endswith("loss") or name.startswith(("tokens_", "supervised_"))
+        counted = ("tokens_", "supervised_", *self.alarms)
+        wanted = lambda name: name.endswith("loss") or name.startswith(counted)
         kept = {name: value for name, value in metrics.items() if wanted(name)}
         self._unseen.append((step, kept, metrics["nonfinite_updates"]))
 
@@ -100,6 +104,7 @@ class LossMonitor:
         before = self.nonfinite_updates
         bad = []
         for step, metrics, nonfinite_updates in seen:
+            self._alarm(step, metrics)
             if nonfinite_updates > self.nonfinite_updates:
                 self.nonfinite_updates = int(nonfinite_updates)
                 self.in_a_row = self.in_a_row + 1
@@ -123,6 +128,12 @@ class LossMonitor:
         if spike and spike.rollback > ROLLBACKS:
             raise self._too_many(spike)
         return spike
+
+    def _alarm(self, step: int, metrics: dict):
+        for name, text in self.alarms.items():
+            count = int(metrics.get(name, 0))
+            if count and count % PATIENCE == 0:
+                self.say(f"WARNING: {self.name}, step {step}: for {count:,} steps {text}")
 
     def roll_back(self, spike: Spike, step: int) -> int:
         """Counts the way back to the checkpoint of `step`, whose state is set already. Returns how

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.pipeline import Batches
-from janus_jax.data.random_pictures import RandomPictures
 from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.training import stage_mixture
@@ -24,6 +23,7 @@ class StageData:
         position: a pipeline.Batches, whose position is saved with each checkpoint; None where batch
             i is a function of i alone.
         with_ids: the sources whose records carry stored image ids.
+        alarms: metric -> what it warns of, see spikes.LossMonitor.
     """
 
     next_batch: Callable
@@ -31,6 +31,7 @@ class StageData:
     mixture: Mixture
     position: Batches | None = None
     with_ids: list = dataclasses.field(default_factory=list)
+    alarms: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def close(self):
         if self.position is not None:
@@ -57,15 +58,6 @@ def open_batches(plan: StagePlan, sources: dict, processor, workdir, say) -> Bat
         workers=data.workers,
         stats=read_stats(plan, mixture, workdir, say),
         accept=data.on_change == "accept",
-    )
-
-
-def open_images(plan: StagePlan, sources: dict, workdir, say) -> RandomPictures:
-    """Images to draw, without their text, for a task that learns from them alone."""
-    mixture = stage_mixture.mixture_of(plan, stage_mixture.entries_of(plan, sources))
-    side = plan.model.generation_encoder.image_size
-    return RandomPictures(
-        mixture, side, *arrays.batch_share(), read_stats(plan, mixture, workdir, say)
     )
 
 

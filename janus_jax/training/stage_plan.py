@@ -9,7 +9,7 @@ import optax
 
 from janus_jax.config.schema import Experiment, Stage
 from janus_jax.model import sharding as sh
-from janus_jax.model.config import JanusConfig
+from janus_jax.model.config import CHILDREN, JanusConfig
 from janus_jax.training import optim, task
 from janus_jax.training.state import TrainState, new_state
 
@@ -73,11 +73,12 @@ class StagePlan:
         """
         without = self.without if without is None else without
         mesh = jax.sharding.get_abstract_mesh()
-        options = tuple(self.options.items())
-        whole = _traced(self.stage.task, self.model, without, options, mesh)
+        whole = _traced(self.stage.task, self.model, without, tuple(self.options.items()), mesh)
         children = ({}, {})  # frozen, trainable
         for name, part in whole.params.items():
-            children[name in self.stage.trainable][name] = part
+            # What is no part of the model, a task sorts itself.
+            learns = self.stage.trainable if name in CHILDREN else whole.trainable
+            children[name in learns][name] = part
         frozen, trainable = children
         init = functools.partial(new_state, whole.graphdef, tx=self.tx)
         return jax.eval_shape(init, trainable, frozen)
@@ -88,11 +89,11 @@ class StagePlan:
 
 
 @functools.lru_cache(maxsize=8)
-def _traced(name: str, model: JanusConfig, without: tuple, options: tuple, mesh) -> TrainState:
+def _traced(name: str, model: JanusConfig, without: tuple[str, ...], options, mesh) -> TrainState:
     """The shapes of a task's state on `mesh`, the current one, without moments. Stages differ in
     what learns alone, so that they share it: tracing a model takes seconds."""
-    given = {"model": model, "tx": optax.identity(), "trainable": (), "without": without}
-    init = functools.partial(task.load(name).init_state, **given, options=dict(options))
+    how = dict(trainable=(), without=without, options=dict(options))
+    init = functools.partial(task.load(name).init_state, model=model, tx=optax.identity(), **how)
     return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
 
 

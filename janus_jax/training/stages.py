@@ -104,7 +104,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
         closing(data),
     ):
         phases = stage_mixture.phases(plan, data.mixture)
-        monitor = LossMonitor(name, stage.spikes, log.say, phases)
+        monitor = LossMonitor(name, stage.spikes, log.say, phases, data.alarms)
         opened = plan, sources, processor, workdir
         validation = Validation(*opened, log.say)
         shown = show(*opened, log)

@@ -29,8 +29,8 @@ class Task(Protocol):
         """The children of the model of which the stage has weights that its step never asks for."""
 
     def init_state(key, model, tx, trainable, without, options):
-        """A TrainState with random weights: what a stage's state looks like. Only ever traced.
-        options: as in `options(stage)`."""
+        """A TrainState with random weights: what a stage's state looks like. Only ever traced. What
+        it holds that is no child of the model, it sorts into trainable and frozen itself."""
 
     def init_random(seed: int, model, names: tuple[str, ...], options) -> dict:
         """Random weights of some children, the same whichever others are drawn."""

@@ -141,6 +141,22 @@ def _read_legacy(path: pathlib.Path):
             ) from None
 
 
+def _parameter_class():
+    """For one file, as all that a pickle can call."""
+
+    class Parameter(ts.Tensor):
+        """Of torch before 0.4: made of its tensor, or empty and given it first of five facts."""
+
+        def __init__(self, data=None, requires_grad=False):
+            self.__dict__.update(vars(data) if isinstance(data, ts.Tensor) else {})
+
+        def __setstate__(self, state):
+            if len(state) == 5:
+                self.__init__(state[0])
+
+    return Parameter
+
+
 def _unpickler(path, locate):
     """A pickle.Unpickler class for one file. All it can call is made here, for this file alone.
     locate: the `Storage` of a persistent id; None where there may be none."""
@@ -177,7 +193,9 @@ def _unpickler(path, locate):
         return data
 
     allowed = {
+        ("torch._utils", "_rebuild_tensor"): rebuild_tensor,
         ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+        ("torch.nn.parameter", "Parameter"): _parameter_class(),
         ("torch._utils", "_rebuild_tensor_v3"): rebuild_tensor_v3,
         ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
         ("collections", "OrderedDict"): collections.OrderedDict,

@@ -18,7 +18,6 @@ from janus_jax.model.config import JanusConfig
 from janus_jax.training import attention_check, init, stage_data, stage_mixture
 from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
-from janus_jax.training.state import TrainState
 from janus_jax.training.step import train_step
 from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
@@ -70,11 +69,11 @@ def without(experiment: Experiment, name: str) -> tuple[str, ...]:
     return ("generation_encoder",) if ids_alone else ()
 
 
-def init_state(key, model: JanusConfig, tx, trainable=(), without=(), options=None) -> TrainState:
+def init_state(key, model: JanusConfig, tx, trainable, without=(), options=OPTIONS):
     return init.init_janus(key, model, tx, trainable, without)
 
 
-def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=None) -> dict:
+def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=OPTIONS) -> dict:
     return init.random_children(jax.random.key(seed + 1), model, names)
 
 

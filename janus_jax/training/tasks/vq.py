@@ -1,9 +1,8 @@
 """Training the VQ tokenizer (LlamaGen, arXiv 2406.06525, section 2.1): it learns to draw back what
 it sees.
 
-Reconstruction (MSE), codebook, commitment and entropy losses. The perceptual (LPIPS) and
-adversarial (PatchGAN) terms of the paper's recipe are further summands of `tokenizer_loss` and are
-not built yet: small drawn images do without them.
+The loss is tokenizer_loss.py's. Where a discriminator takes part, one pass of the tokenizer serves
+both: one step updates both, each with the stage's numbers of the optimiser, each clipped by itself.
 """
 
 import functools
@@ -15,79 +14,89 @@ from flax import nnx
 from janus_jax.config.schema import Experiment
 from janus_jax.data.images import generation_image
 from janus_jax.distributed import arrays
-from janus_jax.model.batch import pixels
-from janus_jax.model.config import GenerationEncoderConfig, JanusConfig
+from janus_jax.model.config import JanusConfig
 from janus_jax.model.generation_encoder import GenerationEncoder
-from janus_jax.model.generation_encoder import normalise as normalise_codes
-from janus_jax.model.kernels import einsum
 from janus_jax.model.keys import Keys
-from janus_jax.training import stage_data
+from janus_jax.training import (
+    codebook_use,
+    discriminators,
+    optim,
+    stage_data,
+    tokenizer_data,
+    tokenizer_options,
+)
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState, new_state, update
+from janus_jax.training.tokenizer_loss import adversarial, tokenizer_terms
 from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
-VALIDATES = ("loss", "reconstruction")
-OPTIONS = {
-    "commitment": 0.25,  # weight of the commitment loss, as in LlamaGen
-    # Weight of the entropy loss. LlamaGen has none, but without it a small tokenizer that is
-    # trained from nothing falls onto two or three codes.
-    "entropy": 0.0,
-}
+VALIDATES = ("loss", "reconstruction", "perceptual")
+OPTIONS = tokenizer_options.OPTIONS
+LEARNS = ("generation_encoder", "discriminator")
 
 
 class Tokenizer(nnx.Module):
-    """Holds the encoder as a child named as in `Janus`, so that its weights are handed on by
-    name."""
+    """What a stage's state holds. `generation_encoder` is named as in `Janus`, so that its weights
+    are handed on by name; a later stage of this task takes `discriminator` too. `ema` is the moving
+    average of the tokenizer's weights, set with the first step."""
 
-    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+    def __init__(self, model: JanusConfig, options: dict, rngs):
+        config = model.generation_encoder
         self.generation_encoder = GenerationEncoder(config, rngs)
+        self.use = codebook_use.Use(config.codebook_size)
+        if options["ema"]:
+            self.ema = GenerationEncoder(config, rngs)
+        if kind := options["discriminator"]:
+            size = int(options["discriminator_width"]), int(options["discriminator_layers"])
+            self.discriminator = discriminators.build(kind, config.image_size, *size, rngs)
 
 
-def entropy_loss(model: GenerationEncoder, z):
-    """Low when each position is sure of its code and all codes are used alike (temperature
-    0.01)."""
-    affinity = 2.0 * einsum("bhwc,nc->bhwn", z, normalise_codes(model.codebook[...])) / 0.01
-    logp = jax.nn.log_softmax(affinity)
-    p = jnp.exp(logp)
-    mean = p.mean((0, 1, 2))
-    return -(p * logp).sum(-1).mean() + (mean * jnp.log(mean + 1e-5)).sum()
-
-
-def tokenizer_loss(model: GenerationEncoder, images, commitment: float, entropy: float):
-    """images uint8 [B, H, W, 3] -> (loss, metrics). Gradients pass straight through the nearest
-    code."""
-    x = pixels(images)
-    z = model.latents(x)
-    ids = model.nearest(jax.lax.stop_gradient(z))
-    codes = model.codes(ids)
-    straight = z + jax.lax.stop_gradient(codes - z)
-    terms = {
-        "reconstruction": jnp.mean((model.render(straight) - x) ** 2),
-        "codebook": jnp.mean((codes - jax.lax.stop_gradient(z)) ** 2),
-        "commitment": commitment * jnp.mean((jax.lax.stop_gradient(codes) - z) ** 2),
-    }
-    if entropy:
-        terms["entropy"] = entropy * entropy_loss(model, z)
-    used = (ids[..., None] == jnp.arange(model.codebook.shape[0])).any((0, 1, 2)).sum()
-    return sum(terms.values()), terms | {"codes_used": used.astype(jnp.float32)}
-
-
-def vq_step(
-    state: TrainState, images, tx, commitment: float, entropy: float
-) -> tuple[TrainState, dict]:
-    """Pure; jitted, with the state donated, in stages.py.
+def vq_step(state: TrainState, batch: dict, tx, options: dict) -> tuple[TrainState, dict]:
+    """Pure; jitted, with the state donated, in stages.py. The metric `loss` is without the
+    discriminator's part, whose size says nothing about the pictures.
 
     Args:
         state: the train state.
-        images: uint8 [B, H, W, 3].
-        tx: the optimiser.
-        commitment: weight of the commitment loss.
-        entropy: weight of the entropy loss.
+        batch: see `tokenizer_terms`.
+        tx: the optimiser of all that learns.
+        options: of the task.
     """
-    loss = lambda model: tokenizer_loss(model.generation_encoder, images, commitment, entropy)
-    return update(state, tx, loss)
+    step = state.step + 1
+
+    def loss(model):
+        tokenizer = model.generation_encoder
+        terms, painted = tokenizer_terms(tokenizer, batch, options)
+        total = sum(terms.values())
+        metrics = {"loss": total, **terms, "ids": painted.ids}
+        if not options["discriminator"]:
+            return total, metrics
+        judged = adversarial(model.discriminator, tokenizer, batch, painted, step, options)
+        gain, other, more, metrics["statistics"] = judged
+        return total + gain + other, metrics | more
+
+    new, metrics = update(state, tx, loss)
+    good = new.nonfinite_updates == state.nonfinite_updates
+    trainable = new.trainable
+    idle = jnp.bool_(False)
+    if options["discriminator"]:
+        began = step >= options["discriminator_start"]
+        idle = began & (metrics["discriminator_loss"] < codebook_use.ZERO)
+        weights = trainable["discriminator"]
+        moved = discriminators.remembered(weights, *metrics.pop("statistics"))
+        kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), moved, weights)
+        trainable = trainable | {"discriminator": kept}
+    use, counts = codebook_use.counted(state.frozen["use"], metrics.pop("ids"), step, idle)
+    frozen = state.frozen | {"use": use}
+    if decay := options["ema"]:
+        # The first step begins with the weights that it began with.
+        before = state.trainable["generation_encoder"]
+        mix = lambda ema, before, now: (
+            decay * jnp.where(state.step == 0, before, ema) + (1 - decay) * now
+        )
+        frozen["ema"] = jax.tree.map(mix, frozen["ema"], before, trainable["generation_encoder"])
+    return new.replace(trainable=trainable, frozen=frozen), metrics | counts
 
 
 # The task.
@@ -118,6 +127,8 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         for field, default in unused.items()
         if getattr(stage, field) != default
     ]
+    side = experiment.model.generation_encoder.image_size
+    found += tokenizer_options.option_problems(stage, path, side)
     if name == list(experiment.stages)[-1] and experiment.evaluation.count:
         found.append(
             f"evaluation.count is {experiment.evaluation.count}: the last stage, {name}, hands on "
@@ -130,19 +141,22 @@ def without(experiment: Experiment, name: str) -> tuple[str, ...]:
     return ()  # its state has no other child in the first place
 
 
-def init_state(key, model: JanusConfig, tx, trainable=(), without=(), options=None) -> TrainState:
-    """Random weights of the tokenizer alone."""
-    graphdef, params = nnx.split(Tokenizer(model.generation_encoder, Keys(key)))
-    return new_state(graphdef, nnx.to_pure_dict(params), {}, tx)
+def init_state(key, model: JanusConfig, tx, trainable=(), without=(), options=OPTIONS):
+    """Random weights of the tokenizer, and of what its options ask for beside it."""
+    graphdef, params = nnx.split(Tokenizer(model, options, Keys(key)))
+    params = nnx.to_pure_dict(params)
+    learns = {name: params.pop(name) for name in LEARNS if name in params}
+    return new_state(graphdef, learns, params, tx)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _draw(key, config: GenerationEncoderConfig) -> dict:
-    return nnx.to_pure_dict(nnx.state(Tokenizer(config, Keys(key))))
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _draw(key, model: JanusConfig, options: tuple) -> dict:
+    return nnx.to_pure_dict(nnx.state(Tokenizer(model, dict(options), Keys(key))))
 
 
-def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=None) -> dict:
-    return _draw(jax.random.key(seed), model.generation_encoder)
+def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=OPTIONS) -> dict:
+    drawn = _draw(jax.random.key(seed), model, tuple(options.items()))
+    return {name: drawn[name] for name in names}
 
 
 def for_devices(plan: StagePlan, say) -> StagePlan:
@@ -151,25 +165,31 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
 
 
 def step(plan: StagePlan):
-    return functools.partial(vq_step, tx=plan.tx, **plan.options)
+    tx = optim.make(plan.stage.optim, plan.stage.steps, each=True)
+    return functools.partial(vq_step, tx=tx, options=plan.options)
 
 
 def validate(plan: StagePlan):
-    def sums(state, images):
-        loss, terms = tokenizer_loss(state.model().generation_encoder, images, **plan.options)
-        n = jnp.float32(len(images))
-        means = {"loss": loss, "reconstruction": terms["reconstruction"]}
-        return {name: (mean * n, n) for name, mean in means.items()}
+    def sums(state, batch):
+        terms, _ = tokenizer_terms(state.model().generation_encoder, batch, plan.options)
+        means = {name: terms[name] for name in VALIDATES if name in terms}
+        n = jnp.float32(len(batch["images"]))
+        return {
+            name: (mean * n, n) for name, mean in {"loss": sum(terms.values()), **means}.items()
+        }
 
     return sums
 
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:
     """Images by (seed, step) alone, this process's part of each step's."""
-    images = stage_data.open_images(plan, sources, workdir, say)
+    images = tokenizer_data.open_pictures(plan, sources, workdir, say)
+    constant = tokenizer_data.constants(plan, say)
     part = {"images": plan.stage.batch_size / jax.process_count()}
-    next_batch = lambda i: (arrays.put_batch({"images": images[i]})["images"], part)
-    return stage_data.StageData(next_batch, images.stats, images.mixture)
+    next_batch = lambda i: (arrays.put_batch({"images": images[i]}) | constant, part)
+    return stage_data.StageData(
+        next_batch, images.stats, images.mixture, alarms=codebook_use.ALARMS
+    )
 
 
 def read_first(plan: StagePlan, processor):
@@ -181,4 +201,10 @@ def read_first(plan: StagePlan, processor):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    export_weights(directory, params, part_of=plan.model)
+    """The tokenizer, with its discriminator for a stage that goes on; in `ema` beside it the
+    averaged weights, as a tokenizer."""
+    if "ema" in params:
+        export_weights(directory / "ema", {"generation_encoder": params["ema"]}, part_of=plan.model)
+    export_weights(
+        directory, {name: params[name] for name in LEARNS if name in params}, part_of=plan.model
+    )

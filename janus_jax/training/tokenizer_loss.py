@@ -1,0 +1,158 @@
+"""What a VQ tokenizer learns from (LlamaGen, arXiv 2406.06525, section 2.1): what it paints back
+against what it saw, its codes, and a discriminator that learns beside it.
+
+The formulas are those of LlamaGen's tokenizer_image/vq_loss.py and vq_model.py, but for the
+non-saturating loss: there the arguments of the cross-entropy are swapped, so that its discriminator
+would never look at a reconstruction. Here it is what its name says.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from janus_jax.model.batch import pixels
+from janus_jax.model.generation_encoder import GenerationEncoder, normalise
+from janus_jax.model.kernels import einsum
+from janus_jax.training.perceptual import lpips
+
+RECONSTRUCTION_LOSSES = ("l2", "l1")
+DISCRIMINATOR_LOSSES = ("hinge", "vanilla", "non-saturating")
+GENERATOR_LOSSES = ("hinge", "non-saturating")
+WEIGHTINGS = ("fixed", "adaptive")
+
+
+@dataclasses.dataclass(frozen=True)
+class Painted:
+    """One pass of the tokenizer, for all that judges it.
+
+    seen: the pictures, float32 [B, H, W, 3].
+    image: what was painted back, float32 [B, H, W, 3].
+    hidden: what the decoder's last convolution read, float32 [B, H, W, C].
+    ids: int32 [B, h, w].
+    """
+
+    seen: jax.Array
+    image: jax.Array
+    hidden: jax.Array
+    ids: jax.Array
+
+
+def entropy_loss(model: GenerationEncoder, z):
+    """Low when each position is sure of its code and all codes are used alike (temperature
+    0.01)."""
+    affinity = 2.0 * einsum("bhwc,nc->bhwn", z, normalise(model.codebook[...])) / 0.01
+    logp = jax.nn.log_softmax(affinity)
+    p = jnp.exp(logp)
+    mean = p.mean((0, 1, 2))
+    return -(p * logp).sum(-1).mean() + (mean * jnp.log(mean + 1e-5)).sum()
+
+
+def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tuple[dict, Painted]:
+    """(the summands of the tokenizer's loss but the discriminator's, weighted, float32 scalars by
+    name; what was painted). Gradients pass straight through the nearest code.
+
+    batch: images, uint8 [B, H, W, 3], and, where the perceptual term is on, lpips, the weights of
+        `perceptual.lpips`.
+    options: of task vq.
+    """
+    x = pixels(batch["images"])
+    z = model.latents(x)
+    ids = model.nearest(jax.lax.stop_gradient(z))
+    codes = model.codes(ids)
+    straight = z + jax.lax.stop_gradient(codes - z)
+    hidden = model.decoder.features(model.post_quant_conv(straight))
+    image = model.decoder.conv_out(hidden)
+    terms = {
+        "reconstruction": reconstruction_loss(x, image, options["reconstruction_loss"]),
+        "codebook": jnp.mean((codes - jax.lax.stop_gradient(z)) ** 2),
+        "commitment": options["commitment"] * jnp.mean((jax.lax.stop_gradient(codes) - z) ** 2),
+    }
+    if options["entropy"]:
+        terms["entropy"] = options["entropy"] * entropy_loss(model, z)
+    if "lpips" in batch:
+        terms["perceptual"] = perceptual_loss(batch, x, image, options)
+    return terms, Painted(x, image, hidden, ids)
+
+
+def reconstruction_loss(x, image, kind: str):
+    return jnp.mean((image - x) ** 2 if kind == "l2" else jnp.abs(image - x))
+
+
+def perceptual_loss(batch: dict, x, image, options: dict):
+    return options["perceptual_weight"] * lpips(batch["lpips"], x, image).mean()
+
+
+def discriminator_loss(real, fake, kind: str):
+    """Logits of the pictures and of what was painted, of any shape -> float32. kind: of
+    DISCRIMINATOR_LOSSES; the last two are one formula, by LlamaGen's two names."""
+    if kind == "hinge":
+        return 0.5 * (jax.nn.relu(1 - real).mean() + jax.nn.relu(1 + fake).mean())
+    return 0.5 * (jax.nn.softplus(-real).mean() + jax.nn.softplus(fake).mean())
+
+
+def generator_loss(fake, kind: str):
+    """Logits of what was painted -> float32. kind: of GENERATOR_LOSSES."""
+    return -fake.mean() if kind == "hinge" else jax.nn.softplus(-fake).mean()
+
+
+def adversarial(
+    discriminator, model: GenerationEncoder, batch: dict, painted: Painted, step, options: dict
+):
+    """(what the tokenizer's loss has more, what the discriminator's loss is, metrics, the statistics
+    of the discriminator's passes in LlamaGen's order). Gradients of the first reach the tokenizer
+    alone, of the second the discriminator alone; both are 0 before `discriminator_start`.
+
+    Args:
+        discriminator: a module of discriminators.py.
+        model: the tokenizer that painted.
+        batch: see `tokenizer_terms`.
+        painted: what it painted of the batch.
+        step: int32, of this update, from 1.
+        options: of task vq.
+    """
+    graphdef, weights = nnx.split(discriminator)
+    still = nnx.merge(graphdef, jax.tree.map(jax.lax.stop_gradient, weights))
+    judge = lambda image: generator_loss(still(image)[0], options["generator_loss"])
+    # The compiler computes this pass and the second one over the same picture once.
+    shown, first = still(painted.image)
+    real, second = discriminator(painted.seen)
+    fake, third = discriminator(jax.lax.stop_gradient(painted.image))
+    started = step >= options["discriminator_start"]
+    weight = jnp.where(started, options["discriminator_weight"], 0.0)
+    metrics = {}
+    whole = weight
+    if options["weighting"] == "adaptive":
+        metrics["adaptive_weight"] = adaptive_weight(model, batch, painted, judge, options)
+        whole = weight * metrics["adaptive_weight"]
+    gain = whole * generator_loss(shown, options["generator_loss"])
+    loss = discriminator_loss(real, fake, options["discriminator_loss"])
+    metrics |= {
+        "adversarial": gain,
+        "discriminator_loss": loss,
+        "logits_real": real.mean(),
+        "logits_fake": fake.mean(),
+    }
+    return gain, weight * loss, metrics, (first, second, third)
+
+
+def adaptive_weight(model: GenerationEncoder, batch: dict, painted: Painted, judge, options: dict):
+    """How much stronger the reconstruction and perceptual terms pull at the decoder's last kernel
+    than the discriminator does, float32 in [0, 1e4], without a gradient.
+
+    judge: image -> the generator's adversarial loss.
+    """
+    still = jax.lax.stop_gradient
+    image, hidden = still(painted.image), still(painted.hidden)
+
+    def pictured(image):
+        loss = reconstruction_loss(painted.seen, image, options["reconstruction_loss"])
+        return loss + (
+            perceptual_loss(batch, painted.seen, image, options) if "lpips" in batch else 0
+        )
+
+    graphdef, weights = nnx.split(model.decoder.conv_out)
+    _, pull = jax.vjp(lambda w: nnx.merge(graphdef, w)(hidden), jax.tree.map(still, weights))
+    force = lambda loss: jnp.linalg.norm(pull(still(jax.grad(loss)(image)))[0]["kernel"][...])
+    return still(jnp.clip(force(pictured) / (force(judge) + 1e-4), 0.0, 1e4))
