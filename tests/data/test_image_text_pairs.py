@@ -41,15 +41,10 @@ def records(batch) -> list[int]:
 
 def test_an_epoch_has_every_pair_once_and_another_order_than_the_last():
     source = captions(*(f"number {i}" for i in range(12)))
-    data = pairs(generation=source)
-    epochs = [
-        [
-            (*pair,)
-            for step in steps
-            for pair in zip(records(data[step]), said(data[step]["tokens"]))
-        ]
-        for steps in (range(3), range(3, 6))
-    ]
+    data = pairs(length=16, generation=source)
+    shown = lambda batch: zip(records(batch), said(batch["tokens"]), strict=True)
+    epoch = lambda steps: [pair for step in steps for pair in shown(data[step])]
+    epochs = [epoch(range(3)), epoch(range(3, 6))]
     assert all(sorted(epoch) == [(i, f"number {i}") for i in range(12)] for epoch in epochs)
     assert epochs[0] != epochs[1]
 

@@ -52,7 +52,7 @@ def problems(experiment: Experiment, name: str) -> list[str]:
     length = stage.options.get("text_length", OPTIONS["text_length"])
     if length != int(length) or length < 2:
         found.append(
-            f"{path}.options.text_length is {length}: a whole number of tokens, at least 2, one of "
+            f"{path}.options.text_length is {length:g}: a whole number of tokens, at least 2, one of "
             "them end of sentence"
         )
     if stage.batch_size == 1:

@@ -174,9 +174,7 @@ def validate(plan: StagePlan):
         terms, _ = tokenizer_terms(state.model().generation_encoder, batch, plan.options)
         means = {name: terms[name] for name in VALIDATES if name in terms}
         n = jnp.float32(len(batch["images"]))
-        return {
-            name: (mean * n, n) for name, mean in {"loss": sum(terms.values()), **means}.items()
-        }
+        return {name: (mean * n, n) for name, mean in {"loss": sum(terms.values()), **means}.items()}
 
     return sums
 
@@ -204,7 +202,7 @@ def export(plan: StagePlan, directory, params: dict, processor):
     """The tokenizer, with its discriminator for a stage that goes on; in `ema` beside it the
     averaged weights, as a tokenizer."""
     if "ema" in params:
-        export_weights(directory / "ema", {"generation_encoder": params["ema"]}, part_of=plan.model)
-    export_weights(
-        directory, {name: params[name] for name in LEARNS if name in params}, part_of=plan.model
-    )
+        ema = {"generation_encoder": params["ema"]}
+        export_weights(directory / "ema", ema, part_of=plan.model)
+    learned = {name: params[name] for name in LEARNS if name in params}
+    export_weights(directory, learned, part_of=plan.model)
