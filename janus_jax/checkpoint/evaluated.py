@@ -46,10 +46,11 @@ def best_step(found: list[dict], metric: str, among=None) -> int | None:
     Args:
         found: as `records` gives them.
         metric: a loss, which begins with "validation_", is the better the lower it is; others,
-            which are scores, the higher.
+            which are scores, and an "_accuracy" of validation, the higher.
         among: the steps that count; None: all.
     """
-    sign = 1 if metric.startswith("validation_") else -1
+    loss = metric.startswith("validation_") and not metric.endswith("_accuracy")
+    sign = 1 if loss else -1
     values = {
         record["step"]: sign * record[metric]
         for record in found

@@ -157,7 +157,7 @@ class Stage:
             the command line without rows.count, it takes the rows with it.
         ratio: how many of these examples are of each kind.
         optim: the optimiser's numbers.
-        task: how the stage learns, the name of a file in training/tasks: `janus` or `vq`.
+        task: how the stage learns, the name of a file in training/tasks, such as `janus`.
         rows: the packed rows that hold a step's examples, where the task packs them.
         supervise: predict `all` text, or the `answers` of conversations only.
         options: numbers and words of the task's own, by name; its file lists them with their

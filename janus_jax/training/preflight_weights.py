@@ -257,7 +257,7 @@ def token_problems(
         for source in sources.values():
             found += [
                 f"stages.{name}.init: {text} (this run's is {named})"
-                for text in _unlike(source, tokenizer)
+                for text in _unlike(source, tokenizer, experiment.stages[name].task)
             ]
     ours = hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest()[:16]
     for name, start in starts.items():
@@ -271,10 +271,14 @@ def token_problems(
     return found
 
 
-def _unlike(source: WeightReader, tokenizer: Tokenizer) -> list[str]:
+def _unlike(source: WeightReader, tokenizer: Tokenizer, task: str) -> list[str]:
     try:
         if source.config is not None:
             require_same(source.path, source.processor().tokenizer, tokenizer)
+        elif task == "siglip" and "text_tower" in children(source):
+            if not (source.path / "tokenizer.json").is_file():
+                return [f"{source.path} has a text tower and no tokenizer.json; put it beside it"]
+            require_same(source.path, Tokenizer.load(source.path), tokenizer)
         elif (
             "text_embedding" in children(source)
             and (file := source.path / "tokenizer.json").is_file()

@@ -4,6 +4,8 @@ time."""
 import dataclasses
 import json
 import pathlib
+import shutil
+import zipfile
 
 import numpy as np
 
@@ -13,12 +15,12 @@ from janus_jax.data.processor import Processor
 from janus_jax.weights import processor_export
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
-from janus_jax.weights.layouts import janus_hf, janus_torch, llamagen_vq
+from janus_jax.weights.layouts import janus_hf, janus_torch, llamagen_vq, siglip
 from janus_jax.weights.target import TensorToWrite, whole, write_own, write_safetensors
 from janus_jax.weights.torch_zip import write_torch
 
-OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN = FORMATS = (
-    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND,
+OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN, SIGLIP = FORMATS = (
+    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND, siglip.KIND,
 )  # fmt: skip
 SHARD_BYTES = 5_000_000_000
 
@@ -44,6 +46,10 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
             directory, entries, config, source.processor(), kept, wrote, source.raise_if_damaged,
             source.unshaped,
         )  # fmt: skip
+        copy_tokenizer(source, pathlib.Path(directory))
+        return
+    if layout == SIGLIP:
+        write_big_vision(source, directory, dtype, wrote)
         return
     if layout == LLAMAGEN:
         return _to_llamagen(source, directory, dtype, wrote)
@@ -93,6 +99,37 @@ def _to_llamagen(source, directory, dtype: str | None, wrote):
     with whole(directory, sum(e.size for e in entries)) as partial:
         write_torch(partial / llamagen_vq.FILE, "model", entries, wrote)
         source.raise_if_damaged()
+def write_big_vision(source, directory, dtype: str | None, wrote):
+    """SigLIP's image tower, and what else of SigLIP there is, as big_vision's model.npz."""
+    heads = source.unshaped.get(f"{siglip.TOWER}.heads")
+    if f"{siglip.TOWER}.positions" not in source.leaves or heads is None:
+        raise ValueError(
+            f"{source.path}: no {siglip.TOWER} whose number of heads is known; give what a stage of "
+            "task siglip hands on, or a Janus"
+        )
+    keys = tb.by_their_key(siglip.rows_of(source.leaves, heads))
+    entries = [_their_entry(source, key, rows, dtype) for key, rows in keys.items()]
+    with whole(directory, sum(e.size for e in entries)) as partial:
+        with zipfile.ZipFile(partial / "model.npz", "w") as archive:
+            for entry in entries:
+                (x,) = entry.pieces()
+                stored = x.view("V2") if x.dtype == ts.BFLOAT16 else x  # as numpy has it
+                with archive.open(f"{entry.name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, stored)
+                wrote(x.nbytes)
+        source.raise_if_damaged()
+        copy_tokenizer(source, partial)
+
+
+def copy_tokenizer(source, directory: pathlib.Path):
+    """Of a part that has a text tower: without it nobody knows what its ids mean."""
+    if source.config is None and "text_tower.positions" in source.leaves:
+        file = source.path / "tokenizer.json"
+        if not file.is_file():
+            raise ValueError(
+                f"{source.path}: a text tower without its tokenizer.json; put it beside the weights"
+            )
+        shutil.copy(file, directory)
 
 
 def _dtype(source, name: str, dtype: str | None) -> np.dtype:

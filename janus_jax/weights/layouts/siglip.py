@@ -1,5 +1,8 @@
-"""SigLIP's vision tower alone: big_vision's .npz checkpoints, and transformers'
-SiglipModel/SiglipVisionModel.
+"""SigLIP: big_vision's .npz checkpoints, and transformers' SiglipModel/SiglipVisionModel.
+
+Of both, the image tower and its pooling head. The text tower, temperature and bias are taken from
+big_vision's layout alone, and where a tokenizer.json lies beside the file, as in what this project
+writes: released text towers know the ids of a SentencePiece model, which no tokenizer here has.
 
 big_vision (google-research/big_vision, models/vit.py): paths joined by `/`, below `params/` or
 `opt/target/` in some files, the image tower below `img/` where there are two; layers one by one
@@ -7,19 +10,33 @@ big_vision (google-research/big_vision, models/vit.py): paths joined by `/`, bel
 of GELU, released Janus and this model the exact one; they differ by up to 5e-4 an activation.
 """
 
+import dataclasses
 import math
 import re
 
 from janus_jax.model.config import UnderstandingEncoderConfig
 from janus_jax.weights import parts
 from janus_jax.weights.settings import Section
-from janus_jax.weights.table import DROP, HEADS_FIRST, HEADS_LAST, SAME, Ignored, Layout, Row, count
+from janus_jax.weights.table import (
+    DROP,
+    HEADS_FIRST,
+    HEADS_LAST,
+    LINEAR,
+    SAME,
+    Ignored,
+    Layout,
+    Row,
+    count,
+    linear,
+    norm,
+)
 
 KIND = "siglip"
 MODEL_TYPES = ("siglip", "siglip_vision_model")
 NEEDS_CONFIG = False  # its sizes are read off the tensors
 TOWER = "understanding_encoder"
 NOTE = "its MLPs were trained with the tanh form of GELU; this model computes the exact form, as released Janus does"
+TEXTS = "SigLIP's text tower and what belongs to it: no tokenizer.json says what its ids mean"
 PREFIX = re.compile(r"^(?:params/|opt/target/)?(?:img/)?(?=embedding/kernel$)")
 
 
@@ -35,74 +52,156 @@ def layout(values: dict, tensors: dict) -> Layout:
 
 
 def _big_vision(prefix: str, tensors: dict) -> Layout:
-    encoder = f"{prefix}Transformer/"
-    positions = f"{prefix}pos_embedding"
-    scanned = f"{encoder}encoderblock/LayerNorm_0/scale" in tensors
-    block = f"{encoder}encoderblock" if scanned else f"{encoder}encoderblock_*"
-    query = f"{block}/MultiHeadDotProductAttention_0/query/kernel".replace("*", "0")
-    dense = f"{block}/MlpBlock_0/Dense_0/kernel".replace("*", "0")
-    _require(tensors, positions, query, dense)
-    patch, _, _, w = tensors[f"{prefix}embedding/kernel"].shape
-    heads = tensors[query].shape[-2]
-    f = tensors[dense].shape[-1]
-    if scanned:
-        layers = tensors[query].shape[0]
-    else:
-        layers = count(tensors, rf"{encoder}encoderblock_(\d+)/")
-    rows = [
-        _row("patch_kernel", f"{prefix}embedding/kernel", (patch, patch, 3, w)),
-        _row("patch_bias", f"{prefix}embedding/bias", (w,)),
-        _row("positions", positions, (1, tensors[positions].shape[1], w), DROP),
-        *(_row(f"norm.{p}", f"{encoder}encoder_norm/{p}", (w,)) for p in ("scale", "bias")),
-        *_mlps(block, w, f, layers),
-        *_attention(f"{block}/MultiHeadDotProductAttention_0", w, heads, layers),
-    ]
-    root = prefix.removesuffix("img/")
-    temperature = "the temperature and bias of SigLIP's loss"
-    ignored = (
-        Ignored(f"{prefix}MAPHead_0/*", "SigLIP's pooling head, which Janus does not use"),
-        Ignored(f"{prefix}head/*", "SigLIP's output map, which Janus does not use"),
-        Ignored(f"{root}txt/*", "SigLIP's text tower, which Janus does not use"),
-        Ignored(f"{root}t", temperature),
-        Ignored(f"{root}b", temperature),
-        Ignored("opt/*", "optimizer state"),
+    sizes = _sizes(
+        f"{prefix}embedding/kernel", f"{prefix}pos_embedding", f"{prefix}Transformer", tensors
     )
-    return Layout(KIND, rows, ignored, unshaped={f"{TOWER}.heads": heads}, notes=(NOTE,))
+    rows = image_rows(prefix, sizes)
+    ignored = []
+    notes = ()
+    root = prefix.removesuffix("img/")
+    if f"{prefix}MAPHead_0/probe" in tensors:
+        rows += pooling_rows(prefix, sizes)
+    if f"{root}txt/pos_embedding" in tensors and _has_tokenizer(tensors):
+        text = _sizes("", f"{root}txt/pos_embedding", f"{root}txt/Encoder_0", tensors)
+        ids = tensors[f"{root}txt/Embed_0/embedding"].shape[0]
+        rows += text_rows(root, text, ids)
+        if text.heads != sizes.heads:
+            raise ValueError(
+                f"its text tower has {text.heads} heads, its image tower {sizes.heads}; here both have "
+                "as many: take away the tokenizer.json beside it to read the image tower alone"
+            )
+    else:
+        notes = (NOTE,)
+        ignored += [Ignored(f"{root}{name}", TEXTS) for name in ("txt/*", "t", "b")]
+    ignored += [
+        Ignored(f"{prefix}head/*", "SigLIP's output map, which this model does not have"),
+        Ignored("opt/*", "optimizer state"),
+    ]
+    heads = {f"{TOWER}.heads": sizes.heads}
+    return Layout(KIND, rows, tuple(ignored), unshaped=heads, notes=notes)
 
 
-def _row(ours: str, theirs: str, shape: tuple[int, ...], transform=SAME, layers=None) -> Row:
-    return Row(f"{TOWER}.{ours}", theirs, shape, transform, layers)
-
-
-def _mlps(block: str, w: int, f: int, layers: int) -> list[Row]:
-    """Both norms of a block, and the two maps of its MLP."""
-    rows = []
-    for i, (d_in, d_out) in enumerate(((w, f), (f, w))):
-        norm = f"{block}/LayerNorm_{i}"
-        mlp = f"{block}/MlpBlock_0/Dense_{i}"
-        for p in ("scale", "bias"):
-            rows.append(_row(f"blocks.norm{i + 1}.{p}", f"{norm}/{p}", (w,), layers=layers))
-        fc = f"blocks.mlp.fc{i + 1}"
-        rows.append(_row(f"{fc}.kernel", f"{mlp}/kernel", (d_in, d_out), layers=layers))
-        rows.append(_row(f"{fc}.bias", f"{mlp}/bias", (d_out,), layers=layers))
+def rows_of(leaves: dict, heads: int) -> list[Row]:
+    """The table by which leaves of ours are written, as far as they are there: layers one by one,
+    below `params/img/` and `params/txt/`. leaves: path -> (shape, dtype)."""
+    shape = lambda name: leaves[name][0]
+    layers, w, f = shape(f"{TOWER}.blocks.mlp.fc1.kernel")
+    sizes = Sizes(
+        shape(f"{TOWER}.patch_kernel")[0], shape(f"{TOWER}.positions")[0], w, f, heads, layers
+    )
+    rows = image_rows("params/img/", sizes)
+    if "pooling_head.probe" in leaves:
+        rows += pooling_rows("params/img/", sizes)
+    if "text_tower.positions" in leaves:
+        texts = dataclasses.replace(sizes, tokens=shape("text_tower.positions")[0])
+        rows += text_rows("params/", texts, shape("text_tower.embedding.table")[0])
     return rows
 
 
-def _attention(theirs: str, w: int, heads: int, layers: int) -> list[Row]:
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of one of big_vision's towers. scanned: whether its layers are stacked."""
+
+    patch: int
+    tokens: int
+    width: int
+    mlp_width: int
+    heads: int
+    layers: int
+    scanned: bool = False
+
+
+def _sizes(kernel: str, positions: str, encoder: str, tensors: dict) -> Sizes:
+    """kernel: the name of the patches' kernel, empty where there are none."""
+    scanned = f"{encoder}/encoderblock/LayerNorm_0/scale" in tensors
+    block = f"{encoder}/encoderblock" if scanned else f"{encoder}/encoderblock_0"
+    query = f"{block}/MultiHeadDotProductAttention_0/query/kernel"
+    dense = f"{block}/MlpBlock_0/Dense_0/kernel"
+    _require(tensors, positions, query, dense)
+    *stacked, width, heads, _ = tensors[query].shape
+    layers = stacked[0] if scanned else count(tensors, rf"{encoder}/encoderblock_(\d+)/")
+    patch = tensors[kernel].shape[0] if kernel else 0
+    tokens = tensors[positions].shape[1]
+    return Sizes(patch, tokens, width, tensors[dense].shape[-1], heads, layers, scanned)
+
+
+def _has_tokenizer(tensors: dict) -> bool:
+    """Whether a tokenizer lies beside the file, without which ids of texts mean nothing."""
+    return (next(iter(tensors.values())).path.parent / "tokenizer.json").is_file()
+
+
+def image_rows(prefix: str, s: Sizes) -> list[Row]:
+    """The image tower. prefix: of their names, with its slash."""
+    w = s.width
+    return [
+        Row(f"{TOWER}.patch_kernel", f"{prefix}embedding/kernel", (s.patch, s.patch, 3, w)),
+        Row(f"{TOWER}.patch_bias", f"{prefix}embedding/bias", (w,)),
+        Row(f"{TOWER}.positions", f"{prefix}pos_embedding", (1, s.tokens, w), DROP),
+        *_encoder(TOWER, f"{prefix}Transformer", s),
+    ]
+
+
+def pooling_rows(prefix: str, s: Sizes) -> list[Row]:
+    head = f"{prefix}MAPHead_0"
+    return [
+        Row("pooling_head.probe", f"{head}/probe", (1, 1, s.width), DROP),
+        *_norm("pooling_head.norm", f"{head}/LayerNorm_0", s.width),
+        *_mlp("pooling_head.mlp", head, s, None),
+        *_attention("pooling_head.attention", head, s, None),
+    ]
+
+
+def text_rows(root: str, s: Sizes, vocabulary: int) -> list[Row]:
+    """The text tower, temperature and bias. root: of their names, with its slash."""
+    w = s.width
+    return [
+        Row("text_tower.embedding.table", f"{root}txt/Embed_0/embedding", (vocabulary, w)),
+        Row("text_tower.positions", f"{root}txt/pos_embedding", (1, s.tokens, w), DROP),
+        *_encoder("text_tower", f"{root}txt/Encoder_0", s),
+        Row("text_tower.head.kernel", f"{root}txt/head/kernel", (w, w)),
+        Row("text_tower.head.bias", f"{root}txt/head/bias", (w,)),
+        Row("contrast.t", f"{root}t", (1,)),
+        Row("contrast.b", f"{root}b", (1,)),
+    ]
+
+
+def _encoder(ours: str, theirs: str, s: Sizes) -> list[Row]:
+    """The layers of a tower, and the norm after them."""
+    block = f"{theirs}/encoderblock" if s.scanned else f"{theirs}/encoderblock_*"
+    return [
+        *_norm(f"{ours}.norm", f"{theirs}/encoder_norm", s.width),
+        *_norm(f"{ours}.blocks.norm1", f"{block}/LayerNorm_0", s.width, s.layers),
+        *_norm(f"{ours}.blocks.norm2", f"{block}/LayerNorm_1", s.width, s.layers),
+        *_mlp(f"{ours}.blocks.mlp", block, s, s.layers),
+        *_attention(f"{ours}.blocks.attention", block, s, s.layers),
+    ]
+
+
+def _norm(ours: str, theirs: str, width: int, layers=None) -> list[Row]:
+    return [Row(f"{ours}.{p}", f"{theirs}/{p}", (width,), layers=layers) for p in ("scale", "bias")]
+
+
+def _mlp(ours: str, theirs: str, s: Sizes, layers: int | None) -> list[Row]:
+    rows = []
+    for i, (d_in, d_out) in enumerate(((s.width, s.mlp_width), (s.mlp_width, s.width))):
+        name = f"{theirs}/MlpBlock_0/Dense_{i}"
+        rows.append(Row(f"{ours}.fc{i + 1}.kernel", f"{name}/kernel", (d_in, d_out), layers=layers))
+        rows.append(Row(f"{ours}.fc{i + 1}.bias", f"{name}/bias", (d_out,), layers=layers))
+    return rows
+
+
+def _attention(ours: str, theirs: str, s: Sizes, layers: int | None) -> list[Row]:
     """Their maps have heads and head sizes on axes of their own."""
     rows = []
-    size = w // heads
+    w = s.width
+    heads = (s.heads, w // s.heads)
+    theirs = f"{theirs}/MultiHeadDotProductAttention_0"
     for p, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        ours = f"blocks.attention.{p}"
-        kernel = (w, heads, size)
-        rows.append(_row(f"{ours}.kernel", f"{theirs}/{name}/kernel", kernel, HEADS_LAST, layers))
-        rows.append(
-            _row(f"{ours}.bias", f"{theirs}/{name}/bias", (heads, size), HEADS_LAST, layers)
-        )
-    ours = "blocks.attention.o"
-    kernel = (heads, size, w)
-    rows.append(_row(f"{ours}.kernel", f"{theirs}/out/kernel", kernel, HEADS_FIRST, layers))
-    rows.append(_row(f"{ours}.bias", f"{theirs}/out/bias", (w,), layers=layers))
+        kernel = f"{theirs}/{name}/kernel"
+        rows.append(Row(f"{ours}.{p}.kernel", kernel, (w, *heads), HEADS_LAST, layers))
+        rows.append(Row(f"{ours}.{p}.bias", f"{theirs}/{name}/bias", heads, HEADS_LAST, layers))
+    rows.append(Row(f"{ours}.o.kernel", f"{theirs}/out/kernel", (*heads, w), HEADS_FIRST, layers))
+    rows.append(Row(f"{ours}.o.bias", f"{theirs}/out/bias", (w,), layers=layers))
     return rows
 
 
@@ -123,9 +222,10 @@ def _transformers(values: dict, tensors: dict) -> Layout:
         layers=count(tensors, rf"{re.escape(root)}encoder\.layers\.(\d+)\."), heads=heads or 1,
     )  # fmt: skip
     ignored = (
-        Ignored(f"{root}head.*", "SigLIP's pooling head, which Janus does not use"),
-        Ignored("text_model.*", "SigLIP's text tower, which Janus does not use"),
-        Ignored("logit_*", "the temperature and bias of SigLIP's loss"),
+        Ignored("text_model.*", "SigLIP's text tower, which is read in big_vision's layout alone"),
+        Ignored(
+            "logit_*", "the temperature and bias of SigLIP's loss, which go with the text tower"
+        ),
         Ignored("*.position_ids", "a buffer that counts positions"),
     )
     unshaped = {f"{TOWER}.heads": heads} if heads else {}
@@ -134,7 +234,24 @@ def _transformers(values: dict, tensors: dict) -> Layout:
     parts.tower_problems(sizes, section, "hidden_size", "num_attention_heads")
     notes = () if section.get("hidden_act") == "gelu" else (NOTE,)
     rows = parts.tower_rows(sizes, root, "out_proj")
+    if f"{root}head.probe" in tensors:
+        rows += _their_pooling(f"{root}head", sizes)
     return Layout(KIND, rows, ignored, problems=tuple(problems), unshaped=unshaped, notes=notes)
+
+
+def _their_pooling(head: str, c: UnderstandingEncoderConfig) -> list[Row]:
+    """transformers' pooling head: torch.nn.MultiheadAttention has q, k and v in one."""
+    w = c.width
+    rows = [Row("pooling_head.probe", f"{head}.probe", (1, 1, w), DROP)]
+    for k, p in enumerate("qkv"):
+        ours = f"pooling_head.attention.{p}"
+        theirs = f"{head}.attention.in_proj_"
+        rows.append(Row(f"{ours}.kernel", f"{theirs}weight", (3 * w, w), LINEAR, None, (k, 3)))
+        rows.append(Row(f"{ours}.bias", f"{theirs}bias", (3 * w,), SAME, None, (k, 3)))
+    rows += linear("pooling_head.attention.o", f"{head}.attention.out_proj", w, w)
+    rows += norm("pooling_head.norm", f"{head}.layernorm", w)
+    rows += linear("pooling_head.mlp.fc1", f"{head}.mlp.fc1", w, c.mlp_width)
+    return rows + linear("pooling_head.mlp.fc2", f"{head}.mlp.fc2", c.mlp_width, w)
 
 
 def _require(tensors: dict, *names: str):

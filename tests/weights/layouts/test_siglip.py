@@ -31,6 +31,20 @@ def big_vision(model) -> dict[str, np.ndarray]:
         "pos_embedding": t["embeddings.position_embedding.weight"][None],
         "MAPHead_0/probe": t["head.probe"],
     }
+    head = "MAPHead_0/MultiHeadDotProductAttention_0"
+    width = model.config.hidden_size
+    for k, a in enumerate(("query", "key", "value")):
+        rows = slice(k * width, (k + 1) * width)
+        w, bias = (t[f"head.attention.in_proj_{x}"][rows] for x in ("weight", "bias"))
+        out[f"{head}/{a}/kernel"] = w.T.reshape(width, heads, -1)
+        out[f"{head}/{a}/bias"] = bias.reshape(heads, -1)
+    out[f"{head}/out/kernel"] = t["head.attention.out_proj.weight"].T.reshape(heads, -1, width)
+    out[f"{head}/out/bias"] = t["head.attention.out_proj.bias"]
+    for a, b in (("scale", "weight"), ("bias", "bias")):
+        out[f"MAPHead_0/LayerNorm_0/{a}"] = t[f"head.layernorm.{b}"]
+    for j in (0, 1):
+        out[f"MAPHead_0/MlpBlock_0/Dense_{j}/kernel"] = t[f"head.mlp.fc{j + 1}.weight"].T
+        out[f"MAPHead_0/MlpBlock_0/Dense_{j}/bias"] = t[f"head.mlp.fc{j + 1}.bias"]
     for a, b in (("scale", "weight"), ("bias", "bias")):
         out[f"Transformer/encoder_norm/{a}"] = t[f"post_layernorm.{b}"]
     for i in range(model.config.num_hidden_layers):
@@ -91,10 +105,8 @@ def test_siglip_of_big_vision(siglip, tmp_path, form, save, one_device):
     save(tmp_path / "siglip.npz", **FORMS[form](big_vision(siglip)))
     source = open_source(tmp_path / "siglip.npz").require()
     assert source.kind == "siglip" and source.config is None and source.processor() is None
-    assert {name.split(".")[0] for name in source.leaves} == {TOWER} and source.unshaped == {
-        f"{TOWER}.heads": 4
-    }
-    assert any("MAPHead" in name for name in source.ignored) and "tanh" in source.notes[0]
+    assert {name.split(".")[0] for name in source.leaves} == {TOWER, "pooling_head"}
+    assert source.unshaped == {f"{TOWER}.heads": 4} and "tanh" in source.notes[0]
     siglip.save_pretrained(tmp_path / "hf")
     want = open_source(tmp_path / "hf")
     dtype = ml_dtypes.bfloat16 if form == "bfloat16" else np.float32
