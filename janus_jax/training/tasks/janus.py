@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.config.schema import Experiment
+from janus_jax.data.kept import KeptStats, keep_problems, kinds_kept, only
+from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import batch as bt
 from janus_jax.model import flops
@@ -22,7 +24,9 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = True
-OPTIONS = {}
+OPTIONS = {
+    "keep": "",  # kinds of example, such as "understanding+text": the others are taken out
+}
 VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
 init_state = init.init_janus  # of the task, like the functions below
 
@@ -47,11 +51,15 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"{path}.trainable has generation_encoder: training it would change the ids that are "
             f"stored; freeze it, or take image_ids out of the data sets"
         )
-    return found
+    keep = (OPTIONS | stage.options)["keep"]
+    return found + keep_problems(path, keep, vars(stage.ratio))
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:
-    return ("generation_encoder",) if experiment.uses_ids(name) else ()
+    stage = experiment.stages[name]
+    draws = "generation" in kinds_kept((OPTIONS | stage.options)["keep"])
+    needed = draws or experiment.model.reads_codes or "generation_encoder" in stage.trainable
+    return () if needed and not experiment.uses_ids(name) else ("generation_encoder",)
 
 
 def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
@@ -96,12 +104,14 @@ def validate(plan: StagePlan):
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:
     """The stage's mixture, packed into this process's part of its batches."""
-    data = stage_data.open_batches(plan, sources, processor, workdir, say)
+    kinds = kinds_kept(plan.options["keep"])
+    stats = ReadStats if kinds == bt.TASKS else functools.partial(KeptStats, kinds)
+    data = stage_data.open_batches(plan, sources, processor, workdir, say, stats)
     # This process's part of the step's rows; a share that several processes feed counts once.
     part = arrays.batch_share()[1] / jax.process_count()
 
     def next_batch(_):
-        batch, examples = next(data)
+        batch, examples = only(kinds, *next(data))
         seen = batch_facts(batch, examples, plan.experiment.model, plan.stage.trainable)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 
