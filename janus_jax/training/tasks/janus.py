@@ -16,7 +16,7 @@ from janus_jax.model import batch as bt
 from janus_jax.model import flops
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
-from janus_jax.training import attention_check, init, stage_data, stage_mixture
+from janus_jax.training import attention_check, init, probes, stage_data, stage_mixture
 from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.step import train_step
@@ -26,6 +26,7 @@ from janus_jax.weights.load import export as export_weights
 PACKS = True
 OPTIONS = {
     "keep": "",  # kinds of example, such as "understanding+text": the others are taken out
+    "probe_every": 0,  # steps, a multiple of log_every: probes.py looks at such a step; 0: never
 }
 VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
 init_state = init.init_janus  # of the task, like the functions below
@@ -51,8 +52,9 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"{path}.trainable has generation_encoder: training it would change the ids that are "
             f"stored; freeze it, or take image_ids out of the data sets"
         )
-    keep = (OPTIONS | stage.options)["keep"]
-    return found + keep_problems(path, keep, vars(stage.ratio))
+    options = OPTIONS | stage.options
+    found += probes.probe_problems(path, options["probe_every"], stage)
+    return found + keep_problems(path, options["keep"], vars(stage.ratio))
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -79,7 +81,13 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
 
 
 def step(plan: StagePlan):
-    return functools.partial(train_step, tx=plan.tx, accumulate=plan.stage.accumulate)
+    stage = plan.stage
+    train = functools.partial(train_step, tx=plan.tx, accumulate=stage.accumulate)
+    if not (every := int(plan.options["probe_every"])):
+        return train
+    kinds = kinds_kept(plan.options["keep"])
+    kinds = tuple(kind for kind in kinds if getattr(stage.ratio, kind))
+    return probes.probed(train, every, kinds, stage.accumulate)
 
 
 def validate(plan: StagePlan):
