@@ -2,68 +2,102 @@
 
 Of each kind of example: the norm of the gradient of its own mean loss, over its own supervised tokens
 of the step, by the transformer's weights before the step. Of understanding and generation: the
-cosine between their two gradients, below 0 where a step for the one alone would raise the other's
-loss. Each of the transformer as a whole and of each of its layers. The step itself stays as it is.
+cosine between their two gradients, below 0 where a small step for the one alone would raise the
+other's loss. Each of the transformer as a whole and of each of its layers.
+
+It is a program of its own beside the step's, which stays the very same.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from janus_jax.data.kept import kinds_kept
 from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.training.curves import PROBES
 from janus_jax.training.loss import counts, janus_loss
+from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState
 
 PAIR = ("understanding", "generation")
 
 
-def probed(step: Callable, every: int, kinds: tuple[str, ...], accumulate: int) -> Callable:
-    """The step, whose metrics also hold what is said above; NaN in steps that are no multiple of
-    `every`, and where the batch has nothing to learn of a kind.
+def beside(plan: StagePlan, step: Callable, options: dict) -> Callable:
+    """The stage's compiled step, whose metrics also hold what its option `probe_every` asks for.
 
-    step: (state, batch) -> (state, metrics).
-    every: steps.
-    kinds: of bt.TASKS, those that are looked at.
-    accumulate: the parts in which a batch is gone through, for no more memory than the step needs.
+    plan: the stage, of any task.
+    step: (state, batch) -> (state, metrics), jitted.
+    options: of the compiler.
     """
-
-    names = [f"norm_{kind}" for kind in kinds]
-    names += ["cosine"] if set(PAIR) <= set(kinds) else []
+    if not (every := int(plan.options.get("probe_every", 0))):
+        return step
+    stage = plan.stage
+    kinds = tuple(k for k in kinds_kept(plan.options["keep"]) if getattr(stage.ratio, k))
+    how = {"every": every, "kinds": kinds, "accumulate": stage.accumulate}
+    look = jax.jit(functools.partial(probe, **how), compiler_options=options)
 
     def stepped(state: TrainState, batch: dict):
-        blocks = jax.tree.leaves(state.trainable["transformer"]["blocks"])
-        found = jax.lax.cond(
-            (state.step + 1) % every == 0,
-            lambda: looked_at(state, batch, kinds, accumulate),
-            lambda: jnp.full((len(names), 1 + len(blocks[0])), jnp.nan),
-        )
+        found = look(state, batch)  # first: the step takes the state's memory
         state, metrics = step(state, batch)
-        return state, metrics | named(dict(zip(names, found, strict=True)))
+        return state, metrics | found
 
     return stepped
+
+
+def probe(
+    state: TrainState, batch: dict, every: int, kinds: tuple[str, ...], accumulate: int
+) -> dict:
+    """ "probes/cosine" of the whole, "probes/cosine/03" of a layer and so on: float32 scalars. NaN
+    where the step that comes is no multiple of `every`, and where the batch has nothing to learn of
+    a kind. Pure.
+
+    state: before the step.
+    batch: as in model/batch.py.
+    every: steps.
+    kinds: of bt.TASKS, those that are looked at.
+    accumulate: the parts in which the batch is gone through, for no more memory than the step needs.
+    """
+    names = [f"norm_{kind}" for kind in kinds]
+    names += ["cosine"] if set(PAIR) <= set(kinds) else []
+    layers = len(jax.tree.leaves(state.trainable["transformer"]["blocks"])[0])
+    # Decided on the device: the host does not wait to learn which step this is.
+    found = jax.lax.cond(
+        (state.step + 1) % every == 0,
+        lambda: looked_at(state, batch, kinds, accumulate),
+        lambda: jnp.full((len(names), 1 + layers), jnp.nan),
+    )
+    out = {}
+    width = len(str(layers - 1))
+    for name, values in zip(names, found, strict=True):
+        out[PROBES + name] = values[0]
+        out |= {f"{PROBES}{name}/{i:0{width}}": values[1 + i] for i in range(layers)}
+    return out
 
 
 def looked_at(state: TrainState, batch: dict, kinds: tuple[str, ...], accumulate: int) -> jax.Array:
     """The norms of the kinds' gradients, and the cosine where both of PAIR are among them: float32
     [values, 1 + layers], the whole transformer's first."""
-    gradients = {kind: gradient_of(state, batch, kind, accumulate) for kind in kinds}
-    norms = {kind: jnp.sqrt(products(g, g)) for kind, g in gradients.items()}
-    tokens = counts(batch)
-    out = [jnp.where(tokens[kind] > 0, x, jnp.nan) for kind, x in norms.items()]
-    if set(PAIR) <= gradients.keys():
-        a, b = PAIR
+    codes = jnp.array([1 + bt.TASKS.index(kind) for kind in kinds])
+    # One after the other, by one program.
+    gradients, tokens = jax.lax.map(lambda code: gradient_of(state, batch, code, accumulate), codes)
+    each = [jax.tree.map(lambda x, i=i: x[i], gradients) for i in range(len(kinds))]
+    norms = [jnp.sqrt(products(one, one)) for one in each]
+    out = [jnp.where(n > 0, norm, jnp.nan) for n, norm in zip(tokens, norms)]
+    if set(PAIR) <= set(kinds):
+        a, b = (kinds.index(kind) for kind in PAIR)
         # 0 / 0, a NaN, where one has nothing to learn
-        out.append(products(gradients[a], gradients[b]) / (norms[a] * norms[b]))
+        out.append(products(each[a], each[b]) / (norms[a] * norms[b]))
     return jnp.stack(out)
 
 
-def gradient_of(state: TrainState, batch: dict, kind: str, accumulate: int) -> dict:
-    """The gradient of one kind's mean loss by the transformer's weights."""
-    here = batch["tasks"] == 1 + bt.TASKS.index(kind)
+def gradient_of(state: TrainState, batch: dict, code: jax.Array, accumulate: int) -> tuple:
+    """(the gradient of the mean loss of one kind's examples by the transformer's weights, of how
+    many supervised tokens). code: the kind's, as in `tasks` of a batch."""
+    here = batch["tasks"] == code
     alone = batch | {
         "text_targets": jnp.where(here, batch["text_targets"], bt.IGNORE),
         "image_targets": jnp.where(here, batch["image_targets"], 0),
@@ -80,7 +114,7 @@ def gradient_of(state: TrainState, batch: dict, kind: str, accumulate: int) -> d
         # Each part runs forwards again for its gradient, so that one at a time is held.
         return jax.lax.map(jax.checkpoint(of_part), parts).sum()
 
-    return jax.grad(mean_loss)(state.trainable["transformer"])
+    return jax.grad(mean_loss)(state.trainable["transformer"]), sum(counted.values())
 
 
 def products(a: dict, b: dict) -> jax.Array:
@@ -89,16 +123,6 @@ def products(a: dict, b: dict) -> jax.Array:
     layers = sum(jax.tree.leaves(blocks))
     last = (a["norm"]["scale"] * b["norm"]["scale"]).sum()
     return jnp.concatenate([(layers.sum() + last)[None], layers])
-
-
-def named(found: dict) -> dict:
-    """Rows of `looked_at` as metrics: "probes/cosine" of the whole, "probes/cosine/03" of a layer."""
-    out = {}
-    for name, values in found.items():
-        out[PROBES + name] = values[0]
-        width = len(str(len(values) - 2))
-        out |= {f"{PROBES}{name}/{i:0{width}}": x for i, x in enumerate(values[1:])}
-    return out
 
 
 def probe_problems(path: str, every: float, stage) -> list[str]:

@@ -75,9 +75,8 @@ def test_a_stage_that_draws_no_images_leaves_their_encoder_aside():
     assert plan_of(options={"keep": "generation"}).without == ()
 
 
-@pytest.mark.parametrize(
-    "kind", ["understanding", pytest.param("generation", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["understanding", "generation"])
 def test_the_loss_and_gradient_of_what_is_kept_are_of_these_examples_alone(kind, one_device):
     """Against rows that hold nothing else, and have room for all pictures."""
     kept, _ = only((kind,), tiny.with_ids(tiny.rows(4)), NONE)
@@ -118,3 +117,8 @@ def test_options_that_cannot_be_are_refused_with_the_field():
     assert line.startswith("stages.stage2.options.keep is 'understanding+text+generation'")
     (line,) = refusal({"stages.stage1.options.keep": "text"})
     assert "stages.stage1.ratio draws no text" in line
+    wrong = {"stages.stage1.options.probe_every": "30", "stages.stage2.options.probe_every": "1000"}
+    uneven, frozen, never = refusal(wrong)
+    assert uneven.endswith("set it to a multiple of stages.stage1.log_every, 20")
+    assert frozen.startswith("stages.stage1.options.probe_every is 30: stages.stage1.trainable has")
+    assert never.startswith("stages.stage2.options.probe_every is 1000: the stage has 850 steps")

@@ -26,7 +26,7 @@ from janus_jax.weights.load import export as export_weights
 PACKS = True
 OPTIONS = {
     "keep": "",  # kinds of example, such as "understanding+text": the others are taken out
-    "probe_every": 0,  # steps, a multiple of log_every: probes.py looks at such a step; 0: never
+    "probe_every": 0,  # steps between those that training/probes.py looks at; 0: none
 }
 VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
 init_state = init.init_janus  # of the task, like the functions below
@@ -81,13 +81,7 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
 
 
 def step(plan: StagePlan):
-    stage = plan.stage
-    train = functools.partial(train_step, tx=plan.tx, accumulate=stage.accumulate)
-    if not (every := int(plan.options["probe_every"])):
-        return train
-    kinds = kinds_kept(plan.options["keep"])
-    kinds = tuple(kind for kind in kinds if getattr(stage.ratio, kind))
-    return probes.probed(train, every, kinds, stage.accumulate)
+    return functools.partial(train_step, tx=plan.tx, accumulate=plan.stage.accumulate)
 
 
 def validate(plan: StagePlan):
