@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax.data.kept import kinds_kept
 from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.training.curves import PROBES
@@ -36,7 +35,7 @@ def beside(plan: StagePlan, step: Callable, options: dict) -> Callable:
     if not (every := int(plan.options.get("probe_every", 0))):
         return step
     stage = plan.stage
-    kinds = tuple(k for k in kinds_kept(plan.options["keep"]) if getattr(stage.ratio, k))
+    kinds = tuple(kind for kind in plan.keeps if getattr(stage.ratio, kind))
     how = {"every": every, "kinds": kinds, "accumulate": stage.accumulate}
     look = jax.jit(functools.partial(probe, **how), compiler_options=options)
 

@@ -106,14 +106,13 @@ def validate(plan: StagePlan):
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:
     """The stage's mixture, packed into this process's part of its batches."""
-    kinds = kinds_kept(plan.options["keep"])
-    stats = ReadStats if kinds == bt.TASKS else functools.partial(KeptStats, kinds)
+    stats = ReadStats if plan.keeps == bt.TASKS else functools.partial(KeptStats, plan.keeps)
     data = stage_data.open_batches(plan, sources, processor, workdir, say, stats)
     # This process's part of the step's rows; a share that several processes feed counts once.
     part = arrays.batch_share()[1] / jax.process_count()
 
     def next_batch(_):
-        batch, examples = only(kinds, *next(data))
+        batch, examples = only(plan.keeps, *next(data))
         seen = batch_facts(batch, examples, plan.experiment.model, plan.stage.trainable)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 
