@@ -85,13 +85,14 @@ def probe_picture(runs: dict[str, list[dict]]) -> bytes:
 
 
 def _lines(axes, metric: str, runs: dict[str, list[dict]]):
-    """A line a run; of one that has no value only its name stands there."""
+    """A line a run, in the same colours in each panel; the first names them all."""
     for label, records in runs.items():
         steps, values = values_of(records, metric)
         mark = "." if len(steps) < 50 else None
-        axes.plot(steps, values, marker=mark, label=label if steps else f"{label}: no such value")
+        axes.plot(steps, values, marker=mark, label=label if steps else f"{label} (none)")
     if metric == "cosine":
         axes.axhline(0, color="0.4", lw=1)
+        axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     else:
         axes.set_yscale("log")
     axes.set_title(TITLES[metric], loc="left", fontsize=11, fontweight="bold")
@@ -99,7 +100,6 @@ def _lines(axes, metric: str, runs: dict[str, list[dict]]):
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.grid(color="0.9", lw=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
 
 
 def _layers(axes, label: str, steps: list[int], values: np.ndarray, largest: float):
