@@ -146,7 +146,8 @@ def detect(path: str) -> str:
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
     """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `emoji:`, `emoji:200` (so many
-    of them), `scenes:` and `scenes:pairs` (pictures with whole descriptions)."""
+    of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held
+    out, for the detector)."""
     if preset == "shapes" and rest in ("", "pictures"):
         pictures = shapes_sources.ShapesPictures if rest else shapes_sources.ShapesGeneration
         kinds = {
@@ -163,19 +164,23 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
             return emoji.EmojiText(count, seed)
         pictures = emoji.EmojiUnderstanding if kind == "understanding" else emoji.EmojiGeneration
         return pictures(side, count, seed)
-    if preset == "scenes" and rest in ("", "pairs"):
+    if preset == "scenes" and rest in ("", "pairs", "all"):
         from janus_jax.data.toy import scenes_sources
 
-        drawn = scenes_sources.ScenesPairs if rest else scenes_sources.ScenesGeneration
+        generation = {
+            "": scenes_sources.ScenesGeneration,
+            "pairs": scenes_sources.ScenesPairs,
+            "all": scenes_sources.ScenesAll,
+        }
         kinds = {
             "understanding": scenes_sources.ScenesUnderstanding,
             "text": scenes_sources.ScenesText,
-            "generation": drawn,
+            "generation": generation[rest],
         }
         return kinds[kind](side, seed)
     raise SourceError(
-        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji:, emoji:<count>, scenes: or "
-        "scenes:pairs"
+        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji:, emoji:<count>, scenes:, "
+        "scenes:pairs or scenes:all"
     )
 
 

@@ -13,7 +13,7 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 CHILDREN = (
     "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
     "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
-    "semantic_decoder",
+    "semantic_decoder", "detector",
 )  # fmt: skip
 # What the two adaptors may read (the paper's ablations, Table 5).
 UNDERSTANDING = ("siglip", "vq", "semantic")
@@ -113,6 +113,7 @@ class JanusConfig:
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has."""
         has = {
+            "detector": False,  # of task detector alone
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),

@@ -56,7 +56,7 @@ def look_at_weights(
     weights = {}
     for name, state in states.items():
         plan = StagePlan.of(experiment, name)
-        own = {child: params[child] for child in (*state.params, *plan.without)}
+        own = {**state.params, **{child: params[child] for child in plan.without}}
         if name in begin:
             weights[name], problems = init_sources(experiment, name, workdir, own)
             report.config += problems

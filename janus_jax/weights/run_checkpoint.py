@@ -169,6 +169,7 @@ def open_step(step: pathlib.Path) -> tuple[Weights, dict]:
     values = run_config(step)
     sums = checksums.read_manifest(step)["leaves"]
     keys = _keys(step)
+    keys = [key for key in keys if key not in PARTS]  # one without children
     names = {key: key.split(".", 1)[1] for key in keys if key.split(".")[0] in PARTS}
     left_out = {
         key: "the optimiser's moments and the run's counts" for key in keys if key not in names

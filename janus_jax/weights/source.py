@@ -170,15 +170,18 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
     children = {name.split(".")[0] for name in shapes}
     expected = our_shapes(config)
     fallback = {}
-    lacking = set(model_config.CHILDREN) - children
+    lacking = set(config.children) - children
     if lacking == {tb.VQ}:
         wanted = {name: shape for name, shape in expected.items() if name.split(".")[0] == tb.VQ}
         fallback, note = _fallback(step, wanted)
         notes = (*notes, note)
         if fallback:
             lacking = set()
+    # What a task has beside the model's own children is as it is there.
+    known = {name.split(".")[0] for name in expected}
+    others = {name: shape for name, shape in shapes.items() if name.split(".")[0] not in known}
     rows = tb.own_rows(
-        {name: shape for name, shape in expected.items() if name.split(".")[0] in children}
+        {name: shape for name, shape in expected.items() if name.split(".")[0] in children} | others
     )
     layout = tb.Layout(
         tb.CHECKPOINT,

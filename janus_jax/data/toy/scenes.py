@@ -49,7 +49,7 @@ MAKEUPS = {
     "groups": ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1)),
     "many": ((1, 1, 1), (2, 1, 1), (1, 1, 1, 1)),
 }
-HELD_OUT = 0.3  # of the pairs of thing and ground, in one of the two sizes
+MOST = 4  # drawings of a scene
 NEAREST = 0.9  # centres of drawings lie apart by this share of what keeps their squares apart
 _EDGE = 0.55  # a centre lies so many of its own sides off the edge
 _FINE = 80  # pixels at which a drawing is rendered, before it is turned and made small
@@ -87,14 +87,14 @@ class Scene:
 
 
 def _held_out() -> dict[tuple[str, str], str]:
-    """(thing, ground) -> the size in which no training has them, for a share of HELD_OUT. As it is
-    one size of two, each pair of thing, ground and size is trained on in some triple."""
+    """(thing, ground) -> the size in which no training has them: of each thing "small" on one ground
+    and "large" on another, chosen by a hash. So each two of thing, ground and size are trained on
+    together."""
     found = {}
     for thing in THINGS:
-        for ground in GROUNDS:
-            digest = hashlib.sha256(f"{thing} on {ground}".encode()).digest()
-            if digest[0] < 256 * HELD_OUT:
-                found[thing, ground] = tuple(SIZES)[digest[1] % 2]
+        mark = lambda ground, thing=thing: hashlib.sha256(f"{thing} on {ground}".encode()).digest()
+        for ground, size in zip(sorted(GROUNDS, key=mark), SIZES):
+            found[thing, ground] = size
     return found
 
 

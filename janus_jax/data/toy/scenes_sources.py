@@ -55,8 +55,11 @@ class ScenesWorld:
         return np.random.default_rng((self.seed, int(i)))
 
     def scene(self, i: int) -> Scene:
-        """The scene of record `i`: of any makeup."""
-        return _any(self.rng(i), tuple(MAKEUPS))
+        """The scene of record `i`."""
+        return self._scene(self.rng(i))
+
+    def _scene(self, rng) -> Scene:
+        return random_scene(rng, _one_of(rng, tuple(MAKEUPS)))
 
     def image(self, i: int, k: int = 0) -> np.ndarray:
         """uint8 [side, side, 3], the picture of record `i`, which has one."""
@@ -69,20 +72,28 @@ class ScenesPairs(ScenesWorld):
 
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
-        scene = _any(rng, tuple(MAKEUPS))
+        scene = self._scene(rng)
         related = rng.random() < 0.5
         return {"captions": [describe(scene, True, related), describe(scene, False, related)]}
+
+
+class ScenesAll(ScenesPairs):
+    """Scenes of which half are made of what is held out: for the detector alone, which has to read
+    all of them alike."""
+
+    def _scene(self, rng) -> Scene:
+        return random_scene(rng, _one_of(rng, tuple(MAKEUPS)), held_out=rng.random() < 0.5)
 
 
 class ScenesGeneration(ScenesWorld):
     """A scene of one or two kinds of things and what says all that is asked of its drawing."""
 
-    def scene(self, i: int) -> Scene:
-        return _any(self.rng(i), DRAWN)
+    def _scene(self, rng) -> Scene:
+        return random_scene(rng, _one_of(rng, DRAWN))
 
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
-        scene = _any(rng, DRAWN)
+        scene = self._scene(rng)
         return {"captions": [describe(scene, related=rng.random() < 0.5)]}
 
 
@@ -91,11 +102,11 @@ class ScenesUnderstanding(ScenesWorld):
     a description at the end."""
 
     def _lead(self, rng):
-        kind = QUESTIONS[rng.integers(len(QUESTIONS))]
+        kind = _one_of(rng, QUESTIONS)
         return kind, *lead(rng, kind)
 
-    def scene(self, i: int) -> Scene:
-        return self._lead(self.rng(i))[1]
+    def _scene(self, rng) -> Scene:
+        return self._lead(rng)[1]
 
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
@@ -121,7 +132,7 @@ class ScenesText(ScenesWorld):
         a, b = (list(THINGS)[i] for i in rng.permutation(len(THINGS))[:2])
         kind = rng.integers(4)
         if kind == 0:
-            way = list(RELATIONS)[rng.integers(len(RELATIONS))]
+            way = _one_of(rng, tuple(RELATIONS))
             first, second = several(1, a), several(1, b)
             return {"text": f"if {first} is {way} {second}, the {b} is {RELATIONS[way]} the {a}."}
         if kind == 1:
@@ -132,7 +143,7 @@ class ScenesText(ScenesWorld):
             what = THINGS[a][1]
             told = several(1, what) if what else "a thing"
             return {"text": f"{several(1, a)} is {told}."}
-        scene = _any(rng, tuple(MAKEUPS))
+        scene = self._scene(rng)
         thing, of = list(scene.groups.items())[rng.integers(len(scene.groups))]
         are = "is" if len(of) == 1 else "are"
         return {
@@ -141,5 +152,5 @@ class ScenesText(ScenesWorld):
         }
 
 
-def _any(rng, makeups: tuple[str, ...]) -> Scene:
-    return random_scene(rng, makeups[rng.integers(len(makeups))])
+def _one_of(rng, names: tuple[str, ...]) -> str:
+    return names[rng.integers(len(names))]
