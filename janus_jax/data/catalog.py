@@ -35,7 +35,7 @@ _READERS = {
     "tfds": lambda d: Tfds(d.path.removeprefix("tfds:")),
     "hf": lambda d: HubDataset(d.path.removeprefix("hf:")),
 }
-PRESETS = ("shapes", "emoji")
+PRESETS = ("shapes", "emoji", "scenes")
 
 
 def open_datasets(
@@ -75,8 +75,8 @@ def open_dataset(
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     if not dataset.path:
         raise SourceError(
-            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji: and a "
-            "name"
+            "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji:, "
+            "scenes: and a name"
         )
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
@@ -145,8 +145,9 @@ def detect(path: str) -> str:
 
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on) and `emoji:`, `emoji:200` (so
-    many of them)."""
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `emoji:`, `emoji:200` (so many
+    of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held
+    out, for the detector)."""
     if preset == "shapes" and rest in ("", "pictures"):
         pictures = shapes_sources.ShapesPictures if rest else shapes_sources.ShapesGeneration
         kinds = {
@@ -163,8 +164,23 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
             return emoji.EmojiText(count, seed)
         pictures = emoji.EmojiUnderstanding if kind == "understanding" else emoji.EmojiGeneration
         return pictures(side, count, seed)
+    if preset == "scenes" and rest in ("", "pairs", "all"):
+        from janus_jax.data.toy import scenes_sources
+
+        generation = {
+            "": scenes_sources.ScenesGeneration,
+            "pairs": scenes_sources.ScenesPairs,
+            "all": scenes_sources.ScenesAll,
+        }
+        kinds = {
+            "understanding": scenes_sources.ScenesUnderstanding,
+            "text": scenes_sources.ScenesText,
+            "generation": generation[rest],
+        }
+        return kinds[kind](side, seed)
     raise SourceError(
-        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji: or emoji:<count>"
+        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji:, emoji:<count>, scenes:, "
+        "scenes:pairs or scenes:all"
     )
 
 

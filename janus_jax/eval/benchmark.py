@@ -153,6 +153,17 @@ class Generation(Protocol):
         """The scores, by name, of counts that were added up."""
 
 
+class Graded(Generation, Protocol):
+    """What a module may define beside where its pictures are graded here."""
+
+    def grade(folder: pathlib.Path, items: list[Item]) -> bytes:
+        """What `results` reads, of the pictures of a tree. Raises UsageError for those that cannot
+        be graded."""
+
+    def fixed_scores(folder: pathlib.Path, items: list[Item]) -> dict[str, float]:
+        """Optional: scores of the tree as a whole, which are of no sums and have no interval."""
+
+
 def load(half: str, name: str):
     """The module of a benchmark, one of NAMES[half]."""
     return importlib.import_module(f"janus_jax.eval.{half}.{name}")

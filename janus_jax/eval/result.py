@@ -89,7 +89,7 @@ class Task:
         told = {
             "benchmark": self.name,
             "protocol": self.form,
-            "data": pathlib.Path(self.data).name,
+            "data": self.data if "?" in self.data else pathlib.Path(self.data).name,
             "asked_sha256": record.asked_hash(asked),
             "limit": self.limit or "none",
             "model": model,
@@ -243,7 +243,11 @@ def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict) -> dict
     if not right:
         command = task.module.command(tree, side, task.form)
         return {"counts": counts, "scores": {}, "scorer": "not run yet", "command": command}
-    return {"counts": counts, **of_results(task, asked, results), "scorer": "janus_jax"}
+    found = of_results(task, asked, results)
+    if hasattr(task.module, "fixed_scores"):
+        for name, value in task.module.fixed_scores(tree, asked).items():
+            found["scores"][name] = {"value": value, "interval": None, "chance": None, "of": made}
+    return {"counts": counts, **found, "scorer": "janus_jax"}
 
 
 def of_results(task: Task, asked: list, path: pathlib.Path) -> dict:

@@ -11,19 +11,20 @@ from janus_jax.data.image_files import ImageError
 from janus_jax.data.sources import RecordError, Source
 
 
-def options(path: str, world: str, **defaults: int) -> dict[str, int]:
-    """The numbers of a path such as "shapes:50?seed=1000".
+def options(path: str, world: str, **defaults: int | str) -> dict[str, int | str]:
+    """The numbers and words of a path such as "shapes:50?seed=1000".
 
     Args:
-        path: "WORLD:NUMBER?NAME=NUMBER&NAME=NUMBER"; each part after the colon may be left out.
+        path: "WORLD:NUMBER?NAME=VALUE&NAME=VALUE"; each part after the colon may be left out.
         world: what must stand before the colon.
-        defaults: the names that it may give, what they are where it does not, and first the one
-            that NUMBER stands for.
+        defaults: the names that it may give, what they are where it does not (a word where that
+            is one), and first the one that NUMBER stands for.
 
     Raises UsageError that lists what cannot be read.
     """
     first, *others = defaults
-    form = f"{world}:{defaults[first]}?{'&'.join(f'{key}={defaults[key]}' for key in others)}"
+    shown = "&".join(f"{key}={defaults[key] or key.upper()}" for key in others)
+    form = f"{world}:{defaults[first]}?{shown}"
     head, _, query = path.partition("?")
     name, colon, whole = head.partition(":")
     if name != world or not colon:
@@ -35,11 +36,12 @@ def options(path: str, world: str, **defaults: int) -> dict[str, int]:
         if key not in defaults
         else f"{key}={short(value, 40)!r}: give a whole number"
         for key, value in given
-        if key not in defaults or not re.fullmatch(r"\d{1,9}", value)
+        if key not in defaults
+        or (isinstance(defaults[key], int) and not re.fullmatch(r"\d{1,9}", value))
     ]
     if problems:
         raise UsageError(f"{short(path)}: {'; '.join(problems)}; the form is {form}")
-    return defaults | {key: int(value) for key, value in given}
+    return defaults | {key: type(defaults[key])(value) for key, value in given}
 
 
 def pick(source: Source, rng, count: int) -> list[int]:

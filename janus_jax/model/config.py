@@ -13,7 +13,7 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 CHILDREN = (
     "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
     "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
-    "semantic_decoder", "pooling_head", "text_tower", "contrast",
+    "semantic_decoder", "pooling_head", "text_tower", "contrast", "detector",
 )  # fmt: skip
 # What the two adaptors may read (the paper's ablations, Table 5).
 UNDERSTANDING = ("siglip", "vq", "semantic")
@@ -117,8 +117,8 @@ class JanusConfig:
     @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has."""
-        # of task siglip alone
-        has = dict.fromkeys(("pooling_head", "text_tower", "contrast"), False) | {
+        # of the tasks siglip and detector alone
+        has = dict.fromkeys(("pooling_head", "text_tower", "contrast", "detector"), False) | {
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),

