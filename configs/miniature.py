@@ -50,7 +50,7 @@ def shared() -> dict:
         "vq": alone("vq", tokenizer, 1500, 16, 3e-3, options=codes),
         "siglip": alone("siglip", ("understanding_encoder",), 1500, 64, 1e-3),
         "semantic": alone("semantic", (*tokenizer, "semantic_decoder"), 1500, 16, 3e-3, options=codes, **teacher),
-        "detector": alone("detector", (), 1200, 32, 2e-3),
+        "detector": alone("detector", ("detector",), 800, 32, 2e-3),
     }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def experiment(e: dict) -> dict:
         shares = dict(zip(("understanding", "text", "generation"), ratio))
         names = [kind for kind in e["keep"].split("+") if shares.get(kind)]
         return {
-            "init": ("previous",), "steps": steps, "batch_size": 28, "ratio": shares,
+            "init": ("previous",), "steps": steps, "batch_size": 34, "ratio": shares,
             "rows": {"count": 12, "length": 288, "understanding_images": 3, "generation_images": 4},
             "trainable": tuple(name for name in flames if name not in lacking),
             "supervise": "all", "first_sentence": 0.0, "checkpoint_every": 200, "log_every": 20,
@@ -90,7 +90,9 @@ def get_config(target: str) -> ConfigDict:
         "sentences": {"kind": "text", "path": "scenes:", "form": "chat"},
         "prompts": {"kind": "generation", "path": "scenes:", "form": "chat"},
     }
-    pairs = {"pairs": {"kind": "generation", "path": "scenes:pairs", "form": "chat"}}
+    # Pictures with whole descriptions; the detector's are of every combination.
+    of = "scenes:all" if target == "detector" else "scenes:pairs"
+    pairs = {"pairs": {"kind": "generation", "path": of}}
     return ConfigDict({
         "seed": 0,
         "model": model_config.to_dict(presets.miniature())
