@@ -47,9 +47,9 @@ def shared() -> dict:
     tokenizer = ("generation_encoder",)
     teacher = {"init": (f"{PLACE}/siglip/siglip",)}
     return {
-        "vq": alone("vq", tokenizer, 1500, 16, 3e-3, options=codes),
-        "siglip": alone("siglip", ("understanding_encoder",), 1500, 64, 1e-3),
-        "semantic": alone("semantic", (*tokenizer, "semantic_decoder"), 1500, 16, 3e-3, options=codes, **teacher),
+        "vq": alone("vq", tokenizer, 1000, 16, 3e-3, options=codes),
+        "siglip": alone("siglip", ("understanding_encoder",), 1000, 64, 1e-3),
+        "semantic": alone("semantic", (*tokenizer, "semantic_decoder"), 1000, 16, 3e-3, options=codes, **teacher),
         "detector": alone("detector", ("detector",), 800, 32, 2e-3),
     }  # fmt: skip
 
@@ -77,8 +77,8 @@ def experiment(e: dict) -> dict:
     everything = (*ADAPTORS, *LLM, "understanding_encoder")
     return {
         "stage1": stage(60, (1, 0, 1), ADAPTORS, begin, init=INIT[e["understanding"]]),
-        "stage2": stage(900, (2, 1, 4), ADAPTORS + LLM, go_on),
-        "stage3": stage(500, (7, 3, 10), everything, tune, supervise="answers"),
+        "stage2": stage(800, (2, 1, 4), ADAPTORS + LLM, go_on),
+        "stage3": stage(400, (7, 3, 10), everything, tune, supervise="answers"),
     }
 
 
