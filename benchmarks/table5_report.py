@@ -52,9 +52,9 @@ def differ(a: dict, b: dict) -> bool:
 
 def readings(cells: dict) -> list[str]:
     """What docs/table5.md asks, each answered by its own rule."""
-    pairs = [
-        ("D", "A", 0), ("D", "B", 0), ("C", "B", 0), ("E", "D", 0), ("E", "C", 0), ("F", "D", 2), ("D", "A", 2), ("D", "B", 2),
-    ]  # fmt: skip
+    understood = ("DA", "DB", "CB", "ED", "EC")
+    drawn = ("FD", "DA", "DB")
+    pairs = [(*pair, 0) for pair in understood] + [(*pair, 2) for pair in drawn]
     names = list(SCORES.values())
     lines = []
     for first, second, score in pairs:

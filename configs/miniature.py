@@ -24,6 +24,7 @@ INIT = {
     "vq": (f"{PLACE}/vq/vq",),
     "semantic": (f"{PLACE}/semantic/semantic",),
 }
+ENCODER = ("understanding_encoder", "pooling_head", "text_tower", "contrast")
 ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
 LLM = ("text_embedding", "transformer", "text_head")
 
@@ -48,7 +49,7 @@ def shared() -> dict:
     teacher = {"init": (f"{PLACE}/siglip/siglip",)}
     return {
         "vq": alone("vq", tokenizer, 1000, 16, 3e-3, options=codes),
-        "siglip": alone("siglip", ("understanding_encoder",), 1000, 64, 1e-3),
+        "siglip": alone("siglip", ENCODER, 900, 96, 1e-3, options={"text_length": 48}),
         "semantic": alone("semantic", (*tokenizer, "semantic_decoder"), 1000, 16, 3e-3, options=codes, **teacher),
         "detector": alone("detector", ("detector",), 800, 32, 2e-3),
     }  # fmt: skip
