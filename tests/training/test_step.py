@@ -113,13 +113,12 @@ def test_pictures_that_do_not_exist_cost_nothing_and_change_nothing():
         assert empty.sum() > 3
         noisy[name] = np.where(empty[..., None, None, None], noise, batch[name])
     seen = []
-    for mesh, rows in (((1, 1, 1), batch), ((1, 1, 1), noisy), ((2, 2, 2), noisy)):
+    for mesh, all_rows in (((1, 1, 1), (batch, noisy)), ((2, 2, 2), (noisy,))):
         with on_mesh(*mesh):
-            state, step = (
-                tiny.make_state(tiny.TX),
-                tiny.make_step(tiny.TX),
-            )
-            seen.append({name: float(x) for name, x in step(state, tiny.put(rows))[1].items()})
+            step = tiny.make_step(tiny.TX)
+            for rows in all_rows:
+                metrics = step(tiny.make_state(tiny.TX), tiny.put(rows))[1]
+                seen.append({name: float(x) for name, x in metrics.items()})
     assert seen[0] == seen[1]
     assert seen[2] == pytest.approx(seen[0], rel=1e-5)
 
