@@ -1,6 +1,7 @@
 """Eight fake devices, so that every sharded test runs on every machine; and nothing is compiled
 twice."""
 
+import gc
 import os
 import shutil
 import signal
@@ -46,6 +47,14 @@ def pytest_collection_modifyitems(config, items):
     slow = [item for item in items if item.get_closest_marker("slow")]
     items[:] = [item for item in items if item not in slow]
     config.hook.pytest_deselected(items=slow)
+
+
+def pytest_collection_finish():
+    """Tracing makes many objects, and the collector looks again and again at those that stay: what
+    all imports and thousands of tests have left."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def pytest_unconfigure():

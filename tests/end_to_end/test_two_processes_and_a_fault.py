@@ -13,55 +13,50 @@ from support.processes import launch, losses
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
+AGAIN = "starting again"
+HOST = r"\(\S+\)"
+# What is sent to which process, and what the log says of it.
+SIGNALS = [
+    (
+        "SIGKILL",
+        "1",
+        rf"process 1 {HOST} is dead, stopped or out of reach: no word for 3\d s",
+    ),
+    ("SIGKILL", "0", rf"process 0 {HOST}, the coordinator, is gone"),
+    (
+        "SIGSTOP",
+        "0",
+        rf"process 0 {HOST} is dead, stopped or out of reach: no word for 3\d s",
+    ),
+]
+HANG = rf"process 1 {HOST} is in: drawing the batch of step 14, for \d+ s; the others"
 
-@pytest.fixture(scope="module")
-def undisturbed(directory):
-    launch(directory, "undisturbed").wait(600)
-    return directory / "undisturbed"
+
+def starts(log) -> list[str]:
+    """What the log says of each start, the present one last."""
+    return log.read_text().split(AGAIN) if log.is_file() else [""]
 
 
-@pytest.mark.parametrize(
-    "name, fault, sent, to, said",
-    [
-        (
-            "kill-1",
-            "",
-            "SIGKILL",
-            "1",
-            r"process 1 \(\S+\) is dead, stopped or out of reach: no word for 3\d s",
-        ),
-        ("kill-0", "", "SIGKILL", "0", r"process 0 \(\S+\), the coordinator, is gone"),
-        (
-            "stop-0",
-            "",
-            "SIGSTOP",
-            "0",
-            r"process 0 \(\S+\) is dead, stopped or out of reach: no word for 3\d s",
-        ),
-        (
-            "hang",
-            "hang 1@8",
-            "",
-            "",
-            r"process 1 \(\S+\) is in: drawing the batch of step 9, for \d+ s; the others",
-        ),
-    ],
-)
-def test_after_a_fault_the_run_starts_again_and_ends_the_same(
-    undisturbed, directory, name, fault, sent, to, said
-):
-    run = launch(directory, name, fault, **({"JANUS_WATCHDOG": "10"} if fault else {}))
-    workdir, log = directory / name, directory / f"{name}.log"
-    if sent:
-        while not (workdir / "metrics.jsonl").is_file() or len(losses(workdir)) < 7:
+def test_a_run_that_meets_one_fault_after_another_ends_the_same(directory):
+    """A start meets a signal once it has taken two steps, the first once it has saved; the one after
+    the signals hangs."""
+    assert launch(directory, "undisturbed").wait(600) == 0
+    run = launch(directory, "faults", "hang 1@13", JANUS_WATCHDOG="45")
+    log = directory / "faults.log"
+    for i, (sent, to, _) in enumerate(SIGNALS):
+        least = 2 if i else 5
+        while len(starts(log)) <= i or starts(log)[i].count("  loss ") < least:
             assert run.poll() is None, log.read_text()[-4000:]
             time.sleep(0.05)
-        os.kill(int((directory / f"{name}-pids" / to).read_text()), signal.Signals[sent])
+        os.kill(int((directory / "faults-pids" / to).read_text()), signal.Signals[sent])
     assert run.wait(600) == 0, log.read_text()[-4000:]
-    assert re.search(said, log.read_text()), log.read_text()[-4000:]
-    assert log.read_text().count("starting again") == 1
-    assert losses(workdir) == losses(undisturbed)
-    ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (workdir, undisturbed))
+    told = starts(log)
+    assert len(told) == 5, log.read_text()[-4000:]
+    for text, said in zip(told, [*(said for *_, said in SIGNALS), HANG]):
+        assert re.search(said, text), text[-4000:]
+    ours, theirs = directory / "faults", directory / "undisturbed"
+    assert losses(ours) == losses(theirs)
+    ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (ours, theirs))
     assert all(np.array_equal(ours[key], x) for key, x in theirs.items())
 
 

@@ -15,8 +15,11 @@ from janus_jax.training.check_config import check
 from janus_jax.training.stage_plan import StagePlan
 
 CONFIGS = sorted(str(path) for path in (CONFIGS_DIR).glob("*.py"))
-# Of Janus-Pro the 7B: its 1B has the shapes of Janus-1.3B.
-CONFIGS = [f"{path}:7b" if "pro_stage" in path else path for path in CONFIGS]
+# Of Janus-Pro the 7B: its 1B has the shapes of Janus-1.3B. Slow: only widths and depths are others.
+CONFIGS = [
+    pytest.param(f"{path}:7b", marks=pytest.mark.slow) if "pro_stage" in path else path
+    for path in CONFIGS
+]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: pathlib.Path(path).stem)
