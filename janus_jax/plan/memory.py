@@ -89,7 +89,7 @@ def lower_inputs(plan: StagePlan):
             rows.understanding_images,
             rows.generation_images,
             plan.model,
-            "generation_encoder" in plan.without,
+            plan.experiment.uses_ids(plan.name),
         ).items()
     }
     return jax.jit(plan.task.step(plan), donate_argnums=0), plan.state(), batch
