@@ -15,6 +15,7 @@ import time
 from janus_jax.common import cli, provenance
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.outputs import require_writable
+from janus_jax.common.text import differences, listed
 from janus_jax.config.schema import Experiment
 from janus_jax.data import image_ids
 from janus_jax.data.catalog import open_dataset
@@ -30,6 +31,7 @@ from janus_jax.training.perceptual import lpips_files, read_lpips
 from janus_jax.training.tokenize_images import chosen
 from janus_jax.weights.parts import vq_sizes
 from janus_jax.weights.source import open_source
+from janus_jax.weights.table import unshaped
 
 
 def define_flags(into):
@@ -91,23 +93,29 @@ def begin(out: pathlib.Path, settings: dict):
 
 def sizes_of(f, source, experiment: Experiment | None) -> GenerationEncoderConfig:
     """The sizes of the tokenizer, with the pictures' as image_size. Raises UsageError where they
-    are not known or the pictures do not fit them."""
-    if experiment or source.config:
-        sizes = (experiment.model if experiment else source.config).generation_encoder
-    else:
-        shapes = {name: shape for name, (shape, _) in source.leaves.items()}
-        try:
-            sizes = vq_sizes(shapes, source.unshaped)
-        except ValueError as error:
+    are not known, are not those of the config, or do not go with --size."""
+    model = experiment.model if experiment else source.config
+    shapes = {name: shape for name, (shape, _) in source.leaves.items()}
+    try:
+        sizes = vq_sizes(shapes, (unshaped(model) if model else {}) | source.unshaped)
+    except ValueError as error:
+        raise UsageError(
+            f"--weights={f.weights}: {error}; it is {source.kind}; take weights with a tokenizer, or "
+            "name the --config whose model it is"
+        ) from None
+    if model:
+        told = dataclasses.asdict(model.generation_encoder)
+        sizes = dataclasses.replace(sizes, image_size=told["image_size"])
+        if wrong := differences(told, dataclasses.asdict(sizes), "generation_encoder."):
             raise UsageError(
-                f"--weights={f.weights}: {error}; it is {source.kind}; take weights with a tokenizer, or "
-                "name the --config whose model it is"
-            ) from None
-        if not f.size:
-            raise UsageError(
-                "--size: missing; a tokenizer alone does not say for which pictures it is (LlamaGen's "
-                "ImageNet figures are of 256 pixels, Janus takes 384)"
+                f"--weights={f.weights}: its tokenizer is not that of the config; config -> weights:"
+                f"{listed(wrong)}\nname the --config whose model it is"
             )
+    elif not f.size:
+        raise UsageError(
+            "--size: missing; a tokenizer alone does not say for which pictures it is (LlamaGen's "
+            "ImageNet figures are of 256 pixels, Janus takes 384)"
+        )
     side = f.size or sizes.image_size
     if side % sizes.stride or side < max(16, sizes.stride):
         raise UsageError(

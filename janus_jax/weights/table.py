@@ -198,12 +198,12 @@ UNSHAPED = (
 
 def unshaped(config, children=None) -> dict:
     """The sizes of a JanusConfig that no shape tells; of some of its children, or all."""
-    split = (key.split(".") for key in UNSHAPED)
-    held = config.children if children is None else children
+    children = config.children if children is None else children
+    keys = [key.split(".") for key in UNSHAPED]
     return {
-        f"{child}.{field}": getattr(getattr(config, child), field)
-        for child, field in split
-        if child in held
+        f"{box}.{size}": getattr(getattr(config, box), size)
+        for box, size in keys
+        if box in children
     }
 
 

@@ -14,6 +14,7 @@ from skimage import metrics
 from support import perceptual as theirs
 from support import pictures, tiny
 from support.mesh import on_mesh
+from support.paths import CONFIGS
 
 from janus_jax.data.images import generation_image
 from janus_jax.distributed import initialize
@@ -58,7 +59,8 @@ def run(root, out, *flags) -> int:
         f"--out={out}",
     ]
     given = {word.split("=")[0] for word in flags}
-    return command.main(["tokenizer", *(w for w in words if w.split("=")[0] not in given), *flags])
+    words = [w for w in words if w.split("=")[0] not in given]
+    return command.main(["tokenizer", *words, *(w for w in flags if w != "--path=")])
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +190,10 @@ def test_flags_that_cannot_be_followed_are_told(world, tmp_path, capsys, siglip_
     assert "not VGG16 and LPIPS's heads" in told and "bring torchvision's" in told
     told = refused(capsys, root, out, f"--weights={siglip_weights}")
     assert "holds no VQ tokenizer (generation_encoder); it is janus_jax" in told
+    told = refused(
+        capsys, root, out, "--path=", f"--config={CONFIGS}/quickstart.py", "--dataset=pictures"
+    )
+    assert "config -> weights:" in told and "generation_encoder.codebook_size: 128 -> 64" in told
     shutil.copytree(root / "weights", tmp_path / "older")
     (tmp_path / "older" / "manifest.json").unlink()
     told = refused(capsys, root, out, f"--weights={tmp_path}/older")
