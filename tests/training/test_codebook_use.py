@@ -33,7 +33,9 @@ def run(used_of, idle_of, steps: int) -> dict[str, np.ndarray]:
 def said(metrics: dict, steps: int, every: int = 50) -> list[str]:
     """What a monitor says that looks now and then, and is replaced by another amid it."""
     out = []
-    make = lambda: spikes.LossMonitor("one", Spikes(sigma=0), out.append, alarms=codebook_use.ALARMS)
+    make = lambda: spikes.LossMonitor(
+        "one", Spikes(sigma=0), out.append, alarms=codebook_use.ALARMS
+    )
     monitor = make()
     for i in range(steps):
         now = {name: x[i] for name, x in metrics.items()}

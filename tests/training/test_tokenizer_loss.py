@@ -200,5 +200,3 @@ def test_twenty_steps_are_those_of_torchs_two_optimisers(one_device):
     got = flatten(state.frozen["ema"])
     for name, want in run.tokenizer.leaves().items():
         np.testing.assert_allclose(got[name], want, rtol=1e-3, atol=2e-5, err_msg=name)
-
-

@@ -169,11 +169,21 @@ def test_a_later_stage_begins_with_the_tokenizer_and_its_discriminator(whole, vg
     tiny.same_bits(begun, found)
 
 
-def test_without_a_file_the_log_says_once_that_the_perceptual_term_is_off(vgg, tmp_path, one_device):
+def test_without_a_file_the_log_says_once_that_the_perceptual_term_is_off(
+    vgg, tmp_path, one_device
+):
     plan = plan_of("one", vgg, options={})
     said = []
-    data = vq.batches(plan, {"pictures": shapes_sources.ShapesPictures(0, 60)}, None, tmp_path, said.append)
-    vq.batches(plan.on_held_out(), {"pictures": shapes_sources.ShapesPictures(0, 60)}, None, tmp_path, said.append)
+    data = vq.batches(
+        plan, {"pictures": shapes_sources.ShapesPictures(0, 60)}, None, tmp_path, said.append
+    )
+    vq.batches(
+        plan.on_held_out(),
+        {"pictures": shapes_sources.ShapesPictures(0, 60)},
+        None,
+        tmp_path,
+        said.append,
+    )
     assert [line for line in said if "perceptual term is off" in line] == said and len(said) == 1
     assert set(data.next_batch(0)[0]) == {"images"}
 
