@@ -188,10 +188,10 @@ def read_first(plan: StagePlan, processor):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    """The tokenizer, with its discriminator for a stage that goes on; in `ema` beside it the
-    averaged weights, as a tokenizer."""
+    """The tokenizer, with its discriminator for a stage that goes on; and, in a directory of its own
+    beside it, `<stage>.ema`, the averaged weights as a tokenizer."""
     own = {name: params[name] for name in LEARNS if name in params}
     if "ema" in params:
         average = {"generation_encoder": params["ema"]}
-        export_weights(directory / "ema", average, part_of=plan.model)
+        export_weights(directory.with_name(f"{plan.name}.ema"), average, part_of=plan.model)
     export_weights(directory, own, part_of=plan.model)
