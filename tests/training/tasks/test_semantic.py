@@ -171,9 +171,8 @@ def stepped(mesh: tuple):
         return jax.device_get(metrics), tiny.numbers(state.trainable)
 
 
-@pytest.mark.parametrize(
-    "mesh", [(1, 8, 1), (2, 4, 1), pytest.param((1, 2, 4), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 4, 1)], ids=lambda m: "x".join(map(str, m)))
 def test_every_mesh_takes_the_same_steps_of_the_semantic_tokenizer(mesh):
     (metrics, weights), (want, theirs) = stepped(mesh), stepped((1, 1, 1))
     assert {
@@ -232,6 +231,7 @@ def trained(plan: StagePlan, workdir, log=Quiet) -> dict:
     return {name: tensor.read() for name, tensor in found.items()}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits_and_hands_on_what_janus_reads(weights, tmp_path):
     plan = plan_of(*weights)
     whole = trained(plan, tmp_path / "whole")
