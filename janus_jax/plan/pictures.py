@@ -86,7 +86,9 @@ def study_pictures(experiment, name: str, chip: chips.Chip) -> dict:
         limit = roofline.bound(
             chip,
             sum(out["flops"].values()) * chip.flops / chip.float32,
-            2 * (sum(held.values()) - held["LPIPS"] - held["batch"]) + held["LPIPS"] + held["batch"],
+            2 * (sum(held.values()) - held["LPIPS"] - held["batch"])
+            + held["LPIPS"]
+            + held["batch"],
             compiled.sent,
         )
         seconds = {"bound, all overlapped": limit.overlapped, "bound, in turn": limit.in_turn}
@@ -129,7 +131,8 @@ def picture_tables(plan: dict, name: str, study: dict) -> str:
     name: of the stage.
     study: of the stage.
     """
-    rows = [[part, f"{a:,}" if a else "", f"{b:,}" if b else ""] for part, (a, b) in study["parameters"].items()]  # fmt: skip
+    shown = lambda n: f"{n:,}" if n else ""
+    rows = [[part, *map(shown, counts)] for part, counts in study["parameters"].items()]
     sections = {"parameters": table(("part", "trainable", "other"), rows)}
     rows = [[part, size(x)] for part, x in study["bytes"].items()]
     text = table(("", "bytes"), [*rows, [f"usable of {plan['chip']}", size(study["memory"])]])

@@ -20,7 +20,9 @@ def ramp(width: int, height: int) -> Image.Image:
 
 def crops(picture, count: int = 400, least: float = 0.8, flip: float = 0.5):
     rng = np.random.default_rng(0)
-    return np.stack([random_crop(picture, SIDE, rng, least, flip) for _ in range(count)]).astype(int)
+    return np.stack([random_crop(picture, SIDE, rng, least, flip) for _ in range(count)]).astype(
+        int
+    )
 
 
 def test_a_random_crop_keeps_the_share_of_the_short_side_that_it_is_asked_for():
@@ -80,7 +82,9 @@ def test_pictures_smaller_than_the_crop_are_enlarged_and_named(drawn):
     pictures, said = drawn()
     for i in range(12):
         assert pictures[i].shape == (16, SIDE, SIDE, 3)
-    assert {line.split(" is ")[0] for line in said} == {f"WARNING: folder/{i}.png" for i in range(4)}
+    assert {line.split(" is ")[0] for line in said} == {
+        f"WARNING: folder/{i}.png" for i in range(4)
+    }
     assert any("folder/0.png is 28 x 60 pixels, smaller than the crop of 32" in x for x in said)
     assert all(".min_side=32 leaves such pictures out" in line for line in said)
 

@@ -1,6 +1,7 @@
 """LlamaGen's tokenizer loss and its two discriminators in torch, written anew from its formulas, over
 transformers' VQ network; and one iteration of its training, both optimisers."""
 
+import itertools
 import math
 
 import numpy as np
@@ -55,7 +56,7 @@ class StyleGan(nn.Module):
         while side >= 4:
             widths.append(width * min(8, 256 // side))
             side //= 2
-        blocks = [Block(a, b) for a, b in zip(widths, widths[1:])]
+        blocks = [Block(a, b) for a, b in itertools.pairwise(widths)]
         self.blocks = nn.ModuleList([nn.Conv2d(3, widths[0], 3, padding=1), leaky(), *blocks])
         wide = 8 * width
         self.final_conv = nn.Sequential(nn.Conv2d(widths[-1], wide, 3, padding=1), leaky())
@@ -164,7 +165,9 @@ def generator_terms(tokenizer, discriminator, x, step: int, options: dict, lpips
     weight = options["discriminator_weight"] if step >= options["discriminator_start"] else 0.0
     if options["weighting"] == "adaptive":
         last = tokenizer.net.decoder.conv_out.weight
-        force = [torch.autograd.grad(y, last, retain_graph=True)[0].norm() for y in (pictured, judged)]
+        force = [
+            torch.autograd.grad(y, last, retain_graph=True)[0].norm() for y in (pictured, judged)
+        ]
         weight = weight * (force[0] / (force[1] + 1e-4)).clamp(0, 1e4).detach()
     terms["adversarial"] = weight * judged
     return terms, image

@@ -28,11 +28,10 @@ def test_an_unknown_task_names_the_nearest():
 
 
 def test_unknown_options_are_named():
-    lines = told("stage0", options={"comitment": 0.25, "entropy": 0.01, "sigma": 1.0})
-    assert lines == [
-        "options.comitment: unknown; did you mean 'commitment'?",
-        "options.sigma: unknown; known: commitment, entropy",
-    ]
+    lines = told("stage0", options={"comitment": 0.25, "entropy": 0.01, "sharpness": 1.0})
+    assert lines[0] == "options.comitment: unknown; did you mean 'commitment'?"
+    assert lines[1].startswith("options.sharpness: unknown; known: ") and "entropy" in lines[1]
+    assert len(lines) == 2
     assert told("stage1", options={"entropy": 0.01}) == [
         "options.entropy: unknown; task janus has none"
     ]

@@ -3,13 +3,19 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from janus_jax.config.schema import Spikes
 from janus_jax.training import codebook_use, spikes
 
-CODES = 100
-PER_STEP = 4096  # ids: sixteen steps are a window
+CODES = 60
+PER_STEP = 64  # ids: sixteen steps are a window
+
+
+@pytest.fixture(autouse=True)
+def short_window(monkeypatch):
+    monkeypatch.setattr(codebook_use, "WINDOW", 16 * PER_STEP)
 
 
 def run(used_of, idle_of, steps: int) -> dict[str, np.ndarray]:
@@ -18,7 +24,7 @@ def run(used_of, idle_of, steps: int) -> dict[str, np.ndarray]:
     use = nnx.to_pure_dict(nnx.state(codebook_use.Use(CODES)))
 
     def step(use, i):
-        ids = (jnp.arange(PER_STEP) % used_of(i)).reshape(1, 64, 64)
+        ids = (jnp.arange(PER_STEP) % used_of(i)).reshape(1, 8, 8)
         return codebook_use.counted(use, ids, i, idle_of(i))
 
     return jax.device_get(jax.lax.scan(step, use, jnp.arange(1, steps + 1))[1])
@@ -27,7 +33,9 @@ def run(used_of, idle_of, steps: int) -> dict[str, np.ndarray]:
 def said(metrics: dict, steps: int, every: int = 50) -> list[str]:
     """What a monitor says that looks now and then, and is replaced by another amid it."""
     out = []
-    make = lambda: spikes.LossMonitor("one", Spikes(sigma=0), out.append, alarms=codebook_use.ALARMS)
+    make = lambda: spikes.LossMonitor(
+        "one", Spikes(sigma=0), out.append, alarms=codebook_use.ALARMS
+    )
     monitor = make()
     for i in range(steps):
         now = {name: x[i] for name, x in metrics.items()}
@@ -42,10 +50,10 @@ def said(metrics: dict, steps: int, every: int = 50) -> list[str]:
 
 
 def test_a_codebook_that_collapses_is_told_after_a_thousand_steps():
-    metrics = run(lambda i: jnp.where(i <= 100, CODES, 4), lambda i: False, 2300)
+    metrics = run(lambda i: jnp.where(i <= 100, CODES, 2), lambda i: False, 2300)
     usage = metrics["codebook_usage"]
     # The sixteen steps of the window keep what they have seen.
-    assert usage[99] == 1 and usage[114] == 1 and abs(usage[116] - 0.04) < 1e-6
+    assert usage[99] == 1 and usage[114] == 1 and abs(usage[116] - 2 / 60) < 1e-6
     first = int(np.flatnonzero(metrics["steps_collapsed"] == 1)[0]) + 1
     told = said(metrics, 2300)
     assert [line.split(":")[1].strip() for line in told] == [
@@ -56,10 +64,10 @@ def test_a_codebook_that_collapses_is_told_after_a_thousand_steps():
 
 
 def test_codes_used_in_turn_are_no_collapse():
-    """Each step uses two codes of a hundred, and a window of them twenty."""
+    """Each step uses two codes of sixty, and a window of them twelve."""
 
     def step(use, i):
-        ids = (2 * (i % 10) + jnp.arange(PER_STEP) % 2).reshape(1, 64, 64)
+        ids = (2 * (i % 6) + jnp.arange(PER_STEP) % 2).reshape(1, 8, 8)
         return codebook_use.counted(use, ids, i, False)
 
     use = nnx.to_pure_dict(nnx.state(codebook_use.Use(CODES)))

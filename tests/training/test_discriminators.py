@@ -29,7 +29,9 @@ def pair(kind: str):
     else:
         module = theirs.StyleGan(SIDE, 2)
     with on_mesh():
-        ours = discriminators.build(kind, SIDE, {"patchgan": 4}.get(kind, 2), 2, Keys(jax.random.key(0)))
+        ours = discriminators.build(
+            kind, SIDE, {"patchgan": 4}.get(kind, 2), 2, Keys(jax.random.key(0))
+        )
     graphdef, state = nnx.split(ours)
     weights = nnx.to_pure_dict(state)
     values = theirs.leaves_of(module)

@@ -11,7 +11,8 @@ import sys
 import types
 
 import pytest
-from support import tiny
+import torch
+from support import perceptual, tiny
 from support.paths import ROOT
 from support.rehearsal import QUICKSTART, refusal, rehearsed
 
@@ -84,6 +85,9 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
             _, params = preflight_weights.shapes(e, devices)
             hollow(tmp_path / "weights" / WEIGHTS_FILE, reader.flatten(params))
             overrides[f"stages.{stage}.init"] = str(tmp_path / "weights")
+        if column.options.get("lpips"):
+            torch.save(perceptual.vgg() | perceptual.heads(), tmp_path / "vgg.pth")
+            overrides[f"stages.{stage}.options.lpips"] = str(tmp_path / "vgg.pth")
     out = rehearsed(capsys, config, tmp_path / "run", overrides, devices)
     warnings = [line for line in out.splitlines() if "WARNING" in line]
     assert "the run can begin" in out and all("batch_size is" in line for line in warnings)
@@ -112,6 +116,21 @@ def test_a_shipped_config_without_its_files_names_every_path(tmp_path):
         "data.datasets.text: data/text/*.parquet",
     ):
         assert words in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_lpips_of_another_layout_are_told_before_a_run_begins(tmp_path):
+    """Both of a config's stages name them."""
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    overrides = {
+        f"stages.{name}.options.lpips": str(tmp_path / "other.pth")
+        for name in ("imagenet", "text_to_image")
+    }
+    told = refusal(
+        schema.ConfigError, str(ROOT / "configs" / "vq16.py"), tmp_path / "run", overrides
+    )
+    assert "stages.imagenet.options.lpips: " in told and "lacks features.0.weight" in told
+    assert "stages.text_to_image.options.lpips: " in told
     assert not (tmp_path / "run").exists()
 
 

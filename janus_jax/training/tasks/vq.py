@@ -188,8 +188,9 @@ def read_first(plan: StagePlan, processor):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    """The tokenizer, with its discriminator for a stage that goes on; in `ema` beside it the
-    averaged weights, as a tokenizer."""
+    """The tokenizer, with its discriminator for a stage that goes on; and, in a directory of its own
+    beside it, `<stage>.ema`, the averaged weights as a tokenizer."""
     if "ema" in params:
-        export_weights(directory / "ema", {"generation_encoder": params["ema"]})
+        average = {"generation_encoder": params["ema"]}
+        export_weights(directory.with_name(f"{plan.name}.ema"), average)
     export_weights(directory, {name: params[name] for name in LEARNS if name in params})
