@@ -45,8 +45,20 @@ CAST = (
 )  # leaves whose every use casts them to the compute dtype first
 
 
-def export(directory, params: dict, config: model_config.JanusConfig | None = None, processor=None):
+def export(
+    directory,
+    params: dict,
+    config: model_config.JanusConfig | None = None,
+    processor=None,
+    part_of: model_config.JanusConfig | None = None,
+):
     """Writes a weights directory (float32) in one move: it is there complete, or not at all.
+
+    params: by child.
+    config: of a whole Janus.
+    processor: of a whole Janus.
+    part_of: the sizes of children that are no whole Janus. What no shape tells of them, such as how
+        many heads there are, goes into the manifest, and is compared where they are read.
 
     Raises ValueError for the unrolled form, whose layers are regrouped.
     """
@@ -64,8 +76,9 @@ def export(directory, params: dict, config: model_config.JanusConfig | None = No
         return target.TensorToWrite(name, tuple(x.shape), np.dtype(np.float32), pieces)
 
     entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
+    unshaped = table.unshaped(part_of, tuple(params)) if part_of else {}
     if processes.is_lead():
-        target.write_own(directory, entries, config, processor)
+        target.write_own(directory, entries, config, processor, unshaped=unshaped)
     else:  # what it writes is gathered from all processes, in its order
         for e in entries:
             for _ in e.pieces():

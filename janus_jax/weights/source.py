@@ -134,22 +134,29 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
         expected = our_shapes(config)
         rows = tb.own_rows(expected)
         problems = tb.differing(shapes, expected)
-    layout = tb.Layout(tb.OWN, rows, config=config, problems=tuple(problems))
-    source = WeightReader(weights, layout, allow_extra, _manifest(directory), _processor)
+    manifest = _manifest(directory)
+    layout = tb.Layout(
+        tb.OWN, rows, config=config, problems=tuple(problems), unshaped=manifest["unshaped"]
+    )
+    source = WeightReader(weights, layout, allow_extra, manifest, _processor)
     if (directory / "kept.safetensors").is_file():
         source.kept = ts.read_safetensors(directory / "kept.safetensors")
     return source
 
 
 def _manifest(directory: pathlib.Path) -> dict:
-    """The checksums and the tokenizer's ids in a weights directory's manifest.json, as far as they
-    stand there. Raises ValueError naming what cannot stand there."""
+    """The checksums, the sizes that no shape tells and the tokenizer's ids in a weights directory's
+    manifest.json, as far as they stand there. Raises ValueError naming what cannot stand there."""
     problems = []
     v = settings.Section(settings.read(directory, "manifest.json"), "", problems)
     sums = v.section("crc32")
     for name, x in sums.values.items():
         if not isinstance(x, list):
             sums.refuse(name, x, "a list of checksums, one a layer")
+    unshaped = v.section("unshaped")
+    for name, x in unshaped.values.items():
+        if name not in tb.UNSHAPED or not isinstance(x, int | float):
+            unshaped.refuse(name, x, f"a number, one of {', '.join(tb.UNSHAPED)}")
     tokenizer = v.section("tokenizer")
     ids = tokenizer.section("ids")
     for name, x in ids.values.items():
@@ -159,7 +166,12 @@ def _manifest(directory: pathlib.Path) -> dict:
         problems = "; ".join(problems[:8])
         raise ValueError(f"{directory}/manifest.json: {problems}; copy the file again")
     sha256 = tokenizer.get("sha256")
-    return {"crc32": sums.values, "tokenizer": {"ids": ids.values, "sha256": sha256}}
+    unshaped = unshaped.values
+    return {
+        "crc32": sums.values,
+        "unshaped": unshaped,
+        "tokenizer": {"ids": ids.values, "sha256": sha256},
+    }
 
 
 def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> WeightReader:

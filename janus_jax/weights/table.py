@@ -196,13 +196,13 @@ UNSHAPED = (
 )  # fmt: skip
 
 
-def unshaped(config) -> dict:
-    """The sizes of a JanusConfig that no shape tells."""
+def unshaped(config, children=None) -> dict:
+    """The sizes of a JanusConfig that no shape tells, of these children, by default its own."""
     keys = [key.split(".") for key in UNSHAPED]
     return {
         f"{box}.{size}": getattr(getattr(config, box), size)
         for box, size in keys
-        if box in config.children
+        if box in (children or config.children)
     }
 
 

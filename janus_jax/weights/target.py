@@ -94,11 +94,11 @@ def whole(directory, size: int):
 
 def write_own(
     directory, entries: list[TensorToWrite], config=None, processor: Processor | None = None, kept=(),
-    wrote=lambda count: None, verify=lambda: None,
+    wrote=lambda count: None, verify=lambda: None, unshaped=None,
 ):  # fmt: skip
     """This project's weights directory: model.safetensors, config.json, the processor's files; in
-    manifest.json a checksum of every layer and the tokenizer's special ids; in kept.safetensors
-    what only a way back needs.
+    manifest.json a checksum of every layer, the tokenizer's special ids and, of a part, the sizes
+    that no shape tells (`unshaped`); in kept.safetensors what only a way back needs.
 
     An entry whose name holds all layers yields them as pieces, one each. verify(): raises when what
     was read turned out damaged; then nothing is left behind.
@@ -125,7 +125,7 @@ def write_own(
         if config is not None:
             values = json.dumps(model_config.to_dict(config), indent=2)
             (partial / "config.json").write_text(values, "utf-8")
-        manifest = {"crc32": sums}
+        manifest = {"crc32": sums} | ({"unshaped": unshaped} if unshaped else {})
         if processor is not None:
             processor.save(partial)
             tokenizer = partial / "tokenizer.json"

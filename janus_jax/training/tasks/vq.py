@@ -192,5 +192,6 @@ def export(plan: StagePlan, directory, params: dict, processor):
     beside it, `<stage>.ema`, the averaged weights as a tokenizer."""
     if "ema" in params:
         average = {"generation_encoder": params["ema"]}
-        export_weights(directory.with_name(f"{plan.name}.ema"), average)
-    export_weights(directory, {name: params[name] for name in LEARNS if name in params})
+        export_weights(directory.with_name(f"{plan.name}.ema"), average, part_of=plan.model)
+    learned = {name: params[name] for name in LEARNS if name in params}
+    export_weights(directory, learned, part_of=plan.model)

@@ -218,7 +218,7 @@ def weights(tmp_path_factory):
     with on_mesh():
         params = nnx.to_pure_dict(nnx.state(tokenizer()))
         export(root / "siglip", {TEACHER: params[TEACHER]})
-        export(root / "others", {name: params[name] for name in LEARNS})
+        export(root / "others", {name: params[name] for name in LEARNS}, part_of=MODEL)
     return root / "siglip", root / "others"
 
 
@@ -295,9 +295,9 @@ def test_a_semantic_stage_that_cannot_be_is_refused():
     assert "task semantic reads no such field" in told
 
 
-def found_of(*init, before=None) -> list[str]:
+def found_of(*init, before=None, given=None) -> list[str]:
     """What is wrong with the weights of a run of two stages or one."""
-    given = values(*init)
+    given = given or values(*init)
     if before:
         given["stages"] = {"zero": given["stages"]["one"] | before, **given["stages"]}
     (_, _), report = look_at_weights(
@@ -332,6 +332,14 @@ def test_a_teacher_of_another_resolution_is_refused_with_what_to_change(weights,
     told = "\n".join(found_of(str(tmp_path / "larger")))
     assert "understanding_encoder.tokens is 64 there, 16 here" in told
     assert "set its image_size, and model.generation_encoder's, to 8" in told
+
+
+def test_a_semantic_decoder_of_other_heads_is_refused_though_its_shapes_are_the_same(weights):
+    siglip, others = map(str, weights)
+    given = values(others, siglip)
+    given["model"] = dataclasses.asdict(box("semantic_decoder", heads=8))
+    told = "\n".join(found_of(given=given))
+    assert f"{others} does not fit" in told and "semantic_decoder.heads is 4 there, 8 here" in told
 
 
 def test_a_teacher_is_never_drawn_at_random():
