@@ -24,29 +24,34 @@ from ml_collections import ConfigDict
 from janus_jax.model import config as model_config
 from janus_jax.model import presets
 
-# Mesh: data, fsdp, tensor. The VQ tokenizer is whole on every device.
+# Mesh: data, fsdp, tensor. The VQ tokenizer is whole on every device, SigLIP and the semantic decoder
+# are split over fsdp.
 TARGETS = {
     "": dict(mesh=(1, -1, 1), remat="dots"),
-    "h100:16": dict(mesh=(1, 16, 1), remat="dots"),
-    "v5e:8x16": dict(mesh=(1, 128, 1), remat="dots"),
-}  # fmt: skip
-IMAGENET, TEXT_TO_IMAGE = 1_281_167, 50_000_000  # pictures
+    "h100:8": dict(mesh=(1, 8, 1), remat="dots"),
+    "v5e:8x8": dict(mesh=(1, 64, 1), remat="dots"),
+}
+IMAGENET, PICTURES = 1_281_167, 50_000_000
 BATCH = 128
-TEACHER = "weights/siglip_l16_384"
+TEACHER = "weights/siglip_l16_384"  # converted
 
 
-def stage(epochs: int, pictures: int, init: tuple, start: int) -> dict:
+def stage(steps: int, init: tuple, start: int) -> dict:
     """start: the update from which the discriminator counts."""
     return {
         "task": "semantic",
         "trainable": ("generation_encoder", "semantic_decoder"),
         "init": init,
-        "steps": round(epochs * pictures / BATCH),
+        "steps": steps,
         "batch_size": BATCH,
         "ratio": {"understanding": 0, "text": 0, "generation": 1},
         "options": {
-            "semantic": 0.25, "lpips": "weights/lpips_vgg.pth", "discriminator": "patchgan",
-            "discriminator_start": start, "crop": 0.8, "flip": 0.5,
+            "semantic": 0.25,
+            "lpips": "weights/vgg16-397923af.pth,weights/lpips_v0.1_vgg.pth",
+            "discriminator": "patchgan",
+            "discriminator_start": start,
+            "crop": 0.8,
+            "flip": 0.5,
         },
         "optim": {
             "learning_rate": 1e-4, "schedule": "constant", "weight_decay": 0.0, "clip_norm": 1.0,
@@ -64,19 +69,20 @@ def get_config(target: str = "") -> ConfigDict:
         "model": model_config.to_dict(presets.janus_1_3b()) | {"remat": t["remat"]},
         "template": {"user": "User", "assistant": "Assistant"},
         "tokenizer": "",
-        "data": {"workers": 8, "datasets": {
+        "data": {"datasets": {
             "imagenet": {
                 "kind": "generation", "path": "data/imagenet/train",
                 "names": "data/imagenet_names.tsv", "stages": ("imagenet",),
             },
             "pictures": {
-                "kind": "generation", "path": "data/text_to_image/{00000..04999}.tar", "min_side": 384,
+                "kind": "generation", "path": "data/text_to_image/*.tar", "min_side": 384,
                 "stages": ("text_to_image",),
             },
         }},
         "mesh": dict(zip(("data", "fsdp", "tensor"), t["mesh"])),
         "stages": {
-            "imagenet": stage(40, IMAGENET, (TEACHER,), start=20_000),
-            "text_to_image": stage(1, TEXT_TO_IMAGE, ("previous", TEACHER), start=0),
+            # 40 epochs of whole batches.
+            "imagenet": stage(40 * (IMAGENET // BATCH), (TEACHER,), start=20_000),
+            "text_to_image": stage(PICTURES // BATCH, ("previous", TEACHER), start=0),
         },
     })  # fmt: skip

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from janus_jax.common.text import size, table
 from janus_jax.distributed import chips
 from janus_jax.model import sharding as sh
-from janus_jax.plan import aot, audit, collectives, memory, program, roofline
+from janus_jax.plan import aot, audit, collectives, memory, products, program, roofline
 from janus_jax.training.stage_plan import StagePlan
 
 # VGG16's convolutions by place and channels, for LPIPS's weights before their file is there.
@@ -83,9 +83,11 @@ def study_pictures(experiment, name: str, chip: chips.Chip) -> dict:
         "compile_seconds": compiled.seconds,
     }
     if counted:
+        slower = {products.FLOAT32: chip.flops / chip.float32}
+        work = sum(x * slower.get(kind, 1.0) for kind, x in out["flops"].items())
         limit = roofline.bound(
             chip,
-            sum(out["flops"].values()) * chip.flops / chip.float32,
+            work,
             2 * (sum(held.values()) - held["LPIPS"] - held["batch"])
             + held["LPIPS"]
             + held["batch"],
@@ -96,8 +98,7 @@ def study_pictures(experiment, name: str, chip: chips.Chip) -> dict:
             seconds[program.ESTIMATED] = counted.seconds
         out["bound"] = dataclasses.asdict(limit)
         out["speeds"] = {
-            how: _speed(plan.stage, chip, mesh.size, sum(out["flops"].values()), s)
-            for how, s in seconds.items()
+            how: _speed(plan.stage, chip, mesh.size, work, s) for how, s in seconds.items()
         }
     return out
 
@@ -113,11 +114,11 @@ def _audited(compiled: aot.Compiled, chip, mesh: dict[str, int]):
         return None, [f"the program could not be gone through, nothing is estimated: {why}"]
 
 
-def _speed(stage, chip, count: int, flops: float, seconds: float) -> dict[str, float]:
-    """flops: of one chip."""
+def _speed(stage, chip, count: int, work: float, seconds: float) -> dict[str, float]:
+    """work: FLOPs of one chip, those in float32 as many more as they are slower."""
     return {
         "seconds": seconds,
-        "float32": flops / seconds / chip.float32,
+        "peak": work / seconds / chip.flops,
         "images_per_s": stage.batch_size / seconds,
         "images_per_s_and_chip": stage.batch_size / seconds / count,
         "days": stage.steps * seconds / 86400,
@@ -154,11 +155,11 @@ def picture_tables(plan: dict, name: str, study: dict) -> str:
     if study["speeds"]:
         least = ", ".join(f"{1e3 * x:.1f} ms of {what}" for what, x in study["bound"].items())
         rows = [
-            [how, f"{1e3 * s['seconds']:.1f}", f"{s['float32']:.1%}", f"{s['images_per_s']:,.0f}",
+            [how, f"{1e3 * s['seconds']:.1f}", f"{s['peak']:.1%}", f"{s['images_per_s']:,.0f}",
              f"{s['images_per_s_and_chip']:,.1f}", f"{s['days']:.3g}"]
             for how, s in study["speeds"].items()
         ]  # fmt: skip
-        heads = ("", "ms a step", "of float32 peak", "images/s", "a chip", "days")
+        heads = ("", "ms a step", "of peak", "images/s", "a chip", "days")
         text = f"a step of any program takes at least {least}\n{table(heads, rows)}"
         sections["how fast"] = text
     return "\n\n".join(f"{name}: {title}\n\n{text}" for title, text in sections.items())

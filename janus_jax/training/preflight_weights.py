@@ -26,6 +26,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.training.perceptual import read_lpips
 from janus_jax.training.preflight_disk import room
+from janus_jax.training.preflight_teacher import missing_teachers, other_teachers
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan, shape
 from janus_jax.training.state import TrainState
@@ -62,9 +63,9 @@ def look_at_weights(
         own = {**state.params, **{child: params[child] for child in plan.without}}
         if name in begin:
             weights[name], problems = init_sources(experiment, name, workdir, own)
-            report.config += problems
+            report.config += problems + other_teachers(plan)
             if not problems and not unread:
-                report.config += _teacher_problems(plan, weights[name], states)
+                report.config += missing_teachers(plan, weights[name], states)
         elif not starts[name].done:
             told.config += _aside_problems(plan, workdir, own)
     numbers = sum(x.size for x in jax.tree.leaves(params))
@@ -207,25 +208,6 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
             )
         out[str(path)] = source
     return out, problems
-
-
-def _teacher_problems(plan: StagePlan, sources: dict, states: dict[str, TrainState]) -> list[str]:
-    """Why a stage would have no teacher to learn from.
-
-    sources: the weights that it begins with, by path; of `previous` only where that is done.
-    states: the shapes of each stage's state, which say what `previous` will hand on.
-    """
-    held = {child for source in sources.values() for child in children(source)}
-    if "previous" in plan.stage.init:
-        before = StagePlan.of(plan.experiment, plan.experiment.previous(plan.name))
-        held |= states[before.name].params.keys() - set(before.task.TEACHERS)
-    named = ", ".join(plan.stage.init)
-    return [
-        f"stages.{plan.name}.init ({named}) holds no {child}, the teacher of task "
-        f"{plan.stage.task}; name weights that do, such as weights/siglip_l16_384"
-        for child in plan.task.TEACHERS
-        if child not in held
-    ]
 
 
 def cut_tokenizer(workdir: pathlib.Path) -> list[str]:

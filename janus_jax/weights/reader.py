@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from janus_jax.common.text import listed
+from janus_jax.model.config import CHILDREN
 from janus_jax.weights import files
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
@@ -266,7 +267,7 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
 
 def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
-    here = tb.unshaped(config)
+    here = tb.unshaped(config, CHILDREN)
     return [
         f"{key} is {value!r} there, {here[key]!r} here"
         for key, value in source.unshaped.items()

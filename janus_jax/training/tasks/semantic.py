@@ -182,4 +182,5 @@ def validate(plan: StagePlan):
 def export(plan: StagePlan, directory, params: dict, processor):
     """All that has learned. Stages of Janus take the tokenizer and its semantic decoder; the head
     and the discriminator are for a stage that goes on here. The teacher is where `init` found it."""
-    export_weights(directory, {name: params[name] for name in LEARNS if name in params})
+    learned = {name: params[name] for name in LEARNS if name in params}
+    export_weights(directory, learned, part_of=plan.model)

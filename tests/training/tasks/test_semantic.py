@@ -4,6 +4,7 @@ that is killed, a stage without a teacher."""
 import dataclasses
 import functools
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -25,15 +26,19 @@ from janus_jax.model.config import (
 )
 from janus_jax.model.janus import abstract
 from janus_jax.model.keys import Keys
+from janus_jax.model.understanding_encoder import UnderstandingEncoder
+from janus_jax.training import check_config
 from janus_jax.training.log import Log
+from janus_jax.training.preflight_weights import look_at_weights
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import initial_state, run_stage
 from janus_jax.training.tasks import semantic
 from janus_jax.training.tokenizer_loss import tokenizer_terms
 from janus_jax.weights.load import export, import_weights
+from janus_jax.weights.table import WeightsError
 from janus_jax.weights.tensors import read_safetensors
 
-STEPS = 4
+STEPS = 3
 LEARNS = ("generation_encoder", "semantic_decoder", "semantic_head")
 TEACHER = "understanding_encoder"
 # Stride 2 and 16 tokens: the fewest convolutions that compile.
@@ -65,7 +70,7 @@ def values(*init, **changes) -> dict:
         "template": {"user": "User", "assistant": "Assistant"},
         "data": {"datasets": {"pictures": {"kind": "generation", "path": "shapes:pictures"}}},
         "stages": {"one": stage},
-        "evaluation": {"every": 2, "holdout": 0.1},
+        "evaluation": {"every": STEPS, "holdout": 0.1},
     }
 
 
@@ -166,9 +171,8 @@ def stepped(mesh: tuple):
         return jax.device_get(metrics), tiny.numbers(state.trainable)
 
 
-@pytest.mark.parametrize(
-    "mesh", [(1, 8, 1), (2, 4, 1), pytest.param((1, 2, 4), marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 4, 1)], ids=lambda m: "x".join(map(str, m)))
 def test_every_mesh_takes_the_same_steps_of_the_semantic_tokenizer(mesh):
     (metrics, weights), (want, theirs) = stepped(mesh), stepped((1, 1, 1))
     assert {
@@ -191,7 +195,14 @@ class Killed(Exception):
     pass
 
 
-class Dying(Log):
+class Quiet(Log):
+    """A log that draws no curves, which take longer than the steps."""
+
+    def curves(self, now=True):
+        pass
+
+
+class Dying(Quiet):
     """A log that ends its run after a step."""
 
     def write(self, step, values):
@@ -201,16 +212,17 @@ class Dying(Log):
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    """A directory with the weights of SigLIP's tower alone."""
-    where = tmp_path_factory.mktemp("teacher") / "siglip"
+def weights(tmp_path_factory):
+    """Directories with the weights of SigLIP's tower, and of the others."""
+    root = tmp_path_factory.mktemp("weights")
     with on_mesh():
-        params = nnx.to_pure_dict(nnx.state(tokenizer().understanding_encoder))
-        export(where, {"understanding_encoder": params})
-    return where
+        params = nnx.to_pure_dict(nnx.state(tokenizer()))
+        export(root / "siglip", {TEACHER: params[TEACHER]})
+        export(root / "others", {name: params[name] for name in LEARNS}, part_of=MODEL)
+    return root / "siglip", root / "others"
 
 
-def trained(plan: StagePlan, workdir, log=Log) -> dict:
+def trained(plan: StagePlan, workdir, log=Quiet) -> dict:
     """Runs the stage, or what is left of it, and gives the arrays that it hands on."""
     workdir.mkdir(exist_ok=True)
     with on_mesh():
@@ -219,8 +231,9 @@ def trained(plan: StagePlan, workdir, log=Log) -> dict:
     return {name: tensor.read() for name, tensor in found.items()}
 
 
-def test_a_killed_run_goes_on_to_the_same_bits_and_hands_on_what_janus_reads(teacher, tmp_path):
-    plan = plan_of(teacher)
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bits_and_hands_on_what_janus_reads(weights, tmp_path):
+    plan = plan_of(*weights)
     whole = trained(plan, tmp_path / "whole")
     with pytest.raises(Killed):
         trained(plan, tmp_path / "run", Dying)
@@ -240,6 +253,95 @@ def test_a_killed_run_goes_on_to_the_same_bits_and_hands_on_what_janus_reads(tea
         assert held == ["generation_encoder", "semantic_decoder"]
         for name, x in tiny.numbers({name: params[name] for name in held}).items():
             np.testing.assert_array_equal(x, whole[name], err_msg=name)
-        again = plan_of(tmp_path / "run" / "one", teacher)
+        again = plan_of(tmp_path / "run" / "one", weights[0])
         _, _, named = initial_state(again, list(again.stage.init), None, print)
         assert set(named) == {*LEARNS, "understanding_encoder"}
+
+
+# What is refused before a step.
+
+
+def problems(*init, model=MODEL, **changes) -> list[str]:
+    """Of the fields, each without the words before it."""
+    given = values(*init, **changes) | {"model": dataclasses.asdict(model)}
+    experiment, wrong = resolve(given, {})
+    return [*wrong, *check_config.all_problems(experiment, 1)]
+
+
+def box(name: str, **changes):
+    return dataclasses.replace(
+        MODEL, **{name: dataclasses.replace(getattr(MODEL, name), **changes)}
+    )
+
+
+def test_a_config_whose_teacher_does_not_fit_is_refused():
+    assert problems("siglip") == []
+    (told,) = problems("siglip", model=box(TEACHER, image_size=6))
+    assert "understanding_encoder.image_size is 6, model.generation_encoder.image_size 4" in told
+    (told,) = problems("siglip", model=box(TEACHER, patch_size=2))
+    assert "understanding_encoder.patch_size is 2" in told and "patches of 1" in told
+    (told,) = problems("siglip", model=box("semantic_decoder", heads=5))
+    assert "semantic_decoder.width is 24" in told and "5" in told
+
+
+def test_a_semantic_stage_that_cannot_be_is_refused():
+    (told,) = problems()
+    assert "stages.one.init is empty" in told and "weights/siglip_l16_384" in told
+    (told,) = problems("siglip", trainable=("generation_encoder", TEACHER))
+    assert "set it to ('generation_encoder', 'semantic_decoder')" in told
+    (told,) = problems("siglip", options={"ema": 0.99})
+    assert "stages.one.options.ema is 0.99" in told
+    (told,) = problems("siglip", accumulate=2)
+    assert "task semantic reads no such field" in told
+
+
+def found_of(*init, before=None, given=None) -> list[str]:
+    """What is wrong with the weights of a run of two stages or one."""
+    given = given or values(*init)
+    if before:
+        given["stages"] = {"zero": given["stages"]["one"] | before, **given["stages"]}
+    (_, _), report = look_at_weights(
+        resolve(given, {})[0], pathlib.Path("nowhere"), pathlib.Path(), 1
+    )
+    return report.config
+
+
+def test_a_run_without_its_teacher_is_refused_before_it_begins(weights, tmp_path):
+    siglip, others = map(str, weights)
+    assert found_of(siglip) == [] and found_of(others, siglip) == []
+    (told,) = found_of(others)
+    assert f"stages.one.init ({others}) holds no understanding_encoder" in told
+    assert "weights/siglip_l16_384" in told
+    # A stage of the same task does not hand its teacher on.
+    (told,) = found_of("previous", before={"init": (siglip,)})
+    assert "stages.one.init (previous) holds no understanding_encoder" in told
+    assert found_of("previous", siglip, before={"init": (siglip,)}) == []
+    # Weights that are not there are told as such, and nothing is guessed about them.
+    (told,) = found_of(str(tmp_path / "siglip"))
+    assert "holds no" not in told
+
+
+def test_a_teacher_of_another_resolution_is_refused_with_what_to_change(weights, tmp_path):
+    tower = box(TEACHER, image_size=8).understanding_encoder
+    with on_mesh():
+        module = jax.eval_shape(
+            lambda: UnderstandingEncoder(tower, "float32", "none", "plain", Keys(jax.random.key(0)))
+        )
+        shapes = sh.concrete(nnx.to_pure_dict(nnx.state(module)))
+        export(tmp_path / "larger", {TEACHER: tiny.drawn(shapes, 0)})
+    told = "\n".join(found_of(str(tmp_path / "larger")))
+    assert "understanding_encoder.tokens is 64 there, 16 here" in told
+    assert "set its image_size, and model.generation_encoder's, to 8" in told
+
+
+def test_a_semantic_decoder_of_other_heads_is_refused_though_its_shapes_are_the_same(weights):
+    siglip, others = map(str, weights)
+    given = values(others, siglip)
+    given["model"] = dataclasses.asdict(box("semantic_decoder", heads=8))
+    told = "\n".join(found_of(given=given))
+    assert f"{others} does not fit" in told and "semantic_decoder.heads is 4 there, 8 here" in told
+
+
+def test_a_teacher_is_never_drawn_at_random():
+    with pytest.raises(WeightsError, match="holds understanding_encoder, the teacher"):
+        semantic.init_random(0, MODEL, ("semantic_head", TEACHER))
