@@ -146,7 +146,7 @@ class Sheet:
         rows = []
         lines = []
         draws = hasattr(model, "transformer")
-        if self.prompts:
+        if self.prompts and (draws or hasattr(model, "generation_encoder")):
             captions, true = map(list, zip(*self.prompts, strict=True))
             if draws:
                 seeds = list(range(len(captions)))
