@@ -8,6 +8,7 @@ throughout; weights are whole on every device, and statistics of a batch are tho
 pictures, on whatever devices.
 """
 
+import itertools
 import math
 
 import jax
@@ -102,7 +103,7 @@ class StyleGan(nnx.Module):
         widths = [max(1, width * min(WIDEST * FULL, FULL * FULL // side) // FULL) for side in sides]
         self.body = nnx.Dict({
             "0": Convolution(3, widths[0], 3, rngs, pad=1),
-            **{f"{i + 2}": Block(a, b, rngs) for i, (a, b) in enumerate(zip(widths, widths[1:]))},
+            **{f"{i + 2}": Block(a, b, rngs) for i, (a, b) in enumerate(itertools.pairwise(widths))},
         })  # fmt: skip
         wide = WIDEST * width
         self.final_conv = nnx.Dict({"0": Convolution(widths[-1], wide, 3, rngs, pad=1)})

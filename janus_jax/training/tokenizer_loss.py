@@ -148,7 +148,9 @@ def adaptive_weight(model: GenerationEncoder, batch: dict, painted: Painted, jud
 
     def pictured(image):
         loss = reconstruction_loss(painted.seen, image, options["reconstruction_loss"])
-        return loss + (perceptual_loss(batch, painted.seen, image, options) if "lpips" in batch else 0)
+        return loss + (
+            perceptual_loss(batch, painted.seen, image, options) if "lpips" in batch else 0
+        )
 
     graphdef, weights = nnx.split(model.decoder.conv_out)
     _, pull = jax.vjp(lambda w: nnx.merge(graphdef, w)(hidden), jax.tree.map(still, weights))

@@ -62,7 +62,10 @@ def option_problems(stage, path: str, image_size: int) -> list[str]:
     say = lambda name, why: found.append(f"{path}.options.{name} is {o[name]!r}: {why}")
     for name in ("crop", "flip", "ema"):
         if o[name] > 1 or (name == "ema" and o[name] == 1):
-            say(name, "a share below 1, such as " + {"ema": "0.9999", "crop": "0.8"}.get(name, "0.5"))
+            say(
+                name,
+                "a share below 1, such as " + {"ema": "0.9999", "crop": "0.8"}.get(name, "0.5"),
+            )
     for name in ("discriminator_width", "discriminator_layers", "discriminator_start"):
         if o[name] != int(o[name]) or (o[name] < 1 and name != "discriminator_start"):
             say(name, "must be a whole number" + ", 0 or more" * name.endswith("start"))

@@ -30,11 +30,10 @@ def test_an_unknown_task_names_the_nearest():
 
 
 def test_unknown_options_are_named():
-    lines = told("stage0", options={"comitment": 0.25, "entropy": 0.01, "sigma": 1.0})
-    assert lines == [
-        "options.comitment: unknown; did you mean 'commitment'?",
-        "options.sigma: unknown; known: commitment, entropy",
-    ]
+    lines = told("stage0", options={"comitment": 0.25, "entropy": 0.01, "sharpness": 1.0})
+    assert lines[0] == "options.comitment: unknown; did you mean 'commitment'?"
+    assert lines[1].startswith("options.sharpness: unknown; known: ") and "entropy" in lines[1]
+    assert len(lines) == 2
     assert told("stage1", options={"entropy": 0.01}) == [
         "options.entropy: unknown; task janus has none"
     ]
@@ -72,6 +71,43 @@ def test_an_option_that_is_no_weight_is_refused(value):
 )
 def test_what_the_vq_task_cannot_use_is_refused(changes, said):
     assert said in told("stage0", **changes)
+
+
+GAN = {"discriminator": "patchgan", "discriminator_layers": 2, "discriminator_start": 100}
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"discriminator": "pathgan"}, "discriminator is 'pathgan': unknown; did you mean 'patchgan'?"),
+        ({"weighting": "adaptive"}, "weighting is 'adaptive': there is no discriminator; set "
+         "options.discriminator, or leave it out"),
+        ({"discriminator_start": 5}, "discriminator_start is 5: there is no discriminator; set "
+         "options.discriminator, or leave it out"),
+        (GAN | {"discriminator_loss": "hinges"}, "discriminator_loss is 'hinges': unknown; did you mean 'hinge'?"),
+        (GAN | {"discriminator_start": 20000}, "discriminator_start is 20000: the stage has 600 steps, so that "
+         "its discriminator would never count; lower it, or leave options.discriminator out"),
+        (GAN | {"discriminator_layers": 2.5}, "discriminator_layers is 2.5: must be a whole number"),
+        (GAN | {"discriminator_layers": 4}, "discriminator is 'patchgan': has 4 layers, after which 1 of 24 "
+         "pixels are left of a side, and 3 are needed: lower discriminator_layers"),
+        (GAN | {"discriminator": "stylegan"}, "discriminator is 'stylegan': halves the sides down to 4 pixels, "
+         "and pictures have 24: take a power of 2 from 8 on, or patchgan"),
+        ({"perceptual_weight": 0.5}, "perceptual_weight is 0.5: options.lpips names no file, so there is no such "
+         "term; name one"),
+        ({"ema": 1.0}, "ema is 1.0: a share below 1, such as 0.9999"),
+        ({"crop": 1.5}, "crop is 1.5: a share below 1, such as 0.8"),
+    ],
+    ids=lambda x: ", ".join(map(str, x)) if isinstance(x, dict) else "",
+)  # fmt: skip
+def test_options_of_the_vq_task_that_do_not_go_together_are_refused(options, said):
+    assert told("stage0", options=options) == [f"options.{said}"]
+
+
+def test_a_discriminator_with_numbers_that_fit_is_taken():
+    plain = checked()
+    stage = dataclasses.replace(plain.stages["stage0"], options=GAN)
+    changed = dataclasses.replace(plain, stages={**plain.stages, "stage0": stage})
+    assert check_config.all_problems(changed, 8) == []
 
 
 def test_a_janus_stage_needs_rows():

@@ -40,7 +40,7 @@ LEARNS = ("generation_encoder", "discriminator")
 class Tokenizer(nnx.Module):
     """What a stage's state holds. `generation_encoder` is named as in `Janus`, so that its weights
     are handed on by name; a later stage of this task takes `discriminator` too. `ema` is the moving
-    average of the tokenizer's weights, set with the first step."""
+    average of the tokenizer's weights, set with the first update."""
 
     def __init__(self, model: JanusConfig, options: dict, rngs):
         config = model.generation_encoder
@@ -90,11 +90,14 @@ def vq_step(state: TrainState, batch: dict, tx, options: dict) -> tuple[TrainSta
     use, counts = codebook_use.counted(state.frozen["use"], metrics.pop("ids"), step, idle)
     frozen = state.frozen | {"use": use}
     if decay := options["ema"]:
-        # The first step begins with the weights that it began with.
+        # It begins with the weights before the first update.
         before = state.trainable["generation_encoder"]
-        mix = lambda ema, before, now: (
-            decay * jnp.where(state.step == 0, before, ema) + (1 - decay) * now
-        )
+        first = state.step == state.nonfinite_updates
+
+        def mix(ema, before, now):
+            mixed = decay * jnp.where(first, before, ema) + (1 - decay) * now
+            return jnp.where(good, mixed, ema)
+
         frozen["ema"] = jax.tree.map(mix, frozen["ema"], before, trainable["generation_encoder"])
     return new.replace(trainable=trainable, frozen=frozen), metrics | counts
 
@@ -174,7 +177,9 @@ def validate(plan: StagePlan):
         terms, _ = tokenizer_terms(state.model().generation_encoder, batch, plan.options)
         means = {name: terms[name] for name in VALIDATES if name in terms}
         n = jnp.float32(len(batch["images"]))
-        return {name: (mean * n, n) for name, mean in {"loss": sum(terms.values()), **means}.items()}
+        return {
+            name: (mean * n, n) for name, mean in {"loss": sum(terms.values()), **means}.items()
+        }
 
     return sums
 
@@ -199,10 +204,10 @@ def read_first(plan: StagePlan, processor):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    """The tokenizer, with its discriminator for a stage that goes on; in `ema` beside it the
-    averaged weights, as a tokenizer."""
+    """The tokenizer, with its discriminator for a stage that goes on; and, in a directory of its own
+    beside it, `<stage>.ema`, the averaged weights as a tokenizer."""
     if "ema" in params:
-        ema = {"generation_encoder": params["ema"]}
-        export_weights(directory / "ema", ema, part_of=plan.model)
+        average = {"generation_encoder": params["ema"]}
+        export_weights(directory.with_name(f"{plan.name}.ema"), average, part_of=plan.model)
     learned = {name: params[name] for name in LEARNS if name in params}
     export_weights(directory, learned, part_of=plan.model)
