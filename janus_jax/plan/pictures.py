@@ -32,7 +32,12 @@ def picture_inputs(plan: StagePlan):
         dims, dtype, sharding=jax.NamedSharding(mesh, spec)
     )
     side = plan.model.generation_encoder.image_size
-    batch = {"images": shape((plan.stage.batch_size, side, side, 3), jnp.uint8, sh.BATCH)}
+    count = plan.stage.batch_size
+    batch = {}
+    if length := int(plan.options.get("text_length", 0)):  # pairs of a picture and a text
+        side = plan.model.understanding_encoder.image_size
+        batch["tokens"] = shape((count, length), jnp.int32, sh.BATCH)
+    batch["images"] = shape((count, side, side, 3), jnp.uint8, sh.BATCH)
     if plan.options.get("lpips"):
         whole = lambda *dims: shape(dims, jnp.float32, sh.REPLICATED)
         weights = {f"lin{k}": whole(n) for k, n in enumerate(_HEADS)}

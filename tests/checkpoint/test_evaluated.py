@@ -24,6 +24,8 @@ def test_a_loss_is_best_where_it_is_lowest_and_a_score_where_it_is_highest_the_f
     assert evaluated.since_best(FOUND, "score") == 1
     without = [*FOUND, {"step": 50}, {"step": 60}]  # a full disk, full devices
     assert evaluated.since_best(without, "score") == 1
+    name = "validation_image_to_text_accuracy"  # of held-out records, and no loss
+    assert evaluated.best_step([{"step": 1, name: 0.2}, {"step": 2, name: 0.9}], name) == 2
 
 
 def test_what_is_kept_is_read_again_and_what_is_no_such_list_is_refused(tmp_path):

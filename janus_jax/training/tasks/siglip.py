@@ -134,8 +134,13 @@ def _loss(model: SigLIP, batch: dict):
     return loss, {"temperature": jnp.exp(t)[0], "bias": b[0]}
 
 
+def siglip_step(state: TrainState, batch: dict, tx) -> tuple[TrainState, dict]:
+    """Pure; jitted, with the state donated, in stages.py. batch: as for `_loss`."""
+    return update(state, tx, lambda model: _loss(model, batch))
+
+
 def step(plan: StagePlan):
-    return lambda state, batch: update(state, plan.tx, lambda model: _loss(model, batch))
+    return functools.partial(siglip_step, tx=plan.tx)
 
 
 def validate(plan: StagePlan):
