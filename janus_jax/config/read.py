@@ -18,7 +18,15 @@ from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 
-PATHS = ("path", "images", "names", "image_ids", "init", "tokenizer", "options")  # fields: `~` is replaced
+PATHS = (
+    "path",
+    "images",
+    "names",
+    "image_ids",
+    "init",
+    "tokenizer",
+    "options",
+)  # fields: `~` is replaced
 
 
 def read(

@@ -4,10 +4,9 @@ compiles."""
 import dataclasses
 import math
 
-from janus_jax.common import float32
-from janus_jax.common.text import near
 from janus_jax.config import evaluation
 from janus_jax.config.schema import FORMATS, FORMS, MU_DTYPES, SCHEDULES, Experiment, Stage
+from janus_jax.config.sizes import divides, divisors_near, finite, model_problems, named, positive
 from janus_jax.config.steps import gaps
 from janus_jax.model import config as model_config
 from janus_jax.model.batch import TASKS
@@ -27,7 +26,7 @@ def value_problems(experiment: Experiment, devices: int) -> list[str]:
     if not experiment.stages:
         problems.append("stages: there is none; name at least one stage")
     problems += _data_problems(experiment)
-    problems += _finite("checkpoints", experiment.checkpoints, ("keep_every",))
+    problems += finite("checkpoints", experiment.checkpoints, ("keep_every",))
     if experiment.checkpoints.keep < 2:
         problems.append(
             f"checkpoints.keep is {experiment.checkpoints.keep}: must be at least 2, of which one "
@@ -39,81 +38,6 @@ def value_problems(experiment: Experiment, devices: int) -> list[str]:
     return problems
 
 
-def _name(field: str, value: str, known) -> list[str]:
-    return [] if value in known else [f"{field} is {value!r}: unknown{near(value, known)}"]
-
-
-def _divides(field: str, value: int, by: int, why: str, knob: str = "") -> list[str]:
-    """knob: the field to change, whose value is `by`, where the weights fix `value`. Values below 1
-    are refused elsewhere."""
-    if by > 0 and (value % by == 0 or value < 1):
-        return []
-    low = value // max(by, 1) * by
-    high = (value // max(by, 1) + 1) * by
-    nearest = f"{low} or {high}" if low else str(high)
-    if knob:
-        nearest = f"{knob} = {_divisors_near(value, by)} (or {field.rsplit('.', 1)[1]} {nearest})"
-    return [f"{field} is {value}: {why} {by} must divide it; nearest: {nearest}"]
-
-
-def _divisors_near(value: int, by: int) -> str:
-    """The divisors of `value` next to `by`, which is none."""
-    fitting = [n for n in range(1, value + 1) if value % n == 0]
-    return " or ".join(
-        map(str, [n for n in fitting if n < by][-1:] + [n for n in fitting if n > by][:1])
-    )
-
-
-def _positive(path: str, obj, names) -> list[str]:
-    return [
-        f"{path}.{n} is {getattr(obj, n)}: must be at least 1" for n in names if getattr(obj, n) < 1
-    ]
-
-
-def _finite(path: str, obj, names) -> list[str]:
-    return [
-        f"{path}.{n} is {getattr(obj, n)}: must be a finite number in float32, 0 or more"
-        for n in names
-        if not (getattr(obj, n) >= 0 and float32.finite(getattr(obj, n)))
-    ]
-
-
-def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
-    """Sizes that no model can have; `at` leads the names of the fields, with its dot."""
-    tower = model.understanding_encoder
-    vq = model.generation_encoder
-    llm = model.transformer
-    problems = _positive(
-        f"{at}transformer", llm, ("width", "mlp_width", "layers", "heads", "vocabulary")
-    )
-    problems += _finite(f"{at}transformer", llm, ("rope_theta", "norm_eps"))
-    if llm.rope_theta == 0:
-        problems.append(f"{at}transformer.rope_theta is 0: must be above 0; Janus has 10000")
-    problems += _positive(f"{at}understanding_encoder", tower, vars(tower))
-    whole = [name for name in vars(vq) if name != "multipliers"]
-    problems += _positive(f"{at}generation_encoder", vq, whole)
-    if min(vq.multipliers, default=0) < 1:
-        problems.append(
-            f"{at}generation_encoder.multipliers is {vq.multipliers}: needs at least one number, "
-            "each 1 or more"
-        )
-    problems += _positive(at[:-1] or "this model", model, ("image_head_width",))
-    problems += _name(f"{at}dtype", model.dtype, ("float32", "bfloat16"))
-    problems += _name(f"{at}remat", model.remat, model_config.REMAT)
-    problems += _name(f"{at}attention", model.attention, model_config.ATTENTION)
-    if problems:
-        return problems
-    path = f"{at}understanding_encoder"
-    problems += _divides(f"{path}.image_size", tower.image_size, tower.patch_size, "patch_size")
-    problems += _divides(f"{path}.width", tower.width, tower.heads, "heads")
-    path = f"{at}generation_encoder"
-    problems += _divides(
-        f"{path}.image_size", vq.image_size, vq.stride, "the stride 2 ** (levels - 1) ="
-    )
-    problems += _divides(f"{path}.channels", vq.channels, vq.norm_groups, "norm_groups")
-    return problems + _divides(f"{at}transformer.width", llm.width, 2 * llm.heads, "2 * heads =")
-
-
 def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
     m = experiment.mesh
     llm = experiment.model.transformer
@@ -123,25 +47,28 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
         return [str(error)]
     problems = []
     tower = experiment.model.understanding_encoder
+    semantic = experiment.model.semantic_decoder
+    own = experiment.model.children
     for box, obj, names in (
         ("transformer", llm, ("heads", "width", "mlp_width", "vocabulary")),
         ("understanding_encoder", tower, ("heads", "width", "mlp_width")),
+        ("semantic_decoder", semantic, ("heads", "width", "mlp_width")),
         ("generation_encoder", experiment.model.generation_encoder, ("codebook_size",)),
     ):
-        for n in names:
-            problems += _divides(
+        for n in names if box in own else ():
+            problems += divides(
                 f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =", "mesh.tensor"
             )
     both = "mesh.fsdp * mesh.tensor"
     for n in ("width", "mlp_width"):
-        problems += _divides(
+        problems += divides(
             f"model.transformer.{n}", getattr(llm, n), fsdp * tensor, f"{both} =", both
         )
     for path, value in (
         ("model.understanding_encoder.width", tower.width),
         ("model.image_head_width", experiment.model.image_head_width),
     ):
-        problems += _divides(path, value, fsdp, "mesh.fsdp =", "mesh.fsdp")
+        problems += divides(path, value, fsdp, "mesh.fsdp =", "mesh.fsdp")
     return problems
 
 
@@ -162,32 +89,32 @@ def batch_problems(experiment: Experiment, name: str, devices: int, packs: bool)
         return []  # told already
     why = f"mesh.data * mesh.fsdp = {data} * {fsdp} ="
     if not packs:
-        return _divides(f"{path}.batch_size", stage.batch_size, data * fsdp, why)
+        return divides(f"{path}.batch_size", stage.batch_size, data * fsdp, why)
     if stage.rows is None:
         return []  # told already
     count = stage.rows.count
     n = stage.accumulate
-    problems = _divides(f"{path}.rows.count", count, data * fsdp, why)
+    problems = divides(f"{path}.rows.count", count, data * fsdp, why)
     problems = [f"{text} (for batch_size {stage.batch_size})" for text in problems]
     share = count // (data * fsdp)
     if n > 0 and count % (data * fsdp) == 0 and share % n:
         problems.append(
             f"{path}.accumulate is {n}: must divide the rows of a share, {path}.rows.count / "
             f"(mesh.data * mesh.fsdp) = {count} / {data * fsdp} = {share}; nearest: "
-            f"{_divisors_near(share, n)}"
+            f"{divisors_near(share, n)}"
         )
     return problems
 
 
 def _optim_problems(path: str, stage) -> list[str]:
     o = stage.optim
-    problems = _positive(path, stage, ("steps", "batch_size", "checkpoint_every", "log_every"))
-    problems += _finite(f"{path}.spikes", stage.spikes, ("sigma",))
+    problems = positive(path, stage, ("steps", "batch_size", "checkpoint_every", "log_every"))
+    problems += finite(f"{path}.spikes", stage.spikes, ("sigma",))
     if stage.spikes.window < 2:
         problems.append(f"{path}.spikes.window is {stage.spikes.window}: must be at least 2 steps")
     path = f"{path}.optim"
     numbers = ("learning_rate", "weight_decay", "end_factor", "clip_norm", "warmup_steps", "eps")
-    problems += _finite(path, o, numbers)
+    problems += finite(path, o, numbers)
     problems += [
         f"{path}.{n} is {getattr(o, n)}: must be in [0, 1)"
         for n in ("b1", "b2")
@@ -197,8 +124,8 @@ def _optim_problems(path: str, stage) -> list[str]:
         problems.append(
             f"{path}.clip_norm is 0: no gradient would pass; give a norm over 0, such as 1"
         )
-    problems += _name(f"{path}.schedule", o.schedule, SCHEDULES)
-    problems += _name(f"{path}.mu_dtype", o.mu_dtype, MU_DTYPES)
+    problems += named(f"{path}.schedule", o.schedule, SCHEDULES)
+    problems += named(f"{path}.mu_dtype", o.mu_dtype, MU_DTYPES)
     if o.end_factor and o.schedule == "constant":
         problems.append(
             f"{path}.end_factor is {o.end_factor}: only {path}.schedule=cosine reads it"
@@ -212,14 +139,14 @@ def _optim_problems(path: str, stage) -> list[str]:
 
 
 def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
-    problems = _optim_problems(path, stage) + _positive(path, stage, ("accumulate",))
+    problems = _optim_problems(path, stage) + positive(path, stage, ("accumulate",))
     problems += [
         p
         for name in stage.trainable
-        for p in _name(f"{path}.trainable", name, model_config.CHILDREN)
+        for p in named(f"{path}.trainable", name, model_config.CHILDREN)
     ]
     problems += [] if stage.trainable else [f"{path}.trainable is empty: nothing would be learned"]
-    problems += _name(f"{path}.supervise", stage.supervise, ("all", "answers"))
+    problems += named(f"{path}.supervise", stage.supervise, ("all", "answers"))
     problems += [
         f"{path}.{n} is {getattr(stage, n)}: a probability lies in [0, 1]"
         for n in ("condition_dropout", "first_sentence")
@@ -228,7 +155,7 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
     if first and "previous" in stage.init:
         problems.append(f"{path}.init names 'previous', but no stage comes before it")
     shares = dataclasses.asdict(stage.ratio)
-    problems += _finite(f"{path}.ratio", stage.ratio, shares)
+    problems += finite(f"{path}.ratio", stage.ratio, shares)
     if not any(shares.values()):
         fields = ", ".join(f"{path}.ratio.{n}" for n in TASKS)
         problems.append(f"{fields} are all 0: no data would be read; give at least one a share")
@@ -236,8 +163,8 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
     counts = experiment.model
     if r is None:
         return problems
-    problems += _positive(f"{path}.rows", r, ("count", "length"))
-    problems += _finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
+    problems += positive(f"{path}.rows", r, ("count", "length"))
+    problems += finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
     sized = counts.understanding_encoder.patch_size > 0 and counts.generation_encoder.multipliers
     for task, slots, box in (
         ("understanding", "understanding_images", "understanding_encoder"),
@@ -257,21 +184,21 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
 
 def _data_problems(experiment: Experiment) -> list[str]:
     data = experiment.data
-    problems = _finite("data", data, ("workers",))
-    problems += _name("data.on_change", data.on_change, ("refuse", "accept"))
+    problems = finite("data", data, ("workers",))
+    problems += named("data.on_change", data.on_change, ("refuse", "accept"))
     if not 0 <= data.max_bad_fraction <= 1:
         problems.append(f"data.max_bad_fraction is {data.max_bad_fraction}: a share lies in [0, 1]")
     stages = list(experiment.stages)
     for name, d in data.datasets.items():
         path = f"data.datasets.{name}"
-        problems += _name(f"{path}.kind", d.kind, TASKS)
-        problems += _name(f"{path}.format", d.format, ("", *FORMATS))
-        problems += _name(f"{path}.form", d.form, ("", *FORMS))
+        problems += named(f"{path}.kind", d.kind, TASKS)
+        problems += named(f"{path}.format", d.format, ("", *FORMATS))
+        problems += named(f"{path}.form", d.form, ("", *FORMS))
         if not d.continues and d.kind != "text":
             problems.append(
                 f"{path}.continues is False: texts alone go on in later rows, its kind is {d.kind}"
             )
-        problems += _finite(path, d, ("weight", "min_side"))
+        problems += finite(path, d, ("weight", "min_side"))
         if not math.isfinite(d.min_score):
             problems.append(f"{path}.min_score is {d.min_score}: must be a finite number")
         if not d.path:
@@ -280,7 +207,7 @@ def _data_problems(experiment: Experiment) -> list[str]:
             problems.append(f"{path}.min_score is {d.min_score}: name its field in {path}.score")
         if d.prompt and d.kind == "text":
             problems.append(f"{path}.prompt: kind text neither asks nor draws; leave it out")
-        problems += [p for stage in d.stages for p in _name(f"{path}.stages", stage, stages)]
+        problems += [p for stage in d.stages for p in named(f"{path}.stages", stage, stages)]
         if d.image_ids and d.kind != "generation":
             problems.append(
                 f"{path}.image_ids is {d.image_ids!r}: only pictures to draw have ids, its kind is "

@@ -110,6 +110,11 @@ class JanusConfig:
     attention: str = dataclasses.field(default="auto", metadata=FREE)
 
     @property
+    def is_janus(self) -> bool:
+        """Whether its adaptors read what Janus' do."""
+        return (self.understanding, self.generation) == ("siglip", "embedding")
+
+    @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has."""
         has = {
@@ -120,37 +125,15 @@ class JanusConfig:
         return tuple(name for name in CHILDREN if has.get(name, True))
 
     @property
-    def reads_codes(self) -> bool:
-        """Whether an adaptor reads what the VQ tokenizer's codes say."""
-        return (self.understanding, self.generation) != ("siglip", "embedding")
-
-    @property
-    def understood_width(self) -> int:
-        """Of the features that the understanding adaptor reads."""
-        return {
-            "siglip": self.understanding_encoder.width,
-            "vq": self.generation_encoder.code_dim,
-            "semantic": self.semantic_decoder.width,
-        }[self.understanding]
+    def read_widths(self) -> tuple[int, int]:
+        """Of the features that the understanding and the generation adaptor read."""
+        codes = self.generation_encoder.code_dim
+        semantic = self.semantic_decoder.width
+        seen = {"siglip": self.understanding_encoder.width, "vq": codes, "semantic": semantic}
+        drawn = {"embedding": codes, "semantic": semantic}
+        return seen[self.understanding], drawn[self.generation]
 
 
 def to_dict(config: JanusConfig) -> dict:
     """Plain nested dict (JSON, ConfigDict)."""
     return dataclasses.asdict(config)
-
-
-def from_dict(values: dict) -> JanusConfig:
-    """The inverse of `to_dict`; lists become tuples. Unknown names raise TypeError by name."""
-    values = dict(values)
-    boxes = {
-        "understanding_encoder": UnderstandingEncoderConfig,
-        "generation_encoder": GenerationEncoderConfig,
-        "transformer": TransformerConfig,
-        "semantic_decoder": SemanticDecoderConfig,
-    }
-    for name, box in boxes.items():
-        if name not in values:
-            continue
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values[name].items()}
-        values[name] = box(**fields)
-    return JanusConfig(**values)

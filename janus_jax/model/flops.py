@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 
 from janus_jax.model.batch import IGNORE, TASKS
-from janus_jax.model.config import GenerationEncoderConfig, JanusConfig, UnderstandingEncoderConfig
+from janus_jax.model.config import GenerationEncoderConfig, JanusConfig
 
 # Mean lengths of an example, for plans before the data is there. The paper gives none; these are
 # ours, from captions of about 110 tokens with their question (ShareGPT4V), prompts of 40, and
@@ -126,16 +126,30 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
     patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.tokens
     hidden = model.image_head_width
     codes = model.generation_encoder.codebook_size
+    seen = work.understanding_images if model.understanding == "siglip" else 0
+    coded = work.understanding_images - seen
+    read = coded if model.understanding == "semantic" else 0
+    if model.generation == "semantic":
+        read += work.image / model.generation_encoder.tokens
+    semantic = model.semantic_decoder
+    blocks = encoder_blocks(semantic, model.generation_encoder.tokens)
     return {
-        "understanding_encoder": work.understanding_images
-        * (tower_blocks(tower) * through_tower + patches * passes("understanding_encoder")),
+        "understanding_encoder": seen
+        * (
+            encoder_blocks(tower, tower.tokens) * through_tower
+            + patches * passes("understanding_encoder")
+        ),
         "understanding_adaptor": work.understanding_images
         * tower.tokens
-        * two_layers(tower.width * d, d * d, "understanding_adaptor", "understanding_encoder"),
-        "generation_encoder": work.generation_images * vq_encode(model.generation_encoder),
+        * two_layers(
+            model.read_widths[0] * d, d * d, "understanding_adaptor", "understanding_encoder"
+        ),
+        "generation_encoder": (work.generation_images + coded)
+        * vq_encode(model.generation_encoder),
+        **({"semantic_decoder": read * blocks} if read else {}),
         "generation_adaptor": work.image
         * two_layers(
-            model.generation_encoder.code_dim * d,
+            model.read_widths[1] * d,
             d * d,
             "generation_adaptor",
             "generation_embedding",
@@ -148,11 +162,11 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
     }
 
 
-def tower_blocks(tower: UnderstandingEncoderConfig) -> float:
-    """Forward FLOPs of the tower's layers for one picture, full attention included."""
-    c = tower.width
-    n = tower.tokens
-    return tower.layers * n * (2 * (4 * c * c + 2 * c * tower.mlp_width) + 4 * c * n)
+def encoder_blocks(box, n: int) -> float:
+    """Forward FLOPs of the layers of the tower or of the semantic decoder for one picture of n
+    tokens; all of its attention is computed."""
+    c = box.width
+    return box.layers * n * (2 * (4 * c * c + 2 * c * box.mlp_width) + 4 * c * n)
 
 
 def vq_encode(vq: GenerationEncoderConfig) -> float:

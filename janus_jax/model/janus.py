@@ -1,5 +1,8 @@
 """Figure 2, wired. Every label of the figure is one child (`model.config.CHILDREN`)."""
 
+import copy
+import importlib
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -43,8 +46,21 @@ class Janus(nnx.Module):
     def embed_images(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, D]
         return self.understanding_adaptor(self.understanding_encoder(images))
 
+    def gathered(self):  # itself with its tower's weights whole
+        whole = copy.copy(self)
+        tower = self.understanding_encoder
+        whole.understanding_encoder = with_whole_weights(tower, self.config.dtype)
+        return whole
+
     def embed_image_ids(self, ids):  # int32 [B, N] -> [B, N, D]
         return self.generation_adaptor(self.generation_embedding(ids))
+
+    def embed_drawn(self, ids, at, cache):  # int32 [B, 1], int32 [B] -> [B, 1, D], cache
+        """`embed_image_ids` at places `at` of pictures whose earlier ids the cache knows."""
+        return self.embed_image_ids(ids), cache
+
+    def blank_drawn(self, rows: int) -> list:  # of `embed_drawn`, before the first id
+        return []
 
     def image_ids(self, batch):  # a batch as in model.batch -> int32 [B, G*N]
         """Those that the batch brings, or those of its images that exist, by the frozen
@@ -73,10 +89,8 @@ class Janus(nnx.Module):
         """
         x = self.text_embedding(tokens)
         if understanding_images.shape[1]:
-            tower = self.understanding_encoder
-            if understanding_images.shape[1] > 1:  # gone through several times
-                tower = with_whole_weights(tower, self.config.dtype)
-            encode = lambda images: self.understanding_adaptor(tower(floats(images)))
+            seeing = self.gathered() if understanding_images.shape[1] > 1 else self
+            encode = lambda images: seeing.embed_images(floats(images))
             count = filled(understanding_slots, self.config.understanding_encoder.tokens)
             features = of_filled(encode, understanding_images, count)
             features = features.reshape(len(x), -1, x.shape[-1], out_sharding=sh.BATCH)
@@ -114,6 +128,13 @@ def overwrite(x, features, slots):
     return jnp.where((slots > 0)[..., None], taken.astype(x.dtype), x)
 
 
+def build(config: JanusConfig, rngs: nnx.Rngs) -> Janus:
+    """Janus or an ablation of it; their file is loaded where it is used."""
+    if config.is_janus:
+        return Janus(config, rngs)
+    return importlib.import_module("janus_jax.model.ablations").Ablated(config, rngs)
+
+
 def abstract(config: JanusConfig) -> Janus:
     """The model's shapes and shardings on the current mesh, nothing allocated."""
-    return jax.eval_shape(lambda: Janus(config, Keys(jax.random.key(0))))
+    return jax.eval_shape(lambda: build(config, Keys(jax.random.key(0))))

@@ -4,6 +4,7 @@ trains."""
 from janus_jax.model.config import (
     GenerationEncoderConfig,
     JanusConfig,
+    SemanticDecoderConfig,
     TransformerConfig,
     UnderstandingEncoderConfig,
 )
@@ -56,6 +57,24 @@ def emoji() -> JanusConfig:
         ),
         TransformerConfig(width=160, mlp_width=480, layers=3, heads=4, vocabulary=1024),
         image_head_width=160,
+        dtype="float32",
+        remat="none",
+    )  # fmt: skip
+
+
+def miniature() -> JanusConfig:
+    """About three million parameters over 64 x 64 pictures of 64 tokens (docs/table5.md)."""
+    return JanusConfig(
+        UnderstandingEncoderConfig(
+            image_size=64, patch_size=8, width=128, mlp_width=256, layers=4, heads=4
+        ),
+        GenerationEncoderConfig(
+            image_size=64, channels=24, multipliers=(1, 1, 2, 2), res_blocks=1, z_channels=48, norm_groups=8,
+            codebook_size=512, code_dim=8,
+        ),
+        TransformerConfig(width=192, mlp_width=512, layers=4, heads=6, vocabulary=512),
+        SemanticDecoderConfig(width=128, mlp_width=256, layers=3, heads=4),
+        image_head_width=192,
         dtype="float32",
         remat="none",
     )  # fmt: skip

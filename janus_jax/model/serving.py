@@ -25,7 +25,7 @@ FEW = 32  # rows up to which a CPU's product takes the kernel first
 # What `serving` makes anew.
 PARTS = (
     "text_head", "image_head", "understanding_adaptor", "generation_adaptor",
-    "understanding_encoder.blocks", "transformer.blocks",
+    "understanding_encoder.blocks", "semantic_decoder.blocks", "transformer.blocks",
 )  # fmt: skip
 
 
@@ -229,10 +229,15 @@ def blank_cache(model, rows: int, length: int) -> list:
     """An empty cache of so many rows and places, of a model in the form that decodes."""
     c = model.transformer.config
     shape = (rows, c.heads, length, c.width // c.heads)
+    return zero_cache(shape, cache_dtype(model.transformer.dtype), c.layers)
+
+
+def zero_cache(shape, dtype, layers: int) -> list:
+    """Keys and values [B, H, S, K] of so many layers, all 0."""
     split = jax.NamedSharding(jax.sharding.get_mesh(), sh.CACHE_BHSK)
-    zeros = jax.device_put(np.zeros(shape, cache_dtype(model.transformer.dtype)), split)
+    zeros = jax.device_put(np.zeros(shape, dtype), split)
     copy = lambda: jax.device_put(zeros, split, may_alias=False)  # compiles nothing
-    return [(copy(), copy()) for _ in range(c.layers)]
+    return [(copy(), copy()) for _ in range(layers)]
 
 
 def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
@@ -257,11 +262,12 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
     served.image_head = with_kernels(part("image_head"), kind)
     served.understanding_adaptor = with_kernels(part("understanding_adaptor"), seeing)
     served.generation_adaptor = with_kernels(part("generation_adaptor"), seeing)
-    served.understanding_encoder = copy.copy(model.understanding_encoder)
-    layers = range(model.config.understanding_encoder.layers)
-    served.understanding_encoder.blocks = nnx.List(
-        [with_kernels(part("understanding_encoder.blocks", i), seeing) for i in layers]
-    )
+    for name in ("understanding_encoder", "semantic_decoder"):
+        if hasattr(model, name):
+            box = copy.copy(getattr(model, name))
+            layers = range(getattr(model.config, name).layers)
+            box.blocks = nnx.List([with_kernels(part(f"{name}.blocks", i), seeing) for i in layers])
+            setattr(served, name, box)
     blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))
     served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
     return served

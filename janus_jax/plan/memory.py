@@ -90,7 +90,7 @@ def lower_inputs(plan: StagePlan):
             kept(rows.understanding_images, "understanding"),
             kept(rows.generation_images, "generation"),
             plan.model,
-            "generation" in plan.keeps and "generation_encoder" in plan.without,
+            "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
         ).items()
     }
     return jax.jit(plan.task.step(plan), donate_argnums=0), plan.state(), batch

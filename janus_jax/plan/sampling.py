@@ -13,7 +13,7 @@ from janus_jax.common.text import size, table
 from janus_jax.distributed.chips import Chip
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
-from janus_jax.model.janus import Janus
+from janus_jax.model.janus import build
 from janus_jax.model.serving import cache_dtype, serving
 from janus_jax.plan import aot, audit, hlo, rates
 from janus_jax.sample import programs
@@ -73,7 +73,7 @@ def abstract(config: JanusConfig, dtype: str | None) -> nnx.Module:
         return x if exact else x.astype(compute)
 
     def make():
-        model = Janus(dataclasses.replace(config, dtype=compute), nnx.Rngs(0))
+        model = build(dataclasses.replace(config, dtype=compute), nnx.Rngs(0))
         graphdef, state = nnx.split(model)
         state = jax.tree.map_with_path(kept, nnx.to_pure_dict(state))
         return serving(nnx.merge(graphdef, state), int8)
@@ -103,7 +103,9 @@ def lower(model: nnx.Module, rows: int, length: int):
         put(of_rows, jnp.float32), put(of_rows, jnp.float32),
     )  # fmt: skip
     cache, hidden = [(keys, keys)] * config.layers, put((rows, config.width), dtype)
-    return programs.write.lower(leaves, cache, hidden, writing, whole, whole, tree=tree)
+    drawn = jax.eval_shape(lambda: model.blank_drawn(rows))
+    drawn = jax.tree.map(lambda x: put(x.shape, x.dtype, sh.CACHE_BHSK), drawn)
+    return programs.write.lower(leaves, cache, drawn, hidden, writing, whole, whole, tree=tree)
 
 
 def of_token(module: hlo.Module, chip: Chip, config: JanusConfig, rows: int, kind: int) -> dict:

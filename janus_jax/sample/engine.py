@@ -15,8 +15,9 @@ from janus_jax.common import heap
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import blank_cache, serving
+from janus_jax.sample import programs
 from janus_jax.sample.cache import cache_length, places_ahead, put, row_counts
-from janus_jax.sample.programs import BOTH, CHUNK, IMAGE, TEXT, TOP_P, Rows, insert, resize, write
+from janus_jax.sample.programs import BOTH, CHUNK, IMAGE, TEXT, TOP_P, Rows
 from janus_jax.sample.reading import SHORT, Prompt, Reading
 
 BESIDE = 8  # most steps while other prompts are read
@@ -83,7 +84,7 @@ class Engine:
         self.unread = {}  # key -> Reading
         self.taken = [None] * self.counts[0]  # row -> request
         self.length = 0  # places of the cache
-        self.cache = self.hidden = self.rows = None
+        self.cache = self.drawn = self.hidden = self.rows = None
         self.fitted = False
         self.written = None  # whose the rows on the device are
         self.flying = []  # chunks that nobody has looked at
@@ -198,7 +199,11 @@ class Engine:
             there = [row % share for row in rows if row // share == device]
             found[: len(there)] = there
         count = np.int32((own >= 0).sum(1).max())
-        self.cache, self.hidden = insert(self.cache, self.hidden, cache, last, put(own), count)
+        self.cache, self.hidden = programs.insert(
+            self.cache, self.hidden, cache, last, put(own), count
+        )
+        if self.drawn:
+            self.drawn = programs.forget(self.drawn, put(np.isin(range(len(self.taken)), rows)))
 
     def _fit(self, steps: int = 0):
         """Makes the cache as long as those who have rows need it."""
@@ -208,21 +213,19 @@ class Engine:
         if self.cache is None:
             llm = self.model.transformer
             self.cache = blank_cache(self.model, rows, length)
+            self.drawn = self.model.blank_drawn(rows)
             self.hidden = put(np.zeros((rows, llm.config.width), llm.dtype))
         elif length > self.length or 2 * length <= self.length:
             for i in range(len(self.cache)):  # at most one layer is there twice
-                self.cache[i] = resize(self.cache[i], length)
+                self.cache[i] = programs.resize(self.cache[i], length)
         else:
             return
         self.length = length
         self.fitted = True
 
     def _write(self, running: list[Request]):
-        steps = min(
-            min(request.steps for request in running),
-            min(request.most - request.done for request in running),
-            BESIDE if self.unread else CHUNK,
-        )
+        most = BESIDE if self.unread else CHUNK
+        steps = min(most, *(min(x.steps, x.most - x.done) for x in running))
         self._fit(steps)
         masses = [request.top_p < 1 for request in running if not request.draws]
         draws = BOTH if len(masses) < len(running) else 0
@@ -230,8 +233,8 @@ class Engine:
         if self.written != (self.active, running):  # else the device has them already
             self.rows = self._rows(running)
             self.written = list(self.active), running
-        self.cache, self.hidden, (places, counts), ids = write(
-            self.leaves, self.cache, self.hidden, self.rows, np.int32(kind),
+        self.cache, self.drawn, self.hidden, (places, counts), ids = programs.write(
+            self.leaves, self.cache, self.drawn, self.hidden, self.rows, np.int32(kind),
             np.int32(steps), tree=self.tree,
         )  # fmt: skip
         self.rows = self.rows._replace(places=places, counts=counts)

@@ -135,13 +135,14 @@ def insert(cache, hidden, prompt, last, rows, count):
     return jax.tree.map(given, cache, prompt), given(hidden, last)
 
 
-@functools.partial(jax.jit, static_argnames="tree", donate_argnames=("cache", "hidden"))
-def write(leaves, cache, hidden, rows: Rows, kind, steps, *, tree):
-    """Writes `steps` tokens in every row that runs; returns the cache, hidden, the rows' places and
+@functools.partial(jax.jit, static_argnames="tree", donate_argnames=("cache", "drawn", "hidden"))
+def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree):
+    """Writes `steps` tokens in every row that runs; returns the caches, hidden, the rows' places and
     counts after it, and ids [R, CHUNK].
 
     leaves, tree: as `read` takes them.
-    cache: one (k, v) a layer, each [R, H, S, K]; hidden: of each row's last token, [R, D].
+    cache: one (k, v) a layer, each [R, H, S, K]; drawn: that of `Janus.embed_drawn`; hidden: of each
+        row's last token, [R, D].
     kind: IMAGE where all rows draw, TEXT or TOP_P (if any asks for it) where none does, BOTH more
         where some do. What nobody needs is not computed.
     """
@@ -149,37 +150,46 @@ def write(leaves, cache, hidden, rows: Rows, kind, steps, *, tree):
     keys = row_keys(rows.seeds, rows.numbers)
     embedded = lambda x: jax.sharding.reshard(x.astype(model.transformer.dtype), sh.ACT_BTD)
 
-    def image(keys, hidden):
+    def image(keys, hidden, drawn, counts):
         logits = mixed(model.image_head(hidden[:, None])[:, 0], rows.mix)
         ids = pick(keys, logits, rows.temperature)
-        return ids, embedded(model.embed_image_ids(ids[:, None]))
+        x, drawn = model.embed_drawn(ids[:, None], counts, drawn)
+        return ids, embedded(x), drawn
 
-    def text(mass, keys, hidden):
+    def text(mass, keys, hidden, drawn, _):
         ids = pick(keys, model.text_head(hidden[:, None])[:, 0], rows.temperature, mass)
-        return ids, embedded(model.text_embedding(ids[:, None]))
+        return ids, embedded(model.text_embedding(ids[:, None])), drawn
 
-    def both(mass, keys, hidden):
-        ids, x = image(keys, hidden)
-        words, y = text(mass, keys, hidden)
-        return jnp.where(rows.draws, ids, words), jnp.where(rows.draws[:, None, None], x, y)
+    def both(mass, keys, hidden, drawn, counts):
+        ids, x, drawn = image(keys, hidden, drawn, counts)
+        words, y, _ = text(mass, keys, hidden, drawn, counts)
+        own = rows.draws[:, None, None]
+        return jnp.where(rows.draws, ids, words), jnp.where(own, x, y), drawn
 
     part = functools.partial
     ways = image, *(part(f, mass) for f in (text, both) for mass in (None, rows.top_p))
 
     def step(i, carry):
-        (cache, hidden), out = carry
-        now = jax.vmap(jax.random.fold_in)(keys, rows.counts + i)
-        ids, x = jax.lax.switch(kind, ways, now, hidden)
+        (cache, drawn, hidden), out = carry
+        counts = rows.counts + i
+        now = jax.vmap(jax.random.fold_in)(keys, counts)
+        ids, x, drawn = jax.lax.switch(kind, ways, now, hidden, drawn, counts)
         places = rows.places + jnp.where(rows.runs, i, 0)
         mask = seen_from(places[:, None], cache[0][0].shape[2])
         new, cache = model.transformer.cached(x, places[:, None], mask, cache, places)
         hidden = jnp.where(rows.runs[:, None], new[:, 0], hidden)
-        return (cache, hidden), jax.lax.dynamic_update_slice_in_dim(out, ids[:, None], i, 1)
+        return (cache, drawn, hidden), jax.lax.dynamic_update_slice_in_dim(out, ids[:, None], i, 1)
 
     out = jnp.zeros((len(rows.counts), CHUNK), jnp.int32, out_sharding=sh.BATCH)
-    (cache, hidden), out = jax.lax.fori_loop(0, steps, step, ((cache, hidden), out))
+    kept, out = jax.lax.fori_loop(0, steps, step, ((cache, drawn, hidden), out))
     on = jnp.where(rows.runs, steps, 0)
-    return cache, hidden, (rows.places + on, rows.counts + on), out
+    return *kept, (rows.places + on, rows.counts + on), out
+
+
+@functools.partial(jax.jit, donate_argnames="drawn")
+def forget(drawn, rows):
+    """The cache of pictures, each [R, H, N, K], with zeros in these rows, bool [R]."""
+    return jax.tree.map(lambda x: jnp.where(rows[:, None, None, None], 0, x), drawn)
 
 
 @functools.partial(jax.jit, static_argnames="length")

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from janus_jax.model.config import JanusConfig
-from janus_jax.model.janus import Janus
+from janus_jax.model.janus import build
 from janus_jax.model.keys import Keys
 from janus_jax.training.state import TrainState, new_state, split
 
@@ -21,7 +21,7 @@ def init_janus(key, model: JanusConfig, tx, trainable, without=()) -> TrainState
         trainable: the children that learn.
         without: children that the step never asks for; the state has no weights of them.
     """
-    janus = Janus(model, Keys(key))
+    janus = build(model, Keys(key))
     for name in without:
         delattr(janus, name)
     return new_state(*split(janus, trainable), tx)
@@ -31,5 +31,5 @@ def init_janus(key, model: JanusConfig, tx, trainable, without=()) -> TrainState
 def random_children(key, model: JanusConfig, names: tuple[str, ...]) -> dict:
     """Random weights of some children: those that `init_janus` would give them. Only these are
     compiled."""
-    params = nnx.to_pure_dict(nnx.state(Janus(model, Keys(key))))
+    params = nnx.to_pure_dict(nnx.state(build(model, Keys(key))))
     return {name: params[name] for name in names}

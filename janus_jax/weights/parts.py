@@ -5,6 +5,7 @@ import dataclasses
 
 from janus_jax.model.config import (
     GenerationEncoderConfig,
+    JanusConfig,
     TransformerConfig,
     UnderstandingEncoderConfig,
 )
@@ -94,6 +95,17 @@ def vq_problems(c: GenerationEncoderConfig, v: Section, channels: str, side: str
         )
 
 
+def ablated(c: JanusConfig) -> list[str]:
+    """Why only this project's own layout has a place for such a model."""
+    usual = {"understanding": "siglip", "generation": "embedding"}
+    return [
+        f"{field} is {getattr(c, field)!r}: other programs' Janus knows {value!r} alone; keep it in "
+        "this project's layout"
+        for field, value in usual.items()
+        if getattr(c, field) != value
+    ]
+
+
 def llama_values(c: TransformerConfig, ids: dict, dtype: str) -> dict:
     """The section of a config.json that `llama_config` reads; ids: bos, eos and pad."""
     return {
@@ -165,6 +177,22 @@ def timm_tower_rows(c: UnderstandingEncoderConfig, theirs: str) -> list[Row]:
         rows += norm(f"{a}.blocks.norm{i}", f"{b}.norm{i}", w, layers=n)
         rows += linear(f"{a}.blocks.mlp.fc{i}", f"{b}.mlp.fc{i}", d_in, d_out, layers=n)
     return rows + norm(f"{a}.norm", f"{theirs}.norm", w)
+
+
+def semantic_rows(c: JanusConfig) -> list[Row]:
+    """The semantic decoder, which only this project's own layout has."""
+    a = "semantic_decoder"
+    s = c.semantic_decoder
+    w = s.width
+    rows = same(f"{a}.code_kernel", f"{a}.code_kernel", c.generation_encoder.code_dim, w)
+    rows += same(f"{a}.code_bias", f"{a}.code_bias", w)
+    rows += same(f"{a}.positions", f"{a}.positions", c.generation_encoder.tokens, w)
+    for i, (d_in, d_out) in enumerate(((w, s.mlp_width), (s.mlp_width, w)), 1):
+        rows += norm(f"{a}.blocks.norm{i}", "", w, layers=s.layers)
+        rows += linear(f"{a}.blocks.mlp.fc{i}", "", d_in, d_out, layers=s.layers)
+    for p in "qkvo":
+        rows += linear(f"{a}.blocks.attention.{p}", "", w, w, layers=s.layers)
+    return rows + norm(f"{a}.norm", "", w)
 
 
 def vq_rows(c: GenerationEncoderConfig, theirs: str, naming: Naming) -> list[Row]:

@@ -11,11 +11,11 @@ import pathlib
 from janus_jax.common.arguments import require_flags
 from janus_jax.common.text import short
 from janus_jax.config import read as config_read
-from janus_jax.config.validate import model_problems
+from janus_jax.config.sizes import model_problems
 from janus_jax.data.messages import SPECIALS
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
-from janus_jax.weights import files, foreign, hub, processor_files, run_checkpoint, settings
+from janus_jax.weights import files, foreign, hub, parts, processor_files, run_checkpoint, settings
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 from janus_jax.weights.reader import WeightReader
@@ -119,7 +119,8 @@ def _of_files(path, weights: files.Weights, allow_extra: bool) -> WeightReader:
 def our_shapes(config: model_config.JanusConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of all leaves of a model by their paths: as the table of DeepSeek's layout has
     them, since tracing the model takes seconds."""
-    return {row.ours: row.our_shape for row in layout_module("janus_torch").rows(config)}
+    rows = layout_module("janus_torch").rows(config) + parts.semantic_rows(config)
+    return {row.ours: row.our_shape for row in rows if row.ours.split(".")[0] in config.children}
 
 
 def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> WeightReader:
@@ -170,7 +171,7 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
     children = {name.split(".")[0] for name in shapes}
     expected = our_shapes(config)
     fallback = {}
-    lacking = set(model_config.CHILDREN) - children
+    lacking = set(config.children) - children
     if lacking == {tb.VQ}:
         wanted = {name: shape for name, shape in expected.items() if name.split(".")[0] == tb.VQ}
         fallback, note = _fallback(step, wanted)
@@ -227,6 +228,8 @@ def sizes(values, where) -> model_config.JanusConfig:
     for name, value in model_config.to_dict(model_config.JanusConfig()).items():
         if name in ("remat", "attention"):  # they change how it computes, not what
             continue
+        if name in ("semantic_decoder", "understanding", "generation"):
+            continue  # as in Janus where they are missing
         inner = given.get(name) if isinstance(given.get(name), dict) else None
         if name not in given:
             problems.append(f"{name}: missing")

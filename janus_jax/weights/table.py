@@ -167,6 +167,9 @@ FIELDS = {  # where a size of the config shows in a leaf's shape
     "understanding_encoder.tokens": ("understanding_encoder.positions", 0),
     "understanding_encoder.mlp_width": ("understanding_encoder.blocks.mlp.fc1.kernel", 2),
     "understanding_encoder.layers": ("understanding_encoder.blocks.mlp.fc1.kernel", 0),
+    "semantic_decoder.width": ("semantic_decoder.positions", 1),
+    "semantic_decoder.mlp_width": ("semantic_decoder.blocks.mlp.fc1.kernel", 2),
+    "semantic_decoder.layers": ("semantic_decoder.blocks.mlp.fc1.kernel", 0),
     "generation_encoder.codebook_size": ("generation_encoder.codebook", 0),
     "generation_encoder.code_dim": ("generation_encoder.codebook", 1),
     "generation_encoder.channels": ("generation_encoder.encoder.conv_in.kernel", 3),
@@ -189,13 +192,18 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
 # sizes that no shape tells, so that weights of others would load and compute something else
 UNSHAPED = (
     "transformer.heads", "transformer.rope_theta", "transformer.norm_eps", "understanding_encoder.heads",
-    "understanding_encoder.image_size", "generation_encoder.norm_groups",
+    "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
 )  # fmt: skip
 
 
 def unshaped(config) -> dict:
     """The sizes of a JanusConfig that no shape tells."""
-    return {key: getattr(getattr(config, key.split(".")[0]), key.split(".")[1]) for key in UNSHAPED}
+    keys = [key.split(".") for key in UNSHAPED]
+    return {
+        f"{box}.{size}": getattr(getattr(config, box), size)
+        for box, size in keys
+        if box in config.children
+    }
 
 
 def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:

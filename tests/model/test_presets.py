@@ -3,7 +3,6 @@
 import pytest
 
 from janus_jax.model import presets
-from janus_jax.model.config import CHILDREN
 from janus_jax.model.janus import abstract
 from janus_jax.model.layers import parameter_count
 
@@ -45,6 +44,8 @@ CHILDREN_7B = {
 def test_parameter_counts(config, total, children, one_device):
     model = abstract(config)
     assert parameter_count(model) + NOT_BUILT == total
-    assert {name: parameter_count(getattr(model, name)) for name in CHILDREN} == children
+    assert {
+        name: parameter_count(getattr(model, name)) for name in model.config.children
+    } == children
     assert parameter_count(model.generation_encoder.encoder) == 29_298_176
     assert parameter_count(model.generation_encoder.decoder) == 42_449_795

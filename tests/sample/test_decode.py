@@ -167,9 +167,9 @@ def test_prompts_that_are_equal_are_read_once(model, monkeypatch):
 
 @pytest.mark.parametrize("scale, rows", [(0.0, 2), (1.0, 2), (2.0, 8)])
 def test_a_branch_that_does_not_count_is_not_run(model, monkeypatch, scale, rows):
-    seen, write = set(), engine.write
-    spy = lambda *a, **how: seen.add(len(a[2])) or write(*a, **how)
-    monkeypatch.setattr(engine, "write", spy)
+    seen, write = set(), programs.write
+    spy = lambda *a, **how: seen.add(len(a[3])) or write(*a, **how)
+    monkeypatch.setattr(programs, "write", spy)
     draw(model, "a red circle", images_per_prompt=2, cfg_scale=scale)
     assert seen == {rows}
 
@@ -204,7 +204,7 @@ def test_more_rows_than_run_together_are_drawn_in_slices(model):
 
 
 def test_a_cache_grows_as_it_fills(model, monkeypatch):
-    lengths, resize, held = [], engine.resize, []
+    lengths, resize, held = [], programs.resize, []
 
     def growing(pair, n):
         lengths.append(n)
@@ -212,7 +212,7 @@ def test_a_cache_grows_as_it_fills(model, monkeypatch):
         held.append(sum(x.nbytes for x in jax.live_arrays() if x.shape == pair[0].shape))
         return larger
 
-    monkeypatch.setattr(engine, "resize", growing)
+    monkeypatch.setattr(programs, "resize", growing)
     prompt = [reading.Prompt(np.arange(5, 45, dtype=np.int32))]
     write = lambda: text_ids(model, prompt, [0], -1, 0.0, 1.0, 250)[0]
     grown = write()
@@ -251,6 +251,6 @@ def test_a_table_in_bfloat16_is_not_widened_to_read_a_row(one_device):
     run = engine.Engine(served)
     run.add(row)
     run.step()
-    arguments = run.leaves, run.cache, run.hidden, run._rows([row]), 1, 4
+    arguments = run.leaves, run.cache, run.drawn, run.hidden, run._rows([row]), 1, 4
     compiled = programs.write.lower(*arguments, tree=run.tree).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * table.size

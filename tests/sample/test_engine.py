@@ -6,8 +6,7 @@ from support import tiny
 from support.mesh import on_mesh
 from support.sampling import PROMPTS, N, draw, make, picture, said
 
-from janus_jax.sample import engine as engines
-from janus_jax.sample import reading
+from janus_jax.sample import programs, reading
 from janus_jax.sample.decode import drawing, text_ids
 from janus_jax.sample.engine import Engine, Request
 from janus_jax.sample.reading import Prompt
@@ -184,9 +183,9 @@ def test_nobody_begins_before_all_prompts_are_read_where_nobody_waits(
     model, processor, monkeypatch
 ):
     """As a batch of the library has it: no row runs empty."""
-    written, write = [], engines.write
-    spy = lambda *a, **how: written.append(int(a[3].runs.sum())) or write(*a, **how)
-    monkeypatch.setattr(engines, "write", spy)
+    written, write = [], programs.write
+    spy = lambda *a, **how: written.append(int(a[4].runs.sum())) or write(*a, **how)
+    monkeypatch.setattr(programs, "write", spy)
     engine = Engine(model, (8,))
     for i in range(4):
         engine.add(picture_of(processor, PROMPTS[i], i))

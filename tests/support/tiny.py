@@ -44,7 +44,7 @@ CONFIG = sizes.JanusConfig(
     dtype="float32",
     remat="dots",
 )  # fmt: skip
-ALL = tuple(name for name in sizes.CHILDREN if name != "generation_encoder")
+ALL = tuple(name for name in CONFIG.children if name != "generation_encoder")
 LENGTH, PICTURES, IMAGES = 192, 2, 2
 # Tokens of an example: of the picture, and of text on average. The text's spread (log-normal) is a
 # guess.
@@ -272,7 +272,7 @@ def drawn(shapes_, seed: int):
     def draw(path, x):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         key = path[-1].key
-        if key in ("scale", "bias", "patch_bias"):
+        if key in ("scale", "bias", "patch_bias", "code_bias"):
             value = np.full(x.shape, key == "scale", x.dtype)
         else:
             rng = np.random.default_rng((seed, *name.encode()))

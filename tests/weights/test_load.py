@@ -19,7 +19,6 @@ from support.mesh import on_mesh
 
 import janus_jax
 from janus_jax.common.files import WEIGHTS_FILE
-from janus_jax.model import config as sizes
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.model.serving import Unrolled, serving
@@ -266,5 +265,5 @@ def test_a_mesh_splits_what_is_loaded(original):
 def test_a_stage_starts_from_any_source(original, hf, one_device):
     shapes = sh.concrete(nnx.to_pure_dict(nnx.state(abstract(foreign.config()))))
     got, children = import_weights(original, shapes, partly=True)
-    assert children == sorted(sizes.CHILDREN)
+    assert children == sorted(tiny.CONFIG.children)
     assert got["text_head"]["linear"]["kernel"].dtype == np.float32

@@ -13,6 +13,7 @@ from janus_jax.data.kept import KeptStats, keep_problems, kinds_kept, only
 from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import batch as bt
+from janus_jax.model import config as model_config
 from janus_jax.model import flops
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
@@ -41,7 +42,21 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"{path}.rows: missing; task janus packs examples into rows: give count, length and "
             "images"
         )
+    model = experiment.model
     lines = experiment.draws(name).values()
+    missing = [child for child in stage.trainable if child not in model.children]
+    if missing and set(missing) <= set(model_config.CHILDREN):
+        found.append(
+            f"{path}.trainable has {', '.join(missing)}: with model.understanding = "
+            f"{model.understanding!r} and model.generation = {model.generation!r} this model has none; "
+            "leave it out"
+        )
+    coded = {"generation_encoder", "semantic_decoder"} & set(stage.trainable)
+    if coded and not model.is_janus:
+        found.append(
+            f"{path}.trainable has {', '.join(sorted(coded))}: what an adaptor reads of the VQ "
+            "tokenizer is trained by the tasks vq and semantic, not by task janus; leave it out"
+        )
     if experiment.deterministic and experiment.model.attention == "cudnn":
         found.append(
             "model.attention is 'cudnn': its gradients are added up in any order, and deterministic "
@@ -60,8 +75,8 @@ def problems(experiment: Experiment, name: str) -> list[str]:
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:
     stage = experiment.stages[name]
     draws = "generation" in kinds_kept((OPTIONS | stage.options)["keep"])
-    needed = draws or experiment.model.reads_codes or "generation_encoder" in stage.trainable
-    return () if needed and not experiment.uses_ids(name) else ("generation_encoder",)
+    needed = (draws and not experiment.uses_ids(name)) or not experiment.model.is_janus
+    return () if needed or "generation_encoder" in stage.trainable else ("generation_encoder",)
 
 
 def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:

@@ -173,4 +173,4 @@ def unwritable(c: JanusConfig) -> list[str]:
             f"understanding_encoder.mlp_width {tower.mlp_width} is no ratio of width {tower.width}",
         ),
     )
-    return [text for fine, text in checks if not fine]
+    return parts.ablated(c) + [text for fine, text in checks if not fine]

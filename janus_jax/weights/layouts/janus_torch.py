@@ -49,11 +49,12 @@ def recognises(names) -> bool:
 def rows(c: JanusConfig, tied: bool = False) -> list[Row]:
     d = c.transformer.width
     vq = c.generation_encoder
+    seen, drawn = c.read_widths
     table = parts.timm_tower_rows(c.understanding_encoder, "vision_model.vision_tower")
     table += parts.vq_rows(vq, "gen_vision_model.", parts.LLAMAGEN)
     for ours, theirs, d_in in (
-        ("understanding_adaptor", "aligner", c.understanding_encoder.width),
-        ("generation_adaptor", "gen_aligner", vq.code_dim),
+        ("understanding_adaptor", "aligner", seen),
+        ("generation_adaptor", "gen_aligner", drawn),
     ):
         table += linear(f"{ours}.fc1", f"{theirs}.layers.0", d_in, d)
         table += linear(f"{ours}.fc2", f"{theirs}.layers.2", d, d)
@@ -203,5 +204,5 @@ def config_values(c: JanusConfig, dtype: str, ids: dict) -> dict:
 
 
 def unwritable(c: JanusConfig) -> list[str]:
-    """What of this config the layout cannot say: nothing, see the module's note."""
-    return []
+    """What of this config the layout cannot say; sizes it can, see the module's note."""
+    return parts.ablated(c)
