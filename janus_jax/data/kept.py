@@ -8,8 +8,6 @@ them all.
 import numpy as np
 
 from janus_jax.common.text import near, short
-from janus_jax.data.mixture import Mixture
-from janus_jax.data.read_stats import ReadStats
 from janus_jax.model import batch as bt
 
 PICTURES = {
@@ -80,40 +78,10 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     begins = np.diff(out["segment_ids"], axis=1, prepend=0) > 0
     segments = np.cumsum(begins, axis=1, dtype=np.int32)
     out["segment_ids"] = np.where(stays, segments, 0)
-    return out, _of(kinds, examples)
+    return out, of_kinds(kinds, examples)
 
 
-def _of(kinds: tuple[str, ...], examples: np.ndarray) -> np.ndarray:
+def of_kinds(kinds: tuple[str, ...], examples: np.ndarray) -> np.ndarray:
+    """Those lines of a batch's examples."""
     codes = [1 + bt.TASKS.index(kind) for kind in kinds]
     return examples[np.isin(examples[:, bt.EXAMPLE_COLUMNS.index("code")] % bt.TRUNCATED, codes)]
-
-
-def asked_of(kinds: tuple[str, ...], mixture: Mixture, step: int) -> dict[str, float]:
-    """Data set of a kept kind -> its share of the kept examples of a step."""
-    kind = {e.name: e.kind for e in mixture.entries}
-    asked = {name: x for name, x in mixture.asked(step).items() if kind[name] in kinds}
-    total = sum(asked.values())
-    return {name: x / total for name, x in asked.items()}
-
-
-class KeptStats(ReadStats):
-    """Of what is learned from: shares, tokens and examples are of the kept kinds alone. Bad records
-    are those of all that is read."""
-
-    def __init__(self, kinds: tuple[str, ...], mixture: Mixture, *how):
-        super().__init__(mixture, *how)
-        self.kinds = kinds
-
-    def count(self, step: int, examples: np.ndarray):
-        super().count(step, _of(self.kinds, examples))
-
-    def shares(self, first: int) -> list[tuple]:
-        asked = asked_of(self.kinds, self.mixture, first)
-        return [
-            (name, kind, asked.get(name, 0.0), *seen)
-            for name, kind, _, *seen in super().shares(first)
-        ]
-
-    def report(self) -> list[str]:
-        others = ", ".join(kind for kind in bt.TASKS if kind not in self.kinds)
-        return [*super().report(), f"  (of what was kept; examples of {others} were taken out)"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from support import quick, sets, tiny
 
-from janus_jax.data.kept import KeptStats, keep_problems, kinds_kept, only
+from janus_jax.data.kept import keep_problems, kinds_kept, only
+from janus_jax.data.kept_stats import KeptStats
 from janus_jax.model import batch as bt
 
 KEPT = [("understanding",), ("generation",), ("text",), ("understanding", "text")]

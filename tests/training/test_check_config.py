@@ -35,7 +35,7 @@ def test_unknown_options_are_named():
     assert lines[1].startswith("options.sharpness: unknown; known: ") and "entropy" in lines[1]
     assert len(lines) == 2
     assert told("stage1", options={"entropy": 0.01}) == [
-        "options.entropy: unknown; task janus has none"
+        "options.entropy: unknown; known: keep, probe_every"
     ]
 
 

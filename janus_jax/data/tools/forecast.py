@@ -3,7 +3,8 @@ epoch is."""
 
 import numpy as np
 
-from janus_jax.data.kept import asked_of, kinds_kept
+from janus_jax.data.kept import kinds_kept
+from janus_jax.data.kept_stats import asked_of
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.packing import choose
 from janus_jax.data.row_stream import AHEAD

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.config.schema import Experiment
-from janus_jax.data.kept import KeptStats, keep_problems, kinds_kept, only
+from janus_jax.data.kept import keep_problems, kinds_kept, only
+from janus_jax.data.kept_stats import KeptStats
 from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import batch as bt
