@@ -99,6 +99,8 @@ def _to_llamagen(source, directory, dtype: str | None, wrote):
     with whole(directory, sum(e.size for e in entries)) as partial:
         write_torch(partial / llamagen_vq.FILE, "model", entries, wrote)
         source.raise_if_damaged()
+
+
 def write_big_vision(source, directory, dtype: str | None, wrote):
     """SigLIP's image tower, and what else of SigLIP there is, as big_vision's model.npz."""
     heads = source.unshaped.get(f"{siglip.TOWER}.heads")

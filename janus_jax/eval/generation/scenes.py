@@ -34,7 +34,7 @@ def read(path: str, pictures: int, protocol: str) -> list[Item]:
     given = toy.options(path, "scenes", count=32, seed=1000, detector="")
     if not given["detector"]:
         raise UsageError(
-            f"{path}: no detector; train one (configs/scenes_detector.py) and give its weights, as "
+            f"{path}: no detector; train one (configs/miniature.py:detector) and give its weights, as "
             "in scenes:?detector=runs/detector/detector"
         )
     detector = SceneDetector(given["detector"])
