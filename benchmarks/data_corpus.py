@@ -79,7 +79,7 @@ def make(folder: pathlib.Path, count: int, seed: int = 0) -> dict:
 def _picture(rng: random.Random, photographs: list):
     from PIL import Image
 
-    from janus_jax.data.toy import emoji
+    from janus_jax.data.toy import openmoji
 
     chosen = rng.random()
     for width, height, share in SIZES:
@@ -94,7 +94,7 @@ def _picture(rng: random.Random, photographs: list):
                 (width, height), Image.Resampling.LANCZOS, box=(left, top, left + w, top + h)
             )
             return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
-    return Image.fromarray(emoji.render(rng.choice(emoji.names())[0], DRAWN))
+    return Image.fromarray(openmoji.render(rng.choice(openmoji.names())[0], DRAWN))
 
 
 def _photographs() -> list:

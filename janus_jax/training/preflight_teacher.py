@@ -1,4 +1,5 @@
-"""Whether a stage that learns from a frozen part of the model gets it, at the size that it needs."""
+"""Whether a stage that learns from a frozen part of the model, or through one, gets it, at the size
+that it needs."""
 
 import math
 
@@ -12,7 +13,7 @@ from janus_jax.weights.source import open_source
 def missing_teachers(
     plan: StagePlan, sources: dict[str, WeightReader], states: dict[str, TrainState]
 ) -> list[str]:
-    """Why a stage would have nobody to learn from, a line each.
+    """Why a stage would have nobody to learn from, or nothing to see by, a line each.
 
     plan: of the stage.
     sources: the weights that it begins with, by path; of `previous` only where that is done.
@@ -22,11 +23,22 @@ def missing_teachers(
     if "previous" in plan.stage.init:
         before = StagePlan.of(plan.experiment, plan.experiment.previous(plan.name))
         held |= states[before.name].params.keys() - set(before.task.TEACHERS)
-    named = ", ".join(plan.stage.init)
+    named = ", ".join(plan.stage.init) or "empty"
+    of_task = f"the teacher of task {plan.stage.task}; name weights that do, such as weights/siglip_l16_384"
+    wanted = dict.fromkeys(plan.task.TEACHERS, of_task)
+    model = plan.model
+    if plan.task.PACKS and not model.is_janus:
+        seen = (
+            f"by which this model reads pictures (model.understanding is {model.understanding!r}, "
+            f"model.generation {model.generation!r}): random ones mean nothing, and no stage of this task "
+            "trains them; name what task vq or semantic hands on"
+        )
+        wanted |= {
+            c: seen for c in ("generation_encoder", "semantic_decoder") if c in model.children
+        }
     return [
-        f"stages.{plan.name}.init ({named}) holds no {child}, the teacher of task "
-        f"{plan.stage.task}; name weights that do, such as weights/siglip_l16_384"
-        for child in plan.task.TEACHERS
+        f"stages.{plan.name}.init ({named}) holds no {child}, {why}"
+        for child, why in wanted.items()
         if child not in held
     ]
 

@@ -3,7 +3,7 @@
 The drawings lie at free places, in two sizes, a little turned, so that no patch of a picture is a
 word. Some combinations of thing, ground and size are held out: no scene that is trained on has
 them, and every scene of the test is made of them. Everything is a function of a NumPy generator:
-there is no data set to store. The drawings need the extra "emoji", see emoji.py.
+there is no data set to store. The drawings need the extra "emoji", see openmoji.py.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from janus_jax.data.toy import emoji
+from janus_jax.data.toy import openmoji
 
 # Word -> (name in the emoji package, kind, plural where it is not the word and an s).
 THINGS = {
@@ -170,8 +170,8 @@ def _sprite(thing: str, side: int, turn: int) -> Image.Image:
 @functools.cache
 def _drawing(thing: str) -> Image.Image:
     """A drawing without the empty space around it, its longest side about _FINE pixels."""
-    stem = {name: stem for stem, name in emoji.names()}[THINGS[thing][0]]
-    whole = emoji.drawing(stem, 2 * _FINE)
+    stem = {name: stem for stem, name in openmoji.names()}[THINGS[thing][0]]
+    whole = openmoji.drawing(stem, 2 * _FINE)
     inner = whole.crop(whole.getchannel("A").getbbox())
     scale = _FINE / max(inner.size)
     return inner.resize([max(round(n * scale), 1) for n in inner.size], Image.Resampling.LANCZOS)

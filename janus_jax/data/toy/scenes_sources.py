@@ -5,7 +5,7 @@ import numpy as np
 
 from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.data.sources import SourceError
-from janus_jax.data.toy import emoji
+from janus_jax.data.toy import openmoji
 from janus_jax.data.toy.scenes import MAKEUPS, THINGS, Scene, draw, random_scene
 from janus_jax.data.toy.scenes_words import (
     NUMBERS,
@@ -26,7 +26,7 @@ DRAWN = tuple(makeup for makeup in MAKEUPS if makeup != "many")  # what drawing 
 class ScenesWorld:
     """What the sources share: record `i` is drawn from (seed, i); `len` is only a nominal epoch."""
 
-    attribution = emoji.ATTRIBUTION
+    attribution = openmoji.ATTRIBUTION
 
     def __init__(self, side: int = 64, seed: int = 0, size: int = 1_000_000):
         """side: pixels of a picture. Raises ImportError, and SourceError for pictures that are too
@@ -36,7 +36,7 @@ class ScenesWorld:
                 f"side: {side} pixels (generation_encoder.image_size) show no small thing of a "
                 f"scene; give {SMALLEST} or more"
             )
-        emoji.names()  # ImportError before the first record
+        openmoji.names()  # ImportError before the first record
         self.side = side
         self.seed = seed
         self.size = size

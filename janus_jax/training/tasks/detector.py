@@ -20,6 +20,7 @@ from janus_jax.training.state import TrainState, new_state, update
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
+TEACHERS = ()
 VALIDATES = ("loss", "thing_accuracy")
 OPTIONS = {}
 

