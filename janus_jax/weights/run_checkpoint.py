@@ -169,8 +169,9 @@ def open_step(step: pathlib.Path) -> tuple[Weights, dict]:
     values = run_config(step)
     sums = checksums.read_manifest(step)["leaves"]
     keys = _keys(step)
-    keys = [key for key in keys if key not in PARTS]  # one without children
-    names = {key: key.split(".", 1)[1] for key in keys if key.split(".")[0] in PARTS}
+    # A part without leaves, as where nothing is frozen, is a key of its own.
+    parts = ((key, *key.partition(".")) for key in keys)
+    names = {key: name for key, part, _, name in parts if part in PARTS and name}
     left_out = {
         key: "the optimiser's moments and the run's counts" for key in keys if key not in names
     }

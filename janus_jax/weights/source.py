@@ -195,9 +195,11 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
     rows = tb.own_rows(
         {name: shape for name, shape in expected.items() if name.split(".")[0] in children} | others
     )
+    others = sorted(children - {name.split(".")[0] for name in expected})
     layout = tb.Layout(
         tb.CHECKPOINT,
         rows,
+        tuple(tb.Ignored(f"{child}.*", "what its stage's task alone needs") for child in others),
         config=None if lacking else config,
         unshaped=tb.unshaped(config, children),
         notes=notes,

@@ -6,6 +6,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -15,6 +16,7 @@ from support.mesh import on_mesh
 import janus_jax
 from janus_jax.checkpoint import checksums, evaluated
 from janus_jax.checkpoint.manager import Checkpointer
+from janus_jax.training.tasks import vq
 from janus_jax.weights import convert
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.source import open_source
@@ -277,3 +279,21 @@ def test_of_another_config(made, one_device):
     params = tiny.make_state(TX, FLAMES).params
     with pytest.raises(WeightsError, match=r"transformer.rope_theta is 10000.0 there, 5.0 here"):
         import_weights(made[0] / "checkpoints" / "stage2", params, partly=True, config=other)
+
+
+def test_a_checkpoint_of_a_tokenizers_training_is_its_tokenizer(tmp_path):
+    """Nothing is frozen there, and beside the tokenizer lies what only its task needs."""
+    with on_mesh():
+        state = vq.init_state(jax.random.key(0), tiny.CONFIG, TX)
+        more = {"discriminator": {"kernel": jnp.ones((2, 3))}}
+        state = state.replace(trainable=state.trainable | more)
+        checkpointer = Checkpointer(tmp_path / "checkpoints" / "stage0")
+        checkpointer.save(4, state)
+        checkpointer.close()
+        want = np.asarray(state.trainable["generation_encoder"]["codebook"])
+    write_config(tmp_path)
+    source = open_source(tmp_path / "checkpoints" / "stage0").require()
+    assert source.config is None and source.unshaped == {"generation_encoder.norm_groups": 4}
+    assert {name.split(".")[0] for name in source.leaves} == {"generation_encoder"}
+    assert source.ignored["discriminator.kernel"] == "what its stage's task alone needs"
+    assert np.array_equal(source.read("generation_encoder.codebook"), want)
