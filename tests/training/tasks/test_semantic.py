@@ -14,8 +14,9 @@ import torch
 from flax import nnx
 from support import ids, semantic_oracle, tiny
 from support.mesh import on_mesh
+from support.paths import CONFIGS
 
-from janus_jax.config.read import resolve
+from janus_jax.config.read import read, resolve
 from janus_jax.distributed import arrays
 from janus_jax.model import sharding as sh
 from janus_jax.model.batch import pixels
@@ -345,3 +346,19 @@ def test_a_semantic_decoder_of_other_heads_is_refused_though_its_shapes_are_the_
 def test_a_teacher_is_never_drawn_at_random():
     with pytest.raises(WeightsError, match="holds understanding_encoder, the teacher"):
         semantic.init_random(0, MODEL, ("semantic_head", TEACHER))
+
+
+@pytest.mark.parametrize("target, devices", [("", 4), ("h100:8", 8), ("v5e:8x8", 64)])
+def test_the_config_is_the_appendixs_on_every_target(target, devices):
+    built, wrong = read(f"{CONFIGS / 'semantic_tokenizer.py'}{':' * bool(target)}{target}", {})
+    check_config.check(built, devices, known=wrong)
+    box = built.model.semantic_decoder
+    assert (box.layers, box.heads, box.width) == (12, 12, 768)
+    assert built.model.generation_encoder.grid == (24, 24)
+    epochs = {name: stage.steps * 128 for name, stage in built.stages.items()}
+    assert epochs["imagenet"] == pytest.approx(40 * 1_281_167, rel=1e-4)
+    assert epochs["text_to_image"] == pytest.approx(50e6, rel=1e-4)
+    for stage in built.stages.values():
+        o = stage.optim
+        assert (o.learning_rate, o.schedule, stage.batch_size) == (1e-4, "constant", 128)
+        assert stage.options["semantic"] == 0.25 and "weights/siglip_l16_384" in stage.init
