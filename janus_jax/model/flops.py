@@ -14,7 +14,7 @@ import dataclasses
 
 import numpy as np
 
-from janus_jax.model.batch import IGNORE
+from janus_jax.model.batch import IGNORE, TASKS
 from janus_jax.model.config import GenerationEncoderConfig, JanusConfig
 
 # Mean lengths of an example, for plans before the data is there. The paper gives none; these are
@@ -77,25 +77,26 @@ def lengths(stage, model: JanusConfig) -> dict[str, float]:
     }
 
 
-def examples(stage, model: JanusConfig) -> dict[str, float]:
-    """Examples of each task that fill the stage's rows, at its ratio and the assumed lengths."""
+def examples(stage, model: JanusConfig, kept=TASKS) -> dict[str, float]:
+    """Examples of each task that fill the stage's rows, at its ratio and the assumed lengths. kept:
+    tasks of which they are not taken out again."""
     shares = dataclasses.asdict(stage.ratio)
     mean = lengths(stage, model)
     draws = stage.rows.count * stage.rows.length / sum(shares[task] * mean[task] for task in shares)
-    return {task: share * draws for task, share in shares.items()}
+    return {task: share * draws if task in kept else 0.0 for task, share in shares.items()}
 
 
-def expected(stage, model: JanusConfig, precomputed: bool = False) -> Work:
+def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -> Work:
     """The work of a step of a `Stage` whose rows are full, every example of its task's mean length.
-    precomputed: its pictures to generate come as ids."""
-    count = examples(stage, model)
+    precomputed: its pictures to generate come as ids. kept: see `examples`."""
+    count = examples(stage, model, kept)
     mean = lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
     text = count["understanding"] * max(
         mean["understanding"] - model.understanding_encoder.tokens, 0
     )
     return Work(
-        tokens=float(stage.rows.count * stage.rows.length),
+        tokens=sum(n * mean[task] for task, n in count.items()),
         pairs=sum(n * mean[task] * (mean[task] + 1) / 2 for task, n in count.items()),
         text=share * (text + count["text"] * mean["text"]),
         image=count["generation"] * model.generation_encoder.tokens,

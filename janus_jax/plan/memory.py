@@ -80,16 +80,17 @@ class Saving:
 def lower_inputs(plan: StagePlan):
     """(the jitted step, its abstract state, its abstract batch) of a stage on the current mesh."""
     rows = plan.stage.rows
+    kept = lambda images, kind: images if kind in plan.keeps else 0
     split = jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH)
     batch = {
         name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=split)
         for name, (shape, dtype) in bt.shapes(
             rows.count,
             rows.length,
-            rows.understanding_images,
-            rows.generation_images,
+            kept(rows.understanding_images, "understanding"),
+            kept(rows.generation_images, "generation"),
             plan.model,
-            plan.experiment.uses_ids(plan.name),
+            "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
         ).items()
     }
     return jax.jit(plan.task.step(plan), donate_argnums=0), plan.state(), batch

@@ -38,7 +38,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)
     total = now.total + compiled.program
     fits = not compiled.error and total <= chip.memory
-    work = flops.expected(stage, model, experiment.uses_ids(name))
+    work = flops.expected(stage, model, experiment.uses_ids(name), stage_plan.keeps)
     parameters = memory.parameters(state)
     parts = flops.count(model, stage.trainable, work)
     limit, sent, remarks = speed_limit(chip, compiled, stage_plan, state, now, work)
@@ -61,7 +61,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         "savings": [dataclasses.asdict(s) for s in savings],
         "flops": {part: x / count for part, x in parts.items()},
         "work": dataclasses.asdict(work),
-        "examples": flops.examples(stage, model),
+        "examples": flops.examples(stage, model, stage_plan.keeps),
         "lengths": flops.lengths(stage, model),
         "collectives": [
             dataclasses.asdict(c) | {"seconds": collectives.seconds(c, chip)} for c in sent

@@ -13,6 +13,7 @@ MIX = (
     "examples_text",
     "examples_generation",
 )  # the order of Table 1's data ratio
+PROBES = "probes/"  # begins the names of what probes.py finds, in some steps only
 PARTS = "grad_norm/"  # begins the names of the gradient's norms by part
 PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a panel of its own
     "Loss": "loss text_loss understanding_loss generation_loss",
@@ -61,8 +62,9 @@ def _series(records):
         stage = record["stage"]
         step = record["step"]
         ends[stage] = max(step, ends.get(stage, 1))
-        for metric in [key for key in record if key not in ("stage", "step", "time", *UNDRAWN)]:
-            value = record[metric]
+        for metric, value in record.items():
+            if metric in ("stage", "step", "time", *UNDRAWN) or metric.startswith(PROBES):
+                continue
             if "reconstruction" in record and metric in ("loss", "validation_loss"):
                 metric = metric.replace("loss", "total")
             steps, values = series.setdefault(metric, {}).setdefault(stage, ([], []))

@@ -6,6 +6,7 @@ profiles (the rest of a checkpoint, written in the background, is not taken out)
 conventions of flops.py.
 """
 
+import math
 import pathlib
 import resource
 import socket
@@ -19,12 +20,14 @@ from jax.experimental import multihost_utils
 
 from janus_jax.distributed import chips, processes
 from janus_jax.model.batch import TASKS
+from janus_jax.training.curves import PROBES
 
 WARMUP = 3  # steps of a stage before those that are profiled: compilation, and caches filling
 
 
 def numbers(metrics: dict) -> dict[str, float]:
-    """A step's metrics on the host; where a step had no token of a task, that task had no loss.
+    """A step's metrics on the host; where a step had no token of a task, that task had no loss, and
+    where a probe found nothing (NaN), there is none.
 
     The count of updates that were not made is left to `LossMonitor.counts`, which tells it where it
     is not 0.
@@ -33,7 +36,8 @@ def numbers(metrics: dict) -> dict[str, float]:
     return {
         name: value
         for name, value in values.items()
-        if not name.endswith("_loss") or values.get(f"tokens_{name.removesuffix('_loss')}", 1) > 0
+        if not (name.startswith(PROBES) and math.isnan(value))
+        and (not name.endswith("_loss") or values.get(f"tokens_{name[:-5]}", 1) > 0)
     }
 
 

@@ -129,7 +129,14 @@ def _look_at_batch_size(plan: StagePlan, mixture: Mixture, processor: Processor)
     for first, count in stage_mixture.examples_a_step(plan, mixture, processor).items():
         held = f"{rows.count} rows of {rows.length} hold about {count:.0f} examples"
         since = f" from step {first:,} on" if first else ""
-        report.tell("batch", f"{plan.name}: {held} a step{since}, batch_size says {asked}")
+        told = f"{plan.name}: {held} a step{since}, batch_size says {asked}"
+        shares = mixture.asked(first)
+        left = sum(
+            shares[e.name] for e in mixture.entries if e.kind in plan.keeps and e.name in shares
+        )
+        if left < 1 - 1e-6:
+            told += f"; keep leaves about {count * left:.0f} of them, {' and '.join(plan.keeps)}"
+        report.tell("batch", told)
         if abs(count / asked - 1) > BATCH_OFF:
             fitting = max(1, round(rows.count * asked / count))
             more = f"for {asked} examples set {path}.rows.count={fitting}, "

@@ -37,8 +37,11 @@ class StageData:
             self.position.close()
 
 
-def open_batches(plan: StagePlan, sources: dict, processor, workdir, say) -> Batches:
-    """The stage's mixture, packed into this process's part of its batches."""
+def open_batches(
+    plan: StagePlan, sources: dict, processor, workdir, say, stats=ReadStats
+) -> Batches:
+    """The stage's mixture, packed into this process's part of its batches. stats: makes a ReadStats
+    of what that is given."""
     data = plan.experiment.data
     entries = stage_mixture.entries_of(plan, sources)
     for entry in entries:
@@ -55,7 +58,7 @@ def open_batches(plan: StagePlan, sources: dict, processor, workdir, say) -> Bat
         share=share,
         of=of,
         workers=data.workers,
-        stats=read_stats(plan, mixture, workdir, say),
+        stats=read_stats(plan, mixture, workdir, say, stats),
         accept=data.on_change == "accept",
     )
 
@@ -69,6 +72,6 @@ def open_images(plan: StagePlan, sources: dict, workdir, say) -> RandomPictures:
     )
 
 
-def read_stats(plan: StagePlan, mixture: Mixture, workdir, say) -> ReadStats:
+def read_stats(plan: StagePlan, mixture: Mixture, workdir, say, make=ReadStats) -> ReadStats:
     listing = workdir / "bad_records.jsonl" if processes.is_lead() else None
-    return ReadStats(mixture, say, listing, plan.experiment.data.max_bad_fraction)
+    return make(mixture, say, listing, plan.experiment.data.max_bad_fraction)

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from janus_jax.config.schema import Experiment, Stage
+from janus_jax.data.kept import kinds_kept
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
 from janus_jax.training import optim, task
@@ -51,6 +52,11 @@ class StagePlan:
     @property
     def options(self) -> dict[str, float | str]:
         return task.options(self.stage)
+
+    @property
+    def keeps(self) -> tuple[str, ...]:
+        """The kinds of example that stay in the stage's batches."""
+        return kinds_kept(self.options.get("keep", ""))
 
     @functools.cached_property
     def tx(self) -> optax.GradientTransformation:

@@ -19,7 +19,7 @@ from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
-from janus_jax.training import stage_mixture
+from janus_jax.training import probes, stage_mixture
 from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
@@ -96,6 +96,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
         size = jax.sharding.get_mesh().size
         options = xla_flags.of_step(size, experiment.deterministic, xla_flags.ADDED)
     step = jax.jit(plan.task.step(plan), donate_argnums=0, compiler_options=options)
+    step = probes.beside(plan, step, options)
     # Closed also where the loop fails: a process that ends while a checkpoint is being written
     # cannot finish it.
     with (

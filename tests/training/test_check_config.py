@@ -34,7 +34,7 @@ def test_unknown_options_are_named():
         "options.sigma: unknown; known: commitment, entropy",
     ]
     assert told("stage1", options={"entropy": 0.01}) == [
-        "options.entropy: unknown; task janus has none"
+        "options.entropy: unknown; known: keep, probe_every"
     ]
 
 

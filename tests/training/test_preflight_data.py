@@ -39,8 +39,13 @@ def test_a_data_set_none_of_whose_first_records_can_be_used_is_refused_and_a_few
 
 def test_rows_that_hold_other_than_batch_size_examples_are_told(tmp_path, capsys):
     overrides = {"stages.stage2.batch_size": "128", "stages.stage2.rows.count": "16"}
+    overrides["stages.stage3.options.keep"] = "understanding"
     out = rehearsed(capsys, QUICKSTART, tmp_path / "run", overrides)
     assert re.search(r"stage1: 16 rows of 208 hold about (39|4[0-3]) examples a step", out)
+    told = re.search(
+        r"stage3: .* about (\d+) examples .* keep leaves about (\d+) of them, und", out
+    )
+    assert int(told[2]) == pytest.approx(7 / 20 * int(told[1]), abs=1)
     (line,) = [line for line in out.splitlines() if line.startswith("WARNING")]
     held = re.search(
         r"stages.stage2.batch_size is 128, but its 16 rows of 208 hold about (\d+) .* set "

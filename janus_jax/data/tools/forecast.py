@@ -3,6 +3,8 @@ epoch is."""
 
 import numpy as np
 
+from janus_jax.data.kept import kinds_kept
+from janus_jax.data.kept_stats import asked_of
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.packing import choose
 from janus_jax.data.row_stream import AHEAD
@@ -47,14 +49,16 @@ def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: d
     entries = mixture.entries
     count = stage.rows.count
     simulated = STREAMS * STEPS
+    kinds = kinds_kept(stage.options.get("keep", ""))
     drawn = [[] for _ in entries]
     for stream in range(STREAMS):
         for entry, example in _stream(mixture, phase, stream, stage.rows):
-            drawn[entry].append((example.tokens, example.text, example.predicted))
+            if entries[entry].kind in kinds:
+                drawn[entry].append((example.tokens, example.text, example.predicted))
     sums = [np.array(sizes).reshape(-1, 3).sum(axis=0) for sizes in drawn]
     tokens, text, predicted = np.maximum(sum(sums), 1)
     examples = sum(map(len, drawn))
-    asked = mixture.asked(first)
+    asked = asked_of(kinds, mixture, first)
     datasets = {}
     for e, of, s in zip(entries, drawn, sums):
         if e.name not in asked:
@@ -75,6 +79,7 @@ def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: d
         "full": float(tokens / (simulated * stage.rows.length)),
         "examples_a_step": examples / simulated * count,
         "asked_a_step": stage.batch_size,
+        "kept": list(kinds),
         "datasets": datasets,
     }
 
@@ -134,6 +139,10 @@ def forecast_lines(name: str, phases: list[dict], rows) -> list[str]:
             f"them hold {p['examples_a_step']:,.0f} examples (batch_size says "
             f"{p['asked_a_step']:,})"
         )
+        if len(p["kept"]) < len(TASKS):
+            out.append(
+                f"  of {' and '.join(p['kept'])} alone: the stage's `keep` takes out the others"
+            )
         columns = " examples   asked  tokens    text predicted  rows an epoch   epochs"
         width = max(14, *(len(name) for name in p["datasets"]))
         out.append(f"  {'share of':<{width + 14}} {columns}")

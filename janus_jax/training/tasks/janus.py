@@ -9,13 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.config.schema import Experiment
+from janus_jax.data.kept import keep_problems, kinds_kept, only
+from janus_jax.data.kept_stats import KeptStats
+from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.model import batch as bt
 from janus_jax.model import config as model_config
 from janus_jax.model import flops
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
-from janus_jax.training import attention_check, init, stage_data, stage_mixture
+from janus_jax.training import attention_check, init, probes, stage_data, stage_mixture
 from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.step import train_step
@@ -23,7 +26,10 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = True
-OPTIONS = {}
+OPTIONS = {
+    "keep": "",  # kinds of example, such as "understanding+text": the others are taken out
+    "probe_every": 0,  # steps between those that training/probes.py looks at; 0: none
+}
 VALIDATES = ("loss", *(f"{kind}_loss" for kind in bt.TASKS))
 init_state = init.init_janus  # of the task, like the functions below
 
@@ -62,12 +68,16 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"{path}.trainable has generation_encoder: training it would change the ids that are "
             f"stored; freeze it, or take image_ids out of the data sets"
         )
-    return found
+    options = OPTIONS | stage.options
+    found += probes.probe_problems(path, options["probe_every"], stage)
+    return found + keep_problems(path, options["keep"], vars(stage.ratio))
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:
-    ids_alone = experiment.uses_ids(name) and experiment.model.is_janus
-    return ("generation_encoder",) if ids_alone else ()
+    stage = experiment.stages[name]
+    draws = "generation" in kinds_kept((OPTIONS | stage.options)["keep"])
+    needed = (draws and not experiment.uses_ids(name)) or not experiment.model.is_janus
+    return () if needed or "generation_encoder" in stage.trainable else ("generation_encoder",)
 
 
 def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
@@ -112,12 +122,13 @@ def validate(plan: StagePlan):
 
 def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_data.StageData:
     """The stage's mixture, packed into this process's part of its batches."""
-    data = stage_data.open_batches(plan, sources, processor, workdir, say)
+    stats = ReadStats if plan.keeps == bt.TASKS else functools.partial(KeptStats, plan.keeps)
+    data = stage_data.open_batches(plan, sources, processor, workdir, say, stats)
     # This process's part of the step's rows; a share that several processes feed counts once.
     part = arrays.batch_share()[1] / jax.process_count()
 
     def next_batch(_):
-        batch, examples = next(data)
+        batch, examples = only(plan.keeps, *next(data))
         seen = batch_facts(batch, examples, plan.experiment.model, plan.stage.trainable)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 

@@ -16,7 +16,7 @@ def stage(**changes):
         "steps": 100, "batch_size": 60,
         "ratio": types.SimpleNamespace(understanding=1.0, text=1.0, generation=2.0),
     }  # fmt: skip
-    return types.SimpleNamespace(**fields | changes)
+    return types.SimpleNamespace(**{"options": {}} | fields | changes)
 
 
 def looked(kind: str, total: int, text: int, pictures: int = 0, images: int = 0) -> survey.Survey:
@@ -55,6 +55,25 @@ def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
     )
     assert read["rows_an_epoch"] == pytest.approx(500 / read["examples_a_step"] * 32)
     assert read["epochs"] == pytest.approx(60 * read["examples_a_step"] / 500)
+
+
+def test_forecast_of_a_stage_that_keeps_one_kind_is_of_this_kind():
+    lines = {kind: Dataset(kind, "") for kind in ("understanding", "text", "generation")}
+    sizes = {"understanding": (50, 1, 0), "text": (100, 0, 0), "generation": (20, 0, 1)}
+    surveys = {kind: looked(kind, 1000, *size) for kind, size in sizes.items()}
+    (whole,) = forecast.forecast("second", lines, surveys, stage(), 0)
+    switched = stage(options={"keep": "understanding+text"})
+    (kept,) = forecast.forecast("second", lines, surveys, switched, 0)
+    assert kept["datasets"].keys() == {"understanding", "text"}
+    for name, of in kept["datasets"].items():
+        assert of["examples_a_step"] == whole["datasets"][name]["examples_a_step"]
+        assert of["epochs"] == whole["datasets"][name]["epochs"]
+        assert of["examples_asked"] == pytest.approx(0.5)
+        assert of["examples"] == pytest.approx(0.5, abs=0.01)
+    # of 150 + 100 + 2 * 120 tokens
+    assert kept["full"] == pytest.approx(whole["full"] * 250 / 490, rel=0.02)
+    told = forecast.forecast_lines("second", [kept], switched.rows)
+    assert "  of understanding and text alone: the stage's `keep` takes out the others" in told
 
 
 def test_forecast_says_what_a_stage_lacks():
