@@ -205,6 +205,11 @@ COMMANDS = {
         "Trains the stages of a config, or checks that it can (--dry_run).",
         "janus-jax train --config=configs/quickstart.py --workdir=runs/quickstart",
     ),
+    "probes": Entry(
+        "janus_jax.training.probe_plot:main",
+        "Plots how the tasks' gradients pulled in some runs.",
+        "janus-jax probes --run=runs/table5/A --run=runs/table5/D --out=probes.png",
+    ),
     "plan": Entry(
         "janus_jax.plan.__main__:main",
         "What each stage would take on chips that are not here.",
