@@ -21,7 +21,7 @@ from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage
 from janus_jax.weights.tensors import read_safetensors
 
-SLOW = ((1, 8, 1), 1), ((2, 4, 1), 1), ((1, 1, 1), 4)
+MESHES = ((1, 8, 1), 1), ((2, 4, 1), 1), ((2, 2, 2), 2), ((1, 1, 1), 4)
 LAYERS = tiny.CONFIG.transformer.layers
 
 
@@ -105,10 +105,8 @@ def test_norms_and_cosines_are_those_of_gradients_worked_out_apart(one_device):
     assert looked(rows(), step=3) == {}
 
 
-@pytest.mark.parametrize(
-    "mesh, accumulate",
-    [((2, 2, 2), 2), *(pytest.param(mesh, n, marks=pytest.mark.slow) for mesh, n in SLOW)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh, accumulate", MESHES)
 def test_every_mesh_and_any_parts_give_the_same(mesh, accumulate):
     with on_mesh(*mesh):
         got = looked(rows(), accumulate=accumulate)
