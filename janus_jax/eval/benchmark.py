@@ -160,6 +160,9 @@ class Graded(Generation, Protocol):
         """What `results` reads, of the pictures of a tree. Raises UsageError for those that cannot
         be graded."""
 
+    def own_settings(items: list[Item]) -> dict:
+        """Optional: what else changes the scores, such as the weights that grade."""
+
     def fixed_scores(folder: pathlib.Path, items: list[Item]) -> dict[str, float]:
         """Optional: scores of the tree as a whole, which are of no sums and have no interval."""
 

@@ -20,7 +20,7 @@ from janus_jax.model.keys import Keys
 from janus_jax.weights.reader import require_fit
 from janus_jax.weights.source import open_source
 
-SURE = 0.3  # a peak of the heat map is a thing from here on
+SURE = 0.4  # a peak of the heat map is a thing from here on
 BATCH = 32  # pictures at once
 
 

@@ -94,6 +94,8 @@ class Task:
             "limit": self.limit or "none",
             "model": model,
         }
+        if hasattr(self.module, "own_settings"):
+            told |= self.module.own_settings(asked)
         if self.half == "understanding":
             return told | {
                 "temperature": 0.0,

