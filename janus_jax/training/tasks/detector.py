@@ -16,7 +16,7 @@ from janus_jax.model.keys import Keys
 from janus_jax.training import stage_data, stage_mixture
 from janus_jax.training.detector_loss import detector_loss
 from janus_jax.training.stage_plan import StagePlan
-from janus_jax.training.state import TrainState, new_state, update
+from janus_jax.training.state import new_state, update
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
@@ -79,7 +79,7 @@ def without(experiment: Experiment, name: str) -> tuple[str, ...]:
     return ()  # its state has no other child in the first place
 
 
-def init_state(key, model: JanusConfig, tx, trainable=(), without=()) -> TrainState:
+def init_state(key, model: JanusConfig, tx, trainable=(), without=(), options=OPTIONS):
     """Random weights of the detector alone."""
     graphdef, params = nnx.split(_Holder(Keys(key)))
     return new_state(graphdef, nnx.to_pure_dict(params), {}, tx)
@@ -90,7 +90,7 @@ def _draw(key) -> dict:
     return nnx.to_pure_dict(nnx.state(_Holder(Keys(key))))
 
 
-def init_random(seed: int, model: JanusConfig, names: tuple[str, ...]) -> dict:
+def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=OPTIONS) -> dict:
     return _draw(jax.random.key(seed + 3))
 
 
