@@ -19,14 +19,14 @@ TOKENIZER = ("generation_encoder", "semantic_decoder")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """(of an understanding tower, of a VQ tokenizer and its semantic decoder)."""
+    """(of a language model, of a VQ tokenizer and its semantic decoder)."""
     folder = tmp_path_factory.mktemp("weights")
     with on_mesh():
         params = nnx.to_pure_dict(nnx.state(tiny.make_model(model("siglip", "embedding"))))
-        export(folder / "tower", {"understanding_encoder": params["understanding_encoder"]})
+        export(folder / "llm", {"transformer": params["transformer"]})
         params = nnx.to_pure_dict(nnx.state(tiny.make_model(model("semantic", "semantic"))))
         export(folder / "tokenizer", {name: params[name] for name in TOKENIZER})
-    return folder / "tower", folder / "tokenizer"
+    return folder / "llm", folder / "tokenizer"
 
 
 def model(understanding: str, generation: str) -> sizes.JanusConfig:
@@ -47,13 +47,13 @@ def told(understanding: str, generation: str, *init) -> list[str]:
 
 
 def test_what_an_ablation_reads_must_be_given(weights):
-    tower, tokenizer = weights
-    assert told("siglip", "embedding", tower) == []
+    llm, tokenizer = weights
+    assert told("siglip", "embedding", llm) == []
     assert told("semantic", "semantic", tokenizer) == []
-    found = told("semantic", "embedding", tower)
+    found = told("semantic", "embedding", llm)
     assert len(found) == 2
     for child, line in zip(TOKENIZER, found):
-        assert f"stages.one.init ({tower}) holds no {child}" in line
+        assert f"stages.one.init ({llm}) holds no {child}" in line
         assert "model.understanding is 'semantic'" in line and "task vq or semantic" in line
     (line,) = told("vq", "embedding")
     assert "stages.one.init (empty) holds no generation_encoder" in line
