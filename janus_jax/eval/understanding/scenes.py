@@ -7,6 +7,7 @@ from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.data.toy import scenes, scenes_tests, scenes_words
+from janus_jax.data.toy.scenes_sources import SMALLEST
 from janus_jax.eval import toy, trees
 from janus_jax.eval.benchmark import Record
 
@@ -21,8 +22,13 @@ def read(path: str, images: str, say) -> list[Record]:
     many about others, drawn by the seed, over pictures of 64 pixels; "scenes:" is all of these
     numbers. Those of existence come in pairs, so their number is even."""
     given = toy.options(path, "scenes", count=48, seed=1000, side=64)
+    faults = []
     if given["count"] < 2:
-        raise UsageError(f"{path}: give 2 questions a kind or more; those of existence are pairs")
+        faults.append("give 2 questions a kind or more; those of existence are pairs")
+    if given["side"] < SMALLEST:
+        faults.append(f"side={given['side']} pixels show no small thing; give {SMALLEST} or more")
+    if faults:
+        raise UsageError(f"{path}: {'; '.join(faults)}")
     try:
         return [
             _record(split, n, given["side"], asked)

@@ -158,8 +158,13 @@ def test_the_distance_of_true_pictures_is_none_and_of_others_some(items, tmp_pat
 
 
 def test_a_path_without_a_detector_and_pictures_of_two_sizes_are_refused(items, tmp_path):
-    with pytest.raises(UsageError, match="no detector; train one"):
-        benchmark.read("scenes:3", 1, "scenes")
+    for path, why in (
+        ("scenes:3", "no detector; train one"),
+        ("scenes:3?detector=", "no detector; train one"),
+        ("scenes:x?detector=there", r"count='x'.*scenes:32\?seed=1000&detector=DETECTOR"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            benchmark.read(path, 1, "scenes")
     draw(items, tmp_path)
     Image.new("RGB", (32, 32)).save(tmp_path / items[1].files[0])
     with pytest.raises(UsageError, match="is 32x32, not 64x64"):

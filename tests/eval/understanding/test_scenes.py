@@ -91,6 +91,9 @@ def test_the_same_path_asks_the_same_and_wrong_ones_are_refused(records):
     assert [(a.question, a.answer) for a in again] == [(b.question, b.answer) for b in records]
     other = benchmark.read(f"scenes:{QUESTIONS}?seed=4", "", print)
     assert [a.question for a in again] != [b.question for b in other]
-    for path, why in (("scenes:1", "pairs"), ("scenes:?sied=3", "'sied' is unknown")):
+    for path, why in (
+        ("scenes:1?side=16", "are pairs; side=16 pixels show no small thing; give 32 or more"),
+        ("scenes:?sied=3", "'sied' is unknown"),
+    ):
         with pytest.raises(UsageError, match=why):
             benchmark.read(path, "", print)
