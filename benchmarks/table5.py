@@ -62,7 +62,7 @@ def experiment(out: pathlib.Path, letter: str, seed: int) -> list[tuple]:
     ]  # fmt: skip
     if letter in PROBED:
         flags += [
-            f"--config.stages.{stage}.options.probe_every=20" for stage in ("stage2", "stage3")
+            f"--config.stages.{stage}.options.probe_every=40" for stage in ("stage2", "stage3")
         ]
     jobs = [(run.name, run / "stage3" / "model.safetensors", ["janus_jax.main", *flags])]
     detector = weights(out, "detector")
