@@ -24,9 +24,7 @@ def told(stage: str, **changes) -> list[str]:
 
 def test_an_unknown_task_names_the_nearest():
     assert told("stage1", task="jnaus") == ["task is 'jnaus': unknown; did you mean 'janus'?"]
-    assert told("stage1", task="dpo") == [
-        f"task is 'dpo': unknown; known: {', '.join(task.NAMES)}"
-    ]
+    assert told("stage1", task="dpo") == [f"task is 'dpo': unknown; known: {', '.join(task.NAMES)}"]
 
 
 def test_unknown_options_are_named():
