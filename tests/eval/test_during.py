@@ -114,6 +114,12 @@ def test_a_stage_of_texts_alone_has_nothing_to_show(asked, one_device, tmp_path)
     assert not asked["drawn"] and not asked["answered"] and not log.shown
 
 
+def test_a_stage_of_what_neither_draws_nor_encodes_has_nothing_to_show(tmp_path):
+    sheet, _ = opened(tmp_path, plan_of(ratio={"understanding": 0, "text": 0, "generation": 1}))
+    assert len(sheet.prompts) == 8
+    assert sheet.rows(2, types.SimpleNamespace(detector=None)) == ([], "")
+
+
 def test_photos_are_shown_smaller_and_tiny_pictures_larger():
     widths = {side: during.fitted([np.zeros((side, side, 3), np.uint8)])[0].width
               for side in (24, 100, 144, 200, 384)}  # fmt: skip
