@@ -6,7 +6,13 @@ import typing
 from janus_jax.config.read import inner_type
 from janus_jax.config.schema import Experiment
 
-WORDS = {str: "TEXT", int: "NUMBER", float: "NUMBER", bool: "True|False"}
+WORDS = {
+    str: "TEXT",
+    int: "NUMBER",
+    float: "NUMBER",
+    bool: "True|False",
+    float | str: "NUMBER|TEXT",
+}
 
 
 def field_lines() -> list[str]:
