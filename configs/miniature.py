@@ -49,7 +49,7 @@ def shared() -> dict:
     teacher = {"init": (f"{PLACE}/siglip/siglip",)}
     return {
         "vq": alone("vq", tokenizer, 1000, 16, 3e-3, options=codes),
-        "siglip": alone("siglip", ENCODER, 900, 96, 1e-3, options={"text_length": 48}),
+        "siglip": alone("siglip", ENCODER, 900, 96, 2e-3, options={"text_length": 48}),
         "semantic": alone("semantic", (*tokenizer, "semantic_decoder"), 1000, 16, 3e-3, options=codes, **teacher),
         "detector": alone("detector", ("detector",), 600, 32, 2e-3),
     }  # fmt: skip
