@@ -19,10 +19,10 @@ ADVERSARIAL = {
     "discriminator": "patchgan", "discriminator_start": 400, "discriminator_width": 16,
     "weighting": "adaptive", "discriminator_weight": 0.1,
 }  # fmt: skip
-TARGETS = {"plain": {}, "gan": ADVERSARIAL}
+TARGETS = {"": {}, "plain": {}, "gan": ADVERSARIAL}
 
 
-def get_config(target: str = "plain") -> ConfigDict:
+def get_config(target: str = "") -> ConfigDict:
     model = presets.emoji()
     vq = dataclasses.replace(
         model.generation_encoder, image_size=64, multipliers=(1, 1, 2, 4), codebook_size=512
