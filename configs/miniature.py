@@ -59,12 +59,12 @@ def experiment(e: dict) -> dict:
     lacking = {"understanding_encoder"} if e["understanding"] != "siglip" else set()
     lacking |= {"generation_embedding"} if e["generation"] != "embedding" else set()
 
-    def stage(steps: int, ratio: tuple, flames: tuple, rate: dict, **changes) -> dict:
+    def stage(steps: int, size: int, ratio: tuple, flames: tuple, rate: dict, **changes) -> dict:
         shares = dict(zip(("understanding", "text", "generation"), ratio))
         names = [kind for kind in e["keep"].split("+") if shares.get(kind)]
         return {
-            "init": ("previous",), "steps": steps, "batch_size": 34, "ratio": shares,
-            "rows": {"count": 12, "length": 288, "understanding_images": 3, "generation_images": 4},
+            "init": ("previous",), "steps": steps, "batch_size": size, "ratio": shares,
+            "rows": {"count": 16, "length": 232, "understanding_images": 2, "generation_images": 3},
             "trainable": tuple(name for name in flames if name not in lacking),
             "supervise": "all", "first_sentence": 0.0, "checkpoint_every": 200, "log_every": 20,
             "options": {"keep": "+".join(names)} if names else {}, "optim": optim(**rate), **changes,
@@ -77,9 +77,9 @@ def experiment(e: dict) -> dict:
     tune = {"learning_rate": 1e-3, "schedule": "cosine", "weight_decay": 0.1}
     everything = (*ADAPTORS, *LLM, "understanding_encoder")
     return {
-        "stage1": stage(60, (1, 0, 1), ADAPTORS, begin, init=INIT[e["understanding"]]),
-        "stage2": stage(800, (2, 1, 4), ADAPTORS + LLM, go_on),
-        "stage3": stage(400, (7, 3, 10), everything, tune, supervise="answers"),
+        "stage1": stage(60, 23, (1, 0, 1), ADAPTORS, begin, init=INIT[e["understanding"]]),
+        "stage2": stage(800, 32, (2, 1, 4), ADAPTORS + LLM, go_on),
+        "stage3": stage(400, 31, (7, 3, 10), everything, tune, supervise="answers"),
     }
 
 

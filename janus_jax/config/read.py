@@ -61,6 +61,8 @@ def read(
         return resolve(module.get_config().to_dict(), overrides or {})
     combined = f"{named}:{target}" if named else target
     chosen = combined if combined in targets else named
+    if not chosen and targets and "" not in targets:
+        raise ConfigError(f"--config={path}: name one of its targets: {file}:{', :'.join(targets)}")
     return resolve(module.get_config(chosen).to_dict(), overrides or {})
 
 

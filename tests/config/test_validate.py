@@ -4,14 +4,19 @@ import copy
 import pathlib
 
 import pytest
-from support.configs import ROOT, checked, refusal
+from support.configs import ROOT, checked, refusal, shipped
 
 from janus_jax.config import read as read_
 from janus_jax.config import schema as experiment
 from janus_jax.training import check_config
 
-CONFIGS = [str(path) for path in sorted((ROOT.parent / "configs").glob("*.py"))]
+CONFIGS = shipped()
 CONFIGS += [f"{path}:7b" for path in CONFIGS if "pro_stage" in path]
+CONFIGS += [str(ROOT.parent / "configs" / f"ablations.py:{name}") for name in "ACDEF"]
+CONFIGS += [
+    str(ROOT.parent / "configs" / f"miniature.py:{name}")
+    for name in ("vq", "siglip", "semantic", "detector", *"BCDEF")
+]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: pathlib.Path(path).name)
@@ -20,6 +25,11 @@ def test_shipped_configs_are_sound(path):
     assert not wrong
     assert check_config.check(built, 8) is built
     assert built.stages and all(stage.steps > 0 for stage in built.stages.values())
+
+
+def test_a_config_without_a_target_of_its_own_names_those_that_it_has():
+    with pytest.raises(experiment.ConfigError, match=r"ablations\.py:A, :A:a100-40gb:128, "):
+        read_.read(str(ROOT.parent / "configs" / "ablations.py"))
 
 
 ONE = [  # an override, and what its message says besides: the field, the value, the remedy

@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pytest
 from support import quickstart
+from support.configs import shipped
 from support.mesh import on_mesh
-from support.paths import CONFIGS as CONFIGS_DIR
 
 from janus_jax.config.read import read
 from janus_jax.plan import memory
 from janus_jax.training.check_config import check
 from janus_jax.training.stage_plan import StagePlan
 
-CONFIGS = sorted(str(path) for path in (CONFIGS_DIR).glob("*.py"))
+CONFIGS = shipped()
 # Of Janus-Pro the 7B: its 1B has the shapes of Janus-1.3B. Slow: only widths and depths are others.
 CONFIGS = [
     pytest.param(f"{path}:7b", marks=pytest.mark.slow) if "pro_stage" in path else path

@@ -13,6 +13,16 @@ ROOT = pathlib.Path(janus_jax.__file__).parent
 QUICKSTART = str(ROOT.parent / "configs" / "quickstart.py")
 
 
+# Where a config has no target of its own: one to try it with.
+CHOSEN = {"ablations.py": "B", "miniature.py": "A", "vq_emoji.py": "gan"}
+
+
+def shipped() -> list[str]:
+    """The paths of all shipped configs, of those that must have a target with one."""
+    paths = sorted((ROOT.parent / "configs").glob("*.py"))
+    return [f"{path}:{CHOSEN[path.name]}" if path.name in CHOSEN else str(path) for path in paths]
+
+
 def checked(overrides=None, devices=8, files=False, path=QUICKSTART):
     """The quick start's config with overrides, read and checked as main does."""
     built, wrong = read_.read(path, overrides)

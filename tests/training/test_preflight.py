@@ -13,6 +13,7 @@ import types
 import pytest
 import torch
 from support import perceptual, tiny
+from support.configs import shipped
 from support.paths import ROOT
 from support.rehearsal import QUICKSTART, refusal, rehearsed
 
@@ -25,7 +26,7 @@ from janus_jax.weights import reader
 pytestmark = pytest.mark.usefixtures("traced_once", "weights")
 
 SHIPPED = [
-    *(path.name for path in sorted((ROOT / "configs").glob("*.py"))),
+    *(path.rsplit("/", 1)[1] for path in shipped()),
     *(f"pro_stage{n}.py:7b" for n in (1, 2, 3)),
     "stage2.py:v5p:4x4x8",
     "pro_stage3.py:7b:h100:64",
@@ -65,7 +66,7 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
     e, _ = read.read(config)
     overrides, devices = {}, DEVICES.get(name, 8)
     for key, line in e.data.datasets.items():
-        if not line.path.startswith(("shapes:", "emoji:")):
+        if not line.path.startswith(("shapes:", "emoji:", "scenes:")):
             new = dict(
                 path="shapes:",
                 images="",
@@ -83,8 +84,8 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
     for stage, column in e.stages.items():
         if column.init and column.init != ("previous",):
             _, params = preflight_weights.shapes(e, devices)
-            hollow(tmp_path / "weights" / WEIGHTS_FILE, reader.flatten(params))
-            overrides[f"stages.{stage}.init"] = str(tmp_path / "weights")
+            hollow(tmp_path / stage / WEIGHTS_FILE, reader.flatten(params))
+            overrides[f"stages.{stage}.init"] = str(tmp_path / stage)
         if column.options.get("lpips"):
             torch.save(perceptual.vgg() | perceptual.heads(), tmp_path / "vgg.pth")
             overrides[f"stages.{stage}.options.lpips"] = str(tmp_path / "vgg.pth")
