@@ -16,7 +16,7 @@ from janus_jax.model import presets
 
 ADVERSARIAL = {
     # Half of the steps without it, as LlamaGen begins with reconstruction alone.
-    "discriminator": "patchgan", "discriminator_start": 400, "discriminator_width": 16,
+    "discriminator": "patchgan", "discriminator_start": 250, "discriminator_width": 16,
     "weighting": "adaptive", "discriminator_weight": 0.1,
 }  # fmt: skip
 TARGETS = {"": {}, "plain": {}, "gan": ADVERSARIAL}
@@ -36,7 +36,7 @@ def get_config(target: str = "") -> ConfigDict:
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {
             "tokenizer": {
-                "task": "vq", "init": (), "trainable": ("generation_encoder",), "steps": 800,
+                "task": "vq", "init": (), "trainable": ("generation_encoder",), "steps": 500,
                 "batch_size": 16, "ratio": {"understanding": 0, "text": 0, "generation": 1},
                 "options": {"entropy": 0.005, **TARGETS[target]},
                 "optim": {
