@@ -13,6 +13,7 @@ from support.outputs import TOLERANCE, integers, long, nchw, nhwc, pictures, run
 
 from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.training.tasks import vq
+from janus_jax.training.tokenizer_loss import tokenizer_terms
 
 
 def their_latents(theirs, images):
@@ -110,7 +111,11 @@ def test_no_product_of_the_tokenizer_is_rounded_on_any_platform(one_device):
     config = tiny.CONFIG.generation_encoder
     model = jax.eval_shape(lambda: GenerationEncoder(config, nnx.Rngs(0)))
     images = jax.ShapeDtypeStruct((2, config.image_size, config.image_size, 3), np.uint8)
-    loss = lambda model, images: vq.tokenizer_loss(model, images, 0.25, 0.1)[0]
+    options = vq.OPTIONS | {"entropy": 0.1}
+
+    def loss(model, images):
+        return sum(tokenizer_terms(model, {"images": images}, options)[0].values())
+
     with jax.default_matmul_precision("bfloat16"):
         traced = jax.jit(nnx.grad(loss)).trace(model, images)
         for platform in ("cpu", "tpu", "cuda"):

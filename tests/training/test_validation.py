@@ -127,11 +127,11 @@ def test_training_batches_hold_the_other_records_alone(one_device, tmp_path):
 def test_the_tokenizers_validation_is_the_mean_over_held_out_pictures(
     few_rows, one_device, tmp_path, monkeypatch
 ):
-    def loss(model, images, **weights):
-        mean = images.astype(np.float32).mean()
-        return 2 * mean, {"reconstruction": mean}
+    def terms(model, batch, options):
+        mean = batch["images"].astype(np.float32).mean()
+        return {"reconstruction": mean, "codebook": mean}, None
 
-    monkeypatch.setattr(vq, "tokenizer_loss", loss)
+    monkeypatch.setattr(vq, "tokenizer_terms", terms)
     sources = {"generation": opened()["generation"]}
     plan = plan_of(
         task="vq",
@@ -143,7 +143,7 @@ def test_the_tokenizers_validation_is_the_mean_over_held_out_pictures(
     state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), plan.state())
     validate = validation.Validation(plan, sources, None, tmp_path, print)
     found = validate(state)
-    images = np.concatenate(validate._drawn)
+    images = np.concatenate([batch["images"] for batch in validate._drawn])
     assert images.shape == (8, 16, 16, 3) and len(np.unique(images, axis=0)) > 2
     assert found == {
         "validation_loss": pytest.approx(2 * images.mean(), rel=1e-5),

@@ -136,14 +136,16 @@ def init_state(key, model: JanusConfig, tx, trainable=(), without=(), options=OP
     return new_state(graphdef, learns, params, tx)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _draw(key, model: JanusConfig, options: tuple) -> dict:
-    return nnx.to_pure_dict(nnx.state(Tokenizer(model, dict(options), Keys(key))))
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def _draw(key, model: JanusConfig, names: tuple[str, ...], options: tuple) -> dict:
+    drawn = nnx.to_pure_dict(nnx.state(Tokenizer(model, dict(options), Keys(key))))
+    if "ema" in drawn:  # set with the first update
+        drawn["ema"] = jax.tree.map(jnp.zeros_like, drawn["ema"])
+    return {name: drawn[name] for name in names}
 
 
 def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=OPTIONS) -> dict:
-    drawn = _draw(jax.random.key(seed), model, tuple(options.items()))
-    return {name: drawn[name] for name in names}
+    return _draw(jax.random.key(seed), model, names, tuple(options.items()))
 
 
 def for_devices(plan: StagePlan, say) -> StagePlan:

@@ -16,6 +16,7 @@ from support.mesh import on_mesh
 from janus_jax.checkpoint.inspect import leaves
 from janus_jax.config.read import resolve
 from janus_jax.data.toy import shapes_sources
+from janus_jax.model import sharding as sh
 from janus_jax.training import optim, stages
 from janus_jax.training.log import Log
 from janus_jax.training.perceptual import read_lpips
@@ -33,6 +34,12 @@ FULL = {
     "flip": 0.5,
 }
 STEPS = 4
+MODEL = dataclasses.replace(
+    tiny.CONFIG,
+    generation_encoder=dataclasses.replace(
+        tiny.CONFIG.generation_encoder, multipliers=(1, 1), channels=4, z_channels=4, norm_groups=2
+    ),
+)
 
 
 class Killed(Exception):
@@ -87,7 +94,7 @@ def plan_of(name: str, vgg, **changes) -> StagePlan:
     }
     after = stage | {"init": ("previous",), "steps": 1}
     values = {
-        "model": dataclasses.asdict(tiny.CONFIG),
+        "model": dataclasses.asdict(MODEL),
         "template": {"user": "User", "assistant": "Assistant"},
         "data": {"datasets": {"pictures": {"kind": "generation", "path": "shapes:pictures"}}},
         "stages": {"one": stage | changes, "two": after},
@@ -124,6 +131,7 @@ def whole(vgg, tmp_path_factory):
     return workdir, trained(plan_of("one", vgg), workdir, Heard), said
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(whole, vgg, tmp_path):
     with pytest.raises(Killed):
         trained(plan_of("one", vgg), tmp_path / "run", Dying)
@@ -131,6 +139,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(whole, vgg, tmp_path):
     tiny.same_bits(handed_on(tmp_path / "run" / "one.ema"), handed_on(whole[0] / "one.ema"))
 
 
+@pytest.mark.slow
 def test_a_stage_hands_on_the_discriminator_and_the_average_is_a_tokenizer(whole):
     workdir, found, _ = whole
     children = {name.split(".")[0] for name in found}
@@ -140,6 +149,7 @@ def test_a_stage_hands_on_the_discriminator_and_the_average_is_a_tokenizer(whole
     assert all((average[name] != found[name]).any() for name in average if "kernel" in name)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_moves_and_nothing_of_lpips(whole, vgg, tmp_path):
     steps = {p.name for p in (whole[0] / "checkpoints" / "one").iterdir() if p.name.isdigit()}
     assert "4" in steps
@@ -154,6 +164,7 @@ def test_a_checkpoint_holds_what_moves_and_nothing_of_lpips(whole, vgg, tmp_path
     assert all(first[name] is second[name] for name in read_lpips(vgg)), "sent with every batch"
 
 
+@pytest.mark.slow
 def test_a_later_stage_begins_with_the_tokenizer_and_its_discriminator(whole, vgg, monkeypatch):
     workdir, found, _ = whole
     begun = {}
@@ -188,16 +199,25 @@ def test_without_a_file_the_log_says_once_that_the_perceptual_term_is_off(
     assert set(data.next_batch(0)[0]) == {"images"}
 
 
+def fresh(options: dict, tx):
+    """A state of random numbers, the same on every mesh; nothing is compiled."""
+    rng = np.random.default_rng(0)
+    init = functools.partial(vq.init_state, model=MODEL, tx=tx, options=options)
+    state = sh.concrete(jax.eval_shape(init, jax.random.key(0)))
+    put = lambda x, value: jax.device_put(np.asarray(value, x.dtype), x.sharding)
+    zeros = jax.tree.map(lambda x: put(x, np.zeros(x.shape)), state)
+    draw = lambda x: put(x, rng.normal(0, max(x.size, 1) ** -0.25, x.shape))
+    return zeros.replace(trainable=jax.tree.map(draw, state.trainable))
+
+
 @functools.cache
 def stepped(mesh: tuple) -> tuple[dict, dict]:
     """(metrics of the second step, all that learned or counted) on a mesh."""
-    options = vq.OPTIONS | FULL | {"entropy": 0.1, "discriminator_start": 1}
+    options = vq.OPTIONS | FULL | {"entropy": 0.01, "discriminator_start": 1}
     tx = optim.make(tiny.OPTIM, 10, each=True)
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 16, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 16, 16, 3), np.uint8)
     with on_mesh(*mesh):
-        state = jax.jit(lambda key: vq.init_state(key, tiny.CONFIG, tx, options=options))(
-            jax.random.key(1)
-        )
+        state = fresh(options, tx)
         step = jax.jit(functools.partial(vq.vq_step, tx=tx, options=options))
         for batch in images:
             state, metrics = step(state, tiny.put({"images": batch}))
@@ -206,10 +226,8 @@ def stepped(mesh: tuple) -> tuple[dict, dict]:
         )
 
 
-MESHES = [pytest.param((1, 8, 1), marks=pytest.mark.slow), (2, 4, 1)]
-
-
-@pytest.mark.parametrize("mesh", MESHES, ids=lambda m: "x".join(map(str, m)))
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 4, 1)], ids=lambda m: "x".join(map(str, m)))
 def test_every_mesh_takes_the_same_step(mesh):
     """The statistics of a batch are those of all devices."""
     metrics, numbers = stepped(mesh)
@@ -220,15 +238,16 @@ def test_every_mesh_takes_the_same_step(mesh):
         np.testing.assert_allclose(numbers[name], want, atol=2e-5, rtol=0, err_msg=name)
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_changes_neither_player(one_device):
-    options = vq.OPTIONS | FULL | {"discriminator_start": 1, "weighting": "fixed"}
+    options = vq.OPTIONS | FULL | {"entropy": 0.01, "discriminator_start": 1}
     tx = optim.make(tiny.OPTIM, 10, each=True)
-    state = vq.init_state(jax.random.key(1), tiny.CONFIG, tx, options=options)
+    state = fresh(options, tx)
     kernel = state.trainable["discriminator"]["main"]["0"]["kernel"]
     state.trainable["discriminator"]["main"]["0"]["kernel"] = kernel.at[0, 0, 0, 0].set(jnp.nan)
     step = jax.jit(functools.partial(vq.vq_step, tx=tx, options=options))
-    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
-    new, metrics = step(state, {"images": images})
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    new, metrics = step(state, tiny.put({"images": images}))
     assert int(new.nonfinite_updates) == 1 and int(new.step) == 1
     old = {**state.trainable, "ema": state.frozen["ema"], "moments": state.opt_state}
     kept = {**new.trainable, "ema": new.frozen["ema"], "moments": new.opt_state}
@@ -244,4 +263,4 @@ def test_each_player_is_clipped_by_its_own_norm():
     assert jax.tree.structure(both.init(grads)) == jax.tree.structure(tx.init(grads))
     together, _ = both.update(grads, both.init(grads), jax.tree.map(jnp.zeros_like, grads))
     np.testing.assert_allclose(clipped["a"]["kernel"], together["a"]["kernel"], rtol=1e-3)
-    assert float(optax.tree.norm(clipped["b"])) > 3 * float(optax.tree.norm(together["b"]))
+    assert float(optax.tree.norm(clipped["b"])) > 2.5 * float(optax.tree.norm(together["b"]))
