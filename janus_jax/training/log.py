@@ -32,6 +32,8 @@ PROGRESS = {  # metric: (its name on the progress line, its format), in the line
     "perceptual": ("LPIPS", ".4g"),
     "adversarial": ("adversarial", ".3g"),
     "discriminator_loss": ("discriminator", ".3g"),
+    "semantic": ("semantic", ".4g"),
+    "cosine": ("cosine", ".4g"),
     "codes_used": ("codes", ".4g"),
     "grad_norm": ("grad", ".2f"),
     "learning_rate": ("lr", ".2g"),
