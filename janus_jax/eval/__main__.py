@@ -118,10 +118,10 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
 
     require_writable(out, "--out")
     judge = given.judge_of(f, task)
-    asked = task.read()
     initialize.initialize(f.coordinator, f.processes, f.process)
     platform.require_devices()
     processes.barrier("begun")
+    asked = processes.all_or_none(task.read)  # which may use the devices
     compile_cache.keep()
     import jax
 

@@ -3,6 +3,7 @@ that it needs."""
 
 import math
 
+from janus_jax.model.config import CHILDREN
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState
 from janus_jax.weights import table
@@ -10,10 +11,10 @@ from janus_jax.weights.reader import WeightReader, children
 from janus_jax.weights.source import open_source
 
 
-def missing_teachers(
+def held_by(
     plan: StagePlan, sources: dict[str, WeightReader], states: dict[str, TrainState]
-) -> list[str]:
-    """Why a stage would have nobody to learn from, or nothing to see by, a line each.
+) -> set:
+    """The children that a stage is given.
 
     plan: of the stage.
     sources: the weights that it begins with, by path; of `previous` only where that is done.
@@ -22,24 +23,65 @@ def missing_teachers(
     held = {child for source in sources.values() for child in children(source)}
     if "previous" in plan.stage.init:
         before = StagePlan.of(plan.experiment, plan.experiment.previous(plan.name))
-        held |= states[before.name].params.keys() - set(before.task.TEACHERS)
+        handed_on = states[before.name].params.keys() | set(before.without)
+        held |= handed_on - set(before.task.TEACHERS)
+    return held
+
+
+def missing_teachers(plan: StagePlan, held: set, states: dict[str, TrainState]) -> list[str]:
+    """Why a stage would have nobody to learn from, nothing to see by, or not what a stage before it
+    has learned, a line each. held: of `held_by`; states: as there."""
     named = ", ".join(plan.stage.init) or "empty"
-    of_task = f"the teacher of task {plan.stage.task}; name weights that do, such as weights/siglip_l16_384"
-    wanted = dict.fromkeys(plan.task.TEACHERS, of_task)
+    where = f"stages.{plan.name}.init ({named}) holds no"
     model = plan.model
+    frozen = [child for child in states[plan.name].frozen if child in CHILDREN]
+    wanted = {}
     if plan.task.PACKS and not model.is_janus:
         seen = (
             f"by which this model reads pictures (model.understanding is {model.understanding!r}, "
             f"model.generation {model.generation!r}): random ones mean nothing, and no stage of this task "
             "trains them; name what task vq or semantic hands on"
         )
-        wanted |= {
-            c: seen for c in ("generation_encoder", "semantic_decoder") if c in model.children
-        }
+        read = ("generation_encoder", "semantic_decoder")
+        wanted = {child: seen for child in read if child in model.children}
+    elif not plan.task.PACKS:
+        still = "which this stage leaves as it is: random, it would be noise; train it, or name weights that hold it"
+        wanted = dict.fromkeys(frozen, still)
+    wanted |= dict.fromkeys(
+        plan.task.TEACHERS,
+        f"the teacher of task {plan.stage.task}; name weights that do, such as weights/siglip_l16_384",
+    )
+    own = {*states[plan.name].params, *plan.without}
+    names = list(plan.experiment.stages)
+    for name in names[: names.index(plan.name)] if "previous" in plan.stage.init else ():
+        for child in plan.experiment.stages[name].trainable:
+            if child in own:
+                wanted[child] = (
+                    f"which {name} trains: the stage before hands on its own parts alone; add WORKDIR/{name} "
+                    "to it"
+                )
+    return [f"{where} {child}, {why}" for child, why in wanted.items() if child not in held]
+
+
+def random_eyes(plan: StagePlan, held: set, states: dict[str, TrainState]) -> list[str]:
+    """The encoders that a stage of Janus reads and is not given, and no stage trains, a warning
+    each."""
+    learned = {child for stage in plan.experiment.stages.values() for child in stage.trainable}
+    reads = {"understanding": "understanding_encoder", "generation": "generation_encoder"}
+    random = [
+        child
+        for kind, child in reads.items()
+        if kind in plan.keeps
+        and getattr(plan.stage.ratio, kind)
+        and child in states[plan.name].frozen
+        and child not in held | learned
+    ]
+    if not plan.task.PACKS:
+        return []
     return [
-        f"stages.{plan.name}.init ({named}) holds no {child}, {why}"
-        for child, why in wanted.items()
-        if child not in held
+        f"stages.{plan.name}: {child} is frozen and in no weights of init, so it stays random: what it "
+        "says of a picture means nothing. Name weights that hold it"
+        for child in random
     ]
 
 

@@ -26,7 +26,12 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.training.perceptual import read_lpips
 from janus_jax.training.preflight_disk import room
-from janus_jax.training.preflight_teacher import missing_teachers, other_teachers
+from janus_jax.training.preflight_teacher import (
+    held_by,
+    missing_teachers,
+    other_teachers,
+    random_eyes,
+)
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan, shape
 from janus_jax.training.state import TrainState
@@ -65,7 +70,9 @@ def look_at_weights(
             weights[name], problems = init_sources(experiment, name, workdir, own)
             report.config += problems + other_teachers(plan)
             if not problems and not unread:
-                report.config += missing_teachers(plan, weights[name], states)
+                held = held_by(plan, weights[name], states)
+                report.config += missing_teachers(plan, held, states)
+                told.warnings += random_eyes(plan, held, states)
         elif not starts[name].done:
             told.config += _aside_problems(plan, workdir, own)
     numbers = sum(x.size for x in jax.tree.leaves(params))

@@ -135,11 +135,12 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     state = run.restore(plan.state())
     if state is not None:
         params = read_aside(plan, aside, weights, run.log.say)
-        require_ids(plan, params, run.data.with_ids, aside)
+        require_ids(plan, state.params | params, run.data.with_ids, aside)
         return state, params
     WATCH.at(f"preparing the weights of {plan.name}")
     state, params, named = initial_state(plan, weights, processor.tokenizer, run.log.say)
-    require_ids(plan, params, run.data.with_ids, named.get("generation_encoder", "drawn at random"))
+    tokenizer = named.get("generation_encoder", "drawn at random")
+    require_ids(plan, state.params | params, run.data.with_ids, tokenizer)
     if plan.without:
         export(aside, on_devices(params))
     WATCH.at("saving step 0")
@@ -236,7 +237,7 @@ def require_ids(plan: StagePlan, params: dict, sources: list, named):
 
     Args:
         plan: the stage.
-        params: host arrays, generation_encoder among them where there are sources.
+        params: whole arrays, generation_encoder among them where there are sources.
         sources: `image_ids.WithIds`.
         named: where the tokenizer was read from.
     """

@@ -189,13 +189,13 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
         notes = (*notes, note)
         if fallback:
             lacking = set()
-    # What a task has beside the model's own children is as it is there.
+    # What other tasks hand on is as it is there; the rest is of use to its stage alone.
     known = {name.split(".")[0] for name in expected}
-    others = {name: shape for name, shape in shapes.items() if name.split(".")[0] not in known}
-    rows = tb.own_rows(
-        {name: shape for name, shape in expected.items() if name.split(".")[0] in children} | others
-    )
-    others = sorted(children - {name.split(".")[0] for name in expected})
+    handed_on = children & set(model_config.CHILDREN) - known
+    own = {name: shape for name, shape in expected.items() if name.split(".")[0] in children}
+    own |= {name: shape for name, shape in shapes.items() if name.split(".")[0] in handed_on}
+    rows = tb.own_rows(own)
+    others = sorted(children - known - handed_on)
     layout = tb.Layout(
         tb.CHECKPOINT,
         rows,

@@ -57,3 +57,53 @@ def test_what_an_ablation_reads_must_be_given(weights):
         assert "model.understanding is 'semantic'" in line and "task vq or semantic" in line
     (line,) = told("vq", "embedding")
     assert "stages.one.init (empty) holds no generation_encoder" in line
+
+
+def look(stages: dict, own=None) -> tuple[list[str], list[str]]:
+    """(what is wrong with the weights of a run of these stages, what it is warned of)."""
+    experiment = dataclasses.replace(
+        checked(), model=own or model("siglip", "embedding"), stages=stages
+    )
+    (_, _), report = look_at_weights(experiment, pathlib.Path("nowhere"), pathlib.Path(), 1)
+    return report.config, report.warnings
+
+
+def test_what_an_earlier_stage_has_trained_is_not_lost_on_the_way():
+    stages = checked().stages
+    pairs = dataclasses.replace(
+        stages["stage0"], task="siglip", options={}, init=(),
+        trainable=("understanding_encoder", "pooling_head", "text_tower", "contrast"),
+    )  # fmt: skip
+    janus = dataclasses.replace(stages["stage1"], init=("previous",))
+    found, _ = look({"tokenizer": stages["stage0"], "pairs": pairs, "janus": janus})
+    (line,) = found
+    assert (
+        "stages.janus.init (previous) holds no generation_encoder, which tokenizer trains" in line
+    )
+    assert "add WORKDIR/tokenizer" in line
+    assert look({"tokenizer": stages["stage0"], "janus": janus})[0] == []
+
+
+def test_a_frozen_part_of_siglip_must_be_given(weights):
+    stage = checked().stages["stage0"]
+    texts = dataclasses.replace(
+        stage, task="siglip", options={}, init=(), trainable=("text_tower", "contrast")
+    )
+    found, _ = look({"texts": texts})
+    assert [line.split(",")[0] for line in found] == [
+        f"stages.texts.init (empty) holds no {child}"
+        for child in ("pooling_head", "understanding_encoder")
+    ]
+
+
+def test_an_eye_that_stays_random_is_told(weights):
+    janus = dataclasses.replace(checked().stages["stage1"], init=(str(weights[0]),))
+    found, warnings = look({"janus": janus})
+    assert found == []
+    told = [line for line in warnings if "stays random" in line]
+    assert [line.split(" is frozen")[0] for line in told] == [
+        "stages.janus: understanding_encoder",
+        "stages.janus: generation_encoder",
+    ]
+    kept = dataclasses.replace(janus, options={"keep": "understanding"})
+    assert len([line for line in look({"janus": kept})[1] if "stays random" in line]) == 1
