@@ -99,7 +99,7 @@ def ceilings(out: pathlib.Path, only: tuple[str, ...]) -> list[tuple]:
             done = out / table5_report.CEILING.format(name)
             model = out / f"{letter}-0" / "stage3"
             flags = [f"--model={model}", f"--data={drawn(out)}", f"--out={done}"]
-            jobs.append((f"ceiling {name}", done, ["table5_ceiling", *flags]))
+            jobs.append((f"ceiling {name}", done, ["benchmarks.table5_ceiling", *flags]))
     return jobs
 
 
@@ -192,10 +192,9 @@ def work(out: pathlib.Path, jobs: list[tuple]):
 def timed(clock: pathlib.Path, name: str, command: list[str]) -> int:
     """Runs a command and returns its exit code. Its seconds, and those of CPU, which do not hang on
     what else the machine did, are added to the job's in `clock`, also where it is stopped."""
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "benchmarks")))
     began = time.time()
     used = cpu_seconds()
-    child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": paths})
+    child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         return child.wait()
     finally:

@@ -120,7 +120,7 @@ def missing(runs: dict, cells: dict, ceilings: dict) -> list[str]:
                     lacking.setdefault(f"{letter}-{seed} {half}", []).append(name)
     whole = {half: sum(of == half for of, _ in SCORES) for half in ASKED}
     told = [
-        run if len(names) == whole[run.split()[1]] else f"{run} ({', '.join(names)})"
+        run if len(names) == whole[run.split()[1]] else f"{run} ({'; '.join(names)})"
         for run, names in sorted(lacking.items())
     ]
     return told + [f"ceiling of the {TOKENIZERS[x]}" for x in TOKENIZERS if x not in ceilings]
@@ -182,9 +182,10 @@ def readings(cells: dict) -> list[str]:
         gain = lambda one, other, s: of[one]["values"][s] - of[other]["values"][s]
         found = [gain("C", "B", s) - gain("E", "D", s) for s in seeds]
         told = ", ".join(f"seed {s}: {signed(v)}" for s, v in zip(seeds, found))
-        one = "; one seed: no reading" if len(seeds) == 1 else ""
+        way = "above 0 with every seed" if min(found) > 0 else "not above 0 with every seed"
+        way = way if len(seeds) > 1 else "one seed: no reading"
         mean = signed(statistics.fmean(found))
-        lines.append(f"* (C - B) - (E - D), {ANSWERS}: {mean} in the mean ({told}){one}")
+        lines.append(f"* (C - B) - (E - D), {ANSWERS}: {mean} in the mean ({told}), {way}")
     return lines
 
 

@@ -185,7 +185,7 @@ def test_a_reading_is_of_shared_seeds_alone_and_one_is_none(table5, tmp_path):
         "* F-0 gen",
     ):
         assert f"{lacking}" in listed
-    assert "* A-0 understanding (answers, seen, size, held out)" in listed
+    assert "* A-0 understanding (answers, seen; size, held out)" in listed
     assert "* D-0 generation\n" in listed and "C-0 generation" not in listed
     assert "* ceiling of the VQ tokenizer" in listed and "* probes of D-0 (" in listed
 
@@ -199,7 +199,11 @@ def test_the_claim_s_difference_is_told_seed_by_seed(table5, tmp_path):
     told = (
         "(C - B) - (E - D), answers, held out: +0.070 in the mean (seed 0: +0.080, seed 1: +0.060)"
     )
-    assert told in written(report, tmp_path)
+    assert f"{told}, above 0 with every seed" in written(report, tmp_path)
+    answers(tmp_path, "C-2", 0.1)
+    answers(tmp_path, "B-2", 0.1)
+    answers(tmp_path, "D-2", 0.1)
+    assert "seed 2: +0.000), not above 0 with every seed" in written(report, tmp_path)
 
 
 def test_what_is_no_number_or_measured_otherwise_is_refused_all_at_once(table5, tmp_path):
