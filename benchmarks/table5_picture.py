@@ -24,6 +24,7 @@ def write(cells: dict, letters: str, names: list[str], path: pathlib.Path):
         if chance:
             axes.axhline(chance[0], color="0.4", lw=1, ls="--")
         axes.set_xticks(range(len(letters)), list(letters))
+        axes.set_xlim(-0.5, len(letters) - 0.5)
         axes.set_ylim(bottom=0)
         axes.set_title(name, fontsize=10, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
