@@ -1,7 +1,9 @@
 """What the toy benchmarks of both halves share: how much is asked of which world."""
 
+import itertools
 import re
 import urllib.parse
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -42,6 +44,13 @@ def options(path: str, world: str, **defaults: int | str) -> dict[str, int | str
     if problems:
         raise UsageError(f"{short(path)}: {'; '.join(problems)}; the form is {form}")
     return defaults | {key: type(defaults[key])(value) for key, value in given}
+
+
+def interleaved(groups: Iterable[list]) -> list:
+    """The first of each group, the second of each and so on, so that the first N of all are of all
+    groups alike."""
+    rounds = itertools.zip_longest(*groups)
+    return [one for some in rounds for one in some if one is not None]
 
 
 def pick(source: Source, rng, count: int) -> list[int]:

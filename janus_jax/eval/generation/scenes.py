@@ -24,31 +24,38 @@ ABOUT = "Scenes: prompts of OpenMoji scenes, half of held-out combinations, read
 HEADLINE = "overall"
 PROTOCOLS = ("scenes",)
 PICTURES = 1
+TOGETHER = 64  # pictures that the tokenizer takes at once
 RENDERS = "renders"  # true pictures, as the detector reads them
 
 
 def read(path: str, pictures: int, protocol: str) -> list[Item]:
     """ "scenes:32?seed=1000&detector=DIR": 32 prompts of each kind of held-out combinations and as
     many of others, drawn by the seed, 32 and 1000 where they are left out. DIR is the weights
-    directory of task detector."""
+    directory of task detector. The first of each kind and half come first, so that some of them
+    are of all kinds alike."""
     given = toy.options(path, "scenes", count=32, seed=1000, detector="")
+    faults = []
+    if given["count"] < 1:
+        faults.append("give 1 prompt a kind or more")
     if not given["detector"]:
-        raise UsageError(
-            f"{path}: no detector; train one (configs/miniature.py:detector) and give its weights, as "
-            "in scenes:?detector=runs/detector/detector"
+        faults.append(
+            "no detector; train one (configs/miniature.py:detector) and give its weights, as in "
+            "scenes:?detector=runs/detector/detector"
         )
+    if faults:
+        raise UsageError(f"{path}: {'; '.join(faults)}")
     detector = SceneDetector(given["detector"])
-    items = [
-        Item(
-            prompt.text,
-            tuple(f"{split}/{n:05}/{k:04}.png" for k in range(pictures)),
-            split,
-            {"prompt": prompt, "detector": detector},
-        )
-        for split, held_out in scenes_tests.SPLITS.items()
-        for n, prompt in enumerate(scenes_tests.prompts(given["count"], given["seed"], held_out))
-    ]
-    return trees.require(items, path, pictures)
+    groups = {}
+    for split, held_out in scenes_tests.SPLITS.items():
+        for n, prompt in enumerate(scenes_tests.prompts(given["count"], given["seed"], held_out)):
+            files = tuple(f"{split}/{n:05}/{k:04}.png" for k in range(pictures))
+            item = Item(prompt.text, files, split, {"prompt": prompt, "detector": detector})
+            groups.setdefault(_kind(item), []).append(item)
+    return trees.require(toy.interleaved(groups.values()), path, pictures)
+
+
+def _kind(item: Item) -> tuple[str, str]:
+    return item.category, item.facts["prompt"].task
 
 
 def own_settings(items: list[Item]) -> dict:
@@ -193,17 +200,16 @@ def fixed_scores(folder: pathlib.Path, items: list[Item]) -> dict[str, float]:
 def chance(items: list[Item]) -> dict[str, float]:
     """How often a true picture of one prompt fits another of the same kind, of either half."""
     sums = {}
-    for k, it in enumerate(items):
-        prompt = it.facts["prompt"]
-        alike = lambda other, it=it, p=prompt: (
-            other.category == it.category and other.facts["prompt"].task == p.task
-        )
-        for other in items[k + 1 : k + 20]:
-            if alike(other):
-                right = prompt.fits(other.facts["prompt"].scene)
+    groups = {}
+    for it in items:
+        groups.setdefault(_kind(it), []).append(it.facts["prompt"])
+    for (split, _), prompts in groups.items():
+        for k, prompt in enumerate(prompts):
+            for other in prompts[k + 1 : k + 20]:
+                right = prompt.fits(other.scene)
                 _add(sums, "overall", right["overall"], 1)
                 for aspect, value in right.items():
-                    _add(sums, f"{it.category}/{aspect}", value, 1)
+                    _add(sums, f"{split}/{aspect}", value, 1)
     return trees.shares(sums, "right", "pictures")
 
 
@@ -211,8 +217,11 @@ def tokenizer(model, items: list[Item]) -> float:
     """The share of true pictures that the detector still reads rightly after the tokenizer's encode
     and decode."""
     side = model.config.generation_encoder.image_size
-    true = np.stack([true_picture(it, side) for it in items])
-    back = np.clip((toy.through_tokenizer(model, true) + 1) / 2 * 255, 0, 255).astype(np.uint8)
-    found = items[0].facts["detector"].read(back)
-    right = [it.facts["prompt"].fits(one)["overall"] for it, one in zip(items, found)]
+    right = []
+    for begin in range(0, len(items), TOGETHER):
+        some = items[begin : begin + TOGETHER]
+        true = np.stack([true_picture(it, side) for it in some])
+        back = np.clip((toy.through_tokenizer(model, true) + 1) / 2 * 255, 0, 255).astype(np.uint8)
+        found = items[0].facts["detector"].read(back)
+        right += [it.facts["prompt"].fits(one)["overall"] for it, one in zip(some, found)]
     return trees.mean_of(right)

@@ -48,10 +48,10 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             "to 0:0:1"
         )
     found += [
-        f"data.datasets.{dataset}.path is {line.path!r}: task detector knows what is in pictures of "
-        "scenes alone; give scenes:all"
+        f"data.datasets.{dataset}.path is {line.path!r}: task detector learns from scenes of all "
+        "combinations alone, as it has to judge them all alike; give scenes:all"
         for dataset, line in experiment.data.drawn_by(name).items()
-        if line.kind == "generation" and line.path.partition(":")[0] != "scenes"
+        if line.kind == "generation" and line.path != "scenes:all"
     ]
     side = experiment.model.generation_encoder.image_size
     if side % (2 * STRIDE):

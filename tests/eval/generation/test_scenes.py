@@ -75,6 +75,31 @@ def test_either_half_asks_each_kind_of_prompt(items):
     assert [it.prompt for it in again] == [it.prompt for it in items]
 
 
+def test_the_first_prompts_are_of_all_kinds_alike_and_no_file_is_of_two(items):
+    for rounds in range(1, COUNT + 1):
+        some = Counter((it.category, it.facts["prompt"].task) for it in items[: 10 * rounds])
+        assert set(some.values()) == {rounds} and len(some) == 10
+    assert len({file for it in items for file in it.files}) == len(items)
+
+
+def test_the_tokenizer_s_ceiling_is_the_share_still_read_after_it(items, monkeypatch):
+    monkeypatch.setattr(benchmark, "TOGETHER", 7)
+    model = types.SimpleNamespace(
+        config=types.SimpleNamespace(generation_encoder=types.SimpleNamespace(image_size=SIDE))
+    )
+    given = []
+
+    def through(of, pictures):
+        given.append(len(pictures))
+        out = pictures / 127.5 - 1 + 1e-3  # rounds down to what it was
+        out[0] = 0  # the first of each batch comes out grey
+        return out
+
+    monkeypatch.setattr(benchmark.toy, "through_tokenizer", through)
+    assert benchmark.tokenizer(model, items) == pytest.approx(1 - len(given) / len(items))
+    assert sum(given) == len(items) and max(given) == 7
+
+
 def test_the_settings_of_a_result_name_the_weights_that_grade(items):
     task = result.Task("generation", "scenes", "scenes:2?detector=there")
     processor = types.SimpleNamespace(cfg_scale=1.0, temperature=1.0)
@@ -161,6 +186,8 @@ def test_a_path_without_a_detector_and_pictures_of_two_sizes_are_refused(items, 
     for path, why in (
         ("scenes:3", "no detector; train one"),
         ("scenes:3?detector=", "no detector; train one"),
+        ("scenes:0?detector=there", "scenes:0.detector=there: give 1 prompt a kind or more"),
+        ("scenes:0", "give 1 prompt a kind or more; no detector; train one"),
         ("scenes:x?detector=there", r"count='x'.*scenes:32\?seed=1000&detector=DETECTOR"),
     ):
         with pytest.raises(UsageError, match=why):

@@ -47,6 +47,13 @@ def test_either_half_asks_each_kind_as_often_with_balanced_answers(records):
     assert len({one.index for one in records}) == len(records)
 
 
+def test_the_first_questions_are_of_all_kinds_alike(records):
+    kinds = {one.category for one in records}
+    for rounds in (1, 2, 5):
+        some = Counter(one.category for one in records[: rounds * len(kinds)])
+        assert some == dict.fromkeys(kinds, rounds)
+
+
 def test_questions_of_held_out_combinations_are_of_nothing_else(records):
     for one in records:
         held_out = {scenes.is_held_out(*triple) for triple in combinations(one.facts["scene"])}

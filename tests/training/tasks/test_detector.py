@@ -174,7 +174,12 @@ def test_a_stage_with_nothing_wrong_has_no_problems():
             {"ratio": {"understanding": 1, "text": 0, "generation": 1}},
             "ratio is 1:0:1: task detector",
         ),
-        ({"path": "shapes:"}, "data.datasets.scenes.path is 'shapes:': task detector knows"),
+        ({"path": "shapes:"}, "data.datasets.scenes.path is 'shapes:': task detector learns from"),
+        ({"path": "scenes:"}, "data.datasets.scenes.path is 'scenes:': task detector learns from"),
+        (
+            {"path": "scenes:pairs"},
+            "path is 'scenes:pairs': task detector learns from scenes of all",
+        ),
         ({"accumulate": 2}, "accumulate is 2: task detector reads no such field"),
         ({"options": {"width": 3}}, "options.width: unknown; task detector has none"),
         ({"batch_size": 4}, "batch_size is 4: mesh.data * mesh.fsdp = 1 * 8 = 8 must divide it"),
