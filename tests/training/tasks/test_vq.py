@@ -11,6 +11,7 @@ import optax
 import pytest
 import torch
 from support import perceptual, tiny
+from support.batches import told_and_made
 from support.mesh import on_mesh
 
 from janus_jax.checkpoint.inspect import leaves
@@ -18,6 +19,7 @@ from janus_jax.config.read import resolve
 from janus_jax.data.toy import shapes_sources
 from janus_jax.model import sharding as sh
 from janus_jax.training import optim, stages
+from janus_jax.training import perceptual as ours
 from janus_jax.training.log import Log
 from janus_jax.training.perceptual import read_lpips
 from janus_jax.training.stage_plan import StagePlan
@@ -264,3 +266,11 @@ def test_each_player_is_clipped_by_its_own_norm():
     together, _ = both.update(grads, both.init(grads), jax.tree.map(jnp.zeros_like, grads))
     np.testing.assert_allclose(clipped["a"]["kernel"], together["a"]["kernel"], rtol=1e-3)
     assert float(optax.tree.norm(clipped["b"])) > 2.5 * float(optax.tree.norm(together["b"]))
+
+
+def test_the_batch_that_is_planned_for_is_that_of_the_data(vgg, monkeypatch):
+    """With LPIPS's weights, whole on each device; the file's widths are smaller than VGG16's."""
+    monkeypatch.setattr(ours, "WIDTHS", perceptual.WIDTHS)
+    sources = {"pictures": shapes_sources.ShapesPictures(0, 60)}
+    told, made = told_and_made(plan_of("one", vgg), sources)
+    assert told == made and told["lpips"].keys() == read_lpips(vgg).keys()
