@@ -59,6 +59,17 @@ class SceneBatches:
         return {"images": picture if self.clean else spoiled(rng, picture), **labels(scene)}
 
 
+def shapes(count: int, side: int) -> dict:
+    """name -> (shape, dtype) of a batch of `count` scenes; see `SceneBatches`."""
+    return {
+        "images": ((count, side, side, 3), np.uint8),
+        "centres": ((count, MOST, 2), np.float32),
+        "things": ((count, MOST), np.int32),
+        "sizes": ((count, MOST), np.int32),
+        "ground": ((count,), np.int32),
+    }
+
+
 def scene_of(source, i: int) -> Scene:
     """The scene of record `i` of a source of the scenes world, or of a part of one."""
     if isinstance(source, Part):

@@ -66,8 +66,9 @@ class Pairs:
         return generation_image(image, self.side)
 
 
-def fill_pairs(pairs: Pairs, reconstructor, threads: int):
-    """Writes what of this process's share is not there yet, and waits for the others'.
+def fill_pairs(pairs: Pairs, reconstructor, threads: int) -> bool:
+    """Writes what of this process's share is not there yet, and waits for the others'. Returns
+    whether anything of it was lacking.
 
     Args:
         pairs: what, and where.
@@ -110,6 +111,7 @@ def fill_pairs(pairs: Pairs, reconstructor, threads: int):
                 f"or give another --size:{listed(faults)}"
             )
     shares.wait(pairs.folder / PARTS, list(pairs.parts))
+    return bool(todo)
 
 
 def save(pairs: Pairs, name: str, part: range, squares, batches: list[dict], pool):

@@ -89,13 +89,19 @@ class Task:
         told = {
             "benchmark": self.name,
             "protocol": self.form,
-            "data": self.data if "?" in self.data else pathlib.Path(self.data).name,
+            "data": pathlib.Path(self.data).name,
             "asked_sha256": record.asked_hash(asked),
             "limit": self.limit or "none",
             "model": model,
         }
+        own = {}
         if hasattr(self.module, "own_settings"):
-            told |= self.module.own_settings(asked)
+            own = self.module.own_settings(asked)
+        if "?" in self.data:  # what is known by its sha256 may lie anywhere
+            world, _, query = self.data.partition("?")
+            named = [x for x in query.split("&") if f"{x.partition('=')[0]}_sha256" not in own]
+            told["data"] = "?".join([world, "&".join(named)]) if named else world
+        told |= own
         if self.half == "understanding":
             return told | {
                 "temperature": 0.0,

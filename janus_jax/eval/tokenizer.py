@@ -29,9 +29,11 @@ from janus_jax.eval.reconstructions import PARTS, Pairs, fill_pairs, gather_pair
 from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.training.perceptual import lpips_files, read_lpips
 from janus_jax.training.tokenize_images import chosen
+from janus_jax.weights import run_checkpoint
+from janus_jax.weights import table as tb
 from janus_jax.weights.parts import vq_sizes
 from janus_jax.weights.source import open_source
-from janus_jax.weights.table import unshaped
+from janus_jax.weights.source import sizes as config_sizes
 
 
 def define_flags(into):
@@ -73,11 +75,14 @@ def tokenizer_command(f, overrides: dict[str, str]) -> int:
     processes.all_or_none(lambda: processes.is_lead() and begin(out, settings))
     initialize.require_shared(out, "--out")
     loaded = functools.cache(lambda: Reconstructor(source, sizes, weights, f.batch))
-    fill_pairs(pairs, loaded, f.threads or os.cpu_count())
+    made = any(processes.all_gather(fill_pairs(pairs, loaded, f.threads or os.cpu_count())))
 
     def report():
-        scores = write_report(pairs, sizes, settings, begun)["scores"].items()
-        told = ", ".join(f"{name} {one['value']:.4g}" for name, one in scores)
+        if not made and (out / record.REPORT).is_file():
+            found = record.read_report(out)
+        else:
+            found = write_report(pairs, sizes, settings, begun)
+        told = ", ".join(f"{name} {one['value']:.4g}" for name, one in found["scores"].items())
         print(f"{out}: {count:,} pictures: {told}")
         print(f"rFID: janus-jax eval distance {out} {out}/originals --inception=FILE")
 
@@ -95,9 +100,11 @@ def sizes_of(f, source, experiment: Experiment | None) -> GenerationEncoderConfi
     """The sizes of the tokenizer, with the pictures' as image_size. Raises UsageError where they
     are not known, are not those of the config, or do not go with --size."""
     model = experiment.model if experiment else source.config
+    if model is None and source.kind == tb.CHECKPOINT:  # of a stage that trains a tokenizer alone
+        model = config_sizes(run_checkpoint.run_config(source.path).get("model"), source.path)
     shapes = {name: shape for name, (shape, _) in source.leaves.items()}
     try:
-        sizes = vq_sizes(shapes, (unshaped(model) if model else {}) | source.unshaped)
+        sizes = vq_sizes(shapes, (tb.unshaped(model) if model else {}) | source.unshaped)
     except ValueError as error:
         raise UsageError(
             f"--weights={f.weights}: {error}; it is {source.kind}; take weights with a tokenizer, or "
@@ -175,8 +182,8 @@ def write_report(
         },
         "scorer": "janus_jax",
     }  # fmt: skip
-    record.write(pairs.folder, json.loads(json.dumps(report)))
     pairs_sheet(pairs, measured).save(pairs.folder / "sheet.png")
+    record.write(pairs.folder, json.loads(json.dumps(report)))  # the last: it stands for all
     return report
 
 

@@ -17,7 +17,6 @@ from flax import nnx
 
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import ConfigError, Experiment, Stage
-from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import CHILDREN
 from janus_jax.plan.collectives import Collective
@@ -79,20 +78,7 @@ class Saving:
 
 def lower_inputs(plan: StagePlan):
     """(the jitted step, its abstract state, its abstract batch) of a stage on the current mesh."""
-    rows = plan.stage.rows
-    kept = lambda images, kind: images if kind in plan.keeps else 0
-    split = jax.NamedSharding(jax.sharding.get_mesh(), sh.BATCH)
-    batch = {
-        name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=split)
-        for name, (shape, dtype) in bt.shapes(
-            rows.count,
-            rows.length,
-            kept(rows.understanding_images, "understanding"),
-            kept(rows.generation_images, "generation"),
-            plan.model,
-            "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
-        ).items()
-    }
+    batch = plan.task.batch_shapes(plan)
     return jax.jit(plan.task.step(plan), donate_argnums=0), plan.state(), batch
 
 

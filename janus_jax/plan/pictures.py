@@ -4,47 +4,18 @@ memory, products, traffic and time, all read from the compiled step."""
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from janus_jax.common.text import size, table
 from janus_jax.distributed import chips
-from janus_jax.model import sharding as sh
 from janus_jax.plan import aot, audit, collectives, memory, products, program, roofline
 from janus_jax.training.stage_plan import StagePlan
 
-# VGG16's convolutions by place and channels, for LPIPS's weights before their file is there.
-_VGG = {
-    0: (3, 64), 2: (64, 64), 5: (64, 128), 7: (128, 128), 10: (128, 256), 12: (256, 256), 14: (256, 256),
-    17: (256, 512), 19: (512, 512), 21: (512, 512), 24: (512, 512), 26: (512, 512), 28: (512, 512),
-}  # fmt: skip
-_HEADS = (64, 128, 256, 512, 512)
 ASSUMED = (
-    "stages of pictures: every product of the compiled program counts as useful; float32 products at "
-    "the chip's rate for true float32; memory in the bound is a floor, arguments read and results "
-    "written once"
+    "every product of the compiled program counts as useful; in the bound, float32 products at the "
+    "chip's rate for true float32, all others at the bfloat16 peak",
+    "memory in the bound is a floor of any program: arguments read once, donated results written "
+    "once; nothing else",
 )
-
-
-def picture_inputs(plan: StagePlan):
-    """(the jitted step, its abstract state, its abstract batch) of a stage on the current mesh."""
-    mesh = jax.sharding.get_mesh()
-    shape = lambda dims, dtype, spec: jax.ShapeDtypeStruct(
-        dims, dtype, sharding=jax.NamedSharding(mesh, spec)
-    )
-    side = plan.model.generation_encoder.image_size
-    count = plan.stage.batch_size
-    batch = {}
-    if length := int(plan.options.get("text_length", 0)):  # pairs of a picture and a text
-        side = plan.model.understanding_encoder.image_size
-        batch["tokens"] = shape((count, length), jnp.int32, sh.BATCH)
-    batch["images"] = shape((count, side, side, 3), jnp.uint8, sh.BATCH)
-    if plan.options.get("lpips"):
-        whole = lambda *dims: shape(dims, jnp.float32, sh.REPLICATED)
-        weights = {f"lin{k}": whole(n) for k, n in enumerate(_HEADS)}
-        for i, (a, b) in _VGG.items():
-            weights |= {f"{i}.weight": whole(3, 3, a, b), f"{i}.bias": whole(b)}
-        batch["lpips"] = weights
-    return jax.jit(plan.task.step(plan), donate_argnums=0), plan.state(), batch
 
 
 def study_pictures(experiment, name: str, chip: chips.Chip) -> dict:
@@ -57,12 +28,12 @@ def study_pictures(experiment, name: str, chip: chips.Chip) -> dict:
     """
     mesh = jax.sharding.get_mesh()
     plan = StagePlan.of(experiment, name)
-    step, state, batch = picture_inputs(plan)
+    step, state, batch = memory.lower_inputs(plan)
     held = {
         "weights that learn": memory.shard_bytes(state.trainable),
         "weights and counts that do not": memory.shard_bytes(state.frozen),
         "moments": memory.shard_bytes(state.opt_state),
-        "batch": memory.shard_bytes(batch["images"]),
+        "batch": memory.shard_bytes({name: x for name, x in batch.items() if name != "lpips"}),
         "LPIPS": memory.shard_bytes(batch.get("lpips", {})),
     }
     compiled = aot.compile_step(step, state, batch, experiment.deterministic)

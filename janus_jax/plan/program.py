@@ -13,10 +13,14 @@ from janus_jax.plan.gpus import GPUS
 from janus_jax.training.loss import rows_at_once
 
 ASSUMED = (
-    "in the estimate: a loop whose turns depend on the data turns once, the cross-entropy's as "
-    "often as the supervised tokens need; a conditional (a chunk of pictures) takes its dearer "
-    "branch, on one chip for the share of the slots that are filled; attention computes 1.2 times "
-    "the pairs that examples have, on TPUs, whose tiles are larger, 3.2 times",
+    "in the estimate: a loop whose turns depend on the data turns once; a conditional takes its "
+    "dearer branch"
+)
+ROWS_ASSUMED = (
+    "in the estimate of rows: the cross-entropy's loop turns as often as the supervised tokens need; "
+    "a chunk of pictures is computed, on one chip, for the share of the slots that are filled; "
+    "attention computes 1.2 times the pairs that examples have, on TPUs, whose tiles are larger, 3.2 "
+    "times"
 )
 ESTIMATED = "estimated from the program, +-20 %"  # among the speeds
 LARGEST = 5  # losses that are told

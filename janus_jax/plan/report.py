@@ -6,8 +6,7 @@ import functools
 from janus_jax.common.text import size, table
 from janus_jax.distributed import chips
 from janus_jax.model import flops
-from janus_jax.plan import aot, collectives, program, rates, roofline
-from janus_jax.plan.pictures import ASSUMED as PICTURES_ASSUMED
+from janus_jax.plan import aot, assumed, collectives, program, roofline
 from janus_jax.plan.pictures import picture_tables, study_pictures
 
 
@@ -272,20 +271,6 @@ def run(experiment, chip: chips.Chip, count: int, found, compiler: str, say=prin
             look, show = (study, tables) if stage.rows else (study_pictures, picture_tables)
             plan["stages"][name] = look(experiment, name, chip)
             say(show(plan, name, plan["stages"][name]) + "\n")
-    lengths = [
-        f"tokens of an example of {name}: "
-        + ", ".join(f"{task} {n:.0f}" for task, n in s["lengths"].items())
-        for name, s in plan["stages"].items()
-        if "lengths" in s
-    ]
-    plan["assumed"] = [
-        *roofline.ASSUMPTIONS,
-        *aot.assumptions(mesh.devices.flat[0]),
-        *lengths,
-        *([PICTURES_ASSUMED] if len(lengths) < len(plan["stages"]) else []),
-        rates.in_words(chip),
-        *program.ASSUMED,
-        "peaks, with sources: janus_jax/distributed/chips.py",
-    ]
+    plan["assumed"] = assumed.taken_for_granted(plan["stages"], chip, mesh.devices.flat[0])
     say("Assumed\n" + "\n".join(f"- {line}" for line in plan["assumed"]))
     return plan

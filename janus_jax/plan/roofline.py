@@ -16,8 +16,8 @@ ASSUMPTIONS = (
     "memory in the bound is a floor of any program: arguments read once, donated results written "
     "once, kept activations written and read once, weights read in the compute type twice, or three "
     "times where recomputed; nothing else",
-    "links at peak one way, all of a chip's links busy",
-)
+)  # of stages of rows
+LINKS = "links at peak one way, all of a chip's links busy"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,7 @@ from janus_jax.weights.table import WeightsError
 VGG16 = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 SHIFT = np.float32([-0.030, -0.088, -0.188])  # of pictures in [-1, 1]; ImageNet's mean in [0, 1]
 SCALE = np.float32([0.458, 0.448, 0.450])
+WIDTHS = (64, 128, 256, 512, 512)  # channels of each resolution
 LEAST = 2 ** (len(VGG16) - 1)  # pixels a side, of which the last resolution has one
 
 CONV = re.compile(r"(?:features|net\.slice[1-5])\.(\d+\.(?:weight|bias))$")
@@ -111,6 +112,19 @@ def read_lpips(path) -> dict[str, np.ndarray]:
         out[name] = np.asarray(x.transpose(2, 3, 1, 0) if x.ndim == 4 else x, np.float32, "C")
     if hashlib.sha256(out["lin0"].tobytes()).hexdigest().startswith(V0_0):
         raise WeightsError(f"{path}: the heads are those of LPIPS 0.0; {BRING}")
+    return out
+
+
+def lpips_shapes() -> dict[str, tuple]:
+    """name -> (shape, dtype) of what `read_lpips` gives of the released files."""
+    out = {}
+    before = 3
+    for k, (block, width) in enumerate(zip(VGG16, WIDTHS)):
+        for i in block:
+            out[f"{i}.weight"] = ((3, 3, before, width), np.float32)
+            out[f"{i}.bias"] = ((width,), np.float32)
+            before = width
+        out[f"lin{k}"] = ((width,), np.float32)
     return out
 
 

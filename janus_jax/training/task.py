@@ -55,6 +55,9 @@ class Task(Protocol):
     def batches(plan, sources: dict, processor, workdir, say: Callable):
         """The stage's data, opened: a stage_data.StageData."""
 
+    def batch_shapes(plan) -> dict:
+        """A step's whole batch as `batches` gives it, in ShapeDtypeStructs on the current mesh."""
+
     def read_first(plan, processor) -> Callable:
         """(line of the data set, source, index) -> in words what a record is to this stage. Raises
         what makes a record unusable."""

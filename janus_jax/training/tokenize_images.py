@@ -155,7 +155,15 @@ def define(into):
 def chosen(f, overrides: dict[str, str]):
     """(name, line, experiment or None) of the generation data set that the flags name. Raises
     CommandError."""
-    if not (f.config or f.kind):
+    if not f.config:
+        if not (f.path or f.dataset or overrides):
+            raise CommandError(
+                "no pictures are named: give --path=..., or --config=FILE and --dataset=NAME"
+            )
+        if f.kind not in ("", "generation"):
+            raise CommandError(
+                f"--kind={f.kind}: a VQ tokenizer takes pictures of kind generation alone; leave it out"
+            )
         f["kind"].parse("generation")
     lines, experiment = command.chosen(f, overrides)
     drawn = [name for name, line in lines.items() if line.kind == "generation"]

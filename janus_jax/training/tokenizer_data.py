@@ -4,14 +4,15 @@ measure them."""
 import functools
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
 from janus_jax.data.random_crop import random_crop
 from janus_jax.data.random_pictures import RandomPictures
 from janus_jax.distributed import arrays
 from janus_jax.model import sharding as sh
-from janus_jax.training import stage_data, stage_mixture
-from janus_jax.training.perceptual import read_lpips
+from janus_jax.training import batch_shapes, stage_data, stage_mixture
+from janus_jax.training.perceptual import lpips_shapes, read_lpips
 from janus_jax.training.stage_plan import StagePlan
 
 
@@ -38,3 +39,14 @@ def constants(plan: StagePlan, say) -> dict:
     whole = NamedSharding(jax.sharding.get_mesh(), sh.REPLICATED)
     weights = read_lpips(plan.options["lpips"])
     return {"lpips": {name: arrays.put(x, whole) for name, x in weights.items()}}
+
+
+def picture_shapes(plan: StagePlan) -> dict:
+    """Of a step's whole batch, pictures and `constants`, on the current mesh. LPIPS's files need not
+    be there."""
+    side = plan.model.generation_encoder.image_size
+    images = ((plan.stage.batch_size, side, side, 3), np.uint8)
+    out = batch_shapes.abstract({"images": images})
+    if plan.options["lpips"]:
+        out["lpips"] = batch_shapes.abstract(lpips_shapes(), sh.REPLICATED)
+    return out

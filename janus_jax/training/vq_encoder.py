@@ -185,7 +185,8 @@ def require_tokenizer(source, wanted: dict[str, tuple], config: GenerationEncode
     found = {name: shape for name, (shape, _) in source.leaves.items() if name.startswith(f"{VQ}.")}
     if not found:
         raise ValueError(
-            f"{source.path}: holds no VQ tokenizer (generation_encoder), it is {source.kind}"
+            f"{source.path}: holds no VQ tokenizer (generation_encoder), it is {source.kind}; give what "
+            "a stage of task vq or semantic hands on, or a Janus"
         )
     problems = misfits(found, wanted, whole=False)
     groups = source.unshaped.get(f"{VQ}.norm_groups", config.norm_groups)

@@ -47,15 +47,18 @@ def convert_command(f, _):
     source = open_source(
         f.source, allow_pickle=f.allow_pickle, allow_extra=f.allow_extra, revision=f.revision
     )
-    if f.verify and (source.config is None or f.format == converting.LLAMAGEN):
+    of_part = f.format in (converting.LLAMAGEN, converting.SIGLIP)
+    if f.verify and (source.config is None or of_part):
         part = f.format if source.config else source.kind
         raise exit_codes.UsageError(
             f"--verify compares whole models, and {part} is a part; leave it out"
         )
-    describe(source, f.format)
+    describe(source)
     speed = lambda count, seconds: f"{size(count / seconds)}/s"
     with Progress("written", 0, "", amount=size, speed=speed) as progress:
         converting.to_layout(source, f.target, f.format, f.dtype, progress)
+    if left := converting.left_behind(source, f.format):
+        print(f"  left behind: {', '.join(left)}")
     seconds = time.perf_counter() - begin
     written = sum(p.stat().st_size for p in pathlib.Path(f.target).iterdir())
     print(
@@ -70,11 +73,12 @@ def convert_command(f, _):
             print(f"  {name}: differs by {difference:.3g}")
 
 
-def describe(source, layout: str):
+def describe(source):
     count = len({name for row in source.layout.rows for name in row.names})
     print(f"{source.path}: {source.kind}, {len(source.leaves)} leaves from {count} tensors")
     sizes = tb.fields({name: shape for name, (shape, _) in source.leaves.items()}) | source.unshaped
-    print("  " + ", ".join(f"{name}={value}" for name, value in sizes.items()))
+    if sizes:
+        print("  " + ", ".join(f"{name}={value}" for name, value in sizes.items()))
     for note in source.notes:
         print(f"  note: {note}")
     reasons = {}
@@ -84,10 +88,6 @@ def describe(source, layout: str):
         print(
             f"  ignored: {len(names)} tensors ({names[0]}{', ...' if names[1:] else ''}): {reason}"
         )
-    if source.config and layout == converting.LLAMAGEN:
-        print("  left behind: all but the VQ tokenizer (generation_encoder)")
-    if source.kept and layout == converting.TRANSFORMERS:
-        print(f"  left behind: {len(source.kept)} tensors that this layout has no place for")
 
 
 def peak() -> float:

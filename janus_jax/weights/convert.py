@@ -56,8 +56,8 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
     module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
     if source.config is None:
         raise ValueError(
-            f"{source.path}: a part ({source.kind}), no whole Janus; it converts to {OWN} only, and a "
-            f"VQ tokenizer to {LLAMAGEN}"
+            f"{source.path}: a part ({source.kind}), no whole Janus; give --format={OWN}, or, of a VQ "
+            f"tokenizer, {LLAMAGEN}, of an understanding encoder, {SIGLIP}"
         )
     problems = module.unwritable(source.config)
     if problems:
@@ -78,6 +78,11 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
 
 def _to_llamagen(source, directory, dtype: str | None, wrote):
     """The VQ tokenizer of a source as LlamaGen's file, llamagen_vq.FILE in the directory."""
+    if f"{tb.VQ}.codebook" not in source.leaves:
+        raise ValueError(
+            f"{source.path}: holds no VQ tokenizer ({tb.VQ}), it is {source.kind}; give what a stage of "
+            "task vq or semantic hands on, or a Janus"
+        )
     try:
         rows = llamagen_vq.rows(
             {name: x for name, (x, _) in source.leaves.items()}, source.unshaped
@@ -121,6 +126,21 @@ def write_big_vision(source, directory, dtype: str | None, wrote):
                 wrote(x.nbytes)
         source.raise_if_damaged()
         copy_tokenizer(source, partial)
+
+
+def left_behind(source, layout: str) -> list[str]:
+    """What of a source that was written as this layout is not there, in words."""
+    children = {name.split(".")[0] for name in source.leaves}
+    taken = children
+    if layout == LLAMAGEN:
+        taken = {tb.VQ}
+    elif layout == SIGLIP:
+        rows = siglip.rows_of(source.leaves, source.unshaped[f"{siglip.TOWER}.heads"])
+        taken = {row.ours.split(".")[0] for row in rows}
+    found = sorted(children - taken)
+    if source.kept and layout == TRANSFORMERS:
+        found.append(f"{len(source.kept)} tensors that this layout has no place for")
+    return found
 
 
 def copy_tokenizer(source, directory: pathlib.Path):

@@ -267,7 +267,8 @@ def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfi
     groups = unshaped.get(f"{a}.norm_groups")
     if groups is None:
         raise ValueError(
-            "a VQ tokenizer that does not say its norm_groups, on which all that it computes depends"
+            "a VQ tokenizer that does not say its norm_groups, on which all that it computes depends "
+            "(they stand in the manifest.json that was written beside the weights)"
         )
     channels = shapes[f"{a}.encoder.conv_in.kernel"][3]
     firsts = [shapes[f"{a}.encoder.levels.{i}.res.0.conv1.kernel"][3] for i in range(levels)]

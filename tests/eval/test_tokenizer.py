@@ -145,6 +145,9 @@ def test_what_is_lost_is_made_again_and_the_rest_is_kept(world, result, tmp_path
     assert command.main(["distance", str(out), f"{out}/originals", "--features=pixels"]) == 0
     assert len(json.loads((out / "report.json").read_text())["scores"]) == len(scores[0]) + 1
     assert Image.open(out / "sheet.png").size[1] > 200
+    before = (out / "report.json").read_bytes()
+    assert run(root, out, f"--lpips={root}/lpips.pth", "--batch=1") == 0
+    assert (out / "report.json").read_bytes() == before, "nothing was made, and it says otherwise"
 
 
 def test_a_whole_model_says_its_size_and_the_first_pictures_are_enough(world, tmp_path, result):
@@ -186,6 +189,10 @@ def test_flags_that_cannot_be_followed_are_told(world, tmp_path, capsys, siglip_
     assert "--size: missing; a tokenizer alone does not say" in refused(
         capsys, root, out, "--size=0"
     )
+    told = command.main(["tokenizer", f"--weights={root}/weights", f"--out={out}"])
+    assert told == 2 and "no pictures are named: give --path=..." in capsys.readouterr().err
+    told = refused(capsys, root, out, "--path=shapes:", "--kind=text")
+    assert "--kind=text: a VQ tokenizer takes pictures of kind generation alone" in told
     told = refused(capsys, root, out, f"--lpips={root}/weights/model.safetensors")
     assert "not VGG16 and LPIPS's heads" in told and "bring torchvision's" in told
     told = refused(capsys, root, out, f"--weights={siglip_weights}")

@@ -7,9 +7,12 @@ import jax
 import pytest
 from support import quickstart
 from support.mesh import on_mesh
+from support.paths import CONFIGS
 
+from janus_jax.config.read import read
+from janus_jax.data.toy.scenes import MOST
 from janus_jax.model import flops, presets
-from janus_jax.plan import hlo, memory, program, report
+from janus_jax.plan import assumed, hlo, memory, pictures, program, report
 from janus_jax.training.stage_plan import StagePlan
 
 
@@ -89,3 +92,40 @@ def test_the_cross_entropys_loop_turns_for_the_supervised_tokens():
         assert [turns(dims) for dims in ("2048,102400", "2048,16384", "2048,7")] == [3, 1, 1]
     with on_mesh(2, 1, 2):  # each device has half the tokens and half the vocabulary
         assert turns("2048,51200") == 1
+
+
+def test_a_stage_of_scenes_is_planned_with_all_of_its_batch():
+    experiment, _ = read(f"{CONFIGS}/miniature.py:detector")
+    stage = dataclasses.replace(experiment.stages["detector"], batch_size=8)
+    encoder = dataclasses.replace(experiment.model.generation_encoder, image_size=32)
+    model = dataclasses.replace(experiment.model, generation_encoder=encoder)
+    experiment = dataclasses.replace(experiment, model=model, stages={"detector": stage})
+    with on_mesh(1, 8, 1):
+        found = pictures.study_pictures(experiment, "detector", quickstart.CPU)
+    assert found["fits"] and found["flops"] and not found["bytes"]["LPIPS"]
+    labels = 4 * (
+        4 * MOST + 1
+    )  # a centre's x and y, thing and size of each drawing, and the ground
+    assert found["bytes"]["batch"] == 32 * 32 * 3 + labels
+
+
+@pytest.mark.parametrize("rows, alone", [(True, True), (False, True), (True, False)])
+def test_what_is_assumed_is_of_the_stages_that_are_planned(rows, alone):
+    """Of either kind what is said of float32 products is said once."""
+    stages = {"rows": {"lengths": {"text": 9.0}}, "pictures": {}}
+    kinds = list(stages) if not alone else ["rows" if rows else "pictures"]
+    planned = {kind: stages[kind] for kind in kinds}
+    found = assumed.taken_for_granted(planned, quickstart.CPU, jax.devices()[0])
+    text = "\n".join(found)
+    assert ("rows full" in text, "cross-entropy" in text) == (rows, rows)
+    assert ("every product of the compiled program" in text) == (not rows or not alone)
+    assert ("tokens of an example of rows: text 9" in text) == rows
+    assert (
+        text.count("memory in the bound is a floor")
+        == text.count("at the bfloat16 peak")
+        == len(kinds)
+    )
+    marked = [line for line in found if line.startswith("stages of ")]
+    assert {line.split(":")[0] for line in marked} == (
+        set() if alone else {"stages of rows", "stages of pictures"}
+    )

@@ -7,7 +7,10 @@ import inspect
 import jax
 import pytest
 from support.configs import checked
+from support.mesh import on_mesh
+from support.paths import CONFIGS
 
+from janus_jax.config.read import read
 from janus_jax.model import sharding as sh
 from janus_jax.training import task
 from janus_jax.training.stage_plan import StagePlan
@@ -55,3 +58,16 @@ def test_a_stages_traced_state_is_that_of_its_task(stage):
         )
         asked = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
         assert facts(plan.traced_state()) == facts(asked)
+
+
+@pytest.mark.parametrize("name", task.NAMES)
+def test_a_step_takes_the_batch_that_its_task_tells(name):
+    target = "A" if name == "janus" else name
+    experiment, _ = read(f"{CONFIGS}/miniature.py:{target}")
+    plan = StagePlan.of(experiment, next(iter(experiment.stages)))
+    assert plan.stage.task == name
+    with on_mesh(1, 8, 1):
+        _, metrics = jax.eval_shape(
+            plan.task.step(plan), plan.state(), plan.task.batch_shapes(plan)
+        )
+    assert (metrics["loss"].shape, metrics["loss"].dtype) == ((), "float32")

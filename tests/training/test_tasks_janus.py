@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import tiny
+from support.batches import facts as facts_of
 from support.configs import refusal
 
 from janus_jax.config.read import resolve
@@ -122,3 +123,10 @@ def test_options_that_cannot_be_are_refused_with_the_field():
     assert uneven.endswith("set it to a multiple of stages.stage1.log_every, 20")
     assert frozen.startswith("stages.stage1.options.probe_every is 30: stages.stage1.trainable has")
     assert never.startswith("stages.stage2.options.probe_every is 1000: the stage has 850 steps")
+
+
+@pytest.mark.parametrize("keep", ["", "understanding+text"])
+def test_the_batch_that_is_planned_for_is_that_of_the_data(keep, one_device, tmp_path):
+    plan = plan_of(options={"keep": keep}, steps=1)
+    (batch, _), _ = opened(plan, tmp_path)
+    assert facts_of(plan.task.batch_shapes(plan)) == facts_of(batch)

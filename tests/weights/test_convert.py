@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
@@ -11,6 +12,8 @@ from support.foreign import convert
 from support.mesh import on_mesh
 from support.paths import TESTS
 
+from janus_jax.weights import __main__ as command
+from janus_jax.weights.load import export
 from janus_jax.weights.source import open_source
 
 
@@ -78,3 +81,27 @@ def test_the_benchmarks_checkpoints_balance(tmp_path, layout, monkeypatch):
     if layout == "transformers":
         with on_mesh():
             assert benchmark.our_ids(tmp_path / "ours") == benchmark.their_ids(tmp_path / "random")
+
+
+def told(capsys, source, target, layout: str, code: int = 0) -> str:
+    assert command.main([f"--source={source}", f"--target={target}", f"--format={layout}"]) == code
+    return capsys.readouterr().out
+
+
+def test_what_a_part_of_a_model_leaves_behind_is_told_once_it_is_written(hf, tmp_path, capsys):
+    said = told(capsys, hf, tmp_path / "tower", "siglip")
+    (left,) = [line for line in said.splitlines() if "left behind" in line]
+    assert "transformer" in left and "generation_encoder" in left
+    assert "understanding_encoder" not in left
+    said = told(capsys, hf, tmp_path / "vq", "llamagen_vq")
+    (left,) = [line for line in said.splitlines() if "left behind" in line]
+    assert "understanding_encoder" in left and "generation_encoder" not in left
+    assert "left behind" not in told(capsys, hf, tmp_path / "ours", "janus_jax")
+    # Nothing is left behind where nothing is written.
+    assert "left behind" not in told(capsys, tmp_path / "tower", tmp_path / "no", "llamagen_vq", 2)
+
+
+def test_a_part_without_sizes_that_are_known_is_told_without_an_empty_line(tmp_path, capsys):
+    export(tmp_path / "part", {"detector": {"kernel": jnp.zeros((2, 3))}})
+    said = told(capsys, tmp_path / "part", tmp_path / "out", "janus_jax")
+    assert "1 leaves" in said and all(line.strip() for line in said.splitlines())

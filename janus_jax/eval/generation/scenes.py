@@ -18,7 +18,7 @@ from janus_jax.data.toy.scenes import Scene
 from janus_jax.eval import toy, trees
 from janus_jax.eval.benchmark import Item
 from janus_jax.eval.detecting import SceneDetector
-from janus_jax.eval.frechet import Moments, frechet_distance
+from janus_jax.eval.frechet import Moments, frechet_distance, too_few
 
 ABOUT = "Scenes: prompts of OpenMoji scenes, half of held-out combinations, read by a detector"
 HEADLINE = "overall"
@@ -185,7 +185,7 @@ def scores(sums: Mapping[str, float], protocol: str) -> dict[str, float]:
 
 def fixed_scores(folder: pathlib.Path, items: list[Item]) -> dict[str, float]:
     """The Fréchet distance of the drawings and true pictures of the same prompts, one of each for
-    each drawing, in the detector's features."""
+    each drawing, in the detector's features. Says where there are too few for it."""
     features = items[0].facts["detector"].features()
     drawn = _drawn(folder, items)
     true = [true_picture(it, drawn.shape[1]) for it in items for _ in it.files]
@@ -194,6 +194,8 @@ def fixed_scores(folder: pathlib.Path, items: list[Item]) -> dict[str, float]:
         moments = Moments(name)
         moments.add(features.extract(pictures))
         sides.append(moments.statistics())
+    if note := too_few(sides[0]):
+        print(f"WARNING: {features.title}: {note}")
     return {features.title: frechet_distance(*sides)}
 
 

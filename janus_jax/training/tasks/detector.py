@@ -13,6 +13,7 @@ from janus_jax.distributed import arrays
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.detector import STRIDE, Detector
 from janus_jax.model.keys import Keys
+from janus_jax.training import batch_shapes as bs
 from janus_jax.training import stage_data, stage_mixture
 from janus_jax.training.detector_loss import detector_loss
 from janus_jax.training.stage_plan import StagePlan
@@ -136,6 +137,11 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     part = {"images": plan.stage.batch_size / jax.process_count()}
     next_batch = lambda i: (arrays.put_batch(found[i]), part)
     return stage_data.StageData(next_batch, found.stats, mixture)
+
+
+def batch_shapes(plan: StagePlan) -> dict:
+    side = plan.model.generation_encoder.image_size
+    return bs.abstract(scene_batches.shapes(plan.stage.batch_size, side))
 
 
 def read_first(plan: StagePlan, processor):

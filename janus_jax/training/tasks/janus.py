@@ -19,6 +19,7 @@ from janus_jax.model import flops
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
 from janus_jax.training import attention_check, init, probes, stage_data, stage_mixture
+from janus_jax.training import batch_shapes as bs
 from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.step import train_step
@@ -159,6 +160,20 @@ def batch_facts(batch: dict, examples: np.ndarray, model, trainable: tuple[str, 
     out["images"] += filled("generation_slots", model.generation_encoder)
     out["flops"] = sum(flops.count(model, trainable, flops.of_batch(batch, model)).values())
     return out
+
+
+def batch_shapes(plan: StagePlan) -> dict:
+    rows = plan.stage.rows
+    kept = lambda images, kind: images if kind in plan.keeps else 0
+    shapes = bt.shapes(
+        rows.count,
+        rows.length,
+        kept(rows.understanding_images, "understanding"),
+        kept(rows.generation_images, "generation"),
+        plan.model,
+        "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
+    )
+    return bs.abstract(shapes)
 
 
 def read_first(plan: StagePlan, processor):

@@ -37,6 +37,7 @@ TRAINABLE = ("generation_encoder", "semantic_decoder")  # of the model's childre
 without = vq.without
 for_devices = vq.for_devices
 batches = vq.batches
+batch_shapes = vq.batch_shapes
 read_first = vq.read_first
 
 

@@ -23,6 +23,7 @@ from janus_jax.model.keys import Keys
 from janus_jax.model.pairs import hits, pair_loss
 from janus_jax.model.siglip import CHILDREN, SigLIP
 from janus_jax.training import attention_check, stage_data, stage_mixture
+from janus_jax.training import batch_shapes as bs
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState, new_state, split, update
 from janus_jax.weights.load import export as export_weights
@@ -185,6 +186,15 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     part = {"images": plan.stage.batch_size / jax.process_count()}
     next_batch = lambda i: (arrays.put_batch(pairs[i]), part)
     return stage_data.StageData(next_batch, pairs.stats, mixture)
+
+
+def batch_shapes(plan: StagePlan) -> dict:
+    count = plan.stage.batch_size
+    side = plan.model.understanding_encoder.image_size
+    return bs.abstract({
+        "images": ((count, side, side, 3), np.uint8),
+        "tokens": ((count, int(plan.options["text_length"])), np.int32),
+    })  # fmt: skip
 
 
 def read_first(plan: StagePlan, processor):

@@ -181,6 +181,10 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     )
 
 
+def batch_shapes(plan: StagePlan) -> dict:
+    return tokenizer_data.picture_shapes(plan)
+
+
 def read_first(plan: StagePlan, processor):
     side = plan.model.generation_encoder.image_size
     # Training reads the image alone: a record whose text cannot be used is no fault here.

@@ -105,7 +105,9 @@ def test_the_settings_of_a_result_name_the_weights_that_grade(items):
     processor = types.SimpleNamespace(cfg_scale=1.0, temperature=1.0)
     found = task.settings(items, {}, processor)
     assert found["detector_sha256"] == "of there" and "OpenMoji" in found["attribution"]
-    assert found["data"] == "scenes:2?detector=there"
+    assert found["data"] == "scenes:2"  # wherever the detector lies
+    task = result.Task("generation", "scenes", "scenes:2?seed=3&detector=a/b")
+    assert task.settings(items, {}, processor)["data"] == "scenes:2?seed=3"
 
 
 def test_true_pictures_are_all_right_and_grey_ones_all_wrong(items, tmp_path):
@@ -174,10 +176,14 @@ def test_chance_is_how_often_one_picture_fits_another_prompt(items):
     }
 
 
-def test_the_distance_of_true_pictures_is_none_and_of_others_some(items, tmp_path):
+def test_the_distance_of_true_pictures_is_none_and_of_others_some(items, tmp_path, capsys):
     draw(items, tmp_path)
     name = "detector Fréchet distance"
     assert benchmark.fixed_scores(tmp_path, items)[name] == pytest.approx(0, abs=1e-6)
+    assert "WARNING" not in capsys.readouterr().out
+    assert benchmark.fixed_scores(tmp_path, items[:3])[name] == pytest.approx(0, abs=1e-6)
+    told = capsys.readouterr().out
+    assert told.startswith(f"WARNING: {name}: drawings: 3 pictures for 3 features")
     draw(items, tmp_path, lambda n: None)
     assert benchmark.fixed_scores(tmp_path, items)[name] > 100
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from support import quick, tiny
+from support.batches import told_and_made
 from support.mesh import on_mesh
 
 from janus_jax.checkpoint import evaluated
@@ -194,3 +195,8 @@ def test_a_side_that_cannot_be_halved_three_times_is_refused():
     vq = dataclasses.replace(MODEL.generation_encoder, image_size=36)
     found = refused(model=dataclasses.replace(MODEL, generation_encoder=vq))
     assert any("image_size is 36: the detector halves it three times" in line for line in found)
+
+
+def test_the_batch_that_is_planned_for_is_that_of_the_data():
+    told, made = told_and_made(plan_of(), SOURCES)
+    assert told == made

@@ -13,6 +13,7 @@ import pytest
 import torch
 from flax import nnx
 from support import ids, semantic_oracle, tiny
+from support.batches import told_and_made
 from support.mesh import on_mesh
 from support.paths import CONFIGS
 
@@ -362,3 +363,8 @@ def test_the_config_is_the_appendixs_on_every_target(target, devices):
         o = stage.optim
         assert (o.learning_rate, o.schedule, stage.batch_size) == (1e-4, "constant", 128)
         assert stage.options["semantic"] == 0.25 and "weights/siglip_l16_384" in stage.init
+
+
+def test_the_batch_that_is_planned_for_is_that_of_the_data():
+    told, made = told_and_made(plan_of(), SOURCES)
+    assert told == made and told.keys() == {"images"}

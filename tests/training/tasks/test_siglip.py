@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import quick, tiny
+from support.batches import told_and_made
 from support.mesh import on_mesh
 from support.rehearsal import refusal
 
@@ -268,3 +269,8 @@ def test_a_text_tower_of_another_tokenizer_is_refused(whole, tmp_path):
     (other / "tokenizer.json").unlink()
     told = refusal(ValueError, str(config), tmp_path / "run", tokenizer, devices=8)
     assert "a text tower and no tokenizer.json" in told
+
+
+def test_the_batch_that_is_planned_for_is_that_of_the_data():
+    told, made = told_and_made(plan_of(), SOURCES, tiny.processor())
+    assert told == made

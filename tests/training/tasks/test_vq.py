@@ -3,6 +3,7 @@ and hands on what a later stage begins with."""
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,21 @@ import optax
 import pytest
 import torch
 from support import perceptual, tiny
+from support.batches import told_and_made
 from support.mesh import on_mesh
 
 from janus_jax.checkpoint.inspect import leaves
 from janus_jax.config.read import resolve
 from janus_jax.data.toy import shapes_sources
+from janus_jax.eval.tokenizer import sizes_of
 from janus_jax.model import sharding as sh
 from janus_jax.training import optim, stages
+from janus_jax.training import perceptual as ours
 from janus_jax.training.log import Log
 from janus_jax.training.perceptual import read_lpips
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.tasks import vq
+from janus_jax.weights.source import open_source
 from janus_jax.weights.tensors import read_safetensors
 
 FULL = {
@@ -264,3 +269,18 @@ def test_each_player_is_clipped_by_its_own_norm():
     together, _ = both.update(grads, both.init(grads), jax.tree.map(jnp.zeros_like, grads))
     np.testing.assert_allclose(clipped["a"]["kernel"], together["a"]["kernel"], rtol=1e-3)
     assert float(optax.tree.norm(clipped["b"])) > 2.5 * float(optax.tree.norm(together["b"]))
+
+
+def test_the_batch_that_is_planned_for_is_that_of_the_data(vgg, monkeypatch):
+    """With LPIPS's weights, whole on each device; the file's widths are smaller than VGG16's."""
+    monkeypatch.setattr(ours, "WIDTHS", perceptual.WIDTHS)
+    sources = {"pictures": shapes_sources.ShapesPictures(0, 60)}
+    told, made = told_and_made(plan_of("one", vgg), sources)
+    assert told == made and told["lpips"].keys() == read_lpips(vgg).keys()
+
+
+def test_a_checkpoint_says_for_which_pictures_its_tokenizer_is(whole):
+    """Its run's config does; what the stage hands on leaves it to --size."""
+    path = whole[0] / "checkpoints" / "one"
+    flags = types.SimpleNamespace(weights=str(path), size=0)
+    assert sizes_of(flags, open_source(path), None) == MODEL.generation_encoder
