@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import tiny
-from support.configs import refusal
+from support.configs import checked, refusal
 
 from janus_jax.config.read import resolve
 from janus_jax.data.kept import only
@@ -122,3 +122,16 @@ def test_options_that_cannot_be_are_refused_with_the_field():
     assert uneven.endswith("set it to a multiple of stages.stage1.log_every, 20")
     assert frozen.startswith("stages.stage1.options.probe_every is 30: stages.stage1.trainable has")
     assert never.startswith("stages.stage2.options.probe_every is 1000: the stage has 850 steps")
+
+
+def test_what_a_stage_takes_out_can_neither_choose_the_best_nor_be_shown():
+    keep = {"stages.stage3.options.keep": "understanding+text"}
+    every = {"evaluation.every": "50", "evaluation.holdout": "0.1"}
+    (line,) = refusal(keep | {"evaluation.count": "8"})
+    assert line.startswith("evaluation.count is 8, and stages.stage3.options.keep is 'under")
+    assert "show generation of parts that never learned it; set it to 0" in line
+    none = keep | every | {"evaluation.count": "0"}
+    (line,) = refusal(none | {"checkpoints.best": "validation_generation_loss"})
+    assert "no generation is left to measure it by" in line
+    checked(none | {"checkpoints.best": "validation_text_loss"})
+    checked({"stages.stage2.options.keep": "understanding+text", "evaluation.count": "8"})
