@@ -181,7 +181,7 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
         stage_data.read_stats(plan, mixture, workdir, say),
     )
     if not plan.held_out:
-        pairs.require_differing_texts()
+        processes.all_or_none(pairs.require_differing_texts)
     part = {"images": plan.stage.batch_size / jax.process_count()}
     next_batch = lambda i: (arrays.put_batch(pairs[i]), part)
     return stage_data.StageData(next_batch, pairs.stats, mixture)
