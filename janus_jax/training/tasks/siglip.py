@@ -193,9 +193,9 @@ def read_first(plan: StagePlan, processor):
 
     def read(line, source, index: int) -> str:
         rng = np.random.default_rng(0)
-        _, count = text_ids(source, index, processor.tokenizer, length, rng)
+        _, count, cut = text_ids(source, index, processor.tokenizer, length, rng)
         pixels = understanding_image(source.image(index), side).shape[0]
-        return f"picture of {pixels} pixels and a text of {count} tokens"
+        return f"picture of {pixels} pixels and a text of {count} tokens" + ", cut" * cut
 
     return read
 

@@ -266,7 +266,8 @@ def test_a_process_whose_texts_are_all_the_same_ends_the_run_of_all(monkeypatch,
         return [value, None]
 
     monkeypatch.setattr(processes, "all_gather", gathered)
-    monkeypatch.setattr(ImageTextPairs, "__getitem__", lambda *_: {"tokens": np.ones((64, 4))})
+    same = np.zeros((2, 2, 3)), np.ones(4, np.int32), 4, False, [0], []
+    monkeypatch.setattr(ImageTextPairs, "_picks", lambda *_: [same] * 64)
     plan = plan_of()
     with on_mesh(), pytest.raises(SourceError, match="all become the ids"):
         plan.task.batches(plan, SOURCES, tiny.processor(), tmp_path, print)
