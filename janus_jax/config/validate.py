@@ -49,6 +49,8 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
     tower = experiment.model.understanding_encoder
     semantic = experiment.model.semantic_decoder
     own = experiment.model.children
+    if any(stage.task in ("semantic", "siglip") for stage in experiment.stages.values()):
+        own += ("understanding_encoder",)  # teaches the one and is learned by the other
     for box, obj, names in (
         ("transformer", llm, ("heads", "width", "mlp_width", "vocabulary")),
         ("understanding_encoder", tower, ("heads", "width", "mlp_width")),

@@ -44,18 +44,23 @@ class ImageTextPairs:
         self.tokenizer = tokenizer
         self.side = side
         self.length = length
+        # For good: a thread keeps the files that it has open.
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
         self.stats = stats or ReadStats(mixture)
         self.own = range(host * mixture.streams // hosts, (host + 1) * mixture.streams // hosts)
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """images uint8 [batch / hosts, side, side, 3], tokens int32 [batch / hosts, length]."""
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            picks = list(pool.map(lambda i: self._pick(int(step), i), self.own))
+        picks = self._picks(int(step))
         reads = {}
-        for entry in (entry for _, _, tried, _ in picks for entry in tried):
-            reads[entry] = reads.get(entry, 0) + 1
+        seen = np.zeros((len(self.mixture.entries), 4), np.int64)  # as in ReadStats
+        for _, _, count, cut, tried, _ in picks:
+            for entry in tried:
+                reads[entry] = reads.get(entry, 0) + 1
+            seen[tried[-1]] += (1, count, 0, cut)
         bad = [one for *_, found in picks for one in found]
-        self.stats.merge([{"news": [(reads, bad)], "counts": {}}])
+        first = self.mixture.changes[self.mixture.phase(int(step))]
+        self.stats.merge([{"news": [(reads, bad)], "counts": {str(first): seen.tolist()}}])
         return {
             "images": np.stack([image for image, *_ in picks]),
             "tokens": np.stack([tokens for _, tokens, *_ in picks]),
@@ -63,9 +68,15 @@ class ImageTextPairs:
 
     def require_differing_texts(self):
         """Raises SourceError where the first texts all become the same ids: then no picture has a
-        text that is not its own, and nothing is learned."""
+        text that is not its own, and nothing is learned. Says how many of them are cut."""
         steps = range(-(-LOOKED_AT // max(len(self.own), 1)))
-        tokens = np.concatenate([self[step]["tokens"] for step in steps])
+        picks = [pick for step in steps for pick in self._picks(step)]
+        tokens = np.stack([tokens for _, tokens, *_ in picks])
+        if cut := sum(cut for _, _, _, cut, *_ in picks):
+            self.stats.say(
+                f"  {cut} of the first {len(picks)} texts are longer than options.text_length = "
+                f"{self.length} tokens, and cut; all are counted at the end of the stage"
+            )
         if len(np.unique(tokens, axis=0)) == 1:
             said = self.tokenizer.decode(tokens[0])[:60]
             raise SourceError(
@@ -74,8 +85,12 @@ class ImageTextPairs:
                 "another field (caption), and let options.text_length reach to where they differ"
             )
 
+    def _picks(self, step: int) -> list[tuple]:
+        return list(self._pool.map(lambda i: self._pick(step, i), self.own))
+
     def _pick(self, step: int, i: int):
-        """(image, tokens, the entries that were tried, what was bad)."""
+        """(image, tokens, how many of the text, whether it is cut, the entries that were tried, the
+        last of which is its own, what was bad)."""
         position = step * self.mixture.streams + i
         numbers, shares = self._shares(step)
         tried = []
@@ -89,9 +104,9 @@ class ImageTextPairs:
                 index = int(rng.integers(len(source)))
             tried.append(entry)
             try:
-                tokens, _ = text_ids(source, index, self.tokenizer, self.length, rng)
+                tokens, *how = text_ids(source, index, self.tokenizer, self.length, rng)
                 image = understanding_image(source.image(index), self.side, fast=True)
-                return image, tokens, tried, bad
+                return image, tokens, *how, tried, bad
             except BAD as error:
                 bad.append((entry, index, error.cause, str(error)))
         raise SourceError(
@@ -112,15 +127,19 @@ class ImageTextPairs:
 
 def text_ids(source: Source, index: int, tokenizer: Tokenizer, length: int, rng):
     """(ids of a record's text, int32 [length], in lower case, cut and then padded with end of
-    sentence, so that this always is the last one; how many there are before it). rng chooses among
-    several captions. Raises RecordError where the record has no text or not one picture."""
+    sentence, so that this always is the last one; how many there are before it; whether the text
+    was longer). rng chooses among several captions. Raises RecordError where the record has no text
+    or not one picture."""
     text = _text(source[index], source.where(index), rng)
-    ids = tokenizer.encode(text[: CHARACTERS * length].lower())[0][: length - 1]
+    read = text[: CHARACTERS * length]
+    ids = tokenizer.encode(read.lower())[0]
+    cut = len(read) < len(text) or len(ids) > length - 1
+    ids = ids[: length - 1]
     if not ids:
         raise RecordError("blank caption", f"{source.where(index)}: {text[:40]!r} gives no ids")
     tokens = np.full(length, tokenizer.eos, np.int32)
     tokens[: len(ids)] = ids
-    return tokens, len(ids)
+    return tokens, len(ids), cut
 
 
 def _text(record: dict, where: str, rng) -> str:

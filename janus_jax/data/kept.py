@@ -39,6 +39,11 @@ def keep_problems(path: str, keep: str, ratio: dict[str, float]) -> list[str]:
         if kind not in bt.TASKS
     ]
     found += [
+        f"{told}: names {kind} twice; name each kind once"
+        for kind in bt.TASKS
+        if named.count(kind) > 1
+    ]
+    found += [
         f"{told}: {path}.ratio draws no {kind}, so that there is none to keep"
         for kind in bt.TASKS
         if kind in named and not ratio[kind]

@@ -1,5 +1,7 @@
 """Pictures alone, for a task that learns from them without their text."""
 
+import concurrent.futures
+
 import numpy as np
 
 from janus_jax.data.images import generation_image
@@ -8,6 +10,7 @@ from janus_jax.data.read_stats import ReadStats
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import SourceError
 
+_THREADS = 16  # that read and decode pictures
 SHOWN = 5  # pictures smaller than the crop that are named
 
 
@@ -38,36 +41,46 @@ class RandomPictures:
         self.stats = stats or ReadStats(mixture)
         self.make = make or (lambda image, side, _: generation_image(image, side, fast=True))
         self.small = set()
+        # For good: a thread keeps the files that it has open.
+        self._pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
         self.own = range(host * mixture.streams // hosts, (host + 1) * mixture.streams // hosts)
 
     def __getitem__(self, step: int) -> np.ndarray:  # uint8 [batch / hosts, side, side, 3]
         reads = {}
         bad = []
-        out = [self._pick(int(step), i, reads, bad) for i in self.own]
+        picks = list(self._pool.map(lambda i: self._pick(int(step), i), self.own))
+        for _, sides, tried, found in picks:
+            for entry, _ in tried:
+                reads[entry] = reads.get(entry, 0) + 1
+            bad += found
+            self._look_at_size(*tried[-1], sides)
         self.stats.merge([{"news": [(reads, bad)], "counts": {}}])
-        return np.stack(out)
+        return np.stack([picture for picture, *_ in picks])
 
-    def _pick(self, step: int, i: int, reads: dict, bad: list) -> np.ndarray:
+    def _pick(self, step: int, i: int):
+        """(the picture, its sides in the file, the (entry, record) that were tried, the last of which
+        is its own, what was bad)."""
         rng = np.random.default_rng((self.mixture.seed, step, i))
         numbers, shares = self.mixture.shares(self.mixture.phase(step), "generation")
+        tried = []
+        bad = []
         for _ in range(IN_A_ROW):
             entry = numbers[int(rng.choice(len(numbers), p=shares)) if len(numbers) > 1 else 0]
             source = self.mixture.entries[entry].source
             index = int(rng.integers(len(source)))
-            reads[entry] = reads.get(entry, 0) + 1
+            tried.append((entry, index))
             try:
                 image = source.image(index)
                 picture = self.make(image, self.side, rng)
-                self._look_at_size(entry, index, image)
-                return picture
+                sides = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+                return picture, sides, tried, bad
             except BAD as error:
                 bad.append((entry, index, error.cause, str(error)))
         raise SourceError(
             f"{IN_A_ROW} pictures in a row cannot be used, the last of them: {bad[-1][3]}"
         )
 
-    def _look_at_size(self, entry: int, index: int, image):
-        sides = image.shape[1::-1] if isinstance(image, np.ndarray) else image.size
+    def _look_at_size(self, entry: int, index: int, sides):
         if min(sides) >= self.side or len(self.small) == SHOWN:
             return
         if (entry, index) not in self.small:

@@ -182,6 +182,8 @@ class Sheet:
 def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:
     """COUNT held-out records of a kind that the stage learns from, of its data sets in turn: what
     `use(source, index)` makes of each. Passed over is what it has nothing for, or cannot read."""
+    if kind not in plan.keeps:
+        return []
     names = plan.experiment.draws(plan.name)
     entries = [e for e in entries_of(plan.on_held_out(), sources) if e.name in names]
     entries = [e for e in entries if e.kind == kind]

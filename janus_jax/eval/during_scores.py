@@ -13,6 +13,7 @@ from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, NAMES, load
 from janus_jax.sample.generate import generate
 from janus_jax.sample.understand import understand_batch
+from janus_jax.training.stage_plan import StagePlan
 
 FORM = "NAME=DATA, or NAME@COUNT=DATA for the first so many, such as pope@200=/data/POPE.tsv"
 FOLDER = "evaluation"  # in a work directory: a folder for each stage and step
@@ -25,7 +26,8 @@ class Scores:
         experiment: the config.
         stage: its name.
         workdir: where the results go, WORKDIR/evaluation/<stage>-<step>/<benchmark>-<half>.
-        say: hears what is left out.
+        say: hears what is left out: of the benchmarks' halves those of which the stage keeps no
+            example.
 
     Reads the benchmarks' files. Raises ConfigError for what is no benchmark that can be scored
     here, UsageError for files that cannot be used.
@@ -35,7 +37,14 @@ class Scores:
         self.stage = stage
         self.folder = workdir / FOLDER
         self.say = say
-        self.asked = [(task, task.read(say)) for task in tasks(experiment)]
+        keeps = StagePlan.of(experiment, stage).keeps
+        found = tasks(experiment)
+        for task in found:
+            if task.half not in keeps:
+                say(
+                    f"  {task.half}/{task.name} is not scored: {_keeps_no(experiment, stage, task.half)}"
+                )
+        self.asked = [(task, task.read(say)) for task in found if task.half in keeps]
 
     def __call__(self, step: int, model, processor) -> dict[str, float]:
         """ "<half>/<benchmark>" -> its headline score, by a model of `step`."""
@@ -70,8 +79,27 @@ def require_scorable(experiment: Experiment):
     best = experiment.checkpoints.best
     if best.startswith(tuple(f"{half}/" for half in HALVES)) and best not in names:
         raise ConfigError.of([f"checkpoints.best is {best!r}: unknown{near(best, names)}"])
+    problems = []
+    for stage in experiment.stages:
+        keeps = StagePlan.of(experiment, stage).keeps
+        gone = [task for task in found if task.half not in keeps]
+        problems += [
+            f"checkpoints.best is {best!r}: {_keeps_no(experiment, stage, task.half)}"
+            for task in gone
+            if best == f"{task.half}/{task.name}"
+        ]
+        if gone and gone == found:
+            why = _keeps_no(experiment, stage, gone[0].half)
+            problems.append(f"evaluation.benchmarks: nothing of it would be scored, for {why}")
+    if problems:
+        raise ConfigError.of(problems)
     for task in found:
         task.read(lambda text: None)
+
+
+def _keeps_no(experiment: Experiment, stage: str, half: str) -> str:
+    keep = experiment.stages[stage].options["keep"]
+    return f"stages.{stage}.options.keep is {keep!r}, so that {half} is not learned"
 
 
 def tasks(experiment: Experiment) -> list[result.Task]:

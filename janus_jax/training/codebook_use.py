@@ -8,7 +8,11 @@ from flax import nnx
 WINDOW = 65536  # of the last ids, as LlamaGen counts usage
 COLLAPSED = 0.05  # the share of the codebook in use below which it has collapsed
 ZERO = 1e-3  # of the discriminator's loss, which begins at about 1: below, it is 0
-# Metric -> what is said when it has counted spikes.PATIENCE steps in a row.
+# Ids for each code after which a share says something, though the window is not full yet: as many
+# as the window has for LlamaGen's 16,384 codes.
+ENOUGH = 4
+# Metric -> what is said when it has counted spikes.PATIENCE steps in a row, or a quarter of a short
+# stage's.
 ALARMS = {
     "steps_collapsed": (
         f"the codebook has collapsed: less than {COLLAPSED:.0%} of the codes were used among the last "
@@ -50,7 +54,8 @@ def counted(use: dict, ids: jax.Array, step, idle) -> tuple[dict, dict]:
     last = jnp.where(used, step, use["last"])
     window = -(-WINDOW // ids.size)  # in steps
     share = jnp.mean((last > jnp.maximum(step - window, 0)).astype(jnp.float32))
-    few = (share < COLLAPSED) & (step >= window)
+    enough = min(window, -(-ENOUGH * codes // ids.size))
+    few = (share < COLLAPSED) & (step >= enough)
     on = lambda count, bad: jnp.where(bad, count + 1, 0)
     use = {
         "last": last,

@@ -21,7 +21,7 @@ FLAT = 1e-3  # of the mean: a lower standard deviation, of a loss that hardly mo
 LEAST = 0.5  # nats above the mean: less is no spike of a task's loss, clipping takes care of it
 # nats above the mean of all tokens of a step together: a few that are wholly wrong are no spike
 FEW_WRONG = 40.0
-PATIENCE = 1000  # steps in a row that an alarm's metric counts before it is said, again and again
+PATIENCE = 1000  # at most so many steps in a row that an alarm's metric counts before it is said
 MANY = 1e6  # supervised tokens a step, where they are not counted
 # of a monitor, beside its windows
 STATE = ("nonfinite_updates", "in_a_row", "rollbacks", "skipped_batches", "phase")
@@ -50,11 +50,16 @@ class LossMonitor:
     say: hears what was found.
     phases: (first batch, a name of what is drawn from it on), in order: losses are compared within
         one of them.
-    alarms: a metric that counts steps in a row -> what is wrong in them; said at every PATIENCE.
+    alarms: a metric that counts steps in a row -> what is wrong in them; said at every `patience`.
+    begins: step from which on the loss is another one; 0: it never changes.
     """
 
-    def __init__(self, name: str, spikes, say=print, phases=((0, ""),), alarms=None):
+    def __init__(
+        self, name, spikes, say=print, phases=((0, ""),), alarms=None, patience=PATIENCE, begins=0
+    ):
         self.name = name
+        self.patience = patience
+        self.begins = begins
         self.alarms = alarms or {}
         self.spikes = spikes
         self.say = say
@@ -132,7 +137,7 @@ class LossMonitor:
     def _alarm(self, step: int, metrics: dict):
         for name, text in self.alarms.items():
             count = int(metrics.get(name, 0))
-            if count and count % PATIENCE == 0:
+            if count and count % self.patience == 0:
                 self.say(f"WARNING: {self.name}, step {step}: for {count:,} steps {text}")
 
     def roll_back(self, spike: Spike, step: int) -> int:
@@ -163,13 +168,16 @@ class LossMonitor:
 
     def _enter(self, step: int):
         """Begins new windows with the first step that draws from other data than those before, by
-        schedule or because the data was changed between two starts."""
+        schedule or because the data was changed between two starts, or whose loss is another."""
         batch = step - 1 + self.skipped_batches
         phase = [name for first, name in self.phases if first <= batch][-1]
+        phase += "+" * (0 < self.begins <= step)
         if phase == self.phase:
             return
         if self.phase is not None:
-            self.say(f"{self.name}, step {step}: other data from here on, and losses of their own")
+            self.say(
+                f"{self.name}, step {step}: other data or another loss from here on, judged anew"
+            )
         self.phase = phase
         self.windows = {}
 

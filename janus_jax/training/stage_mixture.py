@@ -73,6 +73,13 @@ def entries_of(plan: StagePlan, sources: dict) -> list[Entry]:
     ]
 
 
+def loss_begins(plan: StagePlan) -> int:
+    """The step, from 1, at which the stage's loss gets a further term, its discriminator's; 0 for
+    none."""
+    start = plan.options.get("discriminator_start", 0) if plan.options.get("discriminator") else 0
+    return int(start)
+
+
 def phases(plan: StagePlan, mixture: Mixture) -> list[tuple[int, str]]:
     """(first batch, a name of what is drawn from it on) for each change of data, the same wherever
     and whenever the stage draws the same."""

@@ -25,7 +25,7 @@ from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
 from janus_jax.training.run_dir import plain_values, run_id
-from janus_jax.training.spikes import LossMonitor
+from janus_jax.training.spikes import PATIENCE, LossMonitor
 from janus_jax.training.stage_plan import StagePlan, shape
 from janus_jax.training.validation import Validation
 from janus_jax.weights.load import export, import_weights
@@ -105,7 +105,9 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
         closing(data),
     ):
         phases = stage_mixture.phases(plan, data.mixture)
-        monitor = LossMonitor(name, stage.spikes, log.say, phases, data.alarms)
+        patience = min(PATIENCE, max(stage.steps // 4, 100))  # short stages are warned too
+        how = phases, data.alarms, patience, stage_mixture.loss_begins(plan)
+        monitor = LossMonitor(name, stage.spikes, log.say, *how)
         opened = plan, sources, processor, workdir
         validation = Validation(*opened, log.say)
         shown = show(*opened, log)

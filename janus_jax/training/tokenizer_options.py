@@ -2,7 +2,7 @@
 not go together."""
 
 from janus_jax.common.text import near
-from janus_jax.training import discriminators
+from janus_jax.training import discriminators, perceptual
 from janus_jax.training.tokenizer_loss import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
@@ -71,10 +71,30 @@ def option_problems(stage, path: str, image_size: int) -> list[str]:
             say(name, "must be a whole number" + ", 0 or more" * name.endswith("start"))
     if not o["lpips"] and "perceptual_weight" in given:
         say("perceptual_weight", "options.lpips names no file, so there is no such term; name one")
+    if o["lpips"] and o["perceptual_weight"] == 0:
+        say(
+            "perceptual_weight",
+            "the files of options.lpips would count for nothing; leave them out",
+        )
+    if o["lpips"] and image_size < perceptual.LEAST:
+        say(
+            "lpips",
+            f"VGG16 halves a picture to its last features, for which {image_size} pixels a side are "
+            f"too few; leave it out, or raise model.generation_encoder.image_size to "
+            f"{perceptual.LEAST} or more",
+        )
     if not o["discriminator"]:
         for name in (name for name in ADVERSARIAL if name in given):
             say(name, "there is no discriminator; set options.discriminator, or leave it out")
     elif not found:
+        if o["discriminator"] != "patchgan" and "discriminator_layers" in given:
+            say("discriminator_layers", "only the patchgan reads it; leave it out")
+        if o["discriminator_weight"] == 0:
+            say(
+                "discriminator_weight",
+                "the tokenizer would learn nothing of its discriminator; leave "
+                "options.discriminator out, or give a weight, as LlamaGen's 0.5",
+            )
         if o["discriminator_start"] > stage.steps:
             say(
                 "discriminator_start",

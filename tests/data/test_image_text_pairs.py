@@ -69,12 +69,35 @@ def test_texts_are_lower_case_cut_and_always_end_with_end_of_sentence():
     t = tokenizer()
     source = captions("A RED circle", "blue " * 40)
     rng = np.random.default_rng(0)
-    tokens, count = text_ids(source, 0, t, LENGTH, rng)
+    tokens, count, cut = text_ids(source, 0, t, LENGTH, rng)
+    assert not cut
     ids = t.encode("a red circle")[0]
     assert tokens.dtype == np.int32 and count == len(ids)
     assert tokens.tolist() == ids + [t.eos] * (LENGTH - len(ids))
-    tokens, count = text_ids(source, 1, t, LENGTH, rng)
-    assert count == LENGTH - 1 and tokens[-1] == t.eos and t.eos not in tokens[:-1]
+    tokens, count, cut = text_ids(source, 1, t, LENGTH, rng)
+    assert cut and count == LENGTH - 1 and tokens[-1] == t.eos and t.eos not in tokens[:-1]
+
+
+def test_texts_that_are_cut_are_counted_and_told():
+    source = captions(*(f"{i} red" + " and blue" * 9 * (i % 3 == 0) for i in range(12)))
+    data = pairs(12, generation=source)
+    said = []
+    data.stats.say = said.append
+    data.require_differing_texts()
+    (line,) = said
+    assert line.startswith("  24 of the first 72 texts are longer than options.text_length = 8")
+    data[0], data[1]
+    (name, *_, examples, continued, cut), *_ = data.stats.shares(0)
+    assert (name, examples, continued, cut) == ("generation", 24, 0, 8)
+    assert data.stats.report()[1].split()[-1] == "8"
+
+
+def test_a_text_of_just_the_length_is_not_cut():
+    t = tokenizer()
+    source = captions("a red circle and a blue square")
+    count = len(t.encode("a red circle and a blue square")[0])
+    cut = [text_ids(source, 0, t, n, np.random.default_rng(0))[2] for n in (count, count + 1)]
+    assert cut == [True, False]
 
 
 def test_any_of_a_pictures_captions_is_its_text():

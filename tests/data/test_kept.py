@@ -139,6 +139,7 @@ def test_what_was_seen_is_what_was_kept():
         ("understanding+text", (2, 3, 5), []),
         ("generation", (1, 0, 1), []),
         ("understnding+pictures", (1, 1, 1), ["did you mean 'understanding'", "'pictures' is no"]),
+        ("understanding+understanding", (1, 1, 1), ["names understanding twice"]),
         ("text", (1, 0, 1), ["ratio draws no text"]),
         ("understanding+", (1, 1, 1), ["'' is no kind"]),
         ("understanding+generation", (1, 0, 1), ["removes nothing; leave it out"]),

@@ -108,6 +108,12 @@ def test_a_stage_that_only_reads_is_only_asked(asked, one_device, tmp_path):
     assert not asked["drawn"] and len(asked["answered"]) == len(log.shown) == 1
 
 
+def test_a_stage_that_takes_its_drawings_out_is_only_asked(asked, one_device, tmp_path):
+    sheet, log = opened(tmp_path, plan_of(options={"keep": "understanding"}))
+    sheet(2, tiny.make_state(tiny.TX), {})
+    assert not asked["drawn"] and len(asked["answered"]) == len(log.shown) == 1
+
+
 def test_a_stage_of_texts_alone_has_nothing_to_show(asked, one_device, tmp_path):
     sheet, log = opened(tmp_path, plan_of(ratio={"understanding": 0, "text": 1, "generation": 0}))
     assert sheet(2, tiny.make_state(tiny.TX), {}) == {}

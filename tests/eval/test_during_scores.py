@@ -82,3 +82,28 @@ def test_a_full_disk_costs_a_score_and_not_the_run(tmp_path, monkeypatch):
     processor = types.SimpleNamespace(cfg_scale=1.0, temperature=1.0)
     assert scores(40, types.SimpleNamespace(config=sizes), processor) == {}
     assert len(said) == 2 and "no shapes of step 40" in said[0] and "No space left" in said[0]
+
+
+def test_a_half_that_a_stage_does_not_keep_is_not_scored_and_cannot_be_all_that_is_asked(tmp_path):
+    def keeping(keep: str, best: str, *benchmarks):
+        found = experiment(*benchmarks)
+        stage = dataclasses.replace(found.stages["stage3"], options={"keep": keep})
+        best = dataclasses.replace(found.checkpoints, best=best)
+        return dataclasses.replace(found, stages=found.stages | {"stage3": stage}, checkpoints=best)
+
+    said = []
+    asked = keeping("understanding+text", "understanding/shapes", "shapes@6=shapes:1")
+    during_scores.require_scorable(asked)
+    scores = Scores(asked, "stage3", tmp_path, said.append)
+    assert [task.half for task, _ in scores.asked] == ["understanding"]
+    (line,) = [line for line in said if "not scored" in line]
+    assert line == (
+        "  generation/shapes is not scored: stages.stage3.options.keep is 'understanding+text', so "
+        "that generation is not learned"
+    )
+    assert len(Scores(asked, "stage2", tmp_path, said.append).asked) == 2
+    wrong = keeping("text", "generation/shapes", "shapes@6=shapes:1")
+    with pytest.raises(ConfigError) as error:
+        during_scores.require_scorable(wrong)
+    assert "checkpoints.best is 'generation/shapes': stages.stage3" in str(error.value)
+    assert "nothing of it would be scored" in str(error.value)

@@ -7,6 +7,7 @@ from support.configs import checked, refusal
 
 from janus_jax.config.schema import ConfigError, Ratio, Rows
 from janus_jax.training import check_config, task
+from janus_jax.training.tokenizer_options import option_problems
 
 
 def told(stage: str, **changes) -> list[str]:
@@ -88,10 +89,14 @@ GAN = {"discriminator": "patchgan", "discriminator_layers": 2, "discriminator_st
         (GAN | {"discriminator_layers": 2.5}, "discriminator_layers is 2.5: must be a whole number"),
         (GAN | {"discriminator_layers": 4}, "discriminator is 'patchgan': has 4 layers, after which 1 of 24 "
          "pixels are left of a side, and 3 are needed: lower discriminator_layers"),
-        (GAN | {"discriminator": "stylegan"}, "discriminator is 'stylegan': halves the sides down to 4 pixels, "
-         "and pictures have 24: take a power of 2 from 8 on, or patchgan"),
+        ({"discriminator": "stylegan", "discriminator_start": 1}, "discriminator is 'stylegan': halves the sides down "
+         "to 4 pixels, and pictures have 24: take a power of 2 from 8 on, or patchgan"),
         ({"perceptual_weight": 0.5}, "perceptual_weight is 0.5: options.lpips names no file, so there is no such "
          "term; name one"),
+        (GAN | {"discriminator_weight": 0}, "discriminator_weight is 0: the tokenizer would learn nothing of its "
+         "discriminator; leave options.discriminator out, or give a weight, as LlamaGen's 0.5"),
+        ({"lpips": "a,b", "perceptual_weight": 0.0}, "perceptual_weight is 0.0: the files of options.lpips would count "
+         "for nothing; leave them out"),
         ({"ema": 1.0}, "ema is 1.0: a share below 1, such as 0.9999"),
         ({"crop": 1.5}, "crop is 1.5: a share below 1, such as 0.8"),
     ],
@@ -99,6 +104,20 @@ GAN = {"discriminator": "patchgan", "discriminator_layers": 2, "discriminator_st
 )  # fmt: skip
 def test_options_of_the_vq_task_that_do_not_go_together_are_refused(options, said):
     assert told("stage0", options=options) == [f"options.{said}"]
+
+
+@pytest.mark.parametrize(
+    "options, side, said",
+    [
+        (GAN | {"discriminator": "stylegan"}, 32, "discriminator_layers is 2: only the patchgan reads it"),
+        ({"lpips": "a,b"}, 15, "lpips is 'a,b': VGG16 halves a picture"),
+        ({"lpips": "a,b"}, 16, ""),
+    ],
+)  # fmt: skip
+def test_options_that_fit_other_sizes_alone_are_refused(options, side, said):
+    stage = dataclasses.replace(checked().stages["stage0"], options=options)
+    found = option_problems(stage, "stages.stage0", side)
+    assert len(found) == bool(said) and all(f"stages.stage0.options.{said}" in x for x in found)
 
 
 def test_a_discriminator_with_numbers_that_fit_is_taken():

@@ -81,3 +81,19 @@ def test_a_discriminator_at_zero_is_told_unless_it_wakes_up():
     told = said(metrics, 1950)
     assert len(told) == 1 and told[0].startswith("WARNING: one, step 1900: for 1,000 steps")
     assert "discriminator's loss is 0" in told[0] and "discriminator_width" in told[0]
+
+
+def test_a_short_stage_is_told_before_its_window_is_full():
+    """Four ids a code are enough to judge by, and a monitor of a short stage has less patience."""
+    metrics = run(lambda i: 2, lambda i: False, 120)
+    first = int(np.flatnonzero(metrics["steps_collapsed"] == 1)[0]) + 1
+    assert first == 4  # 4 * 60 ids; the window has sixteen steps
+    out = []
+    monitor = spikes.LossMonitor(
+        "one", Spikes(sigma=0), out.append, alarms=codebook_use.ALARMS, patience=100
+    )
+    for i in range(120):
+        now = {name: x[i] for name, x in metrics.items()}
+        monitor.watch(i + 1, now | {"loss": np.float32(1), "nonfinite_updates": np.int32(0)})
+    monitor.judge()
+    assert len(out) == 1 and "one, step 103: for 100 steps the codebook has collapsed" in out[0]

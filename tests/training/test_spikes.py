@@ -181,3 +181,26 @@ def test_a_run_goes_through_a_change_of_data(phases, rollbacks, tmp_path, one_de
     else:
         assert int(run().step) == 24 and run.seen == [*range(24)]
     assert sum("Back to the checkpoint" in line for line in run.said) == rollbacks
+
+
+@pytest.mark.parametrize("skipped", [0, 100])
+def test_a_loss_that_gets_another_term_is_no_spike_and_is_judged_by_what_follows(skipped):
+    """Also after batches that were passed over: the term comes with the step, not with the data."""
+    rise = lambda step: 2.0 + 9.0 * (step >= 201) + 0.01 * (step % 3)
+
+    def seen(begins: int):
+        said = []
+        watcher = spikes.LossMonitor("toy", Spikes(64, 6.0), said.append, begins=begins)
+        watcher.skipped_batches = skipped
+        for step in range(1, 301):
+            watcher.watch(step, {"loss": np.float32(rise(step)), "nonfinite_updates": 0})
+        return watcher, watcher.judge(), said
+
+    _, spike, _ = seen(0)
+    assert spike.step == 201
+    watcher, spike, said = seen(201)
+    assert spike is None and said == [
+        "toy, step 201: other data or another loss from here on, judged anew"
+    ]
+    watcher.watch(301, {"loss": np.float32(30.0), "nonfinite_updates": 0})
+    assert watcher.judge().step == 301

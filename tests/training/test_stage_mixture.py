@@ -45,3 +45,15 @@ def test_a_phase_begins_where_the_data_changes_and_is_called_by_what_it_draws():
 def test_other_data_are_another_phase(changes, differ):
     pairs = zip(phases(), phases(**changes))
     assert tuple(before != after for before, after in pairs) == differ
+
+
+@pytest.mark.parametrize(
+    "options, begins",
+    [({}, 0), ({"discriminator": "patchgan", "discriminator_start": 100}, 100), ({"discriminator": "patchgan"}, 20000)],
+)  # fmt: skip
+def test_the_loss_of_a_tokenizer_changes_with_its_discriminator(options, begins):
+    built = read.read(QUICKSTART, {})[0]
+    stage = dataclasses.replace(built.stages["stage0"], options=options)
+    built = dataclasses.replace(built, stages=built.stages | {"stage0": stage})
+    assert stage_mixture.loss_begins(StagePlan.of(built, "stage0")) == begins
+    assert stage_mixture.loss_begins(StagePlan.of(built, "stage2")) == 0

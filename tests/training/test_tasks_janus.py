@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from support import tiny
 from support.batches import facts as facts_of
-from support.configs import refusal
+from support.configs import checked, refusal
 
 from janus_jax.config.read import resolve
 from janus_jax.data.kept import only
@@ -130,3 +130,16 @@ def test_the_batch_that_is_planned_for_is_that_of_the_data(keep, one_device, tmp
     plan = plan_of(options={"keep": keep}, steps=1)
     (batch, _), _ = opened(plan, tmp_path)
     assert facts_of(plan.task.batch_shapes(plan)) == facts_of(batch)
+
+
+def test_what_a_stage_takes_out_can_neither_choose_the_best_nor_be_shown():
+    keep = {"stages.stage3.options.keep": "understanding+text"}
+    every = {"evaluation.every": "50", "evaluation.holdout": "0.1"}
+    (line,) = refusal(keep | {"evaluation.count": "8"})
+    assert line.startswith("evaluation.count is 8, and stages.stage3.options.keep is 'under")
+    assert "show generation of parts that never learned it; set it to 0" in line
+    none = keep | every | {"evaluation.count": "0"}
+    (line,) = refusal(none | {"checkpoints.best": "validation_generation_loss"})
+    assert "no generation is left to measure it by" in line
+    checked(none | {"checkpoints.best": "validation_text_loss"})
+    checked({"stages.stage2.options.keep": "understanding+text", "evaluation.count": "8"})

@@ -71,7 +71,30 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         )
     options = OPTIONS | stage.options
     found += probes.probe_problems(path, options["probe_every"], stage)
-    return found + keep_problems(path, options["keep"], vars(stage.ratio))
+    wrong = keep_problems(path, options["keep"], vars(stage.ratio))
+    return found + (wrong or _unlearned(experiment, name, options["keep"]))
+
+
+def _unlearned(experiment: Experiment, name: str, keep: str) -> list[str]:
+    """What the config asks of kinds that a stage draws and takes out."""
+    ratio = vars(experiment.stages[name].ratio)
+    gone = [kind for kind in bt.TASKS if ratio[kind] and kind not in kinds_kept(keep)]
+    why = f"and stages.{name}.options.keep is {keep!r}"
+    best = experiment.checkpoints.best
+    found = [
+        f"checkpoints.best is {best!r}, {why}: no {kind} is left to measure it by; take a loss of "
+        "what is kept, or validation_loss"
+        for kind in gone
+        if best == f"validation_{kind}_loss"
+    ]
+    halves = [kind for kind in gone if kind != "text"]
+    count = experiment.evaluation.count
+    if count and halves and name == list(experiment.stages)[-1]:
+        found.append(
+            f"evaluation.count is {count}, {why}: it would show {' and '.join(halves)} of parts that "
+            "never learned it; set it to 0"
+        )
+    return found
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:

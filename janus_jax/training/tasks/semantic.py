@@ -30,7 +30,7 @@ from janus_jax.weights.table import WeightsError
 
 PACKS = False
 TEACHERS = ("understanding_encoder",)
-VALIDATES = (*vq.VALIDATES, "semantic", "cosine")
+VALIDATES = (*vq.VALIDATES, "semantic")  # and no cosine: of a loss, less is better
 OPTIONS = vq.OPTIONS | {"semantic": 0.25}  # weight of the semantic loss (appendix A)
 LEARNS = (*vq.LEARNS, "semantic_decoder", "semantic_head")
 TRAINABLE = ("generation_encoder", "semantic_decoder")  # of the model's children
@@ -89,6 +89,12 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         found.append(
             f"{path}.options.ema is {stage.options['ema']}: the semantic decoder learns the codes of "
             "the weights as they are, not of their average; leave it out"
+        )
+    if stage.options.get("semantic") == 0:
+        found.append(
+            f"{path}.options.semantic is 0: the semantic decoder would learn nothing and be handed on "
+            "as it was drawn at random; that is task vq, so set task to vq, or give a weight, as the "
+            "paper's 0.25"
         )
     if not stage.init:
         found.append(

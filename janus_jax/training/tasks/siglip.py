@@ -182,7 +182,7 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
         stage_data.read_stats(plan, mixture, workdir, say),
     )
     if not plan.held_out:
-        pairs.require_differing_texts()
+        processes.all_or_none(pairs.require_differing_texts)
     part = {"images": plan.stage.batch_size / jax.process_count()}
     next_batch = lambda i: (arrays.put_batch(pairs[i]), part)
     return stage_data.StageData(next_batch, pairs.stats, mixture)
@@ -203,9 +203,9 @@ def read_first(plan: StagePlan, processor):
 
     def read(line, source, index: int) -> str:
         rng = np.random.default_rng(0)
-        _, count = text_ids(source, index, processor.tokenizer, length, rng)
+        _, count, cut = text_ids(source, index, processor.tokenizer, length, rng)
         pixels = understanding_image(source.image(index), side).shape[0]
-        return f"picture of {pixels} pixels and a text of {count} tokens"
+        return f"picture of {pixels} pixels and a text of {count} tokens" + ", cut" * cut
 
     return read
 

@@ -18,7 +18,10 @@ from support.rehearsal import refusal
 
 from janus_jax.checkpoint import evaluated
 from janus_jax.config.read import resolve
+from janus_jax.data.image_text_pairs import ImageTextPairs
+from janus_jax.data.sources import SourceError
 from janus_jax.data.toy import shapes_sources
+from janus_jax.distributed import processes
 from janus_jax.model.janus import abstract
 from janus_jax.model.siglip import CHILDREN
 from janus_jax.training import check_config
@@ -245,6 +248,31 @@ def test_a_stage_with_nothing_wrong_has_no_problems():
 def test_a_value_that_the_task_cannot_work_with_is_refused(changes, told):
     found = refused(**changes)
     assert any(told in line for line in found), found
+
+
+def test_a_mesh_that_cannot_split_the_encoder_is_refused_also_where_janus_would_read_codes():
+    tower = dataclasses.replace(MODEL.understanding_encoder, heads=4)
+    model = dataclasses.replace(MODEL, understanding="vq", understanding_encoder=tower)
+    experiment = resolve(values(model) | {"mesh": {"tensor": 8}}, {})[0]
+    found = check_config.all_problems(experiment, 8)
+    told = [line for line in found if "understanding_encoder.heads" in line]
+    assert len(told) == 1 and "mesh.tensor = 8 must divide it" in told[0], told
+
+
+def test_a_process_whose_texts_are_all_the_same_ends_the_run_of_all(monkeypatch, tmp_path):
+    told = []
+
+    def gathered(value):
+        told.append(value)
+        return [value, None]
+
+    monkeypatch.setattr(processes, "all_gather", gathered)
+    same = np.zeros((2, 2, 3)), np.ones(4, np.int32), 4, False, [0], []
+    monkeypatch.setattr(ImageTextPairs, "_picks", lambda *_: [same] * 64)
+    plan = plan_of()
+    with on_mesh(), pytest.raises(SourceError, match="all become the ids"):
+        plan.task.batches(plan, SOURCES, tiny.processor(), tmp_path, print)
+    assert len(told) == 1 and "all become the ids" in told[0][0]
 
 
 def test_pictures_to_draw_that_are_smaller_than_the_encoder_reads_are_refused():
