@@ -15,10 +15,12 @@ from janus_jax.training.check_config import check
 from janus_jax.training.stage_plan import StagePlan
 
 CONFIGS = shipped()
-# Of Janus-Pro the 7B: its 1B has the shapes of Janus-1.3B. Slow: only widths and depths are others.
+# Of Janus-Pro the 7B: its 1B has the shapes of Janus-1.3B. Slow: only widths and depths
+# are others, or what tests/model/test_ablations.py steps through at a small size.
+SLOW = {path: f"{path}:7b" for path in CONFIGS if "pro_stage" in path}
+SLOW |= {path: path for path in CONFIGS if "ablations" in path or "miniature" in path}
 CONFIGS = [
-    pytest.param(f"{path}:7b", marks=pytest.mark.slow) if "pro_stage" in path else path
-    for path in CONFIGS
+    pytest.param(SLOW[path], marks=pytest.mark.slow) if path in SLOW else path for path in CONFIGS
 ]
 
 

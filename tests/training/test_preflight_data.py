@@ -40,6 +40,7 @@ def test_a_data_set_none_of_whose_first_records_can_be_used_is_refused_and_a_few
 def test_rows_that_hold_other_than_batch_size_examples_are_told(tmp_path, capsys):
     overrides = {"stages.stage2.batch_size": "128", "stages.stage2.rows.count": "16"}
     overrides["stages.stage3.options.keep"] = "understanding"
+    overrides["evaluation.count"] = "0"
     out = rehearsed(capsys, QUICKSTART, tmp_path / "run", overrides)
     assert re.search(r"stage1: 16 rows of 208 hold about (39|4[0-3]) examples a step", out)
     told = re.search(

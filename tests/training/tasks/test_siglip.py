@@ -151,6 +151,7 @@ def whole(tmp_path_factory):
     return root / "whole", trained(root / "whole", root / "weights")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(whole, tmp_path):
     weights = whole[0].with_name("weights")
     with pytest.raises(Killed):

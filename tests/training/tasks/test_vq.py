@@ -279,6 +279,7 @@ def test_the_batch_that_is_planned_for_is_that_of_the_data(vgg, monkeypatch):
     assert told == made and told["lpips"].keys() == read_lpips(vgg).keys()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_says_for_which_pictures_its_tokenizer_is(whole):
     """Its run's config does; what the stage hands on leaves it to --size."""
     path = whole[0] / "checkpoints" / "one"
