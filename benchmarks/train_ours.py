@@ -14,6 +14,7 @@ import numpy as np
 import train_rows
 
 from janus_jax.config import schema
+from janus_jax.config.read import build
 from janus_jax.distributed import arrays, chips, xla_flags
 from janus_jax.model import config as sizes
 from janus_jax.model import flops
@@ -37,7 +38,7 @@ def stage(number: int):
 def work(spec: dict):
     """(JanusConfig, trainable children, batch) of a spec: `llm`, or stage `batch` trained as another
     stage is."""
-    config = sizes.from_dict(spec["config"])
+    config = build(sizes.JanusConfig, spec["config"], "", [])
     rows, length = spec["rows"], spec["length"]
     if spec["task"] == "llm":
         ratio = {"understanding": 0, "text": 1, "generation": 0}

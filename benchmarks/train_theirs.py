@@ -21,6 +21,7 @@ import train_rows
 import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from janus_jax.config.read import build
 from janus_jax.model import config as sizes
 from janus_jax.model.batch import IGNORE
 
@@ -126,7 +127,7 @@ def main(spec: dict):
     torch.set_float32_matmul_precision("high")
     transformers.utils.logging.set_verbosity_error()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, kind = sizes.from_dict(spec["config"]), spec["variant"].split(",")[0]
+    config, kind = build(sizes.JanusConfig, spec["config"], "", []), spec["variant"].split(",")[0]
     ratio = {"understanding": 0, "text": 1, "generation": 0}
     batch = train_rows.batch(config, spec["rows"], spec["length"], ratio, "all")
     if kind == "varlen":
