@@ -4,6 +4,7 @@ bfloat16, written as it is drawn (no copy of the model in memory), without torch
     python benchmarks/make_checkpoint.py --model=janus_1_3b --layout=deepseek --out=/tmp/random-1.3b
 """
 
+import email
 import pathlib
 import zlib
 
@@ -25,8 +26,8 @@ PIECE = 1 << 24
 
 
 def tokenizer(pro: bool, vocabulary: int) -> Tokenizer:
-    """Learned from this project's own code; Janus-Pro has its roles as tokens."""
-    code = [p.read_text() for p in pathlib.Path(janus_hf.__file__).parents[1].rglob("*.py")]
+    """Learned from Python's own code; Janus-Pro has its roles as tokens."""
+    code = [p.read_text("utf-8") for p in sorted(pathlib.Path(email.__file__).parent.rglob("*.py"))]
     learned = train(code, vocabulary)
     if pro:
         learned.backend.add_special_tokens(list(processor_files.PRO_ROLES))
