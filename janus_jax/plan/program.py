@@ -31,7 +31,7 @@ TILES, WIDE_TILES = 1.2, 3.2
 _PARTS = {
     (audit.FORWARD, audit.BACKWARD): ("transformer",),
     (audit.ATTENTION,): ("attention",),
-    (audit.TOWER,): ("understanding_encoder",),
+    (audit.TOWER,): ("understanding_encoder", "semantic_decoder"),
     (audit.VQ,): ("generation_encoder",),
     (audit.LOSS, audit.REST): (
         "text_head", "image_head", "understanding_adaptor", "generation_adaptor",

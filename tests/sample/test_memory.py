@@ -7,10 +7,22 @@ import pytest
 from flax import nnx
 from support import tiny
 
+from janus_jax.model import config as sizes
 from janus_jax.model import presets
 from janus_jax.sample import memory
 from janus_jax.weights import load
 from janus_jax.weights.source import open_source
+
+
+def test_the_semantic_decoders_cache_is_what_its_arrays_take(one_device):
+    box = sizes.SemanticDecoderConfig(width=32, mlp_width=64, layers=3, heads=4)
+    config = tiny.small(understanding="semantic", generation="semantic", semantic_decoder=box)
+    janus, ablated = (
+        memory.Plan(c, 0, ("float32", "float32"), rows=3, text=6, pictures=1, drawings=1).needs()
+        for c in (tiny.CONFIG, config)
+    )
+    held = sum(x.nbytes for x in jax.tree.leaves(tiny.make_model(config).blank_drawn(3)))
+    assert ablated["cache"] - janus["cache"] == held > 0
 
 
 def test_memory_is_what_arrays_take(folder, one_device):
