@@ -8,6 +8,8 @@ mean stands in docs/table5.md.
     --out=DIR       where all of it goes (default: runs/miniature)
     --seeds=N       runs of each experiment (default: 2)
     --only=A,D      these experiments alone
+    --at_once=N     jobs that run at a time, each on its share of the cores (default: 1); on CPU,
+                    where one job does not fill two cores, as many as there are cores is quicker
     --report        only write the table of what is done
 """
 
@@ -16,7 +18,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
@@ -110,6 +111,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/miniature"))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default=",".join(ORDER))
+    parser.add_argument("--at_once", type=int, default=1)
     parser.add_argument("--report", action="store_true")
     given = parser.parse_args()
     only = tuple(given.only.split(","))
@@ -117,13 +119,15 @@ def main():
         parser.error(
             f"--only: {', '.join(sorted(unknown))}: the experiments are {', '.join(ORDER)}"
         )
+    if given.at_once < 1:
+        parser.error(f"--at_once: {given.at_once}: at least one job runs at a time")
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     try:
         if not given.report:
             jobs = commands(out, given.seeds, only)
             same_as_before(out, jobs)
-            work(out, jobs)
+            work(out, jobs, given.at_once)
         table5_report.write(out)
     except UsageError as error:
         parser.exit(2, f"{error}\n")
@@ -173,48 +177,87 @@ def same_as_before(out: pathlib.Path, jobs: list[tuple]):
         )
 
 
-def work(out: pathlib.Path, jobs: list[tuple]):
-    """Does the jobs whose file is not there, each after the other, and adds up what they take."""
+def work(out: pathlib.Path, jobs: list[tuple], at_once: int = 1):
+    """Does the jobs whose file is not there, `at_once` of them at a time, in their order as far as
+    what they begin with is there. Where one fails, or this process is told to stop, the others save
+    what they have."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    for number, (name, done, arguments) in enumerate(jobs, 1):
-        if done.is_file():
-            continue
-        print(f"[{number} of {len(jobs)}] {name}", flush=True)
-        decided = decided_by(out, arguments)
-        kept_in(out, name).parent.mkdir(exist_ok=True)
-        files.write(kept_in(out, name), json.dumps(decided, indent=2))
-        command = [sys.executable, "-m", *arguments]
-        code = timed(out / table5_report.CLOCK, name, command)
-        if code or not done.is_file():
-            sys.exit(f"{name} ended with {code} and left no {done}: {' '.join(command)}")
-
-
-def timed(clock: pathlib.Path, name: str, command: list[str]) -> int:
-    """Runs a command and returns its exit code. Its seconds, and those of CPU, which do not hang on
-    what else the machine did, are added to the job's in `clock`, also where it is stopped."""
-    began = time.time()
-    used = cpu_seconds()
-    child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    left = [job for job in jobs if not job[1].is_file()]
+    free, running = shares(at_once), {}
     try:
-        return child.wait()
+        while left or running:
+            for job in [job for job in left if is_ready(job, jobs)][: len(free)]:
+                left.remove(job)
+                print(f"[{jobs.index(job) + 1} of {len(jobs)}] {job[0]}", flush=True)
+                begun = Job(out, *job, cores=free.pop(0), log=at_once > 1)
+                running[begun.child.pid] = begun
+            ended = end_one(out, running)
+            free.append(ended.cores)
+            if ended.child.returncode or not ended.done.is_file():
+                sys.exit(
+                    f"{ended.name} ended with {ended.child.returncode} and left no {ended.done}: "
+                    f"{' '.join(ended.child.args)}"
+                )
     finally:
-        if child.poll() is None:  # this process was told to stop: the job saves what it has
-            child.terminate()
-            child.wait()
-        kept = files.read_json(clock) if clock.exists() else {}
-        before = kept.get(name, {"seconds": 0, "cpu_seconds": 0})
-        kept[name] = {
-            "seconds": before["seconds"] + time.time() - began,
-            "cpu_seconds": before["cpu_seconds"] + cpu_seconds() - used,
-            "machine": machine.name(),
-        }
-        files.write(clock, json.dumps(kept, indent=2))
+        for one in running.values():
+            one.child.terminate()
+        while running:
+            end_one(out, running)
 
 
-def cpu_seconds() -> float:
-    """User and system, of all children that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def shares(at_once: int) -> list[set[int] | None]:
+    """The cores of each job: an equal share of those of this process, or None, all of them, where
+    there are fewer than jobs, where one job runs at a time, and where cores cannot be told (macOS)."""
+    if at_once == 1 or not hasattr(os, "sched_getaffinity"):
+        return [None] * at_once
+    mine = sorted(os.sched_getaffinity(0))
+    return [set(mine[n::at_once]) or None for n in range(at_once)]
+
+
+def is_ready(job: tuple, jobs: list[tuple]) -> bool:
+    """Whether all weights that a job's arguments name and that another job makes are there."""
+    said = " ".join(job[2])
+    makes = (done for _, done, _ in jobs if done.name == files.WEIGHTS_FILE)
+    return all(done.is_file() for done in makes if str(done.parent) in said)
+
+
+class Job:
+    """A command that runs, on `cores` of the machine; with `log` it speaks into a file of its own."""
+
+    def __init__(self, out, name: str, done: pathlib.Path, arguments, cores=None, log=False):
+        decided = json.dumps(decided_by(out, arguments), indent=2)
+        kept_in(out, name).parent.mkdir(exist_ok=True)
+        files.write(kept_in(out, name), decided)
+        self.name, self.done, self.cores, self.began = name, done, cores, time.time()
+        speaks = None
+        if log:
+            path = out / "logs" / f"{name.replace(' ', '-')}.log"
+            path.parent.mkdir(exist_ok=True)
+            speaks = path.open("a", encoding="utf-8")
+            print(f"  {path}", flush=True)
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", *arguments], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=speaks, stderr=speaks, preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
+        )  # fmt: skip
+
+
+def end_one(out: pathlib.Path, running: dict[int, Job]) -> Job:
+    """Waits until one of the running jobs ends, takes it out and adds its seconds, and those of CPU,
+    which do not hang on what else the machine did, to those it took before, also where it failed or
+    was stopped."""
+    pid, status, used = os.wait4(-1, 0)
+    job = running.pop(pid)
+    job.child.returncode = os.waitstatus_to_exitcode(status)
+    clock = out / table5_report.CLOCK
+    kept = files.read_json(clock) if clock.exists() else {}
+    before = kept.get(job.name, {"seconds": 0, "cpu_seconds": 0})
+    kept[job.name] = {
+        "seconds": before["seconds"] + time.time() - job.began,
+        "cpu_seconds": before["cpu_seconds"] + used.ru_utime + used.ru_stime,
+        "machine": machine.name(),
+    }
+    files.write(clock, json.dumps(kept, indent=2))
+    return job
 
 
 if __name__ == "__main__":

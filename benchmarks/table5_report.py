@@ -250,7 +250,7 @@ def made_by(runs: dict, clock: dict) -> str:
     codes = len({e["code_sha256"] for e in kept if "code_sha256" in e})
     changed = f" The code changed between the measurements: {codes} versions." if codes > 1 else ""
     where = "; ".join([*devices, *machines]) or "Machine not known"
-    return f"{where}; {hours:.1f} hours in all, {cpu:.1f} hours of CPU.{changed}"
+    return f"{where}; jobs of {hours:.1f} hours in all, {cpu:.1f} hours of CPU.{changed}"
 
 
 def write(out: pathlib.Path):

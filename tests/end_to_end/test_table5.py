@@ -83,6 +83,18 @@ def test_a_job_under_another_config_or_other_weights_is_refused_by_what_changed(
 
 
 WORKS = "import time; begun = time.process_time()\nwhile time.process_time() < begun + 0.2: pass"
+MAKES = """
+import json, os, pathlib, sys, time
+name = sys.argv[1].removeprefix("--makes=")
+began = time.time()
+time.sleep(1.5 if name == "one" else 0)
+cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+folder = pathlib.Path(__file__).parent / name / name
+folder.mkdir(parents=True)
+told = json.dumps({"began": began, "ended": time.time(), "cores": cores})
+(folder / "model.safetensors").write_text(told)
+print("made", name)
+"""
 SAVES = """
 import pathlib, signal, sys, time
 def stop(*_):
@@ -94,14 +106,42 @@ time.sleep(60)
 """
 
 
-def test_the_seconds_of_a_job_add_up_and_hold_those_of_cpu(table5, tmp_path):
+def test_the_seconds_of_a_job_add_up_and_hold_those_of_cpu(table5, tmp_path, monkeypatch):
     driver, _ = table5
-    clock = tmp_path / "seconds.json"
+    monkeypatch.setattr(driver, "decided_by", lambda *_: {})
+    monkeypatch.setattr(driver, "ROOT", tmp_path)
     for code in (0, 3):
-        command = [sys.executable, "-c", f"{WORKS}\nraise SystemExit({code})"]
-        assert driver.timed(clock, "D-0", command) == code
-    kept = json.loads(clock.read_text("utf-8"))["D-0"]
+        (tmp_path / "job.py").write_text(f"{WORKS}\nraise SystemExit({code})", "utf-8")
+        with pytest.raises(SystemExit, match=f"D-0 ended with {code}"):
+            driver.work(tmp_path, [("D-0", tmp_path / "never", ["job"])])
+    kept = json.loads((tmp_path / "seconds.json").read_text("utf-8"))["D-0"]
     assert kept["cpu_seconds"] > 0.4 and kept["seconds"] > 0.4 and "cores" in kept["machine"]
+
+
+def test_jobs_at_once_wait_for_what_they_begin_with_and_share_the_cores(
+    table5, tmp_path, monkeypatch
+):
+    driver, _ = table5
+    monkeypatch.setattr(driver, "decided_by", lambda *_: {})
+    monkeypatch.setattr(driver, "ROOT", tmp_path)
+    (tmp_path / "job.py").write_text(MAKES, "utf-8")
+    folders = {name: tmp_path / name / name for name in ("one", "two", "three")}
+    jobs = [
+        (name, folder / "model.safetensors", ["job", f"--makes={name}", *reads])
+        for (name, folder), reads in zip(
+            folders.items(), ([], [f"--init={folders['one']}"], []), strict=True
+        )
+    ]
+    driver.work(tmp_path, jobs, at_once=2)
+    made = {name: json.loads((f / "model.safetensors").read_text()) for name, f in folders.items()}
+    assert made["two"]["began"] >= made["one"]["ended"]
+    assert made["three"]["began"] < made["one"]["ended"]
+    assert "made three" in (tmp_path / "logs" / "three.log").read_text("utf-8")
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) > 1:
+        assert not set(made["one"]["cores"]) & set(made["three"]["cores"])
+    with pytest.raises(SystemExit):
+        monkeypatch.setattr(sys, "argv", ["table5.py", "--at_once=0"])
+        driver.main()
 
 
 @pytest.mark.processes
@@ -265,5 +305,5 @@ def test_beside_the_drawings_stand_true_pictures_the_tokenizers_and_the_cosines(
     )
     assert "| true pictures through the VQ tokenizer | - | - | - | 0.8 |" in text
     assert "| true pictures through the semantic tokenizer | - | - | - | 0.7 |" in text
-    assert "1 x H200; a processor, 2 cores; 1.0 hours in all, 1.5 hours of CPU" in text
+    assert "1 x H200; a processor, 2 cores; jobs of 1.0 hours in all, 1.5 hours of CPU" in text
     assert (tmp_path / "probes.png").stat().st_size > 1000
