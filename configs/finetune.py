@@ -1,82 +1,126 @@
-"""Fine-tuning a released Janus on your own pictures, read both ways: as questions and as captions.
+"""Fine-tuning of a Janus that is there on your own pictures: docs/finetuning.md goes through it.
 
-    janus-jax convert --source=deepseek-ai/Janus-Pro-1B --target=weights/Janus-Pro-1B \\
-        --format=janus_jax --allow_pickle
-    janus-jax train --config=configs/finetune.py:a100-80gb:1 --workdir=runs/finetune \\
-        --config.data.datasets.chats.path=mine.json \\
-        --config.data.datasets.chats.images=pictures \\
-        --config.data.datasets.captions.path=mine.json \\
-        --config.data.datasets.captions.images=pictures
+    janus-jax train --config=configs/finetune.py --workdir=runs/mine \\
+        --config.stages.finetune.init=deepseek-ai/Janus-Pro-1B \\
+        --config.data.datasets.captions.path=mine.jsonl
 
-The file is LLaVA's JSON beside a folder of pictures. All numbers are our choice, after stage 3 of
-the Janus-Pro report (arXiv 2501.17811, Table 2): batches of 32 examples for 128, so half its
-learning rate (square root), a warm-up for Adam's fresh moments, and no share of text.
-Text against forgetting: --config.data.datasets.text.path=dialogues.json
---config.stages.finetune.ratio.text=1. Only to read pictures, or only to draw them: a ratio of 0 for
-the other. Janus-1.3B: --config.stages.finetune.init=weights/Janus-1.3B
---config.tokenizer=weights/Janus-1.3B --config.template.user=User
---config.template.assistant=Assistant.
+Sizes, tokenizer and template are those of the weights in `init`: a released Janus in any layout, or
+what a run here has left. `chats` are records to read pictures by, `captions` to draw them, `text`
+dialogues against forgetting, one example of each; what is given no path is not trained. Targets:
+`lora` (the default), small matrices beside the frozen weights; `full`, all weights but the VQ
+tokenizer; `full:h100:1` and the like for a card.
 """
 
 from ml_collections import ConfigDict
 
+from janus_jax.config.schema import ConfigError
 from janus_jax.model import config as model_config
 from janus_jax.model import presets
+from janus_jax.weights.config_values import config_values
+from janus_jax.weights.table import NoWeightsError
 
 ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
 LLM = ("text_embedding", "transformer", "text_head")
 # All but the generation encoder, as in stage 3.
 EVERYTHING = ("understanding_encoder", *ADAPTORS, *LLM)
+# Whose sizes are taken where the weights of this name are not here, as for `janus-jax plan`.
+RELEASED = {
+    "weights/Janus-Pro-1B": presets.janus_pro_1b, "weights/Janus-Pro-7B": presets.janus_pro_7b,
+}  # fmt: skip
+DATA = {"chats": "understanding", "captions": "generation", "text": "text"}
 
 # 32 examples (686 tokens of understanding, 616 of generation; see stage1.py) are 8 rows of 2688: 4
 # pictures each, 96 % full. A trained parameter takes 16 bytes (weight, two moments, gradient), 4
-# more where microbatches' gradients are summed; a frozen one 4; activations come on top. 80 GB:
-# everything, 40 GB. 40 GB: SigLIP and the vocabulary stay as they are, one microbatch and a first
-# moment in bfloat16: 21 GB. Less: the adaptors and the image head, 9 GB, by
-# --config.stages.finetune.trainable=\
-#     understanding_adaptor,generation_adaptor,generation_embedding,image_head
+# more where microbatches' gradients are summed; a frozen one 4, with LoRA 2 (bfloat16) or 1 (int8);
+# activations come on top. Of Janus-Pro-1B: 80 GB hold everything, 40 GB. 40 GB: SigLIP and the
+# vocabulary stay as they are, one microbatch and a first moment in bfloat16: 21 GB.
+FULL = dict(accumulate=1, remat="dots", trainable=EVERYTHING)
+LORA = dict(accumulate=1, remat="dots", base="bfloat16")
 TARGETS = {
-    "": dict(accumulate=1, remat="dots", trainable=EVERYTHING, mu_dtype="float32"),
-    "h100:1": dict(accumulate=4, remat="dots", trainable=EVERYTHING, mu_dtype="float32"),
-    "a100-80gb:1": dict(accumulate=4, remat="dots", trainable=EVERYTHING, mu_dtype="float32"),
-    "a100-40gb:1": dict(
+    "": LORA,
+    "lora": LORA,
+    "full": FULL,
+    "full:h100:1": FULL | dict(accumulate=4),
+    "full:a100-80gb:1": FULL | dict(accumulate=4),
+    "full:a100-40gb:1": dict(
         accumulate=1, remat="full", trainable=(*ADAPTORS, "transformer"), mu_dtype="bfloat16"
     ),
 }
 
 
-def get_config(target: str = "") -> ConfigDict:
+def of_weights(path: str) -> dict:
+    """`model`, `template` and `tokenizer` of the weights at a path."""
+    try:
+        return config_values(path)
+    except NoWeightsError as error:
+        if path not in RELEASED:
+            raise ConfigError.of([f"stages.finetune.init is {path!r}: {error}"]) from None
+    template = {"user": "<|User|>", "assistant": "<|Assistant|>"}
+    sizes = model_config.to_dict(RELEASED[path]())
+    return {"model": sizes, "template": template, "tokenizer": path}
+
+
+def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
     t = TARGETS[target]
+    given = given or {}
+    init = given.get("stages.finetune.init", "weights/Janus-Pro-1B").strip("()[]'\" ").split(",")[0]
+    found = of_weights(init)
+    named = [name for name in DATA if f"data.datasets.{name}.path" in given]
+    kinds = {name: DATA[name] for name in named or ("chats", "captions")}
+    lora = "base" in t
+    pictures = found["model"]["understanding_encoder"], found["model"]["generation_encoder"]
+    # All numbers are our choice. Full: after stage 3 of the Janus-Pro report (arXiv 2501.17811,
+    # Table 2), batches of 32 examples for 128, so half its learning rate (square root), and a
+    # warm-up for Adam's fresh moments. LoRA learns at ten times the rate (arXiv 2106.09685 and
+    # after), at the same batch.
     return ConfigDict({
         "seed": 0,
-        "model": model_config.to_dict(presets.janus_pro_1b()) | {"remat": t["remat"]},
-        "template": {"user": "<|User|>", "assistant": "<|Assistant|>"},
-        "tokenizer": "weights/Janus-Pro-1B",
+        "model": found["model"] | {"remat": t["remat"]},
+        "template": found["template"],
+        "tokenizer": found["tokenizer"],
         "data": {"datasets": {
-            "chats": {"kind": "understanding", "path": "data/mine.json", "images": "data/images"},
-            "captions": {"kind": "generation", "path": "data/mine.json", "images": "data/images"},
-            "text": {"kind": "text", "path": "data/dialogues.json"},
+            name: {"kind": kind, "path": "data/mine.json", "images": "data/images"}
+            for name, kind in kinds.items()
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {
             "finetune": {
-                "trainable": t["trainable"],
-                "init": ("weights/Janus-Pro-1B",),
-                "steps": 2_000,  # 64,000 examples; three times through your data is a fair start
+                "task": "lora" if lora else "janus",
+                "trainable": () if lora else t["trainable"],
+                "init": (init,),
+                "steps": 1_000,
                 "batch_size": 32,
                 "rows": {
-                    "count": 8, "length": 2688, "understanding_images": 4, "generation_images": 4,
+                    "count": 8, "length": 4 * (most_tokens(*pictures) + 96), "understanding_images": 4,
+                    "generation_images": 4,
                 },
                 "accumulate": t["accumulate"],
-                "ratio": {"understanding": 1, "text": 0, "generation": 1},
+                "ratio": dict.fromkeys(("understanding", "text", "generation"), 0)
+                | dict.fromkeys(kinds.values(), 1),
                 "supervise": "answers",
+                "condition_dropout": 0.1,  # without it guidance has nothing to lead away from
                 "first_sentence": 0.0,
-                "checkpoint_every": 500,
+                "checkpoint_every": 250,
+                "options": {"rank": 16, "alpha": 32, "base": t["base"]} if lora else {},
                 "optim": {
-                    "learning_rate": 2e-5, "schedule": "constant", "warmup_steps": 100,
+                    "learning_rate": 2e-4 if lora else 2e-5, "schedule": "constant", "warmup_steps": 0.05,
                     "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
-                    "mu_dtype": t["mu_dtype"],
+                    "mu_dtype": t.get("mu_dtype", "float32"),
                 },
             },
         },
+        # A twentieth of the records is not trained on; the best checkpoint by their loss stays, and
+        # training ends where it has not fallen for five evaluations.
+        "evaluation": {"every": 100, "holdout": 0.05, "patience": 5},
+        "checkpoints": {"best": "validation_loss"},
     })  # fmt: skip
+
+
+def most_tokens(*boxes) -> int:
+    """Of a picture in whichever box has more."""
+    seen, drawn = boxes
+    towers = (
+        model_config.UnderstandingEncoderConfig(**seen),
+        model_config.GenerationEncoderConfig(**drawn),
+    )
+    return max(box.tokens for box in towers)

@@ -2,8 +2,10 @@
 
 A config file defines `get_config() -> ConfigDict`, or `get_config(target: str = "")` and TARGETS, a
 dict whose keys are chips ("h100:64"; "" is any), sizes of the model ("7b") or both ("7b:h100:64"):
-`configs/stage2.py:h100:64`. `read` turns it and the overrides into frozen dataclasses; everything
-unknown, of a wrong type or impossible is collected and reported at once, before anything compiles.
+`configs/stage2.py:h100:64`. With an argument `given` it hears of the overrides, such as the weights
+to begin with, and can follow them. `read` turns it and the overrides into frozen dataclasses;
+everything unknown, of a wrong type or impossible is collected and reported at once, before anything
+compiles.
 """
 
 import ast
@@ -50,7 +52,9 @@ def read(
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"--config={path}: defines no get_config(); see configs/quickstart.py")
-    takes = inspect.signature(module.get_config).parameters
+    takes = set(inspect.signature(module.get_config).parameters)
+    hears = {"given": dict(overrides or {})} if "given" in takes else {}
+    takes -= {"given"}
     targets = getattr(module, "TARGETS", {})
     if colon and not takes:
         raise ConfigError(f"--config={path}: {file} has no targets; leave out ':{named}'")
@@ -58,12 +62,12 @@ def read(
         known = [key for key in targets if key]
         raise ConfigError(f"--config={path}: {file} has no target {named!r}{near(named, known)}")
     if not takes:
-        return resolve(module.get_config().to_dict(), overrides or {})
+        return resolve(module.get_config(**hears).to_dict(), overrides or {})
     combined = f"{named}:{target}" if named else target
     chosen = combined if combined in targets else named
     if not chosen and targets and "" not in targets:
         raise ConfigError(f"--config={path}: name one of its targets: {file}:{', :'.join(targets)}")
-    return resolve(module.get_config(chosen).to_dict(), overrides or {})
+    return resolve(module.get_config(chosen, **hears).to_dict(), overrides or {})
 
 
 def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[str]]:

@@ -109,3 +109,23 @@ def test_unknown_config_file_names_the_nearest(tmp_path, monkeypatch):
     empty.write_text("x = 1\n")
     with pytest.raises(experiment.ConfigError, match=r"empty\.py: defines no get_config"):
         read_.read(str(empty))
+
+
+GIVEN = """
+from ml_collections import ConfigDict
+import runpy
+def get_config(given=None):
+    config = runpy.run_path({quickstart!r})["get_config"]()
+    config.seed = int((given or {{}}).get("stages.stage1.steps", 5))
+    return config
+"""
+
+
+def test_a_config_that_asks_for_them_is_given_the_overrides(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(GIVEN.format(quickstart=QUICKSTART), "utf-8")
+    assert read_.read(str(file))[0].seed == 5
+    built, wrong = read_.read(str(file), {"stages.stage1.steps": "7"})
+    assert (built.seed, built.stages["stage1"].steps, wrong) == (7, 7, [])
+    with pytest.raises(experiment.ConfigError, match="has no targets"):
+        read_.read(f"{file}:h100:1")

@@ -1,0 +1,40 @@
+"""What a config says of the weights that it begins with, taken from them instead of repeated."""
+
+import pathlib
+
+from janus_jax.checkpoint import inspect
+from janus_jax.model import config as model_config
+from janus_jax.weights import run_checkpoint
+from janus_jax.weights.source import open_source
+from janus_jax.weights.table import CHECKPOINT, WeightsError
+
+
+def config_values(path) -> dict:
+    """`model`, `template` and `tokenizer` as a config gives them, of the weights of a whole Janus at
+    a path (directory, checkpoint or hub id), in any layout. Only headers and small files are read.
+
+    Raises NoWeightsError where there are none, WeightsError for a part of a model and for files that
+    do not fit each other.
+    """
+    source = open_source(path)
+    if source.config is None:
+        raise WeightsError(
+            f"{path}: {source.kind} weights of a part; a whole Janus is due, whose sizes, template "
+            "and tokenizer lie beside it"
+        )
+    try:
+        processor = source.processor()
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: {error}") from None
+    template = processor.template
+    tokenizer = source.path
+    if source.kind == CHECKPOINT:
+        named = run_checkpoint.run_config(source.path)["tokenizer"]
+        tokenizer = named or inspect.workdir_of(source.path)
+    return {
+        "model": model_config.to_dict(source.config),
+        "template": {
+            "user": template.user, "assistant": template.assistant, "system": template.system
+        },
+        "tokenizer": str(pathlib.Path(tokenizer)),
+    }  # fmt: skip
