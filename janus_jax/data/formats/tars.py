@@ -2,6 +2,7 @@
 is free."""
 
 import array
+import collections
 import concurrent.futures
 import json
 import logging
@@ -9,21 +10,23 @@ import os
 
 import numpy as np
 
-from janus_jax.data.formats.files import PICTURES, Files, refuse
+from janus_jax.data.formats.files import Files, refuse
 from janus_jax.data.formats.names import Names
-from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
+from janus_jax.data.image_types import PICTURES
+from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
 
 # bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
 _BLOCK = 512
 _THREADS = 16  # shards indexed at once: the walk waits for the disk
 _TEXTS = ("txt", "caption")
+_SAID = 3  # samples that are named
 
 
 class Tars:
     """Samples are neighbouring members of one name up to its first dot. Fields: those of the .json
     member; "caption" of .txt or .caption; "class", "name" and "names" of .cls; "image" of the
-    picture member, a list of several. Members of other types are not read. Links and folders count
-    as absent."""
+    picture member, a list of several. Members of other types are not read, which is said. Links and
+    folders count as absent."""
 
     def __init__(self, path: str, names: str = ""):
         """names: what the classes of .cls are called, see Names. Raises SourceError."""
@@ -36,6 +39,7 @@ class Tars:
             [f"{n}: {s}" for n, s in zip(self.files.names, shards) if isinstance(s, SourceError)],
         )
         self._suffixes = sorted({suffix for _, suffixes, _, _ in shards for suffix in suffixes})
+        self._say_unread(path, [suffix for _, suffixes, _, _ in shards for suffix in suffixes])
         codes = {suffix: k for k, suffix in enumerate(self._suffixes)}
         self._suffix = np.concatenate(
             [[codes[s] for s in suffixes] for _, suffixes, _, _ in shards]
@@ -48,6 +52,13 @@ class Tars:
         )  # sample i: members ends[i] to ends[i + 1]
         self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(s[0]) for s in shards])
         self.fingerprint = self.files.fingerprint(len(self), sorted(self._names.table.items()))
+
+    def _say_unread(self, path: str, suffixes: list[str]):
+        counts = collections.Counter(suffixes)
+        unread = {s: n for s, n in counts.most_common() if not _is_read(s)}
+        if unread:
+            told = ", ".join(f"{n:,} .{suffix}" for suffix, n in unread.items())
+            logging.warning("%s: members not read: %s", path, shown(told))
 
     def __len__(self):
         return len(self._shard)
@@ -125,6 +136,10 @@ class Tars:
         return fields
 
 
+def _is_read(suffix: str) -> bool:
+    return suffix in ("json", "cls", *_TEXTS) or ("." + suffix).endswith(PICTURES)
+
+
 def _try_index(path: str, size: int):
     try:
         return _index(path, size)
@@ -143,6 +158,8 @@ def _index(path: str, size: int):
     starts = array.array("q")
     sizes = array.array("q")
     last = None
+    seen = {}  # the suffixes of each sample so far
+    apart = []  # samples that come again with other files
     descriptor = os.open(path, os.O_RDONLY)
     try:
         for name, start, length in _members(descriptor, path, size):
@@ -150,17 +167,27 @@ def _index(path: str, size: int):
             stem, dot, suffix = base.partition(".")
             if not dot or not stem:  # hidden files, such as macOS writes
                 continue
-            if (folder, stem) != last:
+            suffix = suffix.lower()
+            key = (folder, stem)
+            if key != last:
+                if key in seen and suffix not in seen[key]:
+                    apart.append(f"{folder}/{stem}".lstrip("/"))
                 counts.append(0)
-                last = (folder, stem)
+                last = key
+            seen[key] = seen.get(key, ()) + (suffix,)
             counts[-1] += 1
-            suffixes.append(suffix.lower())
+            suffixes.append(suffix)
             starts.append(start)
             sizes.append(length)
     finally:
         os.close(descriptor)
     if not counts:
         raise SourceError("holds no samples; needs members such as 0001.jpg and 0001.txt")
+    if apart:
+        raise SourceError(
+            f"the files of one sample are not neighbours ({shown(', '.join(apart[:_SAID]))}: {len(apart):,} of "
+            f"{len(seen):,} samples); write it again in the order of names: `tar --sort=name -cf NEW.tar FOLDER`"
+        )
     return counts, suffixes, starts, sizes
 
 
