@@ -106,7 +106,11 @@ def open_dataset(
     if format.startswith("text") and dataset.kind != "text":
         raise SourceError(
             f"{dataset.path}: plain text has no pictures, its kind is {dataset.kind}; use kind text, or give the "
-            "folder of the pictures"
+            "folder of the pictures; a table or JSON in a .txt file is read with format=csv or format=json"
+        )
+    if format == "text" and not dataset.format and sniff.is_json(find(dataset.path, (".txt",))[0]):
+        raise SourceError(
+            f"{dataset.path}: its lines are JSON; set format=json, or format=text if they are what is to be learned"
         )
     scaled = side if resized and dataset.kind == "generation" else resized
     if bare and format == "folder":

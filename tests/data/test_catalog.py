@@ -150,3 +150,5 @@ def test_a_suffix_that_is_not_known_is_told_by_content_and_what_is_not_read_by_i
         assert remedy in refusal(tmp_path / name)
     (tmp_path / "words.txt").write_text("words")
     assert "plain text has no pictures, its kind is generation" in refusal(tmp_path / "words.txt")
+    (tmp_path / "lines.txt").write_text('{"text": "words"}\n')
+    assert "its lines are JSON; set format=json" in refusal(tmp_path / "lines.txt", "text")

@@ -1,16 +1,22 @@
 """COCO's caption files: one JSON object with lists of images and of annotations."""
 
+import io
 import json
 import os
 import re
 
 from janus_jax.data.formats.files import Files, Strings, inside
+from janus_jax.data.formats.gzipped import is_gzipped, unpacked
 from janus_jax.data.sources import SourceError
 
 _LISTS = ("images", "annotations")
 _FIELDS = ("file_name", "width", "height", "id")  # of an image, that its record keeps
 _LONGEST = 2**30  # bytes of a file that is one object
 _WRAPS = ("data", "records", "rows", "items", "samples", "questions", "annotations", "images")
+# Fields of a record: an object with one of them is a record itself.
+_OF_RECORDS = {
+    "image", "file_name", "caption", "captions", "text", "texts", "conversations", "messages", "question",
+}  # fmt: skip
 _SPLIT = re.compile(r"(train|val|test)\d{4}")  # of COCO's folders and file names
 _TRIED = 20  # pictures of which one must be there
 
@@ -22,7 +28,7 @@ class CocoCaptions:
     def __init__(self, path: str, images: str = ""):
         """images: the folder of the pictures; by default that of the file, or COCO's own place, the folder
         train2017 beside annotations/captions_train2017.json. Raises SourceError."""
-        self.files = Files(path, (".json",), whole=True)
+        self.files = Files(path, (".json", ".json.gz"), whole=True)
         whole = only_object(self.files.paths[0])
         captions = {}
         for annotation in whole["annotations"]:
@@ -81,7 +87,8 @@ def only_object(path: str) -> dict | None:
     if not os.path.isfile(path):
         return None  # opening a pipe would wait
     try:
-        with open(path, "rb") as file:
+        packed = is_gzipped(path)
+        with io.BytesIO(unpacked(path)) if packed else open(path, "rb") as file:
             line = file.readline(_LONGEST)
             if not line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
                 return None
@@ -102,14 +109,9 @@ def is_captions(path: str) -> bool:
         return False
     if all(isinstance(whole.get(name), list) for name in _LISTS):
         return True
-    of = [
-        n
-        for n in _WRAPS
-        if isinstance(whole.get(n), list) and all(isinstance(r, dict) for r in whole[n])
-    ]
-    if of and not {"conversations", "messages", "caption", "captions", "text", "texts"} & set(
-        whole
-    ):
+    lists = {name: whole[name] for name in _WRAPS if isinstance(whole.get(name), list)}
+    of = [n for n, rows in lists.items() if rows and all(isinstance(row, dict) for row in rows)]
+    if of and not whole.keys() & _OF_RECORDS:
         others = ", ".join(name for name in whole if name != of[0]) or "nothing else"
         raise SourceError(
             f"{path}: is one object, whose list {of[0]!r} holds {len(whole[of[0]]):,} records (beside it: {others}); "

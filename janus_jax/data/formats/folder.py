@@ -19,7 +19,7 @@ from janus_jax.data.sources import RecordError, SourceError, printable, refuse_o
 
 _THREADS = 16  # that look at files: network disks answer slowly
 _AT_ONCE = 256  # files that a thread looks at before it reports
-_BESIDE = (".json", ".txt", ".caption")  # what may hold a picture's caption, and say more of it
+_BESIDE = (".txt", ".json", ".caption")  # what may hold a picture's caption, a bit each
 _LISTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")  # what may describe many pictures
 # What a folder of pictures is called, and no class.
 _NO_CLASS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "jpegimages")
@@ -189,7 +189,7 @@ class Folder:
         if self._classes:
             fields = self._names.fields(self._classes[self._class[i]])
         names = self._caption_names(i)
-        for name in reversed(names):  # what .json says counts before a text
+        for name in sorted(names):  # what .txt says counts before .json, as in a tar
             fields |= self._caption(name)
         if not (names or self._classes or self._bare):
             raise RecordError(

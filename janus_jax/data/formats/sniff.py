@@ -1,5 +1,6 @@
 """The format of a file whose name does not tell it, by its content; or what it is, and what to do with it."""
 
+import json
 import os
 
 from janus_jax.data.formats.gzipped import is_gzipped, unpacked
@@ -20,6 +21,18 @@ _REMEDIES = {
     ".h5": "write its records as parquet, or pictures as files", ".npz": "write its pictures as files",
     ".sqlite": "export the table as CSV", ".db": "export the table as CSV",
 }  # fmt: skip
+
+
+def is_json(path: str) -> bool:
+    """Whether the first line of a text is a JSON object."""
+    if not os.path.isfile(path) or is_gzipped(path):
+        return False
+    with open(path, "rb") as file:
+        line = file.readline(2**20)
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def by_content(path: str) -> str:

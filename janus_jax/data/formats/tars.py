@@ -39,6 +39,7 @@ class Tars:
             [f"{n}: {s}" for n, s in zip(self.files.names, shards) if isinstance(s, SourceError)],
         )
         self._suffixes = sorted({suffix for _, suffixes, _, _ in shards for suffix in suffixes})
+        self._refuse_halves(path, [set(suffixes) for _, suffixes, _, _ in shards])
         self._say_unread(path, [suffix for _, suffixes, _, _ in shards for suffix in suffixes])
         codes = {suffix: k for k, suffix in enumerate(self._suffixes)}
         self._suffix = np.concatenate(
@@ -52,6 +53,17 @@ class Tars:
         )  # sample i: members ends[i] to ends[i + 1]
         self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(s[0]) for s in shards])
         self.fingerprint = self.files.fingerprint(len(self), sorted(self._names.table.items()))
+
+    def _refuse_halves(self, path: str, shards: list[set[str]]):
+        """Raises SourceError where one shard holds pictures alone, and another what is said of
+        them."""
+        alone = [name for name, s in zip(self.files.names, shards) if all(map(_is_picture, s))]
+        words = [n for n, s in zip(self.files.names, shards) if not any(map(_is_picture, s))]
+        if alone and words:
+            raise SourceError(
+                f"{path}: {shown(alone[0])} holds pictures alone, {shown(words[0])} none; the files of one sample must "
+                "be neighbours in one tar: unpack both into one folder, and write it with `tar --sort=name`"
+            )
 
     def _say_unread(self, path: str, suffixes: list[str]):
         counts = collections.Counter(suffixes)
@@ -76,7 +88,7 @@ class Tars:
                     "member twice", f"{self.where(i)}: has two .{suffix} members; rename one"
                 )
             seen.add(suffix)
-            if ("." + suffix).endswith(PICTURES):
+            if _is_picture(suffix):
                 pictures.append(ref)
             elif suffix == "json":
                 fields = self._json(self._text(i, ref, suffix), i) | fields
@@ -136,8 +148,12 @@ class Tars:
         return fields
 
 
+def _is_picture(suffix: str) -> bool:
+    return ("." + suffix).endswith(PICTURES)
+
+
 def _is_read(suffix: str) -> bool:
-    return suffix in ("json", "cls", *_TEXTS) or ("." + suffix).endswith(PICTURES)
+    return suffix in ("json", "cls", *_TEXTS) or _is_picture(suffix)
 
 
 def _try_index(path: str, size: int):

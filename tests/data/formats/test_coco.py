@@ -1,5 +1,6 @@
 """COCO's caption files, and JSON files that are one object around their records."""
 
+import gzip
 import json
 
 import pytest
@@ -22,16 +23,17 @@ def whole(tmp_path):
     return {"info": {"year": 2017}, "images": images, "annotations": annotations}
 
 
-@pytest.mark.parametrize("indent", [None, 1])
-def test_captions_of_coco_are_those_of_its_pictures(tmp_path, whole, indent):
+@pytest.mark.parametrize("indent, suffix", [(None, ""), (1, ""), (None, ".gz")])
+def test_captions_of_coco_are_those_of_its_pictures(tmp_path, whole, indent, suffix):
     """Not one record, whose images have "neither bytes nor path"."""
-    path = tmp_path / "annotations" / "captions_train2017.json"
-    path.write_text(json.dumps(whole, indent=indent))
+    path = tmp_path / "annotations" / f"captions_train2017.json{suffix}"
+    data = json.dumps(whole, indent=indent).encode()
+    path.write_bytes(gzip.compress(data) if suffix else data)
     source = open_dataset(Dataset("generation", str(path)), 24, 0)
     assert [source[i]["captions"] for i in range(len(source))] == [["one"], ["two", "three"]]
     assert source.picture_file(1) == str((tmp_path / "train2017" / "2.jpg").resolve())
-    assert source.where(1) == "captions_train2017.json: image 9"
-    moved = path.rename(tmp_path / "mine.json")
+    assert source.where(1) == f"{path.name}: image 9"
+    moved = path.rename(tmp_path / f"mine.json{suffix}")
     assert "its pictures, such as 0.jpg, are not in" in refusal(moved)
     again = open_dataset(
         Dataset("generation", str(moved), images=str(tmp_path / "train2017")), 24, 0

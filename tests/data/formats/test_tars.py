@@ -123,6 +123,10 @@ def test_samples_whose_files_are_not_neighbours_are_a_fault_of_the_shard(tmp_pat
     message = refusal(shard("apart.tar", ["0.jpg", "1.jpg", "0.txt", "1.txt"]))
     assert "apart.tar: the files of one sample are not neighbours (0, 1: 2 of 2 samples)" in message
     assert "tar --sort=name" in message
+    for name, members in (("a-0.tar", ["0.jpg", "1.jpg"]), ("a-1.tar", ["0.txt", "1.txt"])):
+        shard(name, members)
+    halves = refusal(tmp_path / "a-*.tar")
+    assert "a-0.tar holds pictures alone, a-1.tar none; the files of one sample" in halves
     twice = shard("twice.tar", ["0.jpg", "0.txt", "1.jpg", "1.txt", "0.jpg", "0.txt"])
     assert len(open_dataset(Dataset("generation", str(twice)), 24, 0)) == 3
     unread = shard("unread.tar", ["0.heic", "0.jpg", "0.txt"])
