@@ -91,8 +91,20 @@ def once(found: list[str]) -> list[str]:
 def split_of(name: str) -> str:
     """The split whose word stands in a name ("chats_test-1.jsonl"): train, validation, test, or
     none."""
-    words = re.findall("[a-z]+", name.lower())
-    return next((_WORDS[word] for word in words if word in _WORDS), "")
+    return next((_WORDS[word] for word in _words(name) if word in _WORDS), "")
+
+
+def _words(name: str) -> list[str]:
+    return re.findall("[a-z]+", name.lower())
+
+
+def _alike(names: list[str]) -> bool:
+    """Whether two names of different splits differ in that word alone, numbers aside."""
+    splits = {}
+    for name in filter(split_of, names):
+        rest = [w for w in _words(name.split(".")[0]) if w not in _WORDS and w != "of"]
+        splits.setdefault(" ".join(rest), set()).add(split_of(name))
+    return any(len(of) > 1 for of in splits.values())
 
 
 def is_split(name: str) -> bool:
@@ -102,14 +114,17 @@ def is_split(name: str) -> bool:
 
 def refuse_two(path: str, found: list[str]):
     """Raises SourceError where the files that `path`, a folder or a pattern, has found are of two
-    splits."""
+    splits: where every name says one, or two names differ in that word alone, numbers aside."""
     base = os.path.commonpath([os.path.dirname(file) for file in found])
     parts = {}
+    speaking = []  # of each file the name that says its split
     for file in found:
         names = os.path.relpath(file, base).split(os.sep)
-        parts.setdefault(next(filter(None, map(split_of, names)), ""), []).append(file)
+        name = next(filter(split_of, names), "")
+        parts.setdefault(split_of(name), []).append(file)
+        speaking.append(name)
     splits = sorted(part for part in parts if part)
-    if len(splits) < 2:
+    if len(splits) < 2 or not ("" not in parts or _alike(speaking)):
         return
     told = ", ".join(f"{split}: {_shown(parts[split], base)}" for split in splits)
     first = "train" if "train" in splits else splits[0]
@@ -128,7 +143,7 @@ def refuse_as_classes(path: str, folders: list[str], known):
     """
     splits = [folder for folder in folders if is_split(folder) and folder not in known]
     spoken = [folder for folder in folders if split_of(folder) and folder not in known]
-    every = len({split_of(folder) for folder in spoken}) > 1 and len(spoken) == len(folders)
+    every = len(spoken) == len(folders) and _alike(folders)
     if len(splits) < 2 and not (splits == folders and splits) and not every:
         return
     of = spoken if every else splits

@@ -45,7 +45,7 @@ def test_splits_are_no_classes_and_metadata_beside_pictures_is_read(tmp_path):
         (("training",), True),
         (("images",), True),
         (("train", "bus"), False),  # the vehicle
-        (("test_tube", "train_station", "bus"), False),
+        (("test_tube", "train_station"), False),
     ],
 )
 def test_which_folders_are_classes(tmp_path, folders, refused):
@@ -74,6 +74,14 @@ def test_files_of_two_splits_are_not_trained_on_together(tmp_path):
     assert len(open_dataset(Dataset("text", f"{tmp_path}/train*"), 24, 0)) == 2
     meant = f"{tmp_path}/train*.jsonl,{tmp_path}/test-00000-of-00001.jsonl"
     assert len(open_dataset(Dataset("text", meant), 24, 0)) == 3
+    for name in ("train_station", "test_tube", "bus"):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / f"{name}.txt").write_text(name)
+    assert len(open_dataset(Dataset("text", str(tmp_path / "texts")), 24, 0)) == 3
+    for name in ("mine_train", "mine_test", "more"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        (tmp_path / "mine" / f"{name}.csv").write_text("text\nx\n")
+    assert f"path={tmp_path}/mine/mine_train.csv" in refusal(tmp_path / "mine", "text")
     (tmp_path / "p").mkdir()
     for name in ("train_1", "val_1"):
         (tmp_path / "p" / f"{name}.jpg").write_bytes(photo(0))
