@@ -160,10 +160,12 @@ def _spans(view, start: int, form: dict):
 
     begin = start
     first = 1
+    named = False
     try:
         for cells in _rows(lines(), form):
-            if cells:
-                yield begin, at - begin, first, cells if begin == start else ()
+            if any(map(str.strip, cells)):
+                yield begin, at - begin, first, () if named else cells
+                named = True
             begin = at
             first = line + 1
     except csv.Error as error:

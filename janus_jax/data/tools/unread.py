@@ -4,9 +4,12 @@ import itertools
 import os
 
 from janus_jax.data.formats import left_out
+from janus_jax.data.formats.array_record import MANIFEST
 from janus_jax.data.formats.found import below
 from janus_jax.data.formats.image_folder import METADATA
 from janus_jax.data.sources import RecordError
+
+_OURS = (MANIFEST, "bad_records.jsonl")  # lists that a conversion writes beside its shards
 
 
 def unread(source) -> dict[str, list[str]]:
@@ -22,11 +25,13 @@ def unread(source) -> dict[str, list[str]]:
         if hasattr(reader, "files") or hasattr(reader, "own_files"):
             roots += _roots(part)
             used.update(map(os.path.realpath, _files(part)))
+            used.add(os.path.realpath(os.path.expanduser(part.dataset.names)))
     out = {}
     for root in dict.fromkeys(roots):
-        names = [os.path.relpath(p, root) for p in below(root) if os.path.realpath(p) not in used]
+        left = (p for p in below(root) if os.path.realpath(p) not in used)
+        names = sorted(os.path.relpath(p, root) for p in left if os.path.basename(p) not in _OURS)
         if names:
-            out[root] = sorted(names)
+            out[root] = names
     return out
 
 

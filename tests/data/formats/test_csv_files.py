@@ -21,7 +21,7 @@ def table(tmp_path):
 
 def test_cells_in_quotes_hold_delimiters_quotes_and_lines(table):
     source = table(
-        'image,caption,more\na.jpg,"A ""big"", red\r\ncat",\n\na.jpg,plain,x\na.jpg,a,b,c\n'
+        'image,caption,more\na.jpg,"A ""big"", red\r\ncat",\n,,\na.jpg,plain,x\na.jpg,a,b,c\n'
     )
     assert source[0] == {"captions": ['A "big", red\r\ncat']} and source.image(0).width == 96
     assert source[1]["captions"] == ["plain"]
