@@ -19,7 +19,8 @@ from janus_jax.data.sources import RecordError, SourceError, printable, refuse_o
 
 _THREADS = 16  # that look at files: network disks answer slowly
 _AT_ONCE = 256  # files that a thread looks at before it reports
-_BESIDE = (".txt", ".json", ".caption")  # what may hold a picture's caption, a bit each
+# What may hold a picture's caption, a bit each.
+_BESIDE = (".txt", ".json", ".caption", ".TXT", ".JSON", ".CAPTION")
 _LISTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")  # what may describe many pictures
 # What a folder of pictures is called, and no class.
 _NO_CLASS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "jpegimages")
@@ -57,6 +58,7 @@ class Folder:
             files += found
             classes += [c] * len(found)
             beside += [_bits(_stem(name), known) for name in found]
+        left += [] if self._classes else [f"{folder}/" for folder in folders]
         left = [
             name for name in left if os.path.join(self.root, name) != os.path.realpath(names or ".")
         ]
@@ -189,7 +191,7 @@ class Folder:
         if self._classes:
             fields = self._names.fields(self._classes[self._class[i]])
         names = self._caption_names(i)
-        for name in sorted(names):  # what .txt says counts before .json, as in a tar
+        for name in sorted(names, key=str.lower):  # .txt counts before .json, as in a tar
             fields |= self._caption(name)
         if not (names or self._classes or self._bare):
             raise RecordError(
@@ -243,7 +245,7 @@ class Folder:
             text = data.decode("utf-8-sig")
             fields = (
                 json.loads(text, strict=False)
-                if name.endswith(".json")
+                if name.lower().endswith(".json")
                 else {"caption": text.strip()}
             )
         except UnicodeDecodeError as error:

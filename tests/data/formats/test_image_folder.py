@@ -99,13 +99,15 @@ def test_pictures_whose_names_do_not_tell_it_are_read_and_what_is_left_out_is_sa
         (tmp_path / name).write_bytes(heic if name == "d.heic" else photo(0))
         (tmp_path / name[0]).with_suffix(".txt").write_text(f"caption {name[0]}")
     (tmp_path / "e.txt").rename(tmp_path / "e.caption")
+    (tmp_path / "b.txt").rename(tmp_path / "b.TXT")
     (tmp_path / "f.json").write_text('{"width": 96}')  # says nothing of what .txt says
+    (tmp_path / "more" / "deep").mkdir(parents=True)
     source = open_dataset(Dataset("generation", str(tmp_path)), 24, 0)
     said = [source[i]["captions"][0] for i in range(len(source))]
     assert said == [f"caption {name}" for name in "abcef"] and source.image(2).width == 96
     (told,) = [m for m in caplog.messages if "not read" in m]
     assert "1 .heic (d.heic: unsupported type HEIC;" in told and "1 .txt (d.txt)" in told
-    assert "a picture" not in told
+    assert "1 folders (more/)" in told and "README" not in told
     for name in "abcef":  # names that tell nothing at all
         (tmp_path / name).with_suffix(".jpg").unlink(missing_ok=True)
     (tmp_path / "a.jfif").rename(tmp_path / "a")
