@@ -11,33 +11,30 @@ from janus_jax.data.sources import SourceError, printable
 
 
 class Joined:
-    """The records of some sources, one source after the other."""
+    """The records of some sources, `parts`, one after the other."""
 
     def __init__(self, sources: dict):
-        """sources: by path, in order. Raises SourceError where a file is read by two of them."""
-        self._parts = list(sources.values())
+        """sources: by path, in order. Raises SourceError where two of them read one file, or hold
+        the same."""
+        self.parts = list(sources.values())
         self._folders = [_folder(path) for path in sources]
-        self._ends = np.cumsum([len(part) for part in self._parts])
+        self._ends = np.cumsum([len(part) for part in self.parts])
         seen = {}
         for path, part in sources.items():
-            for file in getattr(getattr(getattr(part, "reader", None), "files", None), "paths", ()):
-                before = seen.setdefault(os.path.realpath(file), path)
+            files = getattr(getattr(getattr(part, "reader", None), "files", None), "paths", ())
+            for fact in (part.fingerprint, *map(os.path.realpath, files)):
+                before = seen.setdefault(fact, path)
                 if before != path:
                     raise SourceError(
-                        f"{file}: is read twice, by {before} and by {path}; leave one out"
+                        f"{path}: {before} holds the same records; leave one out, or raise weight"
                     )
-        told = [part.fingerprint for part in self._parts]
+        told = [part.fingerprint for part in self.parts]
         self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     @functools.cached_property
     def pictures_fingerprint(self) -> str:
-        told = [getattr(part, "pictures_fingerprint", part.fingerprint) for part in self._parts]
+        told = [getattr(part, "pictures_fingerprint", part.fingerprint) for part in self.parts]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
-
-    @property
-    def parts(self) -> list:
-        """The sources."""
-        return self._parts
 
     @property
     def reader(self):
@@ -75,14 +72,14 @@ class Joined:
         return os.path.join(self._folders[p], part.where(k))
 
     def __repr__(self):
-        return f"Joined({', '.join(map(repr, self._parts))}, {self.fingerprint})"
+        return f"Joined({', '.join(map(repr, self.parts))}, {self.fingerprint})"
 
     def _at(self, i):
         """(source, number in it) of record `i`. Raises IndexError."""
         if not 0 <= i < len(self):
             raise IndexError(f"record {i} of {len(self)}")
         p = int(np.searchsorted(self._ends, i, side="right"))
-        return self._parts[p], int(i) - (int(self._ends[p - 1]) if p else 0)
+        return self.parts[p], int(i) - (int(self._ends[p - 1]) if p else 0)
 
 
 def paths_in(path: str) -> list[str]:

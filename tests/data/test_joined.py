@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from support.formats import caption, json_lines, refusal, two_paths
+from support.formats import caption, flat, json_lines, refusal, two_paths
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
@@ -31,7 +31,11 @@ def test_what_is_wrong_with_several_paths_is_told_at_once(tmp_path):
     path = json_lines(tmp_path, 2)
     message = refusal(f"{path},{tmp_path}/no.csv,{tmp_path}/neither.jsonl")
     assert "no.csv: no such file" in message and "neither.jsonl: no such file" in message
-    assert "data.jsonl: is read twice, by" in refusal(f"{tmp_path}/*.jsonl,{path}")
+    assert "holds the same records; leave one out" in refusal(f"{tmp_path}/*.jsonl,{path}")
+    folder = f"{tmp_path}/d"
+    (tmp_path / "d").mkdir()
+    flat(tmp_path / "d", 2)
+    assert f"{folder}/: {folder} holds the same records" in refusal(f"{folder},{folder}/")
     assert "nothing before or behind a comma" in refusal(f"{path},")
     assert "names a path twice" in refusal(f"{path},{path}")
     comma = path.rename(tmp_path / "a,b.jsonl")

@@ -53,6 +53,8 @@ def documents(root, n):
     "write, kind",
     [
         (formats.json_lines, "understanding"),
+        (formats.two_paths, "generation"),
+        (formats.image_folder, "understanding"),
         (classes, "generation"),
         (formats.tars, "generation"),
         (formats.array_record, "understanding"),
