@@ -54,7 +54,6 @@ def documents(root, n):
     [
         (formats.json_lines, "understanding"),
         (formats.two_paths, "generation"),
-        (formats.image_folder, "understanding"),
         (classes, "generation"),
         (formats.tars, "generation"),
         (formats.array_record, "understanding"),
