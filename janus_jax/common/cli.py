@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
-from janus_jax.common import exit_codes, streams
+from janus_jax.common import dataset_flags, exit_codes, streams
 from janus_jax.common.help import help_text
 from janus_jax.common.paths import expanded, local, typed
 from janus_jax.common.text import bounded, near, short, version
@@ -152,27 +152,33 @@ def _left_over(rest: list[str], values) -> str:
 
 
 def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Takes `--config.a.b=value` (or `--config.a.b value`, or one dash) out of the arguments: (the
-    rest, overrides). Of a field that is given twice the last counts, and it is said. Raises
-    UsageError where the value is missing."""
+    """Takes `--config.a.b=value` (or `--config.a.b value`, or one dash), `--data.add` and
+    `--data.remove` out of the arguments: (the rest, overrides). Of a field that is given twice the
+    last counts, and it is said. Raises UsageError where the value is missing."""
     rest = []
     overrides = {}
     words = iter(argv)
     for word in words:
-        if word.startswith(("--config.", "-config.")):
-            key, equals, value = word.partition("config.")[2].partition("=")
+        flag = word.partition("=")[0].lstrip("-")
+        lines = word.startswith("-") and flag in (dataset_flags.ADD, dataset_flags.REMOVE)
+        if lines or word.startswith(("--config.", "-config.")):
+            key, equals, value = word.lstrip("-").removeprefix("config.").partition("=")
             value = value if equals else next(words, "--")
             if not equals and value.startswith("--"):
-                raise exit_codes.UsageError(f"--config.{key} has no value: --config.{key}=VALUE")
-            if overrides.get(key, value) != value:  # as a script's own fields and what it is given
-                print(
-                    f"--config.{key} is given twice: {short(value, 80)}, the last, counts",
-                    file=sys.stderr,
-                )
-            overrides[key] = value
+                raise exit_codes.UsageError(f"--{flag} has no value: --{flag}=VALUE")
+            more = dataset_flags.overrides_of(flag, value) if lines else {key: value}
+            for key, text in more.items():
+                if (
+                    overrides.get(key, text) != text
+                ):  # as a script's own fields and what it is given
+                    print(
+                        f"--config.{key} is given twice: {short(text, 80)}, the last, counts",
+                        file=sys.stderr,
+                    )
+                overrides[key] = text
         else:
             rest.append(word)
-    return rest, overrides
+    return rest, dataset_flags.first(overrides)
 
 
 def report(error: BaseException, plain: tuple = (FileNotFoundError, ImportError)) -> int:

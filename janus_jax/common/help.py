@@ -18,7 +18,12 @@ def help_text(command, values) -> str:
         flag = values[name]
         lines += [_shape(flag), *_wrapped(_about(flag), width, 6 * " ")]
     if command.fields is not None:
-        lines += ["", "Any field of the config can be set: --config.FIELD=VALUE. The fields:"]
+        about = (
+            'A data set is added by --data.add="name=mine kind=understanding path=mine.jsonl", and taken out by '
+            "--data.remove=NAME; both may be repeated. Any field of the config can be set: --config.FIELD=VALUE. The "
+            "fields:"
+        )
+        lines += ["", *_wrapped(about, width)]
         for line in command.fields():
             lines += textwrap.wrap(
                 line, width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False

@@ -20,15 +20,8 @@ from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 
-PATHS = (
-    "path",
-    "images",
-    "names",
-    "image_ids",
-    "init",
-    "tokenizer",
-    "options",
-)  # fields: `~` is replaced
+# Fields in which `~` is replaced.
+PATHS = ("path", "images", "names", "image_ids", "init", "tokenizer", "options")
 
 
 def read(
@@ -76,7 +69,10 @@ def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[s
     problems = []
     written = {key: _batch_size(values, key) for key in overrides if key.endswith(".batch_size")}
     for key, text in overrides.items():
-        _override(values, Experiment, key.split("."), text, key, wrong)
+        if key.startswith(("data.add.", "data.remove.")):
+            _line(values, *key.split(".", 2)[1:], wrong)
+        else:
+            _override(values, Experiment, key.split("."), text, key, wrong)
     for key, size in written.items():
         if key.replace("batch_size", "rows.count") not in overrides:
             _rows_follow(values, key, size)
@@ -84,6 +80,18 @@ def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[s
     if problems:
         raise ConfigError.of(problems + wrong)
     return built, wrong
+
+
+def _line(values: dict, what: str, name: str, problems: list[str]):
+    """Adds a data set, whose fields other overrides set, or removes one."""
+    lines = values["data"]["datasets"]
+    if what == "add" and name in lines:
+        more = f"set its fields: --config.data.datasets.{name}.FIELD=VALUE"
+        problems.append(f"--data.add: there is a data set {name!r} already; {more}")
+    elif what == "add":
+        lines[name] = {}
+    elif lines.pop(name, None) is None:
+        problems.append(f"--data.remove={name}: there is no such data set{near(name, lines)}")
 
 
 def _batch_size(values: dict, key: str):

@@ -9,7 +9,7 @@ from janus_jax.model import config as model_config
 KINDS = ("understanding", "text", "generation")
 FORMS = ("chat", "plain")
 FORMATS = (  # of a data set; data/catalog.py has a reader for each
-    "json", "folder", "webdataset", "array_record", "parquet", "text", "text_files", "tfds", "hf",
+    "json", "csv", "folder", "webdataset", "array_record", "parquet", "text", "text_files", "tfds", "hf",
 )  # fmt: skip
 SCHEDULES = ("constant", "cosine")
 MU_DTYPES = ("float32", "bfloat16")
@@ -102,10 +102,10 @@ class Dataset:
 
     Args:
         kind: understanding, text or generation.
-        path: a file, a glob, a range {0000..0575}, a folder,
+        path: a file, a glob, a range {0000..0575}, a folder, several of them with commas,
             `tfds:<name>/<config>:<version>@<split>` (`?<data_dir>` at its end),
             `hf:<owner>/<name>[/<config>]:<split>`, `shapes:` or `emoji:`.
-        format: json, folder, webdataset, array_record, tfds, parquet, hf, text (documents between
+        format: json, csv, folder, webdataset, array_record, tfds, parquet, hf, text (documents between
             blank lines) or text_files (each file a document); empty: told from the path.
         images: the folder that records name pictures in.
         weight: share of the examples of its kind.

@@ -6,26 +6,32 @@ import os
 
 from janus_jax.config.schema import FORMATS, KINDS, Dataset, Template
 from janus_jax.data import image_ids, tokenizer
+from janus_jax.data.formats import left_out, sniff
 from janus_jax.data.formats.array_record import ArrayRecords
-from janus_jax.data.formats.files import PICTURES
+from janus_jax.data.formats.coco import CocoCaptions, is_captions
+from janus_jax.data.formats.csv_files import CsvFiles
 from janus_jax.data.formats.folder import Folder
+from janus_jax.data.formats.found import find
 from janus_jax.data.formats.hub import HubDataset
-from janus_jax.data.formats.json_files import JsonFiles
+from janus_jax.data.formats.image_folder import metadata
+from janus_jax.data.formats.json_files import ENDINGS, JsonFiles
 from janus_jax.data.formats.parquet import Parquet
 from janus_jax.data.formats.tars import Tars
 from janus_jax.data.formats.text_files import TextFiles
 from janus_jax.data.formats.tfds import Tfds
+from janus_jax.data.joined import Joined, paths_in
 from janus_jax.data.records import Records
 from janus_jax.data.sources import RecordError, Source, SourceError
 from janus_jax.data.toy import shapes_sources
 
 _SUFFIXES = {
-    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".tar": "webdataset",
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".tar": "webdataset",
     ".array_record": "array_record", ".arrayrecord": "array_record",
     ".parquet": "parquet", ".txt": "text",
 }  # fmt: skip
 _READERS = {
-    "json": lambda d: JsonFiles(d.path, d.images),
+    "json": lambda d: _json(d),
+    "csv": lambda d: CsvFiles(d.path, d.images, d.score),
     "folder": lambda d: Folder(d.path, d.names),
     "webdataset": lambda d: Tars(d.path, d.names),
     "array_record": lambda d: ArrayRecords(d.path),
@@ -35,6 +41,8 @@ _READERS = {
     "tfds": lambda d: Tfds(d.path.removeprefix("tfds:")),
     "hf": lambda d: HubDataset(d.path.removeprefix("hf:")),
 }
+_GZIPPED = ("json", "csv", "text")  # formats of which gzipped files are read
+_LOOKED_AT = 64  # files of a folder, to know what it holds
 PRESETS = ("shapes", "emoji", "scenes")
 
 
@@ -78,6 +86,8 @@ def open_dataset(
             "path is empty; give a file, a pattern, a folder, or tfds:, hf:, shapes:, emoji:, "
             "scenes: and a name"
         )
+    if len(paths := paths_in(dataset.path)) > 1:
+        return _joined(dataset, paths, side, seed, resized, bare)
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
         return _preset(preset, rest, dataset.kind, side, seed)
@@ -85,10 +95,22 @@ def open_dataset(
     dataset = dataclasses.replace(dataset, **expanded)
     if dataset.images and not os.path.isdir(dataset.images):
         raise SourceError(f"images: no folder {dataset.images}; give the folder of the pictures")
+    if not bare and dataset.format in ("", "folder") and (listed := metadata(dataset.path)):
+        # It names its pictures below its folder.
+        dataset = dataclasses.replace(dataset, path=listed, format="")
     format = dataset.format or detect(dataset.path)
     if format not in _READERS:
         raise SourceError(
             f"format is {format!r}; give {', '.join(FORMATS)}, or none to tell it from the path"
+        )
+    if format.startswith("text") and dataset.kind != "text":
+        raise SourceError(
+            f"{dataset.path}: plain text has no pictures, its kind is {dataset.kind}; use kind text, or give the "
+            "folder of the pictures; a table or JSON in a .txt file is read with format=csv or format=json"
+        )
+    if format == "text" and not dataset.format and sniff.is_json(find(dataset.path, (".txt",))[0]):
+        raise SourceError(
+            f"{dataset.path}: its lines are JSON; set format=json, or format=text if they are what is to be learned"
         )
     scaled = side if resized and dataset.kind == "generation" else resized
     if bare and format == "folder":
@@ -96,52 +118,99 @@ def open_dataset(
     return Records(_READERS[format](dataset), dataset, scaled)
 
 
+def _joined(dataset: Dataset, paths: list[str], *options) -> Joined:
+    """The source of a line that names paths_in paths. Raises SourceError with the problems of all."""
+    parts = {}
+    problems = []
+    for path in paths:
+        try:
+            parts[path] = open_dataset(dataclasses.replace(dataset, path=path), *options)
+        except SourceError as error:
+            problems.append(str(error))
+    if problems:
+        raise SourceError("\n".join(problems))
+    return Joined(parts)
+
+
 def detect(path: str) -> str:
-    """The format of what lies at `path`, by its prefix, suffix or what the folder holds. Raises
-    SourceError."""
+    """The format of what lies at `path`, by its prefix, suffix, what the folder holds, or what the
+    file begins with. Raises SourceError."""
     prefix = path.partition(":")[0]
     if prefix in ("tfds", "hf"):
         return prefix
-    given = path.rstrip("*")
-    for suffix, name in _SUFFIXES.items():
-        if given.lower().endswith(suffix):
-            return name
+    if named := _by_suffix(path.rstrip("*")):
+        return named
     path = os.path.expanduser(path)
     if os.path.isdir(path):
-        try:
-            with os.scandir(path) as entries:
-                entries = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            raise SourceError(f"{path}: {error.strerror}; give a folder that can be read") from None
-        if not entries:
-            raise SourceError(f"{path}: is an empty folder; check the path")
-        names = sorted(entry.name.lower() for entry in entries)
-        folders = any(entry.is_dir() for entry in entries)
-        if any(name.endswith(PICTURES) for name in names):
-            return "folder"
-        if {"dataset_info.json", "state.json"} <= set(names) or "dataset_dict.json" in names:
-            return "hf"  # of save_to_disk
-        found = {
-            format
-            for name in names
-            for suffix, format in _SUFFIXES.items()
-            if name.endswith(suffix)
-        }
-        if len(found) == 1:
-            return found.pop()
-        if "array_record" in found:
-            return "array_record"  # beside the shards lie the lists that the conversion wrote
-        if found:
-            raise SourceError(
-                f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a "
-                f"pattern"
-            )
-        if folders:
-            return "folder"
-    if not os.path.exists(path) and not any(c in path for c in "*?[{"):
+        return _of_folder(path)
+    if os.path.lexists(path):
+        return sniff.by_content(path)
+    if not any(c in path for c in "*?[{"):
         raise SourceError(f"{path}: no such file or folder; check the path")
-    known = ", ".join(FORMATS)
-    raise SourceError(f"{path}: its name tells no format; set format to one of {known}")
+    found = find(path, ())
+    formats = sorted({_by_suffix(p) or sniff.by_content(p) for p in found})
+    if len(formats) > 1:
+        raise SourceError(
+            f"{path}: finds {' and '.join(formats)} files; say which with format, or a narrower pattern"
+        )
+    return formats[0]
+
+
+def _by_suffix(path: str) -> str:
+    """The format that a file's name tells, or nothing."""
+    name = path.lower()
+    bare = name.removesuffix(".gz")
+    found = next((f for suffix, f in _SUFFIXES.items() if bare.endswith(suffix)), "")
+    if bare != name and found and found not in _GZIPPED and not name.endswith(".tar.gz"):
+        raise SourceError(f"{path}: {found} is not read gzipped; run `gunzip -k` on it")
+    return found
+
+
+def _of_folder(path: str) -> str:
+    """The format of what a folder holds. Raises SourceError."""
+    try:
+        with os.scandir(path) as entries:
+            entries = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise SourceError(f"{path}: {error.strerror}; give a folder that can be read") from None
+    if not entries:
+        raise SourceError(f"{path}: is an empty folder; check the path")
+    names = sorted(entry.name for entry in entries)
+    if any(left_out.is_picture(name) for name in names):
+        return "folder"
+    if {"dataset_info.json", "state.json"} <= set(names) or "dataset_dict.json" in names:
+        return "hf"  # of save_to_disk
+    found = {format for name in names if (format := _by_suffix(name))}
+    if "array_record" in found:
+        return "array_record"  # beside the shards lie the lists that the conversion wrote
+    unknown = [e.name for e in entries if not e.is_dir() and not _by_suffix(e.name)]
+    if found <= {"text", "json"} and left_out.pictures_among(path, unknown[:_LOOKED_AT]):
+        return "folder"  # of pictures whose names do not tell it, with captions beside them
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        raise SourceError(
+            f"{path}: holds {' and '.join(sorted(found))} files; say which with format, or a "
+            f"pattern"
+        )
+    if any(entry.is_dir() for entry in entries):
+        return "folder"
+    raise SourceError(
+        f"{path}: holds no files of a format that is read: {left_out.told(path, names)}; set format to one of "
+        f"{', '.join(FORMATS)}"
+    )
+
+
+def _json(d: Dataset):
+    """The reader of JSON files, or of one of COCO's. Raises SourceError."""
+    found = find(d.path, ENDINGS)
+    if is_captions(found[0]):
+        if len(found) > 1:
+            raise SourceError(
+                f"{d.path}: {found[0]} is one of COCO's files; give the paths of all with commas between them"
+            )
+        return CocoCaptions(d.path, d.images)
+    return JsonFiles(d.path, d.images)
 
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:

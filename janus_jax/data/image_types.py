@@ -6,6 +6,11 @@ import io
 import re
 import zlib
 
+# How the names of pictures end that are read.
+PICTURES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".avif",
+)  # fmt: skip
 SUPPORTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF"
 _CONVERT = f"supported {SUPPORTED}: convert it to PNG or JPEG"
 _FRAME = "take one picture out of it, as with `ffmpeg -i FILE -frames:v 1 frame.png`"
@@ -36,6 +41,9 @@ _BRANDS = {
     b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIC", b"msf": "HEIC", b"crx": RAW,
     b"qt ": "QuickTime video",
 }  # fmt: skip
+_READ = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6",
+)  # fmt: skip
 _ODD_TIFF = "camera RAWs, colours in floating point, 64 bits, many channels"
 # How files begin in base64, and text that can hardly be anything else.
 _BASE64 = {"/9j/": "jpeg", "iVBORw0KGgo": "png", "R0lGOD": "gif", "UklGR": "webp"}
@@ -55,6 +63,13 @@ def base64_type(text: str) -> str:
 def unsupported(kind: str) -> str:
     """What is said of a type that is known, and not read."""
     return f"unsupported type {kind}; {_CONVERT}"
+
+
+def is_supported(head: bytes) -> bool:
+    """Whether a file that begins with `head`, 32 bytes or more, is a picture of a type that is read. TIFF is not told:
+    cameras' RAWs begin alike."""
+    webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
+    return webp or head.startswith(_READ) or head[4:12] in (b"ftypavif", b"ftypavis")
 
 
 def what_it_is(head: bytes) -> tuple[str, str]:

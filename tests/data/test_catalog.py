@@ -1,12 +1,23 @@
 """Which reader a line of a config gets."""
 
 import concurrent.futures
+import gzip
 import io
 import pickle
 
 import numpy as np
 import pytest
-from support.formats import WRITERS, caption, jpeg, photo, refusal, tfds, write_classes
+from support.formats import (
+    WRITERS,
+    caption,
+    jpeg,
+    json_list,
+    photo,
+    refusal,
+    tars,
+    tfds,
+    write_classes,
+)
 
 from janus_jax.config.schema import FORMATS, Dataset, Template
 from janus_jax.data import catalog
@@ -51,7 +62,7 @@ def test_a_format_that_is_not_there_is_refused(tmp_path, format):
     path.write_bytes(jpeg("coffee"))
     if format != "text":  # any file might be text; its records then say what is wrong
         assert "photo.bin" in refusal(path, format=format)
-    assert "its name tells no format; set format to one of json, folder" in refusal(path)
+    assert "is one picture; give the folder of the pictures" in refusal(path)
     assert "format is 'tar'" in refusal(path, format="tar")
 
 
@@ -115,3 +126,29 @@ def test_a_tokenizer_learns_from_every_good_record(source):
     tokenizer = learn_tokenizer({"a": made, "b": document}, Template(), 400)
     for word in (" zebra", "quagga ", "okapi "):
         assert len(tokenizer.encode(word)[0]) < len(word) / 2
+
+
+def test_a_suffix_that_is_not_known_is_told_by_content_and_what_is_not_read_by_its_remedy(tmp_path):
+    """And not by a list of formats only."""
+    rows = json_list(tmp_path, 3).rename(tmp_path / "mine.v2")
+    assert len(open_dataset(Dataset("generation", str(rows)), 24, 0)) == 3
+    assert len(open_dataset(Dataset("generation", str(tmp_path / "*.v?")), 24, 0)) == 3
+    (tmp_path / "shards").mkdir()
+    shard = tars(tmp_path / "shards", 4) / "0.tar"
+    assert detect(str(shard.rename(tmp_path / "shards" / "shard.bin"))) == "webdataset"
+    for name, content, remedy in (
+        ("a.xlsx", b"PK", "save it as CSV"),
+        ("a.parquet.gz", b"", "parquet is not read gzipped; run `gunzip -k` on it"),
+        (
+            "a.tar.gz",
+            gzip.compress((tmp_path / "shards" / "1.tar").read_bytes()),
+            "gunzip it, pictures hardly shrink",
+        ),
+        ("notes.md", b"# Notes", "plain text is read with format=text"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert remedy in refusal(tmp_path / name)
+    (tmp_path / "words.txt").write_text("words")
+    assert "plain text has no pictures, its kind is generation" in refusal(tmp_path / "words.txt")
+    (tmp_path / "lines.txt").write_text('{"text": "words"}\n')
+    assert "its lines are JSON; set format=json" in refusal(tmp_path / "lines.txt", "text")

@@ -53,6 +53,7 @@ def documents(root, n):
     "write, kind",
     [
         (formats.json_lines, "understanding"),
+        (formats.two_paths, "generation"),
         (classes, "generation"),
         (formats.tars, "generation"),
         (formats.array_record, "understanding"),

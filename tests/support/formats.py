@@ -1,7 +1,9 @@
 """Small data sets of pieces of photographs in every format, and what is said of those that are
 refused."""
 
+import csv
 import functools
+import gzip
 import io
 import json
 import tarfile
@@ -54,6 +56,42 @@ def json_list(root, n):
     lines = json_lines(root, n).read_text().split("\n")
     (root / "data.json").write_text("\ufeff[\r\n" + " ,\n".join(lines) + "]\n", encoding="utf-8")
     return root / "data.json"
+
+
+def csv_rows(root, n):
+    """Captions with all that cells are quoted for, as Python's own module writes them."""
+    json_lines(root, n)
+    with open(root / "data.csv", "w", newline="", encoding="utf-8-sig") as file:
+        rows = csv.writer(file)
+        rows.writerow(["caption", "image"])
+        rows.writerows([caption(k), f"{k}.jpg"] for k in range(n))
+    return root / "data.csv"
+
+
+def gzipped(root, n):
+    (root / "packed.jsonl.gz").write_bytes(gzip.compress(json_lines(root, n).read_bytes()))
+    return root / "packed.jsonl.gz"
+
+
+def image_folder(root, n):
+    """As Hugging Face's imagefolder: metadata.csv beside the pictures."""
+    table = csv_rows(root, n).read_text("utf-8-sig").replace("caption,image", "text,file_name")
+    (root / "metadata.csv").write_text(table)
+    for left in ("data.csv", "data.jsonl"):
+        (root / left).unlink()
+    return root
+
+
+def two_paths(root, n):
+    """JSON lines and CSV of two folders, each with pictures of its own."""
+    json_lines(root, n // 2)
+    (root / "more").mkdir()
+    rows = ["image,caption"]
+    for k in range(n // 2, n):
+        (root / "more" / f"{k - n // 2}.jpg").write_bytes(photo(k))
+        rows.append(f"{k - n // 2}.jpg,{caption(k)}")
+    (root / "more" / "data.csv").write_text("\n".join(rows))
+    return f"{root}/data.jsonl, {root}/more/data.csv"
 
 
 def flat(root, n):
@@ -170,7 +208,7 @@ def refusal(path, kind="generation", **options):
 
 
 WRITERS = [
-    json_lines, json_list, flat, tars,
+    json_lines, json_list, csv_rows, gzipped, image_folder, flat, tars,
     functools.partial(tars, format=tarfile.USTAR_FORMAT, folder="p" * 60 + "/" + "q" * 60 + "/"),
     functools.partial(tars, format=tarfile.GNU_FORMAT, folder="x" * 120 + "/"),
     functools.partial(tars, folder="x" * 120 + "/é/"),

@@ -2,9 +2,10 @@
 process."""
 
 import concurrent.futures
-import glob
+import contextlib
 import hashlib
 import logging
+import mmap
 import os
 import re
 import resource
@@ -12,9 +13,10 @@ import stat
 
 import numpy as np
 
+from janus_jax.data.formats.found import find, once
+from janus_jax.data.formats.gzipped import is_gzipped, unpacked
 from janus_jax.data.sources import RecordError, SourceError, printable, refuse_open_files
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 # Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each
 # read.
 _OPEN = 64
@@ -23,7 +25,6 @@ _EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
 _SPARE = 64  # descriptors left to all else: sockets, logs, checkpoints
 _HEAD = 64 * 1024  # bytes at either end that tell large files apart
 _WHOLE = 4 * 1024 * 1024  # files up to this size are hashed whole
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")  # shards as WebDataset's users write them: {0000..0575}
 
 
 class Files:
@@ -38,7 +39,7 @@ class Files:
     def __init__(self, path: str, suffixes: tuple[str, ...], whole: bool = False):
         found = find(path, suffixes)
         self.base = os.path.dirname(found[0]) if len(found) == 1 else os.path.commonpath(found)
-        self.paths = _once(found)
+        self.paths = once(found)
         self.names = [printable(os.path.relpath(p, self.base)) for p in self.paths]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             probed = list(pool.map(lambda p: _probe(p, whole), self.paths))
@@ -54,10 +55,33 @@ class Files:
         self._hashes = [content for _, _, content in probed]
         _warn_of_copies(self.names, [(size, head) for size, head, _ in probed])
         self._descriptors = {}
+        self._gzipped = set()  # numbers of files, as `view` finds them
+        self._unpacked = {}
+
+    @contextlib.contextmanager
+    def view(self, file: int):
+        """The content of file number `file` in memory, unpacked where it is gzipped: `read` then
+        reads of that. Raises SourceError."""
+        if is_gzipped(self.paths[file]):
+            self._gzipped.add(file)
+            data = self._content(file)
+            if not data:
+                raise SourceError(_EMPTY)
+            with mmap.mmap(-1, len(data)) as memory:
+                memory[:] = data
+                yield memory
+            return
+        with (
+            open(self.paths[file], "rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as memory,
+        ):
+            yield memory
 
     def read(self, file: int, start: int, size: int) -> bytes:
         """`size` bytes of file number `file` from `start`. Raises RecordError when it has become
         shorter or is gone."""
+        if file in self._gzipped:
+            return self._content(file)[start : start + size]
         descriptor = self._descriptors.get(file)
         kept = descriptor is not None
         try:
@@ -105,8 +129,14 @@ class Files:
             else f"{self.names[0]} ... {self.names[-1]}, {len(self.names)} files"
         )
 
+    def _content(self, file: int) -> bytes:
+        """Of a gzipped file; not pickled, since it may be large."""
+        if file not in self._unpacked:
+            self._unpacked[file] = unpacked(self.paths[file])
+        return self._unpacked[file]
+
     def __getstate__(self):
-        return self.__dict__ | {"_descriptors": {}}
+        return self.__dict__ | {"_descriptors": {}, "_unpacked": {}}
 
     def __del__(self):
         for descriptor in self.__dict__.pop("_descriptors", {}).values():
@@ -131,57 +161,19 @@ class Strings:
         return hashlib.sha256(self._ends.tobytes() + self._bytes).digest()
 
 
-def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
-    """The absolute paths of the files that `path` names, sorted; see Files. Raises SourceError."""
-    path = os.path.expanduser(path)
-    if os.path.isdir(path):
-        found = [p for p in _below(path) if p.lower().endswith(suffixes)]
-        if not found:
-            raise SourceError(
-                f"{path}: no {' or '.join(suffixes)} files in this folder; give their path"
-            )
-    elif os.path.lexists(path):
-        found = [path]
-    elif wide := _RANGE.search(path):
-        first, last = wide.groups()
-        numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
-        return [
-            p
-            for n in numbers
-            for p in find(path[: wide.start()] + n + path[wide.end() :], suffixes)
-        ]
-    else:
-        found = [p for p in glob.glob(path, recursive=True) if os.path.isfile(p)]
-        if not found:
-            raise SourceError(
-                f"{path}: no such file, and as a pattern it matches none; check the path"
-            )
-    return sorted(map(os.path.abspath, found))
-
-
-def _below(folder: str):
-    """The files of a folder and its folders, hidden ones left out."""
-
-    def refuse(error):
-        raise SourceError(f"{error.filename}: {error.strerror}; make the folder readable")
-
-    for place, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [f for f in folders if not f.startswith(".")]
-        yield from (os.path.join(place, f) for f in files if not f.startswith("."))
-
-
 def inside(root: str, name: str, field: str = "image") -> str:
-    """The path of `name`, relative or not, below `root`. Raises RecordError where it, or a link,
-    leads out of it."""
+    """The path of `name`, relative or whole, below `root`. Links that lie there are followed wherever they lead: their
+    owner has put them there. Raises RecordError where the name itself leads out."""
+    path = ""
     try:
-        root, path = os.path.realpath(root), os.path.realpath(os.path.join(root, name))
+        root = os.path.realpath(root)
+        inner = root.rstrip(os.sep) + os.sep
+        path = os.path.normpath(os.path.join(root, name))
+        path = path if path.startswith(inner) else os.path.realpath(path)
+        os.fsencode(path)
     except ValueError:  # NULs, or lone surrogates
         path = ""
-    if (
-        not path.startswith(root.rstrip(os.sep) + os.sep)
-        or ".." in re.split(r"[/\\]", name)
-        or "\0" in name
-    ):
+    if not path or not path.startswith(inner) or ".." in re.split(r"[/\\]", name) or "\0" in name:
         raise RecordError(
             "outside the folder",
             f'field "{field}" leaves the folder of the pictures: {name[:80]!r}; give a path (or '
@@ -195,20 +187,6 @@ def refuse(path: str, problems: list[str], shown: int = 20):
     if problems:
         more = [f"  ... and {len(problems) - shown} more"] if len(problems) > shown else []
         raise SourceError("\n".join([f"{path}:", *(f"  {p}" for p in problems[:shown]), *more]))
-
-
-def _once(found: list[str]) -> list[str]:
-    """Without the paths that lead to a file already there."""
-    kept = []
-    seen = {}
-    for path in found:
-        real = os.path.realpath(path)
-        if real in seen:
-            logging.warning("%s is the same file as %s: it is read once", path, seen[real])
-        else:
-            seen[real] = path
-            kept.append(path)
-    return kept
 
 
 def allow_open_files(count: int, name: str):

@@ -1,9 +1,10 @@
 """Data sets of the Hugging Face hub, or folders that `save_to_disk` wrote, through `datasets`."""
 
+import contextlib
 import hashlib
 import os
 
-from janus_jax.data.formats.files import file_facts, spread
+from janus_jax.data.formats.files import file_facts, inside, spread
 from janus_jax.data.formats.names import label
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
 
@@ -72,13 +73,13 @@ class HubDataset:
     def open(self, ref: str) -> str:
         """A picture's path as `datasets` gives it: below its cache or the folder. Raises
         RecordError."""
-        path = os.path.realpath(ref if os.path.isabs(ref) else os.path.join(self._roots[0], ref))
-        if not any(path.startswith(os.path.realpath(root) + os.sep) for root in self._roots):
-            raise RecordError(
-                "outside the folder",
-                f'field "image" leaves the folder of the data set and the cache: {ref[:80]!r}',
-            )
-        return path
+        for root in self._roots[: 2 if os.path.isabs(ref) else 1]:
+            with contextlib.suppress(RecordError):
+                return inside(root, ref)
+        raise RecordError(
+            "outside the folder",
+            f'field "image" leaves the folder of the data set and the cache: {ref[:80]!r}',
+        )
 
     def where(self, i) -> str:
         return f"hf:{self.name}:{self.split}: row {int(i)}"

@@ -4,7 +4,6 @@ asked for."""
 import array
 import itertools
 import json
-import mmap
 import os
 import re
 
@@ -13,6 +12,7 @@ import numpy as np
 from janus_jax.data.formats.files import Files, inside, refuse
 from janus_jax.data.sources import RecordError, SourceError
 
+ENDINGS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 _GAPS = b"\0 \t\r\n"  # between records; crashed writers leave NULs
 _BOM = b"\xef\xbb\xbf"
 _BETWEEN = re.compile(rb"[\0\s]*,?[\0\s]*")
@@ -30,7 +30,7 @@ class JsonFiles:
 
     def __init__(self, path: str, images: str = ""):
         """Indexes every record, without keeping one. Raises SourceError."""
-        self.files = Files(path, (".json", ".jsonl", ".ndjson"), whole=True)
+        self.files = Files(path, ENDINGS, whole=True)
         self.root = os.path.realpath(images or self.files.base)
         columns = [array.array("q") for _ in range(4)]
         problems = []
@@ -108,15 +108,10 @@ class JsonFiles:
     def _index(self, f: int, columns):
         """Appends file, start, size and number (of the line, or in the list) of each record of file
         `f`."""
-        with (
-            open(self.files.paths[f], "rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
-        ):
+        with self.files.view(f) as view:
             head = view[:1024]
             if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
                 raise SourceError("is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
-            if head[:2] == b"\x1f\x8b":
-                raise SourceError("is compressed; gunzip it first")
             start = len(_BOM) if head.startswith(_BOM) else 0
             self._list.append(head[start:].lstrip(_GAPS).startswith(b"["))
             if self._list[f]:

@@ -2,6 +2,7 @@
 is free."""
 
 import array
+import collections
 import concurrent.futures
 import json
 import logging
@@ -9,21 +10,23 @@ import os
 
 import numpy as np
 
-from janus_jax.data.formats.files import PICTURES, Files, refuse
+from janus_jax.data.formats.files import Files, refuse
 from janus_jax.data.formats.names import Names
-from janus_jax.data.sources import RecordError, SourceError, refuse_open_files
+from janus_jax.data.image_types import PICTURES
+from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
 
 # bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
 _BLOCK = 512
 _THREADS = 16  # shards indexed at once: the walk waits for the disk
 _TEXTS = ("txt", "caption")
+_SAID = 3  # samples that are named
 
 
 class Tars:
     """Samples are neighbouring members of one name up to its first dot. Fields: those of the .json
     member; "caption" of .txt or .caption; "class", "name" and "names" of .cls; "image" of the
-    picture member, a list of several. Members of other types are not read. Links and folders count
-    as absent."""
+    picture member, a list of several. Members of other types are not read, which is said. Links and
+    folders count as absent."""
 
     def __init__(self, path: str, names: str = ""):
         """names: what the classes of .cls are called, see Names. Raises SourceError."""
@@ -36,6 +39,8 @@ class Tars:
             [f"{n}: {s}" for n, s in zip(self.files.names, shards) if isinstance(s, SourceError)],
         )
         self._suffixes = sorted({suffix for _, suffixes, _, _ in shards for suffix in suffixes})
+        self._refuse_halves(path, [set(suffixes) for _, suffixes, _, _ in shards])
+        self._say_unread(path, [suffix for _, suffixes, _, _ in shards for suffix in suffixes])
         codes = {suffix: k for k, suffix in enumerate(self._suffixes)}
         self._suffix = np.concatenate(
             [[codes[s] for s in suffixes] for _, suffixes, _, _ in shards]
@@ -48,6 +53,24 @@ class Tars:
         )  # sample i: members ends[i] to ends[i + 1]
         self._shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(s[0]) for s in shards])
         self.fingerprint = self.files.fingerprint(len(self), sorted(self._names.table.items()))
+
+    def _refuse_halves(self, path: str, shards: list[set[str]]):
+        """Raises SourceError where one shard holds pictures alone, and another what is said of
+        them."""
+        alone = [name for name, s in zip(self.files.names, shards) if all(map(_is_picture, s))]
+        words = [n for n, s in zip(self.files.names, shards) if not any(map(_is_picture, s))]
+        if alone and words:
+            raise SourceError(
+                f"{path}: {shown(alone[0])} holds pictures alone, {shown(words[0])} none; the files of one sample must "
+                "be neighbours in one tar: unpack both into one folder, and write it with `tar --sort=name`"
+            )
+
+    def _say_unread(self, path: str, suffixes: list[str]):
+        counts = collections.Counter(suffixes)
+        unread = {s: n for s, n in counts.most_common() if not _is_read(s)}
+        if unread:
+            told = ", ".join(f"{n:,} .{suffix}" for suffix, n in unread.items())
+            logging.warning("%s: members not read: %s", path, shown(told))
 
     def __len__(self):
         return len(self._shard)
@@ -65,7 +88,7 @@ class Tars:
                     "member twice", f"{self.where(i)}: has two .{suffix} members; rename one"
                 )
             seen.add(suffix)
-            if ("." + suffix).endswith(PICTURES):
+            if _is_picture(suffix):
                 pictures.append(ref)
             elif suffix == "json":
                 fields = self._json(self._text(i, ref, suffix), i) | fields
@@ -125,6 +148,14 @@ class Tars:
         return fields
 
 
+def _is_picture(suffix: str) -> bool:
+    return ("." + suffix).endswith(PICTURES)
+
+
+def _is_read(suffix: str) -> bool:
+    return suffix in ("json", "cls", *_TEXTS) or _is_picture(suffix)
+
+
 def _try_index(path: str, size: int):
     try:
         return _index(path, size)
@@ -143,6 +174,8 @@ def _index(path: str, size: int):
     starts = array.array("q")
     sizes = array.array("q")
     last = None
+    seen = {}  # the suffixes of each sample so far
+    apart = []  # samples that come again with other files
     descriptor = os.open(path, os.O_RDONLY)
     try:
         for name, start, length in _members(descriptor, path, size):
@@ -150,17 +183,27 @@ def _index(path: str, size: int):
             stem, dot, suffix = base.partition(".")
             if not dot or not stem:  # hidden files, such as macOS writes
                 continue
-            if (folder, stem) != last:
+            suffix = suffix.lower()
+            key = (folder, stem)
+            if key != last:
+                if key in seen and suffix not in seen[key]:
+                    apart.append(f"{folder}/{stem}".lstrip("/"))
                 counts.append(0)
-                last = (folder, stem)
+                last = key
+            seen[key] = seen.get(key, ()) + (suffix,)
             counts[-1] += 1
-            suffixes.append(suffix.lower())
+            suffixes.append(suffix)
             starts.append(start)
             sizes.append(length)
     finally:
         os.close(descriptor)
     if not counts:
         raise SourceError("holds no samples; needs members such as 0001.jpg and 0001.txt")
+    if apart:
+        raise SourceError(
+            f"the files of one sample are not neighbours ({shown(', '.join(apart[:_SAID]))}: {len(apart):,} of "
+            f"{len(seen):,} samples); write it again in the order of names: `tar --sort=name -cf NEW.tar FOLDER`"
+        )
     return counts, suffixes, starts, sizes
 
 

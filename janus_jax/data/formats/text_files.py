@@ -1,12 +1,11 @@
 """Plain text: documents separated by blank lines, or a document each file."""
 
 import array
-import mmap
 
 import numpy as np
 
 from janus_jax.data.formats.files import Files, refuse
-from janus_jax.data.sources import RecordError
+from janus_jax.data.sources import RecordError, SourceError
 
 _BLANK = b"\0 \t\r\n\v\f"
 _BOM = b"\xef\xbb\xbf"
@@ -18,24 +17,29 @@ class TextFiles:
 
     def __init__(self, path: str, whole: bool = False):
         """Indexes every document, without keeping one. Raises SourceError."""
-        self.files = Files(path, (".txt",), whole=True)
+        self.files = Files(path, (".txt", ".txt.gz"), whole=True)
         columns = [array.array("q") for _ in range(3)]
         problems = []
         for f, name in enumerate(self.files.names):
             before = len(columns[0])
-            with (
-                open(self.files.paths[f], "rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view,
-            ):
-                for span in [(0, len(view))] if whole else _documents(view):
-                    if view[span[0] : span[1]].strip(_BLANK + _BOM):
-                        for column, value in zip(columns, (f, *span)):
-                            column.append(value)
+            try:
+                self._index(f, columns, whole)
+            except SourceError as error:
+                problems.append(f"{name}: {error}")
+                continue
             if len(columns[0]) == before:
                 problems.append(f"{name}: holds blank lines only; remove it")
         refuse(path, problems)
         self._file, self._start, self._end = (np.array(c, np.int64) for c in columns)
         self.fingerprint = self.files.fingerprint(len(self))
+
+    def _index(self, f: int, columns: list, whole: bool):
+        """Appends file, first byte and end of each document of file `f`."""
+        with self.files.view(f) as view:
+            for span in [(0, len(view))] if whole else _documents(view):
+                if view[span[0] : span[1]].strip(_BLANK + _BOM):
+                    for column, value in zip(columns, (f, *span)):
+                        column.append(value)
 
     def __len__(self):
         return len(self._start)

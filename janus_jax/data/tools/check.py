@@ -21,7 +21,7 @@ from janus_jax.data.processor import Processor
 from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
-from janus_jax.data.tools import command, forecast, report
+from janus_jax.data.tools import command, forecast, report, unread
 from janus_jax.data.tools.sheet import Band, sheets
 from janus_jax.data.tools.survey import Survey, survey
 from janus_jax.model.presets import janus_1_3b
@@ -78,6 +78,10 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         length = next(iter(stages_of(line, experiment, stages).values())).rows.length
         out["datasets"][name] = report.summary(found[name], sources.get(name), length)
         say("\n" + "\n".join(report.summary_lines(name, out["datasets"][name], found[name].bad)))
+        left = unread.unread(sources[name]) if name in sources and not options.records else {}
+        out["datasets"][name]["not_read"] = {root: n[: report.KEPT] for root, n in left.items()}
+        for told in unread.lines(left):
+            say(f"  {told}")
     for name in stages if not stopped else ():
         out["stages"][name] = _forecast(lines, found, name, experiment, say)
     if options.out:

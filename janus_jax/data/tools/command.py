@@ -60,7 +60,8 @@ def chosen(f, overrides: dict[str, str]):
     if not f.config:
         if overrides or f.dataset:
             raise CommandError(
-                "--dataset and --config.field=... change a config; give it as --config=FILE"
+                "--dataset, --data.add, --data.remove and --config.field=... are about a config; give it as "
+                "--config=FILE"
             )
         if not (f.path and f.kind):
             raise CommandError(

@@ -40,8 +40,8 @@ def test_class_folders_and_their_names(tmp_path, names, caplog):
 
 
 def test_folders_that_are_neither_layout_are_refused(tmp_path):
-    write_classes(tmp_path / "up" / "train")
-    assert "no picture in its folder 'train', and folders are classes here" in refusal(
+    write_classes(tmp_path / "up" / "birds")
+    assert "no picture in its folder 'birds', and folders are classes here" in refusal(
         tmp_path / "up"
     )
     for k in range(2):

@@ -47,7 +47,7 @@ def test_empty_files_are_refused(source, content):
 def test_files_that_are_no_json_are_refused(source, tmp_path):
     for content, why in (
         (b"<html>\n<body>", "begins with b'<html>"), (b'{"images":\n[\n]\n}\n', "neither a JSON list"),
-        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"), (b"\x1f\x8b\x08x", "gunzip"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"), (b"\x1f\x8b\x08x", "cannot be unpacked"),
         ('{"text": "x"}'.encode("utf-16"), "UTF-16"), (b'[{"text": "a"} x]', "is not JSON: record 1, at byte 15"),
     ):  # fmt: skip
         assert why in str(refused(lambda content=content: source("text", content), SourceError))

@@ -105,3 +105,30 @@ def test_shards_that_change_while_they_are_read(tmp_path):
         assert error.value.cause == cause and source.where(i).startswith(
             f"{i // 3}.tar: sample {i % 3}"
         )
+
+
+def test_samples_whose_files_are_not_neighbours_are_a_fault_of_the_shard(tmp_path, caplog):
+    """Not "no caption" of one half of them and "0 pictures" of the other."""
+    for k in range(2):
+        (tmp_path / f"{k}.jpg").write_bytes(jpeg("coffee"))
+        (tmp_path / f"{k}.txt").write_text("coffee")
+    (tmp_path / "0.heic").write_bytes(b"x")
+
+    def shard(name, members):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member in members:
+                tar.add(tmp_path / member, member)
+        return tmp_path / name
+
+    message = refusal(shard("apart.tar", ["0.jpg", "1.jpg", "0.txt", "1.txt"]))
+    assert "apart.tar: the files of one sample are not neighbours (0, 1: 2 of 2 samples)" in message
+    assert "tar --sort=name" in message
+    for name, members in (("a-0.tar", ["0.jpg", "1.jpg"]), ("a-1.tar", ["0.txt", "1.txt"])):
+        shard(name, members)
+    halves = refusal(tmp_path / "a-*.tar")
+    assert "a-0.tar holds pictures alone, a-1.tar none; the files of one sample" in halves
+    twice = shard("twice.tar", ["0.jpg", "0.txt", "1.jpg", "1.txt", "0.jpg", "0.txt"])
+    assert len(open_dataset(Dataset("generation", str(twice)), 24, 0)) == 3
+    unread = shard("unread.tar", ["0.heic", "0.jpg", "0.txt"])
+    assert open_dataset(Dataset("generation", str(unread)), 24, 0)[0]["captions"] == ["coffee"]
+    assert any("unread.tar: members not read: 1 .heic" in m for m in caplog.messages)

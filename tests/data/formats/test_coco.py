@@ -1,0 +1,56 @@
+"""COCO's caption files, and JSON files that are one object around their records."""
+
+import gzip
+import json
+
+import pytest
+from support.formats import photo, refusal
+
+from janus_jax.config.schema import Dataset
+from janus_jax.data.catalog import open_dataset
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """What a captions file of COCO holds, in its own place beside the pictures."""
+    (tmp_path / "train2017").mkdir()
+    (tmp_path / "annotations").mkdir()
+    for k in range(3):
+        (tmp_path / "train2017" / f"{k}.jpg").write_bytes(photo(k))
+    images = [{"id": 7 + k, "file_name": f"{k}.jpg", "height": 64, "width": 96} for k in range(3)]
+    said = [(9, "two"), (7, "one"), (9, "three")]
+    annotations = [{"image_id": i, "id": n, "caption": c} for n, (i, c) in enumerate(said)]
+    return {"info": {"year": 2017}, "images": images, "annotations": annotations}
+
+
+@pytest.mark.parametrize("indent, suffix", [(None, ""), (1, ""), (None, ".gz")])
+def test_captions_of_coco_are_those_of_its_pictures(tmp_path, whole, indent, suffix):
+    """Not one record, whose images have "neither bytes nor path"."""
+    path = tmp_path / "annotations" / f"captions_train2017.json{suffix}"
+    data = json.dumps(whole, indent=indent).encode()
+    path.write_bytes(gzip.compress(data) if suffix else data)
+    source = open_dataset(Dataset("generation", str(path)), 24, 0)
+    assert [source[i]["captions"] for i in range(len(source))] == [["one"], ["two", "three"]]
+    assert source.picture_file(1) == str((tmp_path / "train2017" / "2.jpg").resolve())
+    assert source.where(1) == f"{path.name}: image 9"
+    moved = path.rename(tmp_path / f"mine.json{suffix}")
+    assert "its pictures, such as 0.jpg, are not in" in refusal(moved)
+    again = open_dataset(
+        Dataset("generation", str(moved), images=str(tmp_path / "train2017")), 24, 0
+    )
+    assert len(again) == 2
+
+
+def test_objects_around_records_are_named_as_what_they_are(tmp_path, whole):
+    def said(content):
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        return refusal(tmp_path / "a.json")
+
+    for annotation in whole["annotations"]:
+        annotation["bbox"] = [0, 0, 1, 1]
+        del annotation["caption"]
+    assert "is COCO's, but no file of captions: its annotations have image_id, id, bbox" in said(
+        whole
+    )
+    rows = {"version": 1, "data": [{"image": "0.jpg", "caption": "x"}]}
+    assert "is one object, whose list 'data' holds 1 records (beside it: version)" in said(rows)
