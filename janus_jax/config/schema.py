@@ -114,8 +114,12 @@ class Dataset:
         prompt: for understanding, alternative questions to ask about a caption; for generation,
             templates around it, such as "a photo of {caption}" (any field of the record may stand
             in braces).
+        picture: the field that holds a record's picture or pictures; empty: the usual ones. Here
+            and in the next three "a.b" is b within a.
         caption: the field that holds it ("names": all synonyms of a class; "conversations" or
             "messages": the first answer); empty: the usual ones.
+        question: the field that holds what is asked; empty: the usual ones, or `prompt`.
+        answer: the field that holds the answer; empty: the usual ones, or the caption.
         form: how records are written: as a "chat" with roles, or "plain", pictures and words alone;
             empty: plain in stages that predict `all` text, chat in those that predict `answers`.
         continues: a text longer than a row goes on in later rows; False: its end is left out.
@@ -134,7 +138,10 @@ class Dataset:
     steps: tuple[int, ...] = ()
     stages: tuple[str, ...] = ()
     prompt: tuple[str, ...] = ()
+    picture: str = ""
     caption: str = ""
+    question: str = ""
+    answer: str = ""
     form: str = ""
     continues: bool = True
     names: str = ""

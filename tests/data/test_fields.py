@@ -81,7 +81,7 @@ BAD = [
         {"text": "<image>", "image": ["a/1.png", "a/2.png"]},
         "1 <image> placeholders for 2 images",
     ),
-    ("placeholders", turns(("human", "a"), ("gpt", "<image>")), "<image> in role assistant"),
+    ("placeholders", turns(("human", "a"), ("gpt", "<image>")), "an answer is nothing but <image>"),
     (
         "blank text",
         turns(("human", "<image>"), ("gpt", " \n\u200b\x07")),
@@ -111,7 +111,7 @@ BAD = [
     ),
     ("missing field", {"image": "a/1.png", "conversations": "hi"}, 'needs "from" and "value"'),
     ("blank caption", {"image": "a/1.png", "caption": ""}, '"caption" is empty or blank'),
-    ("blank caption", {"image": "a/1.png", "caption": ["ok", " "]}, '"caption" is empty or blank'),
+    ("blank caption", {"image": "a/1.png", "caption": [None, " "]}, '"caption" is empty or blank'),
     (
         "missing field",
         {"image": "a/1.png", "caption": None},
