@@ -160,3 +160,70 @@ def test_each_bad_record_says_what_is_wrong_with_it_when_it_is_read(source, form
             str(error),
             why,
         )
+
+
+def test_of_alternatives_the_blank_ones_are_left_out(source):
+    for values in (["a dog", " ", "a hound"], ["", "a dog", None, "a hound"]):
+        record = {"image": "a/1.png", "caption": values}
+        made = source("generation", [record], prompt=("{caption}!",))
+        assert made[0] == {"captions": ["a dog!", "a hound!"]}
+        assert made.understood(0)[0] == [
+            'caption from "caption"',
+            'blank alternatives left out of "caption"',
+        ]
+    error = refused(lambda: source("generation", [{"image": "a/1.png", "caption": ["a", 7]}])[0])
+    assert error.cause == "wrong type"
+
+
+def test_a_caption_that_is_data_is_unpacked_or_refused(source):
+    draws = lambda value, **line: source(
+        "generation", [{"image": "a/1.png", "captions": value}], **line
+    )[0]
+    for value in ('["a dog", "a hound"]', "['a dog', \"a hound\"]", ' [ "a dog", "", "a hound" ] '):
+        assert draws(value) == {"captions": ["a dog", "a hound"]}
+    for value in (
+        '{"en": "a dog"}',
+        '[{"raw": "a dog"}]',
+        '[["a dog"]]',
+        "[1, 2]",
+        "{'en': 'a dog'}",
+    ):
+        error = refused(lambda value=value: draws(value))
+        assert error.cause == "data, no caption" and "name the field within it" in str(error), value
+    assert draws('{"en": {"long": "a dog"}}', caption="captions.en.long") == {"captions": ["a dog"]}
+    assert draws('[{"raw": "a dog"}, {"raw": "a hound"}]', caption="captions.raw")["captions"] == [
+        "a dog",
+        "a hound",
+    ]
+    for words in ("[a dog] on {grass}", "{", "[sic]", '"a dog"', "12"):
+        assert draws(words) == {"captions": [words]}
+    # An answer may be data: models learn to say it.
+    said = {"image": "a/1.png", "truth": '{"total": 3}'}
+    made = source("understanding", [said], answer="truth", prompt=("Read it.",))
+    assert made[0]["messages"][1].content == ['{"total": 3}']
+
+
+def test_how_records_are_understood_and_which_fields_nothing_reads_is_known(source):
+    records = [
+        {"id": 1, "image": "a/1.png", "text": "a cat", "meta": {"url": "x", "dense": "a grey cat"}},
+        said("What?", "A cat.") | {"width": 4},
+        {"image": "a/1.png", "texts": [{"user": "What?", "assistant": "A cat.", "source": "x"}]},
+    ]
+    records[1]["conversations"][0]["lang"] = "en"
+    made = source("understanding", records)
+    told = [(made[i], made.understood(i))[1] for i in range(3)]
+    assert told[0] == (
+        ["asked 'Describe the picture.'", 'caption from "text"'],
+        ["id", "meta.url", "meta.dense"],
+    )
+    assert told[1] == (
+        [
+            'a conversation in "conversations"',
+            "pictures before the first question, which has no <image>",
+        ],
+        ["id", "conversations[].lang", "width"],
+    )
+    assert told[2][1] == ["texts[].source"]
+    made = source("generation", records[:1], caption="meta.dense", prompt=("{caption} {id}",))
+    assert made[0]["captions"] == ["a grey cat 1"]
+    assert made.understood(0) == ([], ["text", "meta.url"])
