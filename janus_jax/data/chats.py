@@ -5,7 +5,7 @@ it stands.
 """
 
 from janus_jax.data import messages as messages_
-from janus_jax.data.mapping import CHATS, PICTURES, Raw, short_value, text
+from janus_jax.data.mapping import CHATS, PICTURES, Raw, short_value, text, there
 from janus_jax.data.messages import PICTURE, PLACEHOLDER, ROLES, Turn, blank
 from janus_jax.data.sources import RecordError
 
@@ -49,7 +49,8 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
     if not said or said[-1].role != "assistant":
         raise RecordError(
             "no answer",
-            f'field "{field}" ends without an answer (gpt); add it, or cut the question',
+            f'field "{field}" ends without an answer (gpt); add it, or cut the question, or name its '
+            f"field as answer (fields: {there(raw)})",
         )
     return _with_pictures(raw, field, said, images)
 
@@ -175,8 +176,8 @@ def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:
         if out.count_pictures and role != "user":
             raise RecordError(
                 "placeholders",
-                f'field "{at}" has a picture in role {role}; put it in a user turn (a picture to '
-                f"draw is a record of kind generation)",
+                f'field "{at}" has a picture in role {role}; put it in a user turn, or, to learn to '
+                f"draw it, give it a caption in a record of kind generation",
             )
         if out.count_pictures and isinstance(value, str):
             out.content = _content(value, PLACEHOLDER)
@@ -263,8 +264,8 @@ def _with_pictures(raw: Raw, field: str, said: list[Turn], images: int) -> list[
             if turn.role == "assistant" and MARK in words and not words.replace(MARK, "").strip():
                 raise RecordError(
                     "placeholders",
-                    f'field "{field}": an answer is nothing but {MARK}; a picture to draw is a '
-                    f"record of kind generation",
+                    f'field "{field}": an answer is nothing but {MARK}; to learn to draw a picture, '
+                    f"give it a caption in a record of kind generation",
                 )
     if images and not parts and not count:
         raw.note(f"pictures before the first question, which has no {MARK}")

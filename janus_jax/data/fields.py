@@ -9,7 +9,17 @@ import functools
 import re
 
 from janus_jax.data.image_types import base64_type
-from janus_jax.data.mapping import PICTURES, Raw, has, lookup, short_value, text, there, unpacked
+from janus_jax.data.mapping import (
+    PICTURES,
+    Raw,
+    field_names,
+    has,
+    lookup,
+    short_value,
+    text,
+    there,
+    unpacked,
+)
 from janus_jax.data.messages import PICTURE, Turn, blank, laid_out
 from janus_jax.data.sources import RecordError, SourceError
 
@@ -24,9 +34,10 @@ _BRACES = re.compile(r"\{([\w.]+)\}")
 _MARK = "<image>"  # stands for a picture in LLaVA's files
 
 
-def captions(raw: dict, field: str = "") -> list[str]:
+def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str]:
     """The captions in `field`, by default the first of CAPTIONS that the record has: a string, or
-    alternatives, of which those that are blank are left out."""
+    alternatives, of which those that are blank are left out. is_data_said: JSON text is words too,
+    as in a document."""
     if not field:
         field = next((name for name in CAPTIONS if raw.get(name) is not None), "")
         if isinstance(raw, Raw) and field:
@@ -34,27 +45,45 @@ def captions(raw: dict, field: str = "") -> list[str]:
     if not field:
         raise RecordError(
             "missing field",
-            f"no caption in {', '.join(CAPTIONS)} (fields: {there(raw)}); name it as caption",
+            f"no caption in {', '.join(CAPTIONS)} (fields: {there(raw)}); name it as caption, or a "
+            f"chat's fields as question and answer",
         )
     value = lookup(raw, field, "caption")
     if field == "class" and isinstance(value, int) and isinstance(raw.get("name"), str):
         value = raw["name"]  # of a class that goes by its number
-    found = unpacked(value) if isinstance(value, str) else None
-    if isinstance(found, dict) or (found and not all(isinstance(x, str) for x in found)):
-        raise RecordError(
-            "data, no caption",
-            f'field "{field}" holds data in JSON and no words: {value[:60]!r}; name the field '
-            f"within it, as in caption={field}.text, or where a model shall learn to say it as it "
-            f"stands, name it as answer",
-        )
-    values = found if found else value if isinstance(value, list) and value else [value]
-    shown = [x for x in values if x is not None and not _is_blank(x)]
-    if shown and len(shown) < len(values) and isinstance(raw, Raw):
+    if isinstance(value, str) and not is_data_said:
+        value = _alternatives(value, field)
+    items = value if isinstance(value, list) and value else [value]
+    if any(isinstance(x, dict | list) and x for x in items):
+        raise _no_caption(value, field)
+    shown = [x for x in items if x is not None and not _is_blank(x)]
+    if shown and len(shown) < len(items) and isinstance(raw, Raw):
         raw.note(f'blank alternatives left out of "{field}"')
     try:
-        return [text(x, field) for x in shown or ["" if x is None else x for x in values]]
+        return [text(x, field) for x in shown or ["" if x is None else x for x in items]]
     except RecordError as error:
         raise RecordError(error.cause.replace("blank text", "blank caption"), str(error)) from None
+
+
+def _alternatives(value: str, field: str):
+    """The list of strings that a string is as JSON or as Python writes it, or itself."""
+    found = unpacked(value)
+    if found is None or found == []:
+        return value
+    if isinstance(found, dict) or not all(isinstance(x, str | None) for x in found):
+        raise _no_caption(value, field)
+    return found
+
+
+def _no_caption(value, field: str) -> RecordError:
+    data = unpacked(value) if isinstance(value, str) else value
+    inner = [name.replace("[]", "") for name in field_names({field: data}) if name != field]
+    remedy = f"name the field within it as caption ({', '.join(inner)[:100]})" if inner else ""
+    return RecordError(
+        "data, no caption",
+        f'field "{field}" holds data and no words: {str(value)[:60]!r}; {remedy or "give words"}, or '
+        f"where a model shall learn to say it as it stands, name it as answer",
+    )
 
 
 def _is_blank(value) -> bool:

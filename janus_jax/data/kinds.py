@@ -68,7 +68,8 @@ def text_record(raw: Raw, d: Dataset) -> dict:
         return {"messages": chats.conversation(raw, 0)}
     if chat and not d.caption and not any(name in raw for name in fields.CAPTIONS):
         return {"text": "\n".join(_answers(chats.conversation(raw, len(images))))}
-    return {"text": "\n".join(fields.captions(raw, d.caption or ("text" if "text" in raw else "")))}
+    field = d.caption or ("text" if "text" in raw else "")
+    return {"text": "\n".join(fields.captions(raw, field, is_data_said=True))}
 
 
 def _question(raw: Raw, d: Dataset, i: int) -> tuple[str, bool]:
@@ -85,7 +86,14 @@ def _question(raw: Raw, d: Dataset, i: int) -> tuple[str, bool]:
 
 def _answer(raw: Raw, d: Dataset, pictures: int) -> str:
     if d.answer:
-        return text(lookup(raw, d.answer, "answer"), d.answer)
+        value = lookup(raw, d.answer, "answer")
+        if isinstance(value, list) and value:
+            raise RecordError(
+                "wrong type",
+                f'field "{d.answer}" is a list of {len(value)}: one of them is the answer; name it, '
+                f"as in answer={d.answer}.0",
+            )
+        return text(value, d.answer)
     found = next((name for name in chats.ANSWERS if name in raw), None)
     if d.question and not d.caption and found:
         raw.note(f'answer from "{found}"')

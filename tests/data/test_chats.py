@@ -93,6 +93,19 @@ def test_every_form_of_a_question_about_a_picture_becomes_the_same_turns(source)
         assert b"PNG" in (files[0] if isinstance(files, list) else files), form
 
 
+def test_content_parts_are_trained_on_as_they_are_asked(source):
+    words = [{"type": "text", "text": text} for text in ("Look: ", "or this? ", "Which?")]
+    picture = {"type": "image"}
+    content = [words[0], picture, words[1], picture, words[2]]
+    made = source("understanding", [parts(*content, images=["a/1.png", "a/2.png"])])
+    processor = quick.processor()
+    held = [part | ({"image": "x"} if part is picture else {}) for part in content]
+    prompt, sources = processor.question([{"role": "user", "content": held}])
+    flat = lambda spans: [i for ids, _, _ in spans for i in ids]
+    assert len(sources) == 2 and made.image(0, 1).size == (8, 5)
+    assert flat(processor.learned(made[0], "answers", "chat"))[: len(flat(prompt))] == flat(prompt)
+
+
 def test_every_form_without_a_picture_is_a_chat_of_text(source):
     cases = {
         "ShareGPT": said("What?", "A cat.", image=None),
