@@ -112,14 +112,12 @@ class Dataset:
         steps: (first, end) of the stage's steps in which it is drawn, empty for all.
         stages: those that draw it, empty for all.
         prompt: for understanding, alternative questions to ask about a caption; for generation,
-            templates around it, such as "a photo of {caption}" (any field of the record may stand
-            in braces).
-        picture: the field that holds a record's picture or pictures; empty: the usual ones. Here
-            and in the next three "a.b" is b within a.
-        caption: the field that holds it ("names": all synonyms of a class; "conversations" or
-            "messages": the first answer); empty: the usual ones.
-        question: the field that holds what is asked; empty: the usual ones, or `prompt`.
-        answer: the field that holds the answer; empty: the usual ones, or the caption.
+            templates around it, such as "a photo of {caption}", with any field in braces.
+        picture: the field that holds the pictures; empty (as the next three): the usual ones.
+        caption: the field that holds it ("names": all synonyms of a class; "messages": the first
+            answer); "a.b" is b within a.
+        question: the field that holds what is asked, beside `caption` or `answer`.
+        answer: the field that holds what is answered.
         form: how records are written: as a "chat" with roles, or "plain", pictures and words alone;
             empty: plain in stages that predict `all` text, chat in those that predict `answers`.
         continues: a text longer than a row goes on in later rows; False: its end is left out.

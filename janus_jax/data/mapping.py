@@ -137,10 +137,24 @@ def mapped(fields: dict, d) -> Raw:
         if found is not None:
             raw |= {name: found}
             raw.note(f'unpacked the JSON text in "{name}"')
+    for name in (*CHATS, "texts"):
+        if isinstance(dict.get(raw, name), dict):
+            raw |= {name: _items(dict.get(raw, name))}
     if d.picture and has(raw, d.picture):
         pictures = lookup(raw, d.picture, "picture")
         raw = _replaced(raw, d.picture, pictures)
     return _gathered(raw)
+
+
+def _items(columns: dict) -> list[dict]:
+    """A list of dicts that is stored as a dict of lists, as the hub's `Sequence` does; one dict that
+    is none is the only item."""
+    values = list(columns.values())
+    if not values or not all(isinstance(value, list) for value in values):
+        return [columns]
+    if len({len(value) for value in values}) > 1:
+        return [columns]
+    return [dict(zip(columns, row)) for row in zip(*values)]
 
 
 def require_named(raws: list[Raw], d):

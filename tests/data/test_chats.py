@@ -67,6 +67,11 @@ FORMS = {
         "image": "a/1.png",
         "conversations": '[{"from": "human", "value": "What?"}, {"from": "gpt", "value": "A cat."}]',
     },
+    "lists of roles and words": {
+        "image": "a/1.png",
+        "conversations": {"from": ["human", "gpt"], "value": ["What?", "A cat."]},
+    },
+    "one pair": {"image": "a/1.png", "texts": {"user": "What?", "assistant": "A cat."}},
     "a list of pictures as Python writes it": {
         "images": "['a/1.png']",
         "question": "What?",

@@ -60,6 +60,7 @@ def summary(survey: Survey, source, length: int) -> dict:
             "predicted": float(np.mean([sum(e.predicted for e in parts) for parts in of])),
             "row": length,
         }
+        out["different_texts"] = len({record.words for record in good})
         out["duplicates"] = _duplicates(good, source)
     return out
 
@@ -90,6 +91,8 @@ def summary_lines(name: str, s: dict, bad: list[dict]) -> list[str]:
         body += _pictures(s["pictures"])
     if "tokens" in s:
         body += _tokens(s["tokens"])
+        if s["different_texts"] < s["usable"]:
+            body.append(f"{s['usable']:,} records say {s['different_texts']:,} different texts")
         body += _repeats(s["duplicates"])
     return out + _indent(body)
 

@@ -43,6 +43,7 @@ def test_check_counts_text_and_repeats_by_record(tmp_path):
     )
     a = found["datasets"]["a"]
     assert a["duplicates"]["records"]["groups"] == [["a.jsonl:1", "a.jsonl:3"]]
+    assert a["different_texts"] == 3
     of = a["tokens"]
     assert of["text"]["max"] > 8000 and (of["cut"], of["continued"]) == (0, 1)
     assert "pictures" not in a
