@@ -5,9 +5,11 @@ raw: the fields, as mapping.mapped gives them. d: the line of the config. Raises
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data import chats, fields
-from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, text, there
+from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
 from janus_jax.data.sources import RecordError
 
+_OTHER_MEDIA = ("video", "videos", "audio", "audios")
+_WANTED = ("kto_tag", "label")  # of LLaMA-Factory, of ms-swift and trl: false marks a bad answer
 REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
 
 
@@ -27,7 +29,7 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
             "wrong type", 'a picture of the list is null; only beside "texts" may it be'
         )
     if chat and not d.caption and not named:
-        return {"messages": chats.conversation(raw, len(images))}
+        return {"messages": _conversation(raw, len(images))}
     question, unasked = _question(raw, d, i)
     said = chats.asked(question, _answer(raw, d, len(images)), raw, len(images))
     return {"messages": said} | ({"unasked": True} if unasked else {})  # the question is ours
@@ -65,11 +67,29 @@ def text_record(raw: Raw, d: Dataset) -> dict:
             )
         return {"messages": chats.asked(question, _answer(raw, d, 0), raw, 0)}
     if chat and not images:
-        return {"messages": chats.conversation(raw, 0)}
+        return {"messages": _conversation(raw, 0)}
     if chat and not d.caption and not any(name in raw for name in fields.CAPTIONS):
         return {"text": "\n".join(_answers(chats.conversation(raw, len(images))))}
     field = d.caption or ("text" if "text" in raw else "")
     return {"text": "\n".join(fields.captions(raw, field, is_data_said=True))}
+
+
+def _conversation(raw: Raw, pictures: int) -> list:
+    """The record's chat, unless one of its fields says that it is no example to learn from."""
+    value = lambda name: dict.get(raw, name)
+    if other := next((name for name in _OTHER_MEDIA if value(name)), None):
+        raise RecordError(
+            "another medium",
+            f'field "{other}" is {short_value(value(other))}: pictures and words alone are read; '
+            f"leave such records out",
+        )
+    if bad := next((name for name in _WANTED if value(name) is False), None):
+        raise RecordError(
+            "unwanted answer",
+            f'field "{bad}" is false, which marks an answer that is not wanted; leave such records '
+            f"out, or the field, where it means something else",
+        )
+    return chats.conversation(raw, pictures)
 
 
 def _question(raw: Raw, d: Dataset, i: int) -> tuple[str, bool]:

@@ -213,6 +213,8 @@ REFUSED = {
         },
         "loss and train contradict each other",
     ),
+    "a film": (said("What?", "A cat.") | {"videos": ["a.mp4"]}, '"videos" is'),
+    "an answer that is not wanted": (said("What?", "A cat.") | {"kto_tag": False}, '"kto_tag" is false'),
     "texts without an answer": (
         {"images": ["a/1.png"], "texts": [{"user": "a", "assistant": "b"}, {"user": "What?"}]},
         '"texts[1]" is',
