@@ -5,11 +5,11 @@ it stands.
 """
 
 from janus_jax.data import messages as messages_
-from janus_jax.data.mapping import CHATS, PICTURES, Raw, short_value, text, there
-from janus_jax.data.messages import PICTURE, PLACEHOLDER, ROLES, Turn, blank
+from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
+from janus_jax.data.messages import PLACEHOLDER, ROLES, Turn, blank
+from janus_jax.data.places import MARK, placed_content, user_marks, with_pictures
 from janus_jax.data.sources import RecordError
 
-MARK = "<image>"  # stands for a picture in LLaVA's files
 # Where one question and its answer are looked for, in this order, as whole fields or as sides of a
 # list of pairs: LLaVA, Alpaca, ms-swift and trl, The Cauldron.
 QUESTIONS = ("question", "instruction", "query", "prompt", "input", "user", "human")
@@ -52,30 +52,33 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
             f'field "{field}" ends without an answer (gpt); add it, or cut the question, or name its '
             f"field as answer (fields: {there(raw)})",
         )
-    return _with_pictures(raw, field, said, images)
+    if with_pictures(field, said, images, any(name in raw for name in PICTURES)):
+        raw.note(f"pictures before the first question, which has no {MARK}")
+    return said
 
 
 def asked(question: str, answer: str, raw: Raw, images: int) -> list[Turn]:
     """The conversation of one question and its answer, about the pictures of a record."""
-    beside = {name: raw[name] for name in (*_SYSTEM, *PICTURES) if name in raw}
-    made = Raw({"question": question, "answer": answer} | beside)
-    return conversation(made, images)
+    return conversation(Raw(_beside(raw) | {"question": question, "answer": answer}), images)
 
 
 def of_field(raw: Raw, field: str, images: int) -> list[Turn]:
     """The conversation in one field."""
-    beside = {name: raw[name] for name in (*_SYSTEM, *PICTURES) if name in raw}
-    made = Raw({field: raw.get(field)} | beside)
+    made = Raw(_beside(raw) | {field: lookup(raw, field, "caption")})
     out = conversation(made, images)
     raw.read |= made.read
     return out
+
+
+def _beside(raw: Raw) -> dict:
+    return {name: raw[name] for name in (*_SYSTEM, *PICTURES) if name in raw}
 
 
 def marks(raw: Raw) -> tuple[str, str, int]:
     """(the field of the conversation, the mark that stands for a picture, how often users say
     it)."""
     field, said = _said(raw)
-    return field, *_marks(said)
+    return field, *user_marks(said)
 
 
 def _said(raw: Raw) -> tuple[str, list[Turn]]:
@@ -87,31 +90,35 @@ def _said(raw: Raw) -> tuple[str, list[Turn]]:
         return "question", [Turn("user", [text(raw["question"], "question")])]
     value = dict.__getitem__(raw, field)
     out = []
+    known = {*_LEARN, "images", "content[].type", "content[].text"}
     for k, turn in enumerate(value if isinstance(value, list) else [value]):
         at = f"{field}[{k}]"
-        keys = _keys(turn, ("role", "from"), ("content", "value"))
-        sides = _keys(turn, QUESTIONS, ANSWERS)
-        if keys:
+        if keys := _keys(turn, ("role", "from"), ("content", "value")):
             out.append(_turn(turn, *keys, at))
-        elif sides:
-            out += _pair(turn, *sides, f"{at}.")
+        elif keys := _keys(turn, QUESTIONS, ANSWERS):
+            out += _pair(turn, *keys, f"{at}.")
         else:
             raise RecordError(
                 "missing field",
                 f'field "{at}" is {short_value(turn)}, needs "from" and "value", or "role" and '
                 f'"content"',
             )
-        known = (*(keys or sides), *_LEARN, "images", "content[].type", "content[].text")
-        raw.read |= {f"{field}[].{name}" for name in known}
+        known.update(keys)
+    raw.read |= {f"{field}[].{name}" for name in known}
     return field, out
 
 
 def _keys(turn, one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str] | None:
     """The two names, one of each list, that a turn has."""
-    there = turn if isinstance(turn, dict) else {}
-    value = lambda name: dict.get(there, name)  # a look at what is there reads nothing
-    found = [next((n for n in known if value(n) is not None), None) for known in (one, other)]
-    return None if None in found else tuple(found)
+    if not isinstance(turn, dict):
+        return None
+    found = []
+    for known in (one, other):
+        for name in known:
+            if dict.get(turn, name) is not None:  # a look at what is there reads nothing
+                found.append(name)
+                break
+    return tuple(found) if len(found) == 2 else None
 
 
 def _sides(raw: dict) -> tuple[str, str] | None:
@@ -137,7 +144,8 @@ def _pairs(raw: Raw, question: str, answer: str) -> list[Turn]:
             raw.read |= {f"texts[].{name}" for name in keys}
             out += _pair(pair, *keys, f"texts[{k}].")
         return out
-    for k, pair in enumerate(raw.get("history") or ()):
+    before = raw.get("history") or []
+    for k, pair in enumerate(before if isinstance(before, list) else [before]):
         if not isinstance(pair, list) or len(pair) != 2:
             raise RecordError(
                 "wrong type",
@@ -180,7 +188,7 @@ def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:
                 f"draw it, give it a caption in a record of kind generation",
             )
         if out.count_pictures and isinstance(value, str):
-            out.content = _content(value, PLACEHOLDER)
+            out.content = placed_content(value, PLACEHOLDER)
         elif not out.count_pictures:
             out.content = [text("".join(out.content), f"{at}.{content}")]
         out.pictures = [
@@ -194,6 +202,8 @@ def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:
 
 def _learn(turn: dict, role: str, at: str) -> bool | None:
     """Whether a turn says that it is to be predicted, or not; None where it says nothing."""
+    if turn.keys().isdisjoint(_LEARN):
+        return None
     said = {name: turn[name] for name in _LEARN if turn.get(name) is not None}
     for name, value in said.items():
         if not isinstance(value, bool | int | float) or value not in (0, 1):
@@ -226,70 +236,3 @@ def _require_order(field: str, said: list[Turn]):
             raise RecordError(
                 "turn out of order", f'field "{field}[{k}]": {role} turn out of order; {_FORM}'
             )
-
-
-def _marks(said: list[Turn]) -> tuple[str, int]:
-    """(what stands for a picture in the users' texts, how often)."""
-    words = [turn.content[0] for turn in said if turn.role == "user" and _is_text(turn)]
-    found = {mark: sum(text.count(mark) for text in words) for mark in (MARK, PLACEHOLDER)}
-    mark = MARK if found[MARK] else PLACEHOLDER
-    return mark, found[mark]
-
-
-def _is_text(turn: Turn) -> bool:
-    return turn.content != [] and not turn.count_pictures
-
-
-def _with_pictures(raw: Raw, field: str, said: list[Turn], images: int) -> list[Turn]:
-    """The turns with a place for each picture. Where a record has no field for pictures, and in
-    what others than users say, a mark is text."""
-    parts = sum(turn.count_pictures for turn in said)
-    mark, count = _marks(said)
-    if parts or not any(name in raw for name in PICTURES):
-        count = 0
-    if (parts or count) and (parts or count) != images:
-        have = f"{count} {mark} placeholders" if count else f"{parts} image parts"
-        raise RecordError(
-            "placeholders",
-            f'field "{field}" has {have} for {images} images; write one for each, or none',
-        )
-    places = [index for turn in said for index in turn.pictures]
-    if any(isinstance(index, int) and index != k for k, index in enumerate(places)):
-        raise RecordError(
-            "placeholders", f'field "{field}" takes pictures {places}; list them in their order'
-        )
-    if images:
-        for turn in said:
-            words = "".join(turn.texts)
-            if turn.role == "assistant" and MARK in words and not words.replace(MARK, "").strip():
-                raise RecordError(
-                    "placeholders",
-                    f'field "{field}": an answer is nothing but {MARK}; to learn to draw a picture, '
-                    f"give it a caption in a record of kind generation",
-                )
-    if images and not parts and not count:
-        raw.note(f"pictures before the first question, which has no {MARK}")
-        first = next(turn for turn in said if turn.role == "user")
-        first.content = [f"{MARK}\n" * images + first.content[0]]
-        mark, count = MARK, images
-    for turn in said:
-        turn.pictures = []
-        if count and turn.role == "user" and mark in turn.content[0]:
-            turn.content = _content(turn.content[0], mark)
-    return said
-
-
-def _content(value: str, mark: str) -> list:
-    """A user's content, in which a mark stands for a picture. Spaces and line breaks are the
-    record's own; only words that follow pictures at the very front always begin a line."""
-    before, *after = value.split(mark)
-    pieces = [before] if before.strip() else []
-    for piece in after:
-        pieces.append(PICTURE)
-        front = all(p is PICTURE or p.isspace() for p in pieces)
-        if front and piece.strip():
-            words = piece.lstrip(" \t\r")
-            pieces += ["\n", words.removeprefix("\n")]
-        elif piece:
-            pieces.append(piece)
-    return pieces

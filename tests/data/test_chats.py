@@ -213,6 +213,11 @@ REFUSED = {
         },
         "loss and train contradict each other",
     ),
+    "a mark of another model": (
+        said("<|image_1|>\nWhat?", "A cat."),
+        "has <|image_1|>, which stands for a picture elsewhere, and 1 images have no place",
+    ),
+    "a mark in capitals": (said("<IMAGE> What?", "A cat."), "has <IMAGE>, which stands"),
     "a film": (said("What?", "A cat.") | {"videos": ["a.mp4"]}, '"videos" is'),
     "an answer that is not wanted": (said("What?", "A cat.") | {"kto_tag": False}, '"kto_tag" is false'),
     "texts without an answer": (
@@ -234,6 +239,8 @@ def test_what_cannot_be_meant_is_refused_and_not_left_out(source):
 def test_a_mark_where_it_can_be_none_is_text(source):
     answer = "Write an <image> tag."
     assert source("understanding", [said("How?", answer)])[0]["messages"][1].content == [answer]
+    question = "What does <img src=x> or <img> show?"
+    assert source("understanding", [said(question, "x")])[0]["messages"][0].content[2] == question
     chats = [
         said("What is <image> in HTML?", answer, image=None),
         {"instruction": "Close <image>.", "output": answer},
