@@ -12,13 +12,13 @@ from janus_jax.data.image_types import base64_type
 from janus_jax.data.mapping import (
     PICTURES,
     Raw,
+    as_data,
     field_names,
     has,
     lookup,
     short_value,
     text,
     there,
-    unpacked,
 )
 from janus_jax.data.messages import PICTURE, Turn, blank, laid_out
 from janus_jax.data.sources import RecordError, SourceError
@@ -67,7 +67,7 @@ def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str
 
 def _alternatives(value: str, field: str):
     """The list of strings that a string is as JSON or as Python writes it, or itself."""
-    found = unpacked(value)
+    found = as_data(value)
     if found is None or found == []:
         return value
     if isinstance(found, dict) or not all(isinstance(x, str | None) for x in found):
@@ -76,7 +76,7 @@ def _alternatives(value: str, field: str):
 
 
 def _no_caption(value, field: str) -> RecordError:
-    data = unpacked(value) if isinstance(value, str) else value
+    data = as_data(value) if isinstance(value, str) else value
     inner = [name.replace("[]", "") for name in field_names({field: data}) if name != field]
     remedy = f"name the field within it as caption ({', '.join(inner)[:100]})" if inner else ""
     return RecordError(

@@ -102,7 +102,7 @@ def _find(value, name: str):
         return dict.get(value, name)
     first, dot, rest = name.partition(".")
     if isinstance(value, str):
-        value = unpacked(value)
+        value = as_data(value)
     if isinstance(value, list) and first.isdigit():
         inner = value[int(first)] if int(first) < len(value) else None
     elif isinstance(value, list):
@@ -113,7 +113,7 @@ def _find(value, name: str):
     return _find(inner, rest) if dot and inner is not None else None if dot else inner
 
 
-def unpacked(text: str):
+def as_data(text: str):
     """The list or dict that a string is, as JSON or as Python writes it; None of any other."""
     if text.lstrip()[:1] not in ("[", "{"):
         return None
@@ -133,7 +133,7 @@ def mapped(fields: dict, d) -> Raw:
     raw = Raw(fields)
     for name in _STRUCTURED:
         value = dict.get(raw, name)
-        found = unpacked(value) if isinstance(value, str) else None
+        found = as_data(value) if isinstance(value, str) else None
         if found is not None:
             raw |= {name: found}
             raw.note(f'unpacked the JSON text in "{name}"')
