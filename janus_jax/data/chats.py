@@ -6,7 +6,7 @@ it stands.
 
 from janus_jax.data import messages as messages_
 from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
-from janus_jax.data.messages import PLACEHOLDER, ROLES, Turn, blank
+from janus_jax.data.messages import PICTURE, PLACEHOLDER, ROLES, Turn, blank
 from janus_jax.data.places import MARK, placed_content, user_marks, with_pictures
 from janus_jax.data.sources import RecordError
 
@@ -36,6 +36,13 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
     field, said = _said(raw)
     raw.note(f'a conversation in "{field}"')
     _require_order(field, said)
+    for k, turn in enumerate(said):
+        if turn.count_pictures and turn.role != "user":
+            raise RecordError(
+                "placeholders",
+                f'field "{field}[{k}]" has a picture in role {turn.role}; put it in a user turn, or, '
+                f"to learn to draw it, read the record as kind generation",
+            )
     system = next((name for name in _SYSTEM if name in raw), None)
     words = raw[system] if system else ""
     if system and not (isinstance(words, str) and blank(words)):
@@ -72,6 +79,20 @@ def of_field(raw: Raw, field: str, images: int) -> list[Turn]:
 
 def _beside(raw: Raw) -> dict:
     return {name: raw[name] for name in (*_SYSTEM, *PICTURES) if name in raw}
+
+
+def drawn(raw: Raw) -> str | None:
+    """What a user asks to draw, of a chat of one question whose answer is the picture."""
+    field, said = _said(raw)
+    if [turn.role for turn in said] != ["user", "assistant"] or said[0].count_pictures:
+        return None
+    if user_marks(said)[1]:
+        return None
+    answer = said[1].content
+    if answer == [PICTURE] or [piece and piece.strip() for piece in answer] == [MARK]:
+        raw.note(f'what to draw from the question in "{field}"')
+        return said[0].content[0]
+    return None
 
 
 def marks(raw: Raw) -> tuple[str, str, int]:
@@ -181,12 +202,6 @@ def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:
         except ValueError as error:
             why = str(error).replace("message 0", f'field "{at}"')
             raise RecordError("wrong parts", why) from None
-        if out.count_pictures and role != "user":
-            raise RecordError(
-                "placeholders",
-                f'field "{at}" has a picture in role {role}; put it in a user turn, or, to learn to '
-                f"draw it, give it a caption in a record of kind generation",
-            )
         if out.count_pictures and isinstance(value, str):
             out.content = placed_content(value, PLACEHOLDER)
         elif not out.count_pictures:

@@ -44,8 +44,10 @@ def generation_record(raw: Raw, d: Dataset) -> dict:
         raise RecordError("no picture", f"{len(images)} pictures: a record of generation needs one")
     named = d.caption or d.prompt or any(name in raw for name in fields.CAPTIONS)
     if d.caption in CHATS or (chats.is_chat(raw) and not named):
-        said = _first_answer(raw, d.caption, 1)
-        raw.note("caption from the first answer")
+        said = None if d.caption else chats.drawn(raw)
+        if said is None:
+            said = _first_answer(raw, d.caption, 1)
+            raw.note("caption from the first answer")
         return {"captions": fields.fill(d.prompt, raw, said=[said])}
     return {"captions": fields.fill(d.prompt, raw, d.caption)}
 

@@ -55,8 +55,8 @@ def with_pictures(field: str, said: list[Turn], images: int, is_pictured: bool) 
             if turn.role == "assistant" and MARK in words and not words.replace(MARK, "").strip():
                 raise RecordError(
                     "placeholders",
-                    f'field "{field}": an answer is nothing but {MARK}; to learn to draw a picture, '
-                    f"give it a caption in a record of kind generation",
+                    f'field "{field}": an answer is nothing but {MARK}; to learn to draw the picture, '
+                    f"read the record as kind generation",
                 )
     unsaid = bool(images and not parts and not count)
     if unsaid:

@@ -236,6 +236,34 @@ def test_what_cannot_be_meant_is_refused_and_not_left_out(source):
         assert why in message and message.startswith(f"data.json: record {i}: "), (name, message)
 
 
+def test_a_chat_whose_answer_is_the_picture_is_a_request_to_draw_it(source):
+    ask = {"role": "user", "content": "A red cat."}
+    held = {"role": "assistant", "content": [{"type": "image", "image": "a/1.png"}]}
+    records = [
+        {"messages": [ask, held]},
+        {
+            "messages": [ask, {"role": "assistant", "content": [{"type": "image"}]}],
+            "image": "a/1.png",
+        },
+        said("A red cat.", "<image>"),
+        said("<image> What?", "A red cat."),
+    ]
+    made = source("generation", records)
+    for i in range(len(records)):
+        assert made[i] == {"captions": ["A red cat."]} and made.image(i).size == (4, 5)
+    told = ['what to draw from the question in "messages"']
+    assert made[0] and made.understood(0)[0] == told
+    # Others are no such request.
+    assert (
+        refused(lambda: source("generation", [said("As <image>.", "<image>")])[0]).cause
+        == "placeholders"
+    )
+    edited = {"messages": [{"role": "system", "content": "Draw."}, ask, held]}
+    assert "read the record as kind generation" in str(
+        refused(lambda: source("generation", [edited])[0])
+    )
+
+
 def test_a_mark_where_it_can_be_none_is_text(source):
     answer = "Write an <image> tag."
     assert source("understanding", [said("How?", answer)])[0]["messages"][1].content == [answer]
