@@ -41,7 +41,8 @@ def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str
     if not field:
         field = next((name for name in CAPTIONS if raw.get(name) is not None), "")
         if isinstance(raw, Raw) and field:
-            raw.note(f'caption from "{field}"')
+            of = ", the name of its class" if field == "name" and "class" in raw else ""
+            raw.note(f'caption from "{field}"{of}')
     if not field:
         raise RecordError(
             "missing field",

@@ -12,6 +12,7 @@ PICTURES = ("image", "images", "file_name")  # where pictures are looked for, in
 CHATS = ("conversations", "messages", "conversation")  # lists of turns
 _STRUCTURED = (*CHATS, "texts", "history", *PICTURES)  # whose JSON text is unpacked
 _PACKED = 2**20  # characters of Python's own notation that are unpacked at most
+_OF_CLASS = {"class", "name", "names"}
 _DEEP = 4  # levels of fields within fields that are listed
 
 
@@ -41,8 +42,9 @@ class Raw(dict):
         self.notes[words] = None
 
     def unread(self) -> list[str]:
-        """The fields that nothing read."""
-        told = lambda name: {name, name.split(".")[0], name.split("[]")[0]} & self.read
+        """The fields that nothing read; those that readers make of a class apart."""
+        made = _OF_CLASS if self.keys() >= _OF_CLASS else set()
+        told = lambda name: {name, name.split(".")[0], name.split("[]")[0]} & (self.read | made)
         return [name for name in _names(self) if not told(name)]
 
 

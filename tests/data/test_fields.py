@@ -9,6 +9,8 @@ from PIL import Image
 from support.formats import refused
 from support.sets import said
 
+from janus_jax.config.schema import Dataset
+from janus_jax.data.catalog import open_dataset
 from janus_jax.data.sources import SourceError
 
 PNG = io.BytesIO()
@@ -229,3 +231,9 @@ def test_how_records_are_understood_and_which_fields_nothing_reads_is_known(sour
     made = source("generation", records[:1], caption="meta.dense", prompt=("{caption} {id}",))
     assert made[0]["captions"] == ["a grey cat 1"]
     assert made.understood(0) == ([], ["text", "meta.url"])
+
+
+def test_a_caption_that_is_the_name_of_a_folder_is_told(root):
+    made = open_dataset(Dataset("generation", str(root)), 24, 0)
+    assert made[0] == {"captions": ["a"]}
+    assert made.understood(0) == (['caption from "name", the name of its class'], [])
