@@ -112,12 +112,12 @@ class Dataset:
         steps: (first, end) of the stage's steps in which it is drawn, empty for all.
         stages: those that draw it, empty for all.
         prompt: for understanding, alternative questions to ask about a caption; for generation,
-            templates around it, such as "a photo of {caption}" (any field of the record may stand
-            in braces).
-        caption: the field that holds it ("names": all synonyms of a class; "conversations" or
-            "messages": the first answer); empty: the usual ones.
-        form: how records are written: as a "chat" with roles, or "plain", pictures and words alone;
-            empty: plain in stages that predict `all` text, chat in those that predict `answers`.
+            templates around it, such as "a photo of {caption}", with any field in braces.
+        picture: the field that holds the pictures; here and in the next three "a.b" is b within a.
+        caption: the field that holds it ("names": a class's synonyms; "messages": the first answer).
+        question: the field that holds what is asked, beside `caption` or `answer`.
+        answer: the field that holds what is answered.
+        form: a `chat` with roles, or `plain` pictures and words; empty: by the stage's `supervise`.
         continues: a text longer than a row goes on in later rows; False: its end is left out.
         names: a JSON or TSV file of classes' names.
         image_ids: a directory that `python -m janus_jax.data tokenize` made.
@@ -134,7 +134,10 @@ class Dataset:
     steps: tuple[int, ...] = ()
     stages: tuple[str, ...] = ()
     prompt: tuple[str, ...] = ()
+    picture: str = ""
     caption: str = ""
+    question: str = ""
+    answer: str = ""
     form: str = ""
     continues: bool = True
     names: str = ""
@@ -162,8 +165,7 @@ class Stage:
         supervise: predict `all` text, or the `answers` of conversations only.
         options: numbers and words of the task's own, by name; its file lists them with their
             defaults.
-        condition_dropout: probability that an image's prompt is blanked, for classifier-free
-            guidance.
+        condition_dropout: probability that a prompt to draw is blanked, for guidance.
         first_sentence: probability that only the first sentence of a caption is the prompt.
         accumulate: microbatches that a step's rows are cut into, one after the other, for memory.
         checkpoint_every: steps between two checkpoints.

@@ -1,5 +1,5 @@
-"""What the raw fields of a record mean: captions, conversations, documents and pictures, in the
-forms that people have.
+"""What the raw fields of a record mean: captions, documents and pictures, in the forms that people
+have; conversations are in chats.py.
 
 Every function raises RecordError with the field, its value and why; who reads the record adds where
 it stands.
@@ -9,7 +9,18 @@ import functools
 import re
 
 from janus_jax.data.image_types import base64_type
-from janus_jax.data.messages import PICTURE, ROLES, Turn, blank, laid_out
+from janus_jax.data.mapping import (
+    PICTURES,
+    Raw,
+    as_data,
+    field_names,
+    has,
+    lookup,
+    short_value,
+    text,
+    there,
+)
+from janus_jax.data.messages import PICTURE, Turn, blank, laid_out
 from janus_jax.data.sources import RecordError, SourceError
 
 CAPTIONS = (
@@ -19,59 +30,74 @@ CAPTIONS = (
     "name",
     "class",
 )  # where a caption is looked for, in this order
-_PICTURES = ("image", "images", "file_name")
-_BRACES = re.compile(r"\{(\w+)\}")
+_BRACES = re.compile(r"\{([\w.]+)\}")
 _MARK = "<image>"  # stands for a picture in LLaVA's files
 
 
-def text(value, field: str) -> str:
-    """A string that shows something and that UTF-8 can write; NULs are dropped."""
-    if not isinstance(value, str):
-        raise RecordError("wrong type", f'field "{field}" is {_short(value)}, needs a string')
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RecordError(
-            "lone surrogate",
-            f'field "{field}" has the lone surrogate {value[error.start]!a} at character '
-            f"{error.start} (byte "
-            f"{len(value[: error.start].encode())}), which is no text; drop it",
-        ) from None
-    if blank(value):
-        raise RecordError(
-            "blank text",
-            f'field "{field}" is empty or blank: {value[:20]!r}; fill it in, or remove the record',
-        )
-    return value.replace("\0", "")
-
-
-def captions(raw: dict, field: str = "") -> list[str]:
+def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str]:
     """The captions in `field`, by default the first of CAPTIONS that the record has: a string, or
-    alternatives."""
-    field = field or next((name for name in CAPTIONS if raw.get(name) is not None), "")
+    alternatives, of which those that are blank are left out. is_data_said: JSON text is words too,
+    as in a document."""
     if not field:
-        found = ", ".join(raw)[:200] or "none"
+        field = next((name for name in CAPTIONS if raw.get(name) is not None), "")
+        if isinstance(raw, Raw) and field:
+            of = ", the name of its class" if field == "name" and "class" in raw else ""
+            raw.note(f'caption from "{field}"{of}')
+    if not field:
         raise RecordError(
             "missing field",
-            f"no caption in {', '.join(CAPTIONS)} (fields: {found}); name it as caption",
+            f"no caption in {', '.join(CAPTIONS)} (fields: {there(raw)}); name it as caption, or a "
+            f"chat's fields as question and answer",
         )
-    if field not in raw:
-        raise RecordError(
-            "missing field", f'no field "{field}" (fields: {", ".join(raw)[:200] or "none"})'
-        )
-    values = raw[field] if isinstance(raw[field], list) and raw[field] else [raw[field]]
+    value = lookup(raw, field, "caption")
+    if field == "class" and isinstance(value, int) and isinstance(raw.get("name"), str):
+        value = raw["name"]  # of a class that goes by its number
+    if isinstance(value, str) and not is_data_said:
+        value = _alternatives(value, field)
+    items = value if isinstance(value, list) and value else [value]
+    if any(isinstance(x, dict | list) and x for x in items):
+        raise _no_caption(value, field)
+    shown = [x for x in items if x is not None and not _is_blank(x)]
+    if shown and len(shown) < len(items) and isinstance(raw, Raw):
+        raw.note(f'blank alternatives left out of "{field}"')
     try:
-        return [text(value, field) for value in values]
+        return [text(x, field) for x in shown or ["" if x is None else x for x in items]]
     except RecordError as error:
         raise RecordError(error.cause.replace("blank text", "blank caption"), str(error)) from None
 
 
-def fill(templates: tuple[str, ...], raw: dict, field: str = "") -> list[str]:
-    """Captions, each put into each template, whose braces name fields of the record or
-    {caption}."""
-    found = (
-        captions(raw, field) if not templates or any("{caption}" in t for t in templates) else [""]
+def _alternatives(value: str, field: str):
+    """The list of strings that a string is as JSON or as Python writes it, or itself."""
+    found = as_data(value)
+    if found is None or found == []:
+        return value
+    if isinstance(found, dict) or not all(isinstance(x, str | None) for x in found):
+        raise _no_caption(value, field)
+    return found
+
+
+def _no_caption(value, field: str) -> RecordError:
+    data = as_data(value) if isinstance(value, str) else value
+    inner = [name.replace("[]", "") for name in field_names({field: data}) if name != field]
+    remedy = f"name the field within it as caption ({', '.join(inner)[:100]})" if inner else ""
+    return RecordError(
+        "data, no caption",
+        f'field "{field}" holds data and no words: {str(value)[:60]!r}; {remedy or "give words"}, or '
+        f"where a model shall learn to say it as it stands, name it as answer",
     )
+
+
+def _is_blank(value) -> bool:
+    return isinstance(value, str) and blank(value)
+
+
+def fill(
+    templates: tuple[str, ...], raw: dict, field: str = "", said: list[str] | None = None
+) -> list[str]:
+    """Captions, each put into each template, whose braces name fields of the record or
+    {caption}. said: the captions, where they are not those in `field`."""
+    needed = not templates or any("{caption}" in template for template in templates)
+    found = (said or captions(raw, field)) if needed else [""]
     if not templates:
         return found
 
@@ -79,12 +105,12 @@ def fill(templates: tuple[str, ...], raw: dict, field: str = "") -> list[str]:
         name = match[1]
         if name == "caption":
             return caption
-        if raw.get(name) is None:
+        if not has(raw, name):
             raise RecordError(
-                "missing field",
-                f'no field "{name}" for prompt (fields: {", ".join(raw)[:200] or "none"})',
+                "missing field", f'no field "{name}" for prompt (fields: {there(raw)})'
             )
-        return text(raw[name] if isinstance(raw[name], str) else str(raw[name]), name)
+        found = lookup(raw, name, "prompt")
+        return text(found if isinstance(found, str) else str(found), name)
 
     return [_BRACES.sub(functools.partial(value, caption=c), t) for c in found for t in templates]
 
@@ -105,48 +131,11 @@ def pictures(raw: dict) -> list:
     """References to a record's pictures in order, None where a document has text: paths, bytes, the
     struct {"bytes", "path"} of the hub's datasets, or what the reader's `open` knows. An empty path
     is no picture."""
-    field = next((name for name in _PICTURES if raw.get(name) not in (None, "")), None)
+    field = next((name for name in PICTURES if raw.get(name) not in (None, "", [])), None)
     if field is None:
         return []
     values = raw[field] if isinstance(raw[field], list) else [raw[field]]
     return [None if v is None or v == "" else _reference(v, field) for v in values]
-
-
-def conversation(raw: dict, images: int) -> list[Turn]:
-    """The conversation: user and assistant in turn, answered, one `<image>` each picture or none.
-
-    Forms: LLaVA's "conversations" of {"from", "value"}, "messages" of {"role", "content"},
-    "question" and "answer".
-    """
-    if "conversations" in raw or "messages" in raw:
-        field, role, content = (
-            ("conversations", "from", "value")
-            if "conversations" in raw
-            else ("messages", "role", "content")
-        )
-        values = raw[field] if isinstance(raw[field], list) else [raw[field]]
-        found = _in_order(values, field, role, content)
-    else:
-        field = "question"
-        found = [("user", text(raw["question"], "question"))]
-        if raw.get("answer") is not None:
-            found.append(("assistant", text(raw["answer"], "answer")))
-    marks = sum(value.count(_MARK) for role, value in found if role == "user")
-    if marks and marks != images:
-        raise RecordError(
-            "placeholders",
-            f'field "{field}" has {marks} {_MARK} placeholders for {images} images; write one for '
-            f"each, or none",
-        )
-    if not found or found[-1][0] != "assistant":
-        raise RecordError(
-            "no answer",
-            f'field "{field}" ends without an answer (gpt); add it, or cut the question',
-        )
-    if images and not marks:
-        first = next(k for k, (role, _) in enumerate(found) if role == "user")
-        found[first] = ("user", f"{_MARK}\n" * images + found[first][1])
-    return [Turn(role, _content(role, value)) for role, value in found]
 
 
 def described(question: str, answer: str, images: int) -> list[Turn]:
@@ -154,58 +143,6 @@ def described(question: str, answer: str, images: int) -> list[Turn]:
     `<image>` too."""
     content = [PICTURE] * images + [text(question, "prompt")]
     return [Turn("user", laid_out(content)), Turn("assistant", [answer])]
-
-
-def _in_order(values: list, field: str, role_name: str, content: str) -> list[tuple[str, str]]:
-    found = []
-    for k, turn in enumerate(values):
-        at = f"{field}[{k}]"
-        if not isinstance(turn, dict) or not {role_name, content} <= set(turn):
-            raise RecordError(
-                "missing field",
-                f'field "{at}" is {_short(turn)}, needs "{role_name}" and "{content}"',
-            )
-        role = ROLES.get(turn[role_name]) if isinstance(turn[role_name], str) else None
-        if role is None:
-            known = ", ".join(ROLES)
-            raise RecordError(
-                "unknown role",
-                f'field "{at}.{role_name}" is {repr(turn[role_name])[:60]}; known are {known}',
-            )
-        previous = found[-1][0] if found else "system"
-        if role == previous and found:
-            raise RecordError(
-                "turn out of order", f'field "{at}": two {role} turns in a row; join them'
-            )
-        if (role == "system" and found) or (role == "assistant" and previous == "system"):
-            raise RecordError(
-                "turn out of order",
-                f'field "{at}": {role} turn out of order; needs [system,] human, gpt, ...',
-            )
-        value = text(turn[content], f"{at}.{content}")
-        if role != "user" and _MARK in value:
-            raise RecordError(
-                "placeholders",
-                f'field "{at}.{content}" has {_MARK} in role {role}; put it in a human turn',
-            )
-        found.append((role, value))
-    return found
-
-
-def _content(role: str, value: str) -> list:
-    """A turn's content: in a user's text `<image>` stands for a picture. Spaces and line breaks are
-    the record's own; only words that follow pictures at the very front always begin a line."""
-    before, *after = value.split(_MARK) if role == "user" else [value]
-    pieces = [before] if before.strip() or not after else []
-    for piece in after:
-        pieces.append(PICTURE)
-        front = all(p is PICTURE or p.isspace() for p in pieces)
-        if front and piece.strip():
-            words = piece.lstrip(" \t\r")
-            pieces += ["\n", words.removeprefix("\n")]
-        elif piece:
-            pieces.append(piece)
-    return pieces
 
 
 def document(raw: dict, images: list) -> list[str | None]:
@@ -225,7 +162,7 @@ def document(raw: dict, images: list) -> list[str | None]:
     else:
         values = raw["texts"]
         if not isinstance(values, list) or (images and len(values) != len(images)):
-            given = f"{len(values)} texts" if isinstance(values, list) else _short(values)
+            given = f"{len(values)} texts" if isinstance(values, list) else short_value(values)
             raise RecordError(
                 "wrong type",
                 f'fields "texts" and "images": {given} for {len(images)} images; needs lists of '
@@ -253,7 +190,8 @@ def _reference(value, field: str):
     if not isinstance(value, str):
         if not isinstance(value, bytes | tuple):
             raise RecordError(
-                "wrong type", f'field "{field}" is {_short(value)}, needs a path or a file as bytes'
+                "wrong type",
+                f'field "{field}" is {short_value(value)}, needs a path or a file as bytes',
             )
         return value
     if re.match(r"\s*data:", value, re.I):
@@ -273,7 +211,3 @@ def _reference(value, field: str):
         )
         raise RecordError("web address", f'field "{field}" is a URL: {value[:80]!r}; {remedy}')
     return text(value, field)
-
-
-def _short(value) -> str:
-    return f"{str(value)[:60]!r} ({type(value).__name__})"

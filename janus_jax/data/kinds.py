@@ -1,86 +1,151 @@
 """What a record becomes for a data set of each kind: its raw fields as sources.Source says.
 
-raw: the fields, without those that are null. d: the line of the config. Raises RecordError.
+raw: the fields, as mapping.mapped gives them. d: the line of the config. Raises RecordError.
 """
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import fields
+from janus_jax.data import chats, fields
+from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
 from janus_jax.data.sources import RecordError
 
+_OTHER_MEDIA = ("video", "videos", "audio", "audios")
+_WANTED = ("kto_tag", "label")  # of LLaMA-Factory, of ms-swift and trl: false marks a bad answer
 REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
-_CHATS = ("conversations", "messages")  # fields of a chat, whose first answer may be the caption
 
 
-def understanding_record(raw: dict, d: Dataset, i: int) -> dict:
+def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
     """A conversation, or an interleaved document. i: the record's number, by which prompts
     alternate."""
     images = fields.pictures(raw)
     if not any(image is not None for image in images):
-        raise RecordError(
-            "no picture",
-            f"no picture (fields: {', '.join(raw)[:200] or 'none'}); as text, use kind text",
-        )
-    if "texts" in raw or (
-        "text" in raw and isinstance(raw.get("images", raw.get("image")), list) and not _chat(raw)
-    ):
+        raise _no_picture(raw, d)
+    chat = chats.is_chat(raw)
+    named = d.question or d.answer
+    is_list = isinstance(raw.get("images", raw.get("image")), list)
+    if not named and not chat and ("texts" in raw or ("text" in raw and is_list)):
         return {"document": fields.document(raw, images)}
     if None in images:
         raise RecordError(
             "wrong type", 'a picture of the list is null; only beside "texts" may it be'
         )
-    if _chat(raw) and not d.caption:
-        return {"messages": fields.conversation(raw, len(images))}
-    prompts = d.prompt or REQUEST
-    question = prompts[i % len(prompts)]
-    if d.caption in _CHATS:
-        answer = _first_answer(raw, d.caption, len(images))
-    else:
-        answer = fields.captions(raw, d.caption)[0]
-    if "<image>" in answer:
-        said = fields.described(question, answer, len(images))
-    else:
-        said = fields.conversation({"question": question, "answer": answer}, len(images))
-    return {"messages": said} | ({} if d.prompt else {"unasked": True})  # the question is ours
+    if chat and not d.caption and not named:
+        return {"messages": _conversation(raw, len(images))}
+    question, unasked = _question(raw, d, i)
+    said = chats.asked(question, _answer(raw, d, len(images)), raw, len(images))
+    return {"messages": said} | ({"unasked": True} if unasked else {})  # the question is ours
 
 
-def generation_record(raw: dict, d: Dataset) -> dict:
+def generation_record(raw: Raw, d: Dataset) -> dict:
     """The captions of one picture."""
     images = fields.pictures(raw)
+    if not images and d.picture:
+        raise _no_picture(raw, d)
     if len(images) != 1 or None in images:
         raise RecordError("no picture", f"{len(images)} pictures: a record of generation needs one")
-    named = d.caption or d.prompt or any(raw.get(name) is not None for name in fields.CAPTIONS)
-    if d.caption in _CHATS or (_chat(raw) and not named):
-        raw = {**raw, "caption": _first_answer(raw, d.caption, 1)}
-        return {"captions": fields.fill(d.prompt, raw, "caption")}
+    named = d.caption or d.prompt or any(name in raw for name in fields.CAPTIONS)
+    if d.caption in CHATS or (chats.is_chat(raw) and not named):
+        said = None if d.caption else chats.drawn(raw)
+        if said is None:
+            said = _first_answer(raw, d.caption, 1)
+            raw.note("caption from the first answer")
+        return {"captions": fields.fill(d.prompt, raw, said=[said])}
     return {"captions": fields.fill(d.prompt, raw, d.caption)}
 
 
-def text_record(raw: dict, d: Dataset) -> dict:
+def text_record(raw: Raw, d: Dataset) -> dict:
     """A text, or a conversation without pictures."""
     images = fields.pictures(raw)
-    if "texts" in raw:
+    chat = chats.is_chat(raw)
+    if "texts" in raw and not chat:
         return {"text": "\n\n".join(filter(None, fields.document(raw, images)))}
     images = [image for image in images if image is not None]
-    if _chat(raw) and not images:
-        return {"messages": fields.conversation(raw, 0)}
-    if (
-        _chat(raw)
-        and not d.caption
-        and not any(raw.get(name) is not None for name in fields.CAPTIONS)
-    ):
-        return {"text": "\n".join(_answers(fields.conversation(raw, len(images))))}
-    return {"text": "\n".join(fields.captions(raw, d.caption or ("text" if "text" in raw else "")))}
+    if (d.question or d.answer) and not images:
+        question, unasked = _question(raw, d, 0)
+        if unasked and not d.prompt:
+            raise RecordError(
+                "missing field",
+                f'no "question" to the answer "{d.answer}" (fields: {there(raw)}); name its field '
+                f"as question",
+            )
+        return {"messages": chats.asked(question, _answer(raw, d, 0), raw, 0)}
+    if chat and not images:
+        return {"messages": _conversation(raw, 0)}
+    if chat and not d.caption and not any(name in raw for name in fields.CAPTIONS):
+        return {"text": "\n".join(_answers(chats.conversation(raw, len(images))))}
+    field = d.caption or ("text" if "text" in raw else "")
+    return {"text": "\n".join(fields.captions(raw, field, is_data_said=True))}
 
 
-def _first_answer(raw: dict, field: str, pictures: int) -> str:
+def _conversation(raw: Raw, pictures: int) -> list:
+    """The record's chat, unless one of its fields says that it is no example to learn from."""
+    value = lambda name: dict.get(raw, name)
+    if other := next((name for name in _OTHER_MEDIA if value(name)), None):
+        raise RecordError(
+            "another medium",
+            f'field "{other}" is {short_value(value(other))}: pictures and words alone are read; '
+            f"leave such records out",
+        )
+    if bad := next((name for name in _WANTED if value(name) is False), None):
+        raise RecordError(
+            "unwanted answer",
+            f'field "{bad}" is false, which marks an answer that is not wanted; leave such records '
+            f"out, or the field, where it means something else",
+        )
+    return chats.conversation(raw, pictures)
+
+
+def _question(raw: Raw, d: Dataset, i: int) -> tuple[str, bool]:
+    """(what is asked, whether neither the record nor the line says so)."""
+    if d.question:
+        return text(lookup(raw, d.question, "question"), d.question), False
+    if d.answer and "question" in raw:
+        return text(raw["question"], "question"), False
+    prompts = d.prompt or REQUEST
+    asked = prompts[i % len(prompts)]
+    raw.note(f"asked {asked!r}")
+    return asked, not d.prompt
+
+
+def _answer(raw: Raw, d: Dataset, pictures: int) -> str:
+    if d.answer:
+        value = lookup(raw, d.answer, "answer")
+        if isinstance(value, list) and value:
+            raise RecordError(
+                "wrong type",
+                f'field "{d.answer}" is a list of {len(value)}: one of them is the answer; name it, '
+                f"as in answer={d.answer}.0",
+            )
+        return text(value, d.answer)
+    found = next((name for name in chats.ANSWERS if name in raw), None)
+    if d.question and not d.caption and found:
+        raw.note(f'answer from "{found}"')
+        return text(raw[found], found)
+    if d.caption in CHATS:
+        return _first_answer(raw, d.caption, pictures)
+    return fields.captions(raw, d.caption)[0]
+
+
+def _no_picture(raw: Raw, d: Dataset) -> RecordError:
+    field, mark, count = chats.marks(raw) if chats.is_chat(raw) else ("", "", 0)
+    if count:
+        return RecordError(
+            "placeholders",
+            f'field "{field}" has {count} {mark} placeholders for 0 images (fields: {there(raw)}); '
+            f"give the pictures, or take the placeholders out",
+        )
+    looked = f'"{d.picture}"' if d.picture else ", ".join(f'"{name}"' for name in PICTURES)
+    remedy = "name its field as picture" if not d.picture else "check the name"
+    return RecordError(
+        "no picture",
+        f"no picture in {looked} (fields: {there(raw)}); {remedy}; as text, use kind text",
+    )
+
+
+def _first_answer(raw: Raw, field: str, pictures: int) -> str:
     """Of the chat in a field, or of the record's where none is named."""
-    chat = {field: raw.get(field)} if field else raw
-    return _answers(fields.conversation(chat, pictures))[0]
-
-
-def _chat(raw: dict) -> bool:
-    return any(raw.get(name) is not None for name in ("conversations", "messages", "question"))
+    found = chats.of_field(raw, field, pictures) if field else chats.conversation(raw, pictures)
+    return _answers(found)[0]
 
 
 def _answers(turns: list) -> list[str]:
-    return [turn.content[0] for turn in turns if turn.role == "assistant"]
+    return ["".join(turn.texts) for turn in turns if turn.role == "assistant"]

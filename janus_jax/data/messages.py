@@ -39,11 +39,13 @@ class Turn:
     role: "user", "assistant" or "system".
     content: strings and PICTUREs.
     pictures: where the pictures come from, in order; empty in a record, whose source opens them.
+    learn: whether the record says that its words are to be predicted, or not; None: by the role.
     """
 
     role: str
     content: list
     pictures: list = dataclasses.field(default_factory=list)
+    learn: bool | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -78,19 +80,19 @@ def stripped(content) -> list:
     return [piece for piece in out if piece != ""]
 
 
-def plain(said: list[Turn], unasked: bool, flags: dict[str, int], eos: int) -> list[tuple]:
+def plain(said: list[Turn], unasked: bool, flag_of, eos: int) -> list[tuple]:
     """(string, PICTURE or `eos`, flag) of pictures and words alone, as the papers write them before
     the last stage: <image><text>, <question><answer>. A line break ends the words of a question,
     end of sentence an answer; none follows a picture.
 
     said: the turns.
     unasked: leaves out the words of the first, which are not the record's.
-    flags: by role.
+    flag_of: gives a turn's flag.
     eos: the id of end of sentence.
     """
     pieces = []
     for k, turn in enumerate(said):
-        flag = flags[turn.role]
+        flag = flag_of(turn)
         content = stripped(turn.content)
         if unasked and k == 0:
             content = [piece for piece in content if piece is PICTURE]
@@ -98,7 +100,7 @@ def plain(said: list[Turn], unasked: bool, flags: dict[str, int], eos: int) -> l
             if piece != "\n" or before is not PICTURE:
                 pieces.append((piece, flag))
         if turn.role == "assistant":
-            pieces.append((eos, flag))
+            pieces.append((eos, int(flag == 1)))
         elif content and content[-1] is not PICTURE:
             pieces.append(("\n", flag))
     return pieces

@@ -114,7 +114,7 @@ class Processor:
         """Spans of a record's {"messages"}, to learn from.
 
         supervise: "answers" leaves only answers and their closing token to predict, "all" adds what
-            users say; neither predicts the template or a system text.
+            users say, unless a turn says it itself; neither predicts template or system text.
         form: the "chat" template, or "plain", without a question that is not the record's
             ("unasked").
         """
@@ -122,8 +122,8 @@ class Processor:
         said = turns(record["messages"])
         if form == "chat":
             return self.conversation(said, given=given)
-        flags = {"system": bt.GIVEN, "user": given, "assistant": 1}
-        return self._spans(plain(said, "unasked" in record, flags, self.tokenizer.eos))
+        flag = lambda turn: _flag(turn, given)
+        return self._spans(plain(said, "unasked" in record, flag, self.tokenizer.eos))
 
     def question(self, messages) -> tuple[list[tuple], list[tuple]]:
         """Spans of a conversation that awaits the assistant's answer, and its pictures' sources,
@@ -234,7 +234,8 @@ class Processor:
         if system.strip():
             pieces.append((system.lstrip() + "\n\n", bt.GIVEN if given else 0))
         for k, turn in enumerate(turn for turn in said if turn.role != "system"):
-            answer = int(turn.role == "assistant")
+            flag = _flag(turn, given)
+            ends = int(turn.role == "assistant" and flag == 1)
             content = stripped(turn.content)
             tag = ids[turn.role]
             pieces += [(tags[turn.role] + ":", 0)] if tag is None else [(tag, 0), (":", 0)]
@@ -244,8 +245,8 @@ class Processor:
                 content[0] = " " + content[0]
             else:
                 pieces.append((" ", 0))
-            pieces += [(c, answer or given) for c in content]
-            pieces.append(("\n\n", 0) if k % 2 == 0 else (self.tokenizer.eos, answer))
+            pieces += [(c, flag) for c in content]
+            pieces.append(("\n\n", 0) if k % 2 == 0 else (self.tokenizer.eos, ends))
         if pieces and isinstance(pieces[-1][0], str):
             pieces[-1] = (pieces[-1][0].rstrip(), pieces[-1][1])
         return pieces
@@ -289,3 +290,10 @@ class Processor:
         out = np.full_like(ids, self.tokenizer.pad)
         out[0], out[-1] = ids[0], ids[-1]
         return out
+
+
+def _flag(turn: Turn, given: int) -> int:
+    """Of a turn's words: 1 of an answer, `given` of what users say, unless the turn says it."""
+    if turn.learn is None and turn.role != "system":
+        return 1 if turn.role == "assistant" else given
+    return 1 if turn.learn else bt.GIVEN

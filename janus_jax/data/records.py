@@ -1,27 +1,25 @@
 """Records over a reader of a format: raw fields -> what the pipeline learns from, and pictures
 (paper section 3.3)."""
 
-import concurrent.futures
+import dataclasses
 import functools
 import hashlib
-import logging
 import threading
 from typing import Protocol
 
 import numpy as np
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import fields, kinds
-from janus_jax.data.image_files import NamedBytes, from_data_uri, header, read_image
-from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
-
-_THREADS = 16  # that look at sizes and scores: they wait for the disk
+from janus_jax.data import fields, kinds, selection
+from janus_jax.data.image_files import NamedBytes, from_data_uri, read_image
+from janus_jax.data.mapping import PICTURES, Raw, mapped
+from janus_jax.data.sources import RecordError, refuse_open_files, shown
 
 
 class Reader(Protocol):
-    """One format. Picklable, safe to read from many threads. Optional: `pictured`, see
-    Records._of_kind, and `pictures_fingerprint`, of the pictures alone, for formats whose
-    fingerprint has too much or too little."""
+    """One format. Picklable, safe to read from many threads. Optional: `pictured`, int8 [records], 1
+    with a picture, 0 without, -1 broken; `pictures_fingerprint`, of the pictures alone, for formats
+    whose fingerprint has too much or too little; and `picture`, the column that is "image"."""
 
     fingerprint: str
 
@@ -51,18 +49,25 @@ class Records:
         come whole. Raises SourceError when no record is left."""
         if dataset.kind == "generation":
             fields.check_templates(dataset.prompt, dataset.path)
+        selection.require_used(dataset)
+        if dataset.picture and dataset.picture == getattr(reader, "picture", None):
+            dataset = dataclasses.replace(dataset, picture="image")  # as the reader calls it
         self.reader = reader
         self.dataset = dataset
+        self.left_out = {}  # why -> how many records were, when this was opened
         self._kept = None
         self._last = (
             threading.local()
         )  # the record that this thread read last: its pictures come next
         self._scale = {"longest" if dataset.kind == "understanding" else "shortest": resized}
-        if hasattr(reader, "pictured"):
-            self._of_kind(reader.pictured())
-        if dataset.min_side or dataset.score:
-            self._filter()
-        self.fingerprint = self._digest(reader.fingerprint, dataset.prompt, dataset.caption)
+        for select in (selection.by_kind, selection.by_size_and_score):
+            kept, left_out = select(self)
+            if kept is not None:
+                self._kept = kept if self._kept is None else self._kept[kept]
+                self.left_out |= left_out
+        self.fingerprint = self._digest(
+            reader.fingerprint, dataset.prompt, dataset.caption, *self._named("question", "answer")
+        )
 
     @functools.cached_property
     def pictures_fingerprint(self) -> str:
@@ -71,11 +76,18 @@ class Records:
         pictures = getattr(self.reader, "pictures_fingerprint", lambda: self.reader.fingerprint)
         return self._digest(pictures())
 
+    def _named(self, *names: str) -> list[tuple[str, str]]:
+        """Those of these fields of the line that name one."""
+        return [
+            (name, getattr(self.dataset, name)) for name in names if getattr(self.dataset, name)
+        ]
+
     def _digest(self, *facts) -> str:
         d = self.dataset
         kept = b"" if self._kept is None else self._kept.astype(np.int64).tobytes()
         facts = (
             *facts,
+            *self._named("picture"),
             d.kind,
             d.min_side,
             d.score,
@@ -106,6 +118,12 @@ class Records:
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
 
+    def understood(self, i) -> tuple[list[str], list[str]]:
+        """Of a record that was just read: how it was understood where it does not say so itself, a
+        few words each, and the names of its fields that nothing read. Raises RecordError."""
+        raw = self.raw(i)
+        return list(raw.notes), raw.unread()
+
     def image(self, i, k: int = 0):
         """Picture `k` of record `i`, an RGB `PIL.Image`. Raises RecordError or ImageError."""
         source = self.picture_file(i, k)
@@ -121,7 +139,7 @@ class Records:
                 raise RecordError(
                     "no picture", f"has {len(found)} pictures, number {k} is asked for"
                 )
-            return self._open(found[k])
+            return self.opened(found[k])
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
 
@@ -134,14 +152,9 @@ class Records:
             files = [None if ref is None else self._bytes(ref) for ref in fields.pictures(raw)]
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
-        rest = {
-            name: value
-            for name, value in raw.items()
-            if name not in ("image", "images", "file_name")
-        }
-        listed = any(
-            isinstance(raw.get(name), list) for name in ("image", "images")
-        )  # a list of one tells a document
+        rest = {name: value for name, value in raw.items() if name not in PICTURES}
+        # a list of one tells a document
+        listed = any(isinstance(raw.get(name), list) for name in ("image", "images"))
         return {"image": files if listed else files[0], **rest} if files else rest
 
     def where(self, i) -> str:
@@ -153,13 +166,16 @@ class Records:
     def _index(self, i) -> int:
         return int(i) if self._kept is None else int(self._kept[i])
 
-    def raw(self, i) -> dict:
-        """The fields of record `i` as they are, without nulls. Raises RecordError."""
+    def raw(self, i) -> Raw:
+        """The fields of record `i`, see mapping.mapped. Raises RecordError."""
         index = self._index(i)
         if self._last.__dict__.get("index") == index:
             return self._last.raw
-        # Arrow gives every row the columns of all.
-        raw = {name: value for name, value in self.reader[index].items() if value is not None}
+        found = self.reader[index]
+        try:
+            raw = mapped(found, self.dataset)
+        except RecordError as error:
+            raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         value = raw.get(self.dataset.score) if self.dataset.score else 0.0
         if isinstance(value, bool) or not isinstance(value, int | float):
             cause = "missing field" if value is None else "wrong type"
@@ -171,7 +187,8 @@ class Records:
         self._last.raw = raw
         return raw
 
-    def _open(self, ref) -> str | bytes:
+    def opened(self, ref) -> str | bytes:
+        """The path, or the bytes, of a picture's reference. Raises RecordError."""
         if isinstance(ref, bytes):
             return ref
         if isinstance(ref, str) and ref.lstrip()[:5].lower() == "data:":
@@ -186,7 +203,7 @@ class Records:
         return self.reader.open(ref)
 
     def _bytes(self, ref) -> bytes:
-        source = self._open(ref)
+        source = self.opened(ref)
         if isinstance(source, bytes):
             return source
         try:
@@ -198,72 +215,3 @@ class Records:
             raise RecordError(
                 cause, f"{source}: {error.strerror}; check the path and the folder"
             ) from None
-
-    def _of_kind(self, pictured: np.ndarray):
-        """pictured: int8 [records], 1 with a picture, 0 without, -1 broken: those stay, training
-        counts them."""
-        if self.dataset.kind == "text":
-            self._kept = np.flatnonzero(pictured < 1) if (pictured == 0).any() else None
-        elif not (pictured == 1).any():
-            raise SourceError(
-                f'{self.dataset.path}: no record has the field "image"; as text, use kind text'
-            )
-        elif (pictured == 0).any():
-            self._kept = np.flatnonzero(pictured)
-        left = 0 if self._kept is None else len(self.reader) - len(self._kept)
-        if left:
-            kind = self.dataset.kind
-            what = f"{left} of {len(self.reader)} records are not of kind {kind}, and left out"
-            logging.warning("%s: %s", self.dataset.path, what)
-
-    def _filter(self):
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            found = list(pool.map(self._passes, range(len(self))))
-        keep = np.array([f is not False for f in found])
-        errors = [f for f in found if isinstance(f, str)]
-        d = self.dataset
-        kept = np.arange(len(self)) if self._kept is None else self._kept
-        asked = []
-        if d.min_side:
-            asked.append(f"shorter side >= {d.min_side}")
-        if d.score:
-            asked.append(f"{d.score} >= {d.min_score}")
-        logging.warning(
-            "%s: asked for %s: kept %d of %d records",
-            d.path,
-            " and ".join(asked),
-            keep.sum(),
-            len(keep),
-        )
-        if True not in found:
-            unread = f"; {len(errors)} cannot be read, such as {errors[0]}" if errors else ""
-            raise SourceError(
-                f"{d.path}: no record has {' and '.join(asked)}; lower min_side or "
-                f"min_score{unread}"
-            )
-        self._kept = kept[keep]
-
-    def _passes(self, i) -> bool | str:
-        """Whether record `i` stays, or why it cannot be read: then it stays too, training counts
-        it."""
-        d = self.dataset
-        try:
-            raw = self.raw(i)
-            if d.score and not raw[d.score] >= d.min_score:  # nor is NaN
-                return False
-            return not d.min_side or all(
-                min(self._size(raw, ref)) >= d.min_side
-                for ref in fields.pictures(raw)
-                if ref is not None
-            )
-        except SourceError:
-            raise
-        except Exception as error:  # damaged headers make Pillow raise nearly anything
-            refuse_open_files(error)
-            return str(error)
-
-    def _size(self, raw: dict, ref) -> tuple[int, int]:
-        size = raw.get("width"), raw.get("height")
-        if all(isinstance(side, int) for side in size):
-            return size
-        return header(self._open(ref))[0]

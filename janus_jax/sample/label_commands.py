@@ -139,7 +139,7 @@ def chosen(f, overrides: dict[str, str]):
     """(name, line, experiment or None) of the data set that the flags name. Raises CommandError."""
     if not (f.config or f.kind):
         f["kind"].parse("generation")
-    lines, experiment = command.chosen(f, overrides)
+    lines, experiment = command.chosen(f, overrides, UNREAD)
     pictured = {name: line for name, line in lines.items() if line.kind != "text"}
     if len(pictured) != 1:
         told = ", ".join(f"{name} ({line.kind})" for name, line in lines.items())
@@ -178,6 +178,7 @@ def report(job: label.Labelling, what: str, line: Dataset, experiment) -> int:
         print(f"least / 5 % / 25 % / median / 75 % / 95 % / most: {' / '.join(parts)}")
         told |= {"score": job.field, "min_score": float(parts[2])}
     else:
+        told = {n: x for n, x in told.items() if n not in ("question", "answer")}
         told |= {"caption": job.field}
     print(f"the line of a data set that reads it: {told}")
     most = experiment.data.max_bad_fraction if experiment else Data.max_bad_fraction
@@ -190,9 +191,8 @@ def report(job: label.Labelling, what: str, line: Dataset, experiment) -> int:
 def read_by(job: label.Labelling, line: Dataset) -> dict:
     """The fields of a data set's line that reads what was written, as `line` reads it now."""
     places = {"path": str(job.folder / label.RECORDS), "images": label.picture_root(job.source)}
-    moved = dataclasses.replace(
-        line, format="", names="", image_ids="", score="", min_score=0.0, min_side=0, **places
-    )
+    places |= dict.fromkeys(("format", "names", "image_ids", "score", "picture"), "")
+    moved = dataclasses.replace(line, min_score=0.0, min_side=0, **places)
     return {
         field.name: value
         for field in dataclasses.fields(Dataset)
@@ -202,7 +202,7 @@ def read_by(job: label.Labelling, line: Dataset) -> dict:
 
 def captioned_line(line: Dataset, _) -> Dataset:
     """The pictures alone: whatever the records say of them now."""
-    return dataclasses.replace(line, prompt=(), caption="", image_ids="")
+    return dataclasses.replace(line, prompt=(), caption="", question="", answer="", image_ids="")
 
 
 def scored_line(line: Dataset, f) -> Dataset:
@@ -259,14 +259,14 @@ def define_score(into):
     define.text("scorer", "", "module:function of your own, called with pictures and captions.")
 
 
-UNREAD = ("continues", "image_ids")
+UNREAD = ("continues", "image_ids", "question")
 COMMANDS = {
     "caption": command.command(
         "python -m janus_jax.data caption",
         "Captions by a model for the pictures of a data set; the same command goes on where it stopped.",
         "python -m janus_jax.data caption --path=captions.jsonl --images=pictures --model=quickstart "
         "--out=captioned",
-        define_caption, (*UNREAD, "prompt", "caption", "form"),
+        define_caption, (*UNREAD, "prompt", "caption", "answer", "form"),
     ),
     "score": command.command(
         "python -m janus_jax.data score",

@@ -9,6 +9,8 @@ from PIL import Image
 from support.formats import refused
 from support.sets import said
 
+from janus_jax.config.schema import Dataset
+from janus_jax.data.catalog import open_dataset
 from janus_jax.data.sources import SourceError
 
 PNG = io.BytesIO()
@@ -81,7 +83,7 @@ BAD = [
         {"text": "<image>", "image": ["a/1.png", "a/2.png"]},
         "1 <image> placeholders for 2 images",
     ),
-    ("placeholders", turns(("human", "a"), ("gpt", "<image>")), "<image> in role assistant"),
+    ("placeholders", turns(("human", "a"), ("gpt", "<image>")), "an answer is nothing but <image>"),
     (
         "blank text",
         turns(("human", "<image>"), ("gpt", " \n\u200b\x07")),
@@ -111,7 +113,7 @@ BAD = [
     ),
     ("missing field", {"image": "a/1.png", "conversations": "hi"}, 'needs "from" and "value"'),
     ("blank caption", {"image": "a/1.png", "caption": ""}, '"caption" is empty or blank'),
-    ("blank caption", {"image": "a/1.png", "caption": ["ok", " "]}, '"caption" is empty or blank'),
+    ("blank caption", {"image": "a/1.png", "caption": [None, " "]}, '"caption" is empty or blank'),
     (
         "missing field",
         {"image": "a/1.png", "caption": None},
@@ -160,3 +162,78 @@ def test_each_bad_record_says_what_is_wrong_with_it_when_it_is_read(source, form
             str(error),
             why,
         )
+
+
+def test_of_alternatives_the_blank_ones_are_left_out(source):
+    for values in (["a dog", " ", "a hound"], ["", "a dog", None, "a hound"]):
+        record = {"image": "a/1.png", "caption": values}
+        made = source("generation", [record], prompt=("{caption}!",))
+        assert made[0] == {"captions": ["a dog!", "a hound!"]}
+        assert made.understood(0)[0] == [
+            'caption from "caption"',
+            'blank alternatives left out of "caption"',
+        ]
+    error = refused(lambda: source("generation", [{"image": "a/1.png", "caption": ["a", 7]}])[0])
+    assert error.cause == "wrong type"
+
+
+def test_a_caption_that_is_data_is_unpacked_or_refused(source):
+    draws = lambda value, **line: source(
+        "generation", [{"image": "a/1.png", "captions": value}], **line
+    )[0]
+    for value in ('["a dog", "a hound"]', "['a dog', \"a hound\"]", ' [ "a dog", "", "a hound" ] '):
+        assert draws(value) == {"captions": ["a dog", "a hound"]}
+    for value in (
+        '{"en": "a dog"}',
+        '[{"raw": "a dog"}]',
+        '[["a dog"]]',
+        "[1, 2]",
+        "{'en': 'a dog'}",
+    ):
+        error = refused(lambda value=value: draws(value))
+        assert error.cause == "data, no caption" and "holds data and no words" in str(error), value
+        within = "name the field within it as caption (captions." in str(error)
+        assert within == any(name in value for name in ("en", "raw"))
+    assert draws('{"en": {"long": "a dog"}}', caption="captions.en.long") == {"captions": ["a dog"]}
+    assert draws('[{"raw": "a dog"}, {"raw": "a hound"}]', caption="captions.raw")["captions"] == [
+        "a dog",
+        "a hound",
+    ]
+    for words in ("[a dog] on {grass}", "{", "[sic]", '"a dog"', "12"):
+        assert draws(words) == {"captions": [words]}
+    # An answer may be data: models learn to say it.
+    said = {"image": "a/1.png", "truth": '{"total": 3}'}
+    made = source("understanding", [said], answer="truth", prompt=("Read it.",))
+    assert made[0]["messages"][1].content == ['{"total": 3}']
+
+
+def test_how_records_are_understood_and_which_fields_nothing_reads_is_known(source):
+    records = [
+        {"id": 1, "image": "a/1.png", "text": "a cat", "meta": {"url": "x", "dense": "a grey cat"}},
+        said("What?", "A cat.") | {"width": 4},
+        {"image": "a/1.png", "texts": [{"user": "What?", "assistant": "A cat.", "source": "x"}]},
+    ]
+    records[1]["conversations"][0]["lang"] = "en"
+    made = source("understanding", records)
+    told = [(made[i], made.understood(i))[1] for i in range(3)]
+    assert told[0] == (
+        ["asked 'Describe the picture.'", 'caption from "text"'],
+        ["id", "meta.url", "meta.dense"],
+    )
+    assert told[1] == (
+        [
+            'a conversation in "conversations"',
+            "pictures before the first question, which has no <image>",
+        ],
+        ["id", "conversations[].lang", "width"],
+    )
+    assert told[2][1] == ["texts[].source"]
+    made = source("generation", records[:1], caption="meta.dense", prompt=("{caption} {id}",))
+    assert made[0]["captions"] == ["a grey cat 1"]
+    assert made.understood(0) == ([], ["text", "meta.url"])
+
+
+def test_a_caption_that_is_the_name_of_a_folder_is_told(root):
+    made = open_dataset(Dataset("generation", str(root)), 24, 0)
+    assert made[0] == {"captions": ["a"]}
+    assert made.understood(0) == (['caption from "name", the name of its class'], [])

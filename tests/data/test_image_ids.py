@@ -12,11 +12,11 @@ from support import tiny
 from support.ids import Pictures, encoder, make, tokenizers
 from support.mesh import on_mesh
 
+from janus_jax.common.exit_codes import UsageError
 from janus_jax.config.schema import Dataset
 from janus_jax.data import image_ids
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.sources import SourceError
-from janus_jax.data.tools.command import CommandError
 from janus_jax.weights.reader import flatten
 
 
@@ -44,12 +44,12 @@ def test_another_tokenizer_source_or_shard_is_refused(tmp_path, weights):
     ids, _ = make(tmp_path / "ids", weights[0])
     prints = {seed: encoder(weights[seed]).fingerprint for seed in (0, 1)}
     assert prints[0] == ids.origin.tokenizer != prints[1]
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(UsageError) as caught:
         make(tmp_path / "ids", weights[1])
     assert f"tokenizer: {prints[1]} now, {prints[0]} in image_ids.json" in str(caught.value)
-    with pytest.raises(CommandError, match=r"records: 51 now, 50 in image_ids\.json"):
+    with pytest.raises(UsageError, match=r"records: 51 now, 50 in image_ids\.json"):
         make(tmp_path / "ids", weights[0], Pictures(51))
-    with pytest.raises(CommandError, match=r"shard: 10 now, 20 in image_ids\.json"):
+    with pytest.raises(UsageError, match=r"shard: 10 now, 20 in image_ids\.json"):
         make(tmp_path / "ids", weights[0], shard=10)
     other = Pictures(50)
     other.fingerprint = "fedcba9876543210"
@@ -74,7 +74,7 @@ def test_ids_that_do_not_say_how_they_were_computed_are_refused(tmp_path, weight
         with pytest.raises(SourceError, match=told) as caught:
             image_ids.attach(Pictures(50), directory)
         assert "make them anew:\n  python -m janus_jax.data tokenize" in str(caught.value)
-        with pytest.raises(CommandError, match=told):
+        with pytest.raises(UsageError, match=told):
             make(directory, weights[0])
 
 

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -96,6 +97,13 @@ def test_a_function_of_ones_own_scores(tmp_path, capsys, monkeypatch):
     assert main(["score", *flags, "--scorer=brightness:of", "--field=bright"]) == 0
     found = said_line(capsys.readouterr().out)
     assert found.score == "bright" and len(opened(found)) == 3
+    # The field of the pictures is the line's to name; what is written has them in "image".
+    lines = pathlib.Path(line.path).read_text().replace('"image"', '"pic"')
+    (pathlib.Path(line.images) / "named.jsonl").write_text(lines)
+    flags = [f"--path={line.images}/named.jsonl", "--picture=pic", f"--out={tmp_path / 'named'}"]
+    assert main(["score", *flags, "--scorer=brightness:of", "--field=bright"]) == 0
+    found = said_line(capsys.readouterr().out)
+    assert found.picture == "" and opened(found).image(0).size
 
 
 @pytest.mark.parametrize(

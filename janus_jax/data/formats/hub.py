@@ -51,7 +51,7 @@ class HubDataset:
                 )
             elif isinstance(feature, datasets.ClassLabel):
                 self._labels[column] = feature.names
-        self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
+        self.picture = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
         columns = sorted(map(str, features.items()))
         described = repr((self.name, self.split, len(self), columns, self._content(folder)))
         self.fingerprint = hashlib.sha256(described.encode("utf-8", "surrogatepass")).hexdigest()[
@@ -65,9 +65,9 @@ class HubDataset:
         """The fields of row `i`. Raises RecordError."""
         record = self._row(self._data, i)
         for column, names in self._labels.items():
-            record |= label(names, record[column])
-        if self._image in record:
-            record["image"] = record.pop(self._image)
+            record |= label(names, record[column], column)
+        if self.picture in record:
+            record["image"] = record.pop(self.picture)
         return record
 
     def open(self, ref: str) -> str:

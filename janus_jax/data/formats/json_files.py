@@ -17,7 +17,9 @@ _GAPS = b"\0 \t\r\n"  # between records; crashed writers leave NULs
 _BOM = b"\xef\xbb\xbf"
 _BETWEEN = re.compile(rb"[\0\s]*,?[\0\s]*")
 # A key with a value; inside a string the closing quote would have a backslash before it.
-_PICTURED = re.compile(rb'"(?:images?|file_name)"\s*:\s*+(?!null|\[\s*\]|"")')
+_PICTURED = re.compile(
+    rb'"(?:images?|file_name)"\s*:\s*+(?!null|\[\s*\]|"")|"type"\s*:\s*"image(?:_url)?"'
+)
 # bytes of a list that are decoded at a time; of one record of it, at most
 _WINDOW = 2**20
 _LONGEST = 2**26

@@ -51,13 +51,13 @@ class Names:
         return {"class": label, "name": known[0], "names": list(known)}
 
 
-def label(names: list[str], value) -> dict:
-    """The fields of a class label that a data set itself names: {} where it is missing (-1 in
-    unlabelled splits)."""
+def label(names: list[str], value, column: str) -> dict:
+    """The fields of a class label that a data set itself names, the class's word in its own column
+    too: {} where it is missing (-1 in unlabelled splits)."""
     if not isinstance(value, int) or not 0 <= value < len(names):
         return {}
     known = _synonyms(names[value].replace("_", " "))
-    return {"class": value, "name": known[0], "names": known}
+    return {column: known[0], "class": value, "name": known[0], "names": known}
 
 
 def _entries(text: str):

@@ -56,7 +56,7 @@ class Parquet:
         self._file, self._group, counts, sizes = np.array(rows, np.int64).T
         self._ends = np.cumsum(counts)
         self._local = threading.local()
-        self._names, self._labels, self._lazy, self._image = _columns(first[1])
+        self._names, self._labels, self._lazy, self.picture = _columns(first[1])
         if sizes.max() > _LARGE:
             logging.warning(
                 "%s: row groups of up to %d MB are read whole for each record; for shuffled "
@@ -73,10 +73,10 @@ class Parquet:
         others = [name for name in self._names if name not in self._lazy]
         record = self._row(i, others) if others else {}
         for name, names in self._labels.items():
-            record |= label(names, record[name])
+            record |= label(names, record[name], name)
         record |= {name: (int(i), name) for name in self._lazy}
-        if self._image in record:
-            record["image"] = record.pop(self._image)
+        if self.picture in record:
+            record["image"] = record.pop(self.picture)
         return record
 
     def open(self, ref) -> str | bytes:

@@ -62,7 +62,7 @@ class Tfds:
         self._labels = {
             n: f.names for n, f in features.items() if isinstance(f, tfds.features.ClassLabel)
         }
-        self._image = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
+        self.picture = pictures[0] if len(pictures) == 1 and "image" not in features else "image"
         self.name = builder.info.full_name
         described = repr(
             (self.name, self.split, len(self), shards, spread(self.__getitem__, len(self), 3))
@@ -82,18 +82,18 @@ class Tfds:
             refuse_open_files(error)
             raise RecordError("damaged", f"{self.where(i)}: cannot be read ({error})") from None
         try:
-            record = {n: v if n == self._image else _plain(v) for n, v in row.items()}
+            record = {n: v if n == self.picture else _plain(v) for n, v in row.items()}
         except UnicodeDecodeError as error:
             raise RecordError("not UTF-8", f"{self.where(i)}: {error}") from None
         for column, names in self._labels.items():
-            record |= label(names, record[column])
+            record |= label(names, record[column], column)
         captions = record.get("captions")
         if isinstance(captions, dict) and "text" in captions:
             record["captions"] = captions["text"]
         elif isinstance(captions, list):
             record["captions"] = [c.get("text") if isinstance(c, dict) else c for c in captions]
-        if self._image in record:
-            record["image"] = record.pop(self._image)
+        if self.picture in record:
+            record["image"] = record.pop(self.picture)
         return record
 
     def open(self, ref):

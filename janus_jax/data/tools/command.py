@@ -49,13 +49,13 @@ def define_flags(into, unread: tuple[str, ...] = ()):
             define(field.name, default, text, flag_values=into)
 
 
-def chosen(f, overrides: dict[str, str]):
-    """(data sets by name, experiment or None) that the parsed flags `f` name. Raises CommandError,
-    ConfigError."""
+def chosen(f, overrides: dict[str, str], unread: tuple[str, ...] = ()):
+    """(data sets by name, experiment or None) that the parsed flags `f` name. unread: as in
+    define_flags; a flag of this name is the command's own. Raises CommandError, ConfigError."""
     own = [
         field.name
         for field in dataclasses.fields(Dataset)
-        if field.name in f and f[field.name].present
+        if field.name not in unread and field.name in f and f[field.name].present
     ]
     if not f.config:
         if overrides or f.dataset:

@@ -9,11 +9,11 @@ import pathlib
 import numpy as np
 
 from janus_jax.common import files
+from janus_jax.common.exit_codes import UsageError
 from janus_jax.data import image_ids
 from janus_jax.data.images import generation_image
 from janus_jax.data.row_stream import IN_A_ROW
 from janus_jax.data.sources import SourceError
-from janus_jax.data.tools.command import CommandError
 from janus_jax.data.tools.read_ahead import read_ahead
 
 
@@ -21,7 +21,7 @@ def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
     """Says in the directory what its ids are made of, or sees that it says so already.
 
     made: what else to note; "arguments", the command's, among it, and "computed", a list of what
-        computes: one that is not noted yet joins those of earlier commands. Raises CommandError
+        computes: one that is not noted yet joins those of earlier commands. Raises UsageError
         where it says something else.
     """
     path = directory / image_ids.FILE
@@ -32,7 +32,7 @@ def begin(directory: pathlib.Path, origin: image_ids.Origin, made: dict):
     there, _ = image_ids.read_origin(directory)
     if different := origin.differences(there):
         lines = "\n  ".join(different)
-        raise CommandError(
+        raise UsageError(
             f"--out={directory}: holds ids of something else:\n  {lines}\nName another directory, "
             f"or remove this one: "
             f"only the same tokenizer, precision, pictures and --shard go on in it"

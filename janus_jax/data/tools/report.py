@@ -31,6 +31,9 @@ def summary(survey: Survey, source, length: int) -> dict:
         "unusable": len(survey.bad),
         "causes": survey.causes(),
         "closed": survey.closed,
+        "left_out": dict(getattr(source, "left_out", {})),
+        "understood": survey.counted("notes"),
+        "unread_fields": survey.counted("unread"),
     }
     sizes = np.array([size for record in good for size in record.sizes]).reshape(-1, 2)
     if len(sizes):
@@ -57,6 +60,7 @@ def summary(survey: Survey, source, length: int) -> dict:
             "predicted": float(np.mean([sum(e.predicted for e in parts) for parts in of])),
             "row": length,
         }
+        out["different_texts"] = len({record.words for record in good})
         out["duplicates"] = _duplicates(good, source)
     return out
 
@@ -75,10 +79,20 @@ def summary_lines(name: str, s: dict, bad: list[dict]) -> list[str]:
     )
     body = [f"usable {s['usable']:,}, unusable {s['unusable']:,}{share}{causes}"]
     body += _indent(_cut([f"[{line['cause']}] {_named(line)}" for line in bad]))
+    for title, counts in (
+        ("left out when the data set is opened", s["left_out"]),
+        ("understood as", s["understood"]),
+        ("fields that nothing reads", s["unread_fields"]),
+    ):
+        if counts:
+            told = _cut([f"{words} ({n:,})" for words, n in counts.items()])
+            body.append(f"{title}: {', '.join(told)}")
     if "pictures" in s:
         body += _pictures(s["pictures"])
     if "tokens" in s:
         body += _tokens(s["tokens"])
+        if s["different_texts"] < s["usable"]:
+            body.append(f"{s['usable']:,} records say {s['different_texts']:,} different texts")
         body += _repeats(s["duplicates"])
     return out + _indent(body)
 

@@ -43,6 +43,8 @@ class Record:
     words: a hash of its text.
     examples: what each stage makes of it, by the stage's name: one, or the parts of a text that
         goes on from row to row.
+    notes: how it was understood where it does not say so itself.
+    unread: the names of its fields that nothing read.
     """
 
     index: int
@@ -51,6 +53,8 @@ class Record:
     pixels: list
     words: bytes
     examples: dict[str, list[Example]]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    unread: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass
@@ -78,6 +82,12 @@ class Survey:
     def causes(self) -> dict[str, int]:
         """Unusable records by cause, the most frequent first."""
         return dict(collections.Counter(line["cause"] for line in self.bad).most_common())
+
+    def counted(self, name: str) -> dict[str, int]:
+        """Of the usable records' "notes" or "unread": how many have each, the most frequent
+        first."""
+        found = (word for record in self.good for word in getattr(record, name))
+        return dict(collections.Counter(found).most_common())
 
 
 def sample(total: int, records: int, seed: int = 0) -> np.ndarray:
@@ -159,11 +169,12 @@ def _read(source, i: int, line, encoders: dict):
             sizes.append(image.size)
             files.append(_file(source, i, k))
             pixels.append(duplicates.pixels(image))
+        how = source.understood(i) if hasattr(source, "understood") else ([], [])
     except SourceError:
         raise
     except ValueError as error:
         return bad(error, source, i)
-    return Record(i, sizes, files, pixels, duplicates.digest(words(record)), examples)
+    return Record(i, sizes, files, pixels, duplicates.digest(words(record)), examples, *how)
 
 
 def parts(encoder, line, record: dict, i: int):

@@ -1,7 +1,7 @@
 """Folders that `datasets` has saved."""
 
 import pytest
-from support.formats import hub_table, refusal
+from support.formats import hub_table, parquet, refusal, saved_by_datasets
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
@@ -31,3 +31,19 @@ def test_hub_folders_of_other_pictures_are_others(tmp_path):
     )
     hub_table(2).select([]).to_parquet(str(tmp_path / "none.parquet"))
     assert "none.parquet: holds no rows" in refusal(tmp_path / "none.parquet")
+
+
+def test_the_column_of_a_class_holds_its_word(tmp_path):
+    for make in (parquet, saved_by_datasets):
+        path = str(make(tmp_path, 3))
+        for caption in ("label", "name", "class"):
+            made = open_dataset(Dataset("generation", path, caption=caption), 24, 0)
+            assert [made[i]["captions"] for i in range(3)] == [
+                ["an astronaut"],
+                ["coffee"],
+                ["cat"],
+            ]
+        templates = open_dataset(Dataset("generation", path, prompt=("{caption}: {label}",)), 24, 0)
+        assert templates[1]["captions"] == ["coffee number 1: coffee"]
+        # The only column of pictures goes by its own name too.
+        assert open_dataset(Dataset("generation", path, picture="img"), 24, 0).image(0).size

@@ -52,6 +52,10 @@ def test_files_that_are_no_json_are_refused(source, tmp_path):
     ):  # fmt: skip
         assert why in str(refused(lambda content=content: source("text", content), SourceError))
     error = refused(lambda: source("generation", [{"text": "a"}]), SourceError)
-    assert 'no record has the field "image"; as text, use kind text' in str(error)
+    assert 'no record has the field "image"' in str(error)
+    assert (
+        "the fields there are: text); name the one that holds it as picture; as text, use kind text"
+        in str(error)
+    )
     line = Dataset("text", str(tmp_path / "data.json"), images=str(tmp_path / "no"))
     assert "images: no folder" in str(refused(lambda: open_dataset(line, 24, 0), SourceError))

@@ -43,9 +43,30 @@ def test_check_counts_text_and_repeats_by_record(tmp_path):
     )
     a = found["datasets"]["a"]
     assert a["duplicates"]["records"]["groups"] == [["a.jsonl:1", "a.jsonl:3"]]
+    assert a["different_texts"] == 3
     of = a["tokens"]
     assert of["text"]["max"] > 8000 and (of["cut"], of["continued"]) == (0, 1)
     assert "pictures" not in a
+
+
+def test_check_tells_how_records_were_understood_and_what_nothing_reads(tmp_path):
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    records = [{"image": "a.png", "text": f"a cat {k}", "id": k} for k in range(3)]
+    records += [{"image": "a.png", "captions": ["a", " "], "caption": "b"}, {"text": "no picture"}]
+    (tmp_path / "a.json").write_text(json.dumps(records))
+    told = []
+    line = Dataset("generation", str(tmp_path / "a.json"))
+    found = check.check({"a": line}, None, [], OPTIONS, told.append)["datasets"]["a"]
+    assert found["left_out"] == {"not of kind generation": 1}
+    blank = 'blank alternatives left out of "captions"'
+    assert found["understood"] == {'caption from "text"': 3, 'caption from "captions"': 1, blank: 1}
+    assert found["unread_fields"] == {"id": 3, "caption": 1}
+    text = "\n".join(told)
+    assert "left out when the data set is opened: not of kind generation (1)" in text
+    assert (
+        f'understood as: caption from "text" (3), caption from "captions" (1), {blank} (1)' in text
+    )
+    assert "fields that nothing reads: id (3), caption (1)" in text
 
 
 @pytest.mark.processes
