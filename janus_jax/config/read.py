@@ -18,15 +18,8 @@ from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 
-PATHS = (
-    "path",
-    "images",
-    "names",
-    "image_ids",
-    "init",
-    "tokenizer",
-    "options",
-)  # fields: `~` is replaced
+# Fields in which `~` is replaced.
+PATHS = ("path", "images", "names", "image_ids", "holdout", "init", "tokenizer", "options")
 
 
 def read(

@@ -4,10 +4,11 @@ given."""
 import dataclasses
 import os
 
+from janus_jax.common.text import listed
 from janus_jax.config.schema import FORMATS, KINDS, Dataset, Template
 from janus_jax.data import image_ids, tokenizer
 from janus_jax.data.formats.array_record import ArrayRecords
-from janus_jax.data.formats.files import PICTURES
+from janus_jax.data.formats.files import PICTURES, find
 from janus_jax.data.formats.folder import Folder
 from janus_jax.data.formats.hub import HubDataset
 from janus_jax.data.formats.json_files import JsonFiles
@@ -70,7 +71,20 @@ def open_dataset(
     dataset: Dataset, side: int, seed: int, resized: int = 0, bare: bool = False
 ) -> Source:
     """The source of one line of a config, without its image_ids; see open_datasets. bare: a folder's
-    pictures need no captions. Raises SourceError, ImportError for an extra that is not installed."""
+    pictures need no captions. Raises SourceError, ImportError for an extra that is not installed.
+
+    Where the line's `holdout` is a path, the source's `held_out` is the source of what lies there.
+    """
+    if isinstance(dataset.holdout, str) and dataset.holdout:
+        trained = dataclasses.replace(dataset, holdout="")
+        source = open_dataset(trained, side, seed, resized, bare)
+        apart = dataclasses.replace(trained, path=dataset.holdout)
+        try:
+            source.held_out = open_dataset(apart, side, seed, resized, bare)
+        except SourceError as error:
+            raise SourceError(f"holdout: {error}") from None
+        _require_apart(dataset)
+        return source
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     if not dataset.path:
@@ -94,6 +108,22 @@ def open_dataset(
     if bare and format == "folder":
         return Records(Folder(dataset.path, dataset.names, bare), dataset, scaled)
     return Records(_READERS[format](dataset), dataset, scaled)
+
+
+def _require_apart(dataset: Dataset):
+    """Raises SourceError where a file of `holdout` is trained on."""
+    held, trained = (
+        set() if path.partition(":")[0] in ("hf", "tfds", *PRESETS) else {*find(path, ("",))}
+        for path in (dataset.holdout, dataset.path)
+    )
+    both = sorted(held & trained)
+    if both or dataset.holdout == dataset.path:
+        shared = listed(both or [dataset.path])
+        raise SourceError(
+            f"holdout is {dataset.holdout!r}, of which path {dataset.path!r} names the same: it would be "
+            f"trained on and evaluated with; let path name only what to train on, or give holdout as "
+            f"a share, such as 0.1:{shared}"
+        )
 
 
 def detect(path: str) -> str:
