@@ -45,7 +45,7 @@ h3 { font-size: 1rem; margin: 0; } p { margin: .3rem 0; } .soft { color: var(--s
 .bar .gap { background: var(--pad); height: 1.2rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; width: 100%; }
 th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: normal; } td.n { text-align: right; white-space: nowrap; }
+  vertical-align: top; overflow-wrap: normal; } td.n { white-space: nowrap; }
 td:last-child { overflow-wrap: anywhere; min-width: 10rem; } summary { cursor: pointer; margin-top: .4rem; }
 """
 
@@ -194,7 +194,7 @@ def _row(row: PackedRow, k: int) -> str:
         for s in row.segments
     )
     told = f"{row.length} tokens, {len(row.segments)} examples, {row.padding} of padding. "
-    why = "A token sees its own segment alone, and positions begin anew with each."
+    why = "A token sees what comes before it in its own segment; positions begin anew with each."
     return (
         f'<h2>Packed: {_text(row.title)}</h2><p class="soft">{told}{why}</p>'
         f'<div class="card"><div class="bar">{"".join(bar)}</div><div class="wide"><table>'

@@ -24,19 +24,22 @@ from janus_jax.data.tools.view import as_text, look
 FILES = (".html", ".png")
 
 
-def show(name: str, line, source, encoders: dict, count: int) -> tuple[list[View], list[Band]]:
+def show(
+    name: str, line, source, encoders: dict, experiment, count: int
+) -> tuple[list[View], list[Band]]:
     """Prints the first `count` records of a data set that can be used, as each stage sees them.
     Returns what goes on the page, and what on the sheet.
 
     name, line: of the data set, as in a config.
     source: its records.
     encoders: row_stream.ExampleEncoder by stage.
+    experiment: the config, or None.
     """
     views = []
     used = []
     for stages, encoder in alike(line.kind, encoders):
         shown, used, bad = look(line, source, encoder, count)
-        facts = told(line, source, encoder, stages)
+        facts = told(line, source, encoder, experiment, stages)
         views.append(View(title(name, line), facts, shown, bad))
         print(f"\n{title(name, line)}: {facts}")
         for why in bad:
@@ -60,21 +63,26 @@ def alike(kind: str, encoders: dict) -> list[tuple]:
     return [(stages, encoders[stages[0]]) for stages in groups.values()]
 
 
-def told(line, source, encoder, stages: list[str]) -> str:
+def told(line, source, encoder, experiment, stages: list[str]) -> str:
     """How stages see a data set, in words."""
+    stage = experiment.stages.get(stages[0]) if experiment else None
+    seen = f"as {', '.join(stages)} see{'s' if len(stages) == 1 else ''} them, " if stage else ""
+    if experiment and not stage:
+        seen = "which no stage packs into rows, as the released models would see them, "
     t = encoder.processor.template
     roles = f", {t.user!r} and {t.assistant!r}" if encoder.form == "chat" else ""
-    system = (
-        f", system text {t.system!r}" if roles and t.system and line.kind != "generation" else ""
-    )
-    what = "answers alone" if encoder.supervise == "answers" else "all that is said"
-    learned = "the image" if line.kind == "generation" else what
-    seen = (
-        f"as {', '.join(stages)} see{'s' if len(stages) == 1 else ''} them, " if stages[0] else ""
-    )
+    learned = "answers alone" if encoder.supervise == "answers" else "all that is said"
+    if line.kind == "generation":
+        learned = "the image"
+        if stage:
+            learned += (
+                f"; {stage.condition_dropout:.0%} of the prompts are blanked when they are drawn"
+            )
+    elif roles and t.system:
+        roles += f", system text {t.system!r}"
     return (
         f"{len(source):,} records, {seen}in rows of {encoder.rows.length} tokens; form "
-        f"{encoder.form}{roles}{system}; to predict: {learned}"
+        f"{encoder.form}{roles}; to predict: {learned}"
     )
 
 
@@ -121,7 +129,7 @@ def _run(f, overrides: dict[str, str]) -> int:
     print(*notes, sep="\n")
     for name, source in sources.items():
         encoders = check.encoders_of(lines[name], experiment, stages, processor)
-        found = show(name, lines[name], source, encoders, f.n)
+        found = show(name, lines[name], source, encoders, experiment, f.n)
         views += found[0]
         bands += found[1]
     rows, without = packed(lines, sources, experiment, stages, processor)
