@@ -128,9 +128,9 @@ def first_as_text(experiment: Experiment, sources: dict, processor: Processor) -
             encoder = dataclasses.replace(
                 stage_mixture.encoder(plan, processor), dropout=0.0, form=plan.stage.form(line)
             )
-            (shown, *_), _, _ = view.look(line, source, encoder, 1)
-            text = short(view.as_text(shown.pieces), SHOWN)
-            out.append(f"\n{name}, {shown.where}, as {stage} sees it: {shown.told}\n{text}")
+            for shown in view.look(line, source, encoder, 1)[0][:1]:
+                text = short(view.as_text(shown.pieces), SHOWN)
+                out.append(f"\n{name}, {shown.where}, as {stage} sees it: {shown.told}\n{text}")
     return out
 
 

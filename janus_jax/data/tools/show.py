@@ -146,7 +146,9 @@ def _run(f, overrides: dict[str, str]) -> int:
         print(f"\n{name}: CANNOT BE OPENED\n  {why}")
     if f.out:
         _write(pathlib.Path(f.out), f.config or lines["data"].path, notes, views, rows, bands)
-    return command.UNUSABLE if closed else 0
+    seen = {view.title for view in views if view.shown}
+    none = [view.title for view in views if view.title not in seen]
+    return command.UNUSABLE if closed or none else 0
 
 
 def _write(out: pathlib.Path, of: str, notes: list, views: list, rows: list, bands: list):

@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 
-from janus_jax.data.row_stream import BAD
+from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import Source
 from janus_jax.data.tools import duplicates, survey
 from janus_jax.model import batch as bt
 
+_PARTS = 3  # of a text that goes on from row to row
 _CHARACTER = 8  # tokens that may spell one character, at most
 _ENDLESS = 1 << 20  # tokens of a row in which nothing is cut
 
@@ -103,6 +104,9 @@ def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[i
     for i in range(len(source)):
         if len(used) == count:
             break
+        if len(bad) == IN_A_ROW:
+            bad.append(f"these are {IN_A_ROW} records, and no more are tried")
+            break
         try:
             record = source[i]
             examples = list(survey.parts(encoder, line, record, i))
@@ -111,8 +115,9 @@ def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[i
             bad.append(f"{source.where(i)} cannot be used: {error}")
             continue
         used.append(i)
-        for k, example in enumerate(examples):
-            part = f" (part {k + 1} of {len(examples)})" if len(examples) > 1 else ""
+        for k, example in enumerate(examples[:_PARTS]):
+            rest = "; the others are not shown" if k + 1 == _PARTS < len(examples) else ""
+            part = f" (part {k + 1} of {len(examples)}{rest})" if len(examples) > 1 else ""
             cut = _cut(line, record, i, encoder, example)
             pieces = pieces_of(
                 example["tokens"],

@@ -25,6 +25,9 @@ def test_the_command_passes_over_what_cannot_be_used_and_shows_the_rest(planted,
         assert sheet.width > 4 * 384
     assert show.main(["--kind=text", "--path=nowhere.txt", "--out=shown.pdf"]) == 2
     assert "must end with .html" in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text('{"text": " "}\n')
+    assert show.main(["--kind=text", f"--path={tmp_path}/bad.jsonl"]) == 3
+    assert "bad.jsonl:1 cannot be used: " in capsys.readouterr().out
     assert show.main(["--kind=text", "--path=nowhere.txt"]) == 3
     assert "CANNOT BE OPENED" in capsys.readouterr().out
 

@@ -87,5 +87,14 @@ def test_pictures_are_those_that_the_encoder_gets_with_how_they_became_so():
     assert len(slots.ids) == 16 and slots.predicted
 
 
+def test_a_book_is_shown_by_its_beginning_and_a_broken_set_by_a_hundred_records():
+    book = quick.Listed({"text": "many words " * 2000})
+    shown, used, _ = seen(book, "text", length=100)
+    assert used == [0] and len(shown) == 3
+    assert "part 3 of " in shown[2].where and shown[2].where.endswith("others are not shown)")
+    shown, used, bad = seen(quick.Listed(*[{"messages": []}] * 300))
+    assert (shown, used, len(bad)) == ([], [], 101) and "no more are tried" in bad[-1]
+
+
 def test_what_a_terminal_would_obey_is_told_and_not_done():
     assert visible("a\x1b[31m\u202eb\n日") == "a\\x1b[31m\\u202eb\n日"
