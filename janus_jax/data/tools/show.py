@@ -3,8 +3,8 @@
 
 Prints the tokens of each example as text. <control strings> are ids of their own, [576 x image] are
 the slots that an image fills, and what the model learns to predict stands in «guillemets». Then the
-first packed row of each stage. --out: the same as a page, FILE.html, with every token and picture;
-or FILE.png, the images alone.
+first packed row of each stage. --out: the same as a page, FILE.html, with every id and position,
+or as a picture, FILE.png.
 """
 
 import dataclasses
@@ -16,19 +16,18 @@ from janus_jax.config.schema import KINDS
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools import check, command
+from janus_jax.data.tools.drawn_page import drawn_pages
 from janus_jax.data.tools.first_row import first_rows, packed_row, row_lines
 from janus_jax.data.tools.page import View, page
-from janus_jax.data.tools.sheet import Band, sheets, title
+from janus_jax.data.tools.sheet import title
 from janus_jax.data.tools.view import as_text, look
 
 FILES = (".html", ".png")
 
 
-def show(
-    name: str, line, source, encoders: dict, experiment, count: int
-) -> tuple[list[View], list[Band]]:
+def show(name: str, line, source, encoders: dict, experiment, count: int) -> list[View]:
     """Prints the first `count` records of a data set that can be used, as each stage sees them.
-    Returns what goes on the page, and what on the sheet.
+    Returns what goes on the page.
 
     name, line: of the data set, as in a config.
     source: its records.
@@ -36,9 +35,8 @@ def show(
     experiment: the config, or None.
     """
     views = []
-    used = []
     for stages, encoder in alike(line.kind, encoders):
-        shown, used, bad = look(line, source, encoder, count)
+        shown, _, bad = look(line, source, encoder, count)
         facts = told(line, source, encoder, experiment, stages)
         views.append(View(title(name, line), facts, shown, bad))
         print(f"\n{title(name, line)}: {facts}")
@@ -48,9 +46,7 @@ def show(
             print(f"\n{example.where}: {example.told}\n{as_text(example.pieces)}")
             for k, (_, how) in enumerate(example.pictures, 1):
                 print(f"  picture {k}: {how}")
-    encoder = next(iter(encoders.values()))
-    bands = [Band(title(name, line), line.kind, source, encoder, used)] if used else []
-    return views, bands
+    return views
 
 
 def alike(kind: str, encoders: dict) -> list[tuple]:
@@ -109,7 +105,7 @@ def define_flags(into):
     check.define_view(into)
     define = cli.Definer(into)
     define.whole("n", 3, "Records of each data set.", 1)
-    define.output("out", None, "A page, FILE.html; or FILE.png for the images alone.")
+    define.output("out", None, "A page, FILE.html, or a picture of it, FILE.png.")
 
 
 def _run(f, overrides: dict[str, str]) -> int:
@@ -118,20 +114,17 @@ def _run(f, overrides: dict[str, str]) -> int:
     if f.out:
         if not f.out.endswith(FILES):
             raise command.CommandError(
-                f"--out={f.out}: must end with .html, a page, or .png, the images alone"
+                f"--out={f.out}: must end with .html, a page, or .png, a picture of it"
             )
         command.writable(pathlib.Path(f.out).parent)
     sources, closed = check.open_all(lines, experiment)
     processor, note = check.processor_of(experiment, sources, f.tokenizer)
     notes = [note] if sources else []
     views = []
-    bands = []
     print(*notes, sep="\n")
     for name, source in sources.items():
         encoders = check.encoders_of(lines[name], experiment, stages, processor)
-        found = show(name, lines[name], source, encoders, experiment, f.n)
-        views += found[0]
-        bands += found[1]
+        views += show(name, lines[name], source, encoders, experiment, f.n)
     rows, without = packed(lines, sources, experiment, stages, processor)
     for text in without:
         notes.append(text)
@@ -145,22 +138,21 @@ def _run(f, overrides: dict[str, str]) -> int:
         notes.append(f"{name}: CANNOT BE OPENED: {why}")
         print(f"\n{name}: CANNOT BE OPENED\n  {why}")
     if f.out:
-        _write(pathlib.Path(f.out), f.config or lines["data"].path, notes, views, rows, bands)
+        _write(pathlib.Path(f.out), f.config or lines["data"].path, notes, views, rows)
     seen = {view.title for view in views if view.shown}
     none = [view.title for view in views if view.title not in seen]
     return command.UNUSABLE if closed or none else 0
 
 
-def _write(out: pathlib.Path, of: str, notes: list, views: list, rows: list, bands: list):
+def _write(out: pathlib.Path, of: str, notes: list, views: list, rows: list):
     print()
     if out.suffix == ".html":
         made = {out.name: page(f"What the model sees of {of}", notes, views, rows)}
     else:
-        made = sheets(bands, out.name)
+        made = drawn_pages(views, rows, out.name)
     for name, content in made.items():
         kept = outputs.replace(out.with_name(name), content)
-        what = "the page is" if out.suffix == ".html" else "the images are in"
-        print(f"{what} {out.with_name(name)}{kept and f'; {kept}'}")
+        print(f"the page is {out.with_name(name)}{kept and f'; {kept}'}")
 
 
 COMMAND = command.command(

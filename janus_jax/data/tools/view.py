@@ -91,7 +91,7 @@ class PackedRow:
 
 
 def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[int], list[str]]:
-    """(the examples of the first `count` usable records, the numbers of these records, why those
+    """(the examples of the first `count` usable records, the numbers of these records, why others
     before them cannot be used).
 
     line: of the data set.
@@ -205,11 +205,11 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
     for k, x in zip(numbers, pixels):
         width, height = duplicates.picture(source.image(i, int(k))).size
         side = x.shape[0]
-        how = f"{width} × {height}"
+        how = f"{width} x {height}"
         if drawn:
             least = min(width, height)
-            how += f", its middle {least} × {least}" if width != height else ""
-            how += f", made {side} × {side}" if least != side else ""
+            how += f", its middle {least} x {least}" if width != height else ""
+            how += f", made {side} x {side}" if least != side else ""
             how += "; its stored ids are learned from" if stored or line.image_ids else ""
         elif (width, height) != (side, side):
             filled = " and filled up" if width != height else ""

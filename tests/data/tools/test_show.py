@@ -20,9 +20,9 @@ def test_the_command_passes_over_what_cannot_be_used_and_shows_the_rest(planted,
     assert "all.jsonl:1: " in told and told.count(" to predict\n") == 6
     assert "all.jsonl:5 cannot be used: " in told and "truncated.jpg" in told
     assert "this is astronaut" in told and str(out) in told
-    assert "a row: 4096 tokens, " in told and "picture 1: 512 × 512, made 384 pixels long" in told
+    assert "a row: 4096 tokens, " in told and "picture 1: 512 x 512, made 384 pixels long" in told
     with Image.open(out) as sheet:
-        assert sheet.width > 4 * 384
+        assert sheet.width == 1200 and sheet.height > 6 * 384
     assert show.main(["--kind=text", "--path=nowhere.txt", "--out=shown.pdf"]) == 2
     assert "must end with .html" in capsys.readouterr().err
     (tmp_path / "bad.jsonl").write_text('{"text": " "}\n')
