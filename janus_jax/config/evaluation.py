@@ -18,8 +18,10 @@ class Evaluation:
     in all), sampled at this guidance and temperature; 0 for none.
 
     every: steps between two evaluations while a stage trains, and one at its end; 0: none.
-    holdout: share of each data set's records that is not trained on, for these evaluations.
+    holdout: share of a data set's records that is not trained on, unless its own line says which.
     benchmarks: scored then, each "NAME=DATA", or "NAME@COUNT=DATA" for its first so many.
+    prompts: drawn then, each a text, or a .txt file with one a line.
+    questions: answered then, each "PICTURE: QUESTION", or a .txt file with one a line.
     patience: evaluations without a better `checkpoints.best`, after which a stage ends; 0: never.
     """
 
@@ -29,6 +31,8 @@ class Evaluation:
     every: int = free(0)  # not where `patience` counts by it: see run_dir.py
     holdout: float = 0.0
     benchmarks: tuple[str, ...] = free(())
+    prompts: tuple[str, ...] = free(())
+    questions: tuple[str, ...] = free(())
     patience: int = 0
 
 

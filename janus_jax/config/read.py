@@ -21,7 +21,7 @@ from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 
 # Fields in which `~` is replaced.
-PATHS = ("path", "images", "names", "image_ids", "init", "tokenizer", "options")
+PATHS = ("path", "images", "names", "image_ids", "holdout", "init", "tokenizer", "options")
 
 
 def read(

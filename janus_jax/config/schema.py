@@ -124,6 +124,8 @@ class Dataset:
         min_side: pictures with a shorter side, in pixels, are left out.
         score: the field that holds a record's score.
         min_score: records whose `score` is lower are left out.
+        holdout: what is not trained on, for evaluations: a share below 1, so many records, or where
+            they lie, such as "val.jsonl"; 0: none; empty: as `evaluation.holdout` says.
     """
 
     kind: str
@@ -145,6 +147,7 @@ class Dataset:
     min_side: int = 0
     score: str = ""
     min_score: float = 0.0
+    holdout: float | str = ""
 
 
 @dataclasses.dataclass(frozen=True)

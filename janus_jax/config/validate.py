@@ -5,7 +5,7 @@ import dataclasses
 import math
 
 from janus_jax.config import evaluation
-from janus_jax.config.schema import FORMATS, FORMS, MU_DTYPES, SCHEDULES, Experiment, Stage
+from janus_jax.config.schema import FORMATS, FORMS, MU_DTYPES, SCHEDULES, Dataset, Experiment, Stage
 from janus_jax.config.sizes import divides, divisors_near, finite, model_problems, named, positive
 from janus_jax.config.steps import gaps
 from janus_jax.model import config as model_config
@@ -215,6 +215,7 @@ def _data_problems(experiment: Experiment) -> list[str]:
                 f"{path}.image_ids is {d.image_ids!r}: only pictures to draw have ids, its kind is "
                 f"{d.kind}"
             )
+        problems += _holdout_problems(path, d)
         if d.steps and not (len(d.steps) == 2 and 0 <= d.steps[0] < d.steps[1]):
             problems.append(
                 f"{path}.steps is {d.steps}: must be (first, end), the first step and the one "
@@ -227,3 +228,17 @@ def _data_problems(experiment: Experiment) -> list[str]:
         ratio = {kind: share for kind, share in vars(stage.ratio).items() if share > 0}
         problems += [f"stages.{name}: {gap}" for gap in gaps(lines, ratio, stage.steps)]
     return problems
+
+
+def _holdout_problems(path: str, d: Dataset) -> list[str]:
+    held = d.holdout
+    if isinstance(held, str):
+        wrong = held and d.image_ids
+        why = "with image_ids, which what lies there has none of; give a share, such as 0.1"
+        return [f"{path}.holdout is {held!r}: {why}"] if wrong else []
+    if 0 <= held < 1 or (held >= 1 and held % 1 == 0):  # no NaN, not infinite
+        return []
+    return [
+        f"{path}.holdout is {held:g}: give a share below 1, such as 0.1, a whole number of records, "
+        "or the path of those that are held out"
+    ]

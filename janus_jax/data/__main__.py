@@ -36,7 +36,7 @@ COMMANDS = {
     "show": Entry(
         "janus_jax.data.tools.show:main", "What training makes of the first records.",
         "python -m janus_jax.data show --kind=generation --path=captions.jsonl --images=pictures "
-        "--out=shown.png",
+        "--out=shown.html",
     ),
 }  # fmt: skip
 

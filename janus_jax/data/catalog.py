@@ -4,6 +4,7 @@ given."""
 import dataclasses
 import os
 
+from janus_jax.common.text import listed
 from janus_jax.config.schema import FORMATS, KINDS, Dataset, Template
 from janus_jax.data import image_ids, tokenizer
 from janus_jax.data.formats import left_out, sniff
@@ -78,7 +79,20 @@ def open_dataset(
     dataset: Dataset, side: int, seed: int, resized: int = 0, bare: bool = False
 ) -> Source:
     """The source of one line of a config, without its image_ids; see open_datasets. bare: a folder's
-    pictures need no captions. Raises SourceError, ImportError for an extra that is not installed."""
+    pictures need no captions. Raises SourceError, ImportError for an extra that is not installed.
+
+    Where the line's `holdout` is a path, the source's `held_out` is the source of what lies there.
+    """
+    if isinstance(dataset.holdout, str) and dataset.holdout:
+        trained = dataclasses.replace(dataset, holdout="")
+        source = open_dataset(trained, side, seed, resized, bare)
+        apart = dataclasses.replace(trained, path=dataset.holdout)
+        try:
+            source.held_out = open_dataset(apart, side, seed, resized, bare)
+        except SourceError as error:
+            raise SourceError(f"holdout: {error}") from None
+        _require_apart(dataset)
+        return source
     if dataset.kind not in KINDS:
         raise SourceError(f"kind is {dataset.kind!r}; give {', '.join(KINDS)}")
     if not dataset.path:
@@ -130,6 +144,28 @@ def _joined(dataset: Dataset, paths: list[str], *options) -> Joined:
     if problems:
         raise SourceError("\n".join(problems))
     return Joined(parts)
+
+
+def _require_apart(dataset: Dataset):
+    """Raises SourceError where a file of `holdout` is trained on."""
+    elsewhere = ("hf", "tfds", *PRESETS)
+    held, trained = (
+        {
+            x
+            for path in paths_in(several)
+            if path.partition(":")[0] not in elsewhere
+            for x in find(path, ("",))
+        }
+        for several in (dataset.holdout, dataset.path)
+    )
+    both = sorted(held & trained)
+    if both or dataset.holdout == dataset.path:
+        shared = listed(both or [dataset.path])
+        raise SourceError(
+            f"holdout is {dataset.holdout!r}, of which path {dataset.path!r} names the same: it would be "
+            f"trained on and evaluated with; let path name only what to train on, or give holdout as "
+            f"a share, such as 0.1:{shared}"
+        )
 
 
 def detect(path: str) -> str:

@@ -1,5 +1,6 @@
 """Several data sets that one line of a config names, read as one."""
 
+import collections
 import functools
 import glob
 import hashlib
@@ -64,6 +65,16 @@ class Joined:
     def raw(self, i) -> dict:
         part, k = self._at(i)
         return part.raw(k)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """See `Records`; of all parts."""
+        counts = [collections.Counter(getattr(part, "left_out", {})) for part in self.parts]
+        return dict(sum(counts, collections.Counter()))
+
+    def understood(self, i) -> tuple[list[str], list[str]]:
+        part, k = self._at(i)
+        return part.understood(k)
 
     def where(self, i) -> str:
         """With the folder that the line names: files of two folders may have one name."""

@@ -44,6 +44,7 @@ class Tokenizer:
         backend.add_special_tokens(control)
         backend.encode_special_tokens = True  # what users type stays text
         self._control = {text: backend.token_to_id(text) for text in control}
+        self._names = {i: text for text, i in self._control.items()}
         self._ordinary = {
             backend.token_to_id(text): text for text in added if text not in self._control
         }
@@ -103,6 +104,10 @@ class Tokenizer:
         """The id of a control string, such as a role tag; None where the vocabulary has it as mere
         text."""
         return self._control.get(text)
+
+    def control_name(self, i: int) -> str | None:
+        """The control string of an id; None for one that is text."""
+        return self._names.get(i)
 
     def encode(self, text: str) -> tuple[list[int], list[int]]:
         """ids of plain text, without BOS, and the character at which each begins."""

@@ -1,6 +1,7 @@
 """What a stage has learned so far, to look at: a sheet of drawings and answers at each evaluation.
 
-The prompts and questions are of records that are held out of training, the same every time.
+The prompts and questions are the user's own, and those of records that are held out of training,
+the same every time.
 """
 
 import dataclasses
@@ -15,10 +16,13 @@ from PIL import Image
 
 from janus_jax.common import files
 from janus_jax.common.contact_sheet import contact_sheet
+from janus_jax.config.schema import ConfigError
 from janus_jax.data.image_files import ImageError
 from janus_jax.data.images import generation_image, understanding_image
+from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.data.sources import RecordError
 from janus_jax.distributed import arrays, processes
+from janus_jax.eval.during_asked import Asked, read_asked
 from janus_jax.model import batch as bt
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
@@ -57,6 +61,7 @@ class Sheet:
         self.folder = workdir / FOLDER / plan.name
         self.log = log
         self.scores = None
+        self.asked = processes.all_or_none(lambda: processes.is_lead() and self.own())
         if plan.experiment.evaluation.benchmarks and plan.task.PACKS:
             read = lambda: open_scores(plan.experiment, plan.name, workdir, log.say)
             self.scores = processes.all_or_none(lambda: processes.is_lead() and read())
@@ -82,6 +87,24 @@ class Sheet:
             if self.scores:
                 scores = self.scores(step, model, self.processor)
         return scores
+
+    def own(self) -> Asked:
+        """What the user wants to see of a stage that draws and answers. Raises ConfigError for what
+        this model cannot be asked."""
+        if not self.plan.task.PACKS:
+            return Asked([], [])
+        asked = read_asked(self.plan.experiment)
+        asks = [(self.processor.request, prompt) for prompt in asked.prompts]
+        asks += [(self.processor.question, conversation(*q)) for q in asked.questions]
+        problems = []
+        for take, given in asks:
+            try:
+                take(given)
+            except ValueError as error:
+                problems.append(f"evaluation.prompts, evaluation.questions: {error}")
+        if problems:
+            raise ConfigError.of(problems)
+        return asked
 
     @contextmanager
     def full(self, missing: str):
@@ -146,6 +169,8 @@ class Sheet:
         rows = []
         lines = []
         draws = hasattr(model, "transformer")
+        if draws:
+            rows, lines = self.own_rows(model)
         if self.prompts and (draws or hasattr(model, "generation_encoder")):
             captions, true = map(list, zip(*self.prompts, strict=True))
             if draws:
@@ -167,6 +192,26 @@ class Sheet:
             lines += [f"* {q} **{a}** (truth: {truth})" for q, a, truth in told]
         return rows, "\n".join(lines)
 
+    def own_rows(self, model) -> tuple[list, list[str]]:
+        """`rows` of what the user asks, the text as lines."""
+        rows = []
+        lines = []
+        for begin in range(0, len(self.asked.prompts), COUNT):
+            captions = self.asked.prompts[begin : begin + COUNT]
+            seeds = list(range(begin, begin + len(captions)))
+            rows.append((fitted(generate(model, self.processor, captions, seed=seeds)), captions))
+            lines += [f"* {caption}" for caption in captions]
+        side = self.plan.model.understanding_encoder.image_size
+        for begin in range(0, len(self.asked.questions), COUNT):
+            pairs = self.asked.questions[begin : begin + COUNT]
+            turns = [conversation(*pair) for pair in pairs]
+            answers = understand_batch(model, self.processor, turns, max_new_tokens=WORDS)
+            told = [(q, a.strip() or "(nothing)") for (_, q), a in zip(pairs, answers, strict=True)]
+            shown = [understanding_image(picture, side) for picture, _ in pairs]
+            rows.append((fitted(shown), [f"{q} {a}" for q, a in told]))
+            lines += [f"* {q} **{a}**" for q, a in told]
+        return rows, lines
+
     def write(self, step: int, sheet: Image.Image):
         drawn = io.BytesIO()
         sheet.save(drawn, "PNG")
@@ -177,6 +222,11 @@ class Sheet:
             files.write(path, drawn.getvalue())
         except OSError as error:  # a full disk does not stop training
             self.log.say(f"ERROR: {path} cannot be written ({error.strerror})")
+
+
+def conversation(picture, question: str) -> list:
+    """A question about a picture, as `understand` takes it."""
+    return [Turn("user", laid_out([PICTURE, question]), [picture])]
 
 
 def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:

@@ -11,6 +11,7 @@ from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, NAMES, load
+from janus_jax.eval.during_asked import read_asked
 from janus_jax.sample.generate import generate
 from janus_jax.sample.understand import understand_batch
 from janus_jax.training.stage_plan import StagePlan
@@ -72,8 +73,9 @@ class Scores:
 
 
 def require_scorable(experiment: Experiment):
-    """Finds all that is wrong with `evaluation.benchmarks` and their files. Raises ConfigError and
-    UsageError."""
+    """Finds all that is wrong with `evaluation.benchmarks`, `prompts` and `questions`, and their
+    files. Raises ConfigError and UsageError."""
+    read_asked(experiment)
     found = tasks(experiment)
     names = [f"{task.half}/{task.name}" for task in found]
     best = experiment.checkpoints.best

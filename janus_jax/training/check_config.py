@@ -3,6 +3,7 @@ task of its stage."""
 
 from janus_jax.common import float32
 from janus_jax.common.text import near
+from janus_jax.config.held_out import holdout_of
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.config.validate import batch_problems, value_problems
 from janus_jax.training import task
@@ -45,15 +46,26 @@ def evaluation_problems(experiment: Experiment) -> list[str]:
     found = [
         f"evaluation.{name} is {value}: must be a finite number in float32, 0 or more"
         for name, value in vars(e).items()
-        if name != "benchmarks" and not (value >= 0 and float32.finite(value))
+        if not isinstance(value, tuple) and not (value >= 0 and float32.finite(value))
     ]
     if e.holdout >= 1:
         found.append(f"evaluation.holdout is {e.holdout}: a share below 1, such as 0.01")
-    if e.every > 0 and not e.holdout:
+    held = {name: _kinds_held_out(experiment, name) for name in experiment.stages}
+    shown = {"benchmarks": e.benchmarks, "prompts": e.prompts, "questions": e.questions}
+    if e.every > 0 and not any(held.values()) and not any(shown.values()):
         found.append(
             f"evaluation.every is {e.every}, and evaluation.holdout 0: nothing is held out of "
-            "training to evaluate on; set evaluation.holdout, such as 0.01"
+            "training to evaluate on; set evaluation.holdout, such as 0.01, or holdout of a data set"
         )
+    for name, kinds in held.items() if best.startswith("validation_") and e.every else ():
+        kind = best.removeprefix("validation_").removesuffix("_loss")
+        drawn = {line.kind for line in experiment.draws(name).values()}
+        if not kinds or (kind in drawn and kind not in kinds):
+            what = f"of its {kind}" if kinds else "of its data"
+            found.append(
+                f"checkpoints.best is {best!r}: in stages.{name} nothing {what} is held out to "
+                "measure it by; set evaluation.holdout, or holdout of a data set"
+            )
     if e.patience and not best:
         found.append(
             f"evaluation.patience is {e.patience}: name the metric that must become better in "
@@ -70,11 +82,20 @@ def evaluation_problems(experiment: Experiment) -> list[str]:
     for asked in e.benchmarks:
         name = asked.partition("=")[0].partition("@")[0]
         names += [f"understanding/{name}", f"generation/{name}"]
-    if e.benchmarks and not e.every:
-        found.append("evaluation.benchmarks, and evaluation.every 0: when? set evaluation.every")
+    found += [
+        f"evaluation.{name}, and evaluation.every 0: when? set evaluation.every"
+        for name, asked in shown.items()
+        if asked and not e.every
+    ]
     if best and tasks and best not in names:
         found.append(f"checkpoints.best is {best!r}: unknown{near(best, names)}")
     return found
+
+
+def _kinds_held_out(experiment: Experiment, stage: str) -> set[str]:
+    """The kinds of example of which the stage's data sets hold some out of training."""
+    lines = experiment.draws(stage).items()
+    return {line.kind for name, line in lines if holdout_of(experiment, name)}
 
 
 def check(experiment: Experiment, devices: int, known: list[str] = ()) -> Experiment:

@@ -105,6 +105,8 @@ def rehearse(
     processes.all_or_none(found.report.require)
     processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
     processes.require_equal(must_be_equal(found))
+    seen = processes.all_or_none(lambda: processes.is_lead() and first_seen(found, config))
+    say("\n".join(seen or []))
     here = jax.device_count()
     count = jax.process_count()
     same = f", and the same on all {count} processes" if count > 1 else ""
@@ -113,10 +115,22 @@ def rehearse(
     say(f"{well}. Nothing was written; {time.perf_counter() - begin:.1f} s")
 
 
+def first_seen(found: Found, config: str) -> list[str]:
+    """The first record of each data set as the model sees it, in lines."""
+    records = preflight_data.first_as_text(found.experiment, found.sources, found.processor)
+    more = f"more of them, with pictures: janus-jax data show --config={config} --out=shown.html"
+    return [*records, "", f"(«what is predicted»; {more})"] if records else []
+
+
 def must_be_equal(found: Found) -> dict[str, str]:
     """What must be the same on all hosts."""
     data = {
         preflight_data.ROOT + name: source.fingerprint for name, source in found.sources.items()
+    }
+    data |= {
+        f"{preflight_data.ROOT}{name}.holdout": source.held_out.fingerprint
+        for name, source in found.sources.items()
+        if hasattr(source, "held_out")
     }
     return run_dir.fingerprints(found.experiment) | data
 

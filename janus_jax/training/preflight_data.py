@@ -1,19 +1,26 @@
 """A config's data sets opened, and the first record of each read as training would: images decode,
 text becomes tokens, both fit a row."""
 
+import dataclasses
+
+from janus_jax.common.text import short
+from janus_jax.config.held_out import holdout_of
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data import catalog
+from janus_jax.data.holdout import part_of
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.processor import Processor
 from janus_jax.data.resume import fingerprint, restore_position
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import Source, SourceError
 from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.data.tools import view
 from janus_jax.training import stage_mixture
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
 ROOT = "data.datasets."
+SHOWN = 1200  # characters of a record in a dry run
 BATCH_OFF = 0.1  # of batch_size, by which the examples in a step's rows may differ unsaid
 
 
@@ -85,6 +92,9 @@ def look_at_data(
             try:
                 told[name], warnings = _first(experiment, name, source, processor)
                 report.warnings += warnings
+                if held_out := getattr(source, "held_out", None):
+                    of = f"{ROOT}{name}.holdout"
+                    report.warnings += _first(experiment, name, held_out, processor, of)[1]
             except SourceError as error:
                 report.data.append(str(error))
         if not report.data and all_open:
@@ -96,9 +106,45 @@ def look_at_data(
     for name, source in sources.items():
         line = experiment.data.datasets[name]
         first = told.get(name, "?")
-        count = f"{len(source):,} records of {line.path}"
+        count = f"{len(source):,} records of {line.path}{_held_out(experiment, name, source)}"
         report.tell("data", f"{name}: {line.kind}, {count}; the first: {first}")
     return None, report
+
+
+def first_as_text(experiment: Experiment, sources: dict, processor: Processor) -> list[str]:
+    """The first usable record of each data set that is packed into rows: its tokens, as the first
+    stage that draws it sees them. See data/tools/view.py; for `--dry_run`.
+
+    experiment: the config.
+    sources: the data sets, opened, by name.
+    processor: the tokenizer and template.
+    """
+    out = []
+    for name, source in sources.items():
+        line = experiment.data.datasets[name]
+        drawn = [s for s in experiment.stages if name in experiment.draws(s)]
+        for stage in [s for s in drawn if experiment.stages[s].rows][:1]:
+            plan = StagePlan.of(experiment, stage)
+            encoder = dataclasses.replace(
+                stage_mixture.encoder(plan, processor), dropout=0.0, form=plan.stage.form(line)
+            )
+            for shown in view.look(line, source, encoder, 1)[0][:1]:
+                text = short(view.as_text(shown.pieces), SHOWN)
+                out.append(f"\n{name}, {shown.where}, as {stage} sees it: {shown.told}\n{text}")
+    return out
+
+
+def _held_out(experiment: Experiment, name: str, source: Source) -> str:
+    """How many records of a data set are held out, in words; empty for none."""
+    if not holdout_of(experiment, name):
+        return ""
+    try:
+        held = part_of(experiment, name, source, held_out=True)
+    except SourceError:  # it is told where the stage is looked at
+        return ""
+    beside = getattr(source, "held_out", None) is held
+    where = f" beside them, {experiment.data.datasets[name].holdout}," if beside else " of these"
+    return f" ({len(held):,}{where} held out)"
 
 
 def _look_at_position(plan: StagePlan, sources: dict, processor: Processor, position) -> Report:
@@ -148,8 +194,12 @@ def _look_at_batch_size(plan: StagePlan, mixture: Mixture, processor: Processor)
     return report
 
 
-def _first(experiment: Experiment, name: str, source: Source, processor: Processor):
-    """(what the first usable record of a data set is, warnings where it is not the very first)."""
+def _first(
+    experiment: Experiment, name: str, source: Source, processor: Processor, field: str = ""
+):
+    """(what the first usable record of a data set is, warnings where it is not the very first).
+    field: that names the records; empty: the data set's own."""
+    field = field or ROOT + name
     line = experiment.data.datasets[name]
     told = {}
     warnings = []
@@ -168,13 +218,11 @@ def _first(experiment: Experiment, name: str, source: Source, processor: Process
                 first = first or error
         else:
             raise SourceError(
-                f"{ROOT}{name}: {stage} can use none of its first {tried} records; the first of "
+                f"{field}: {stage} can use none of its first {tried} records; the first of "
                 f"them: {first}"
             )
         told.setdefault(text, []).append(stage)
         if first:
-            warnings.append(
-                f"{ROOT}{name}: {stage} cannot use its first {i} records, such as: {first}"
-            )
+            warnings.append(f"{field}: {stage} cannot use its first {i} records, such as: {first}")
     text = "; ".join(f"{text} ({', '.join(stages)})" for text, stages in told.items())
     return text, warnings

@@ -3,7 +3,7 @@ here."""
 
 import zlib
 
-from janus_jax.data.holdout import Part
+from janus_jax.data.holdout import stage_entries, stage_mixture_of
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.row_stream import ExampleEncoder, RowStream
 from janus_jax.training.stage_plan import StagePlan
@@ -15,10 +15,7 @@ ROWS = 6
 
 def mixture_of(plan: StagePlan, entries: list[Entry]) -> Mixture:
     """How the stage draws from its entries. Raises SourceError."""
-    stage = plan.stage
-    rows = stage.rows.count if stage.rows else stage.batch_size
-    seed = plan.experiment.seed_of(plan.name)
-    return Mixture(entries, vars(stage.ratio), seed, rows, stage.steps)
+    return stage_mixture_of(plan.experiment, plan.name, entries, partly=plan.held_out)
 
 
 def encoder(plan: StagePlan, processor, of=ExampleEncoder) -> ExampleEncoder:
@@ -52,25 +49,7 @@ def examples_a_step(plan: StagePlan, mixture: Mixture, processor) -> dict[int, f
 
 def entries_of(plan: StagePlan, sources: dict) -> list[Entry]:
     """What the stage draws from. sources: by name, of those that were opened."""
-    # A task that packs no rows reads the images themselves, ids or not.
-    packs = plan.stage.rows is not None
-    experiment = plan.experiment
-    share = experiment.evaluation.holdout
-    part = lambda name: Part.of(sources[name], name, share, experiment.seed, plan.held_out)
-    return [
-        Entry(
-            name,
-            d.kind,
-            part(name) if share else sources[name],
-            d.weight,
-            d.steps,
-            packs and bool(d.image_ids),
-            plan.stage.form(d),
-            d.continues,
-        )
-        for name, d in experiment.data.drawn_by(plan.name).items()
-        if name in sources
-    ]
+    return stage_entries(plan.experiment, plan.name, sources, plan.held_out)
 
 
 def loss_begins(plan: StagePlan) -> int:

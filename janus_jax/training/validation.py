@@ -4,6 +4,7 @@ from contextlib import closing
 
 import jax
 
+from janus_jax.config.held_out import holdout_of
 from janus_jax.distributed import processes
 from janus_jax.training.stage_plan import StagePlan
 
@@ -31,8 +32,10 @@ class Validation:
         self._drawn = None
 
     def __call__(self, state) -> dict[str, float]:
-        """ "validation_<name>" -> the mean, for each loss of the task of which there is anything."""
-        self._drawn = self._drawn or self._draw()
+        """ "validation_<name>" -> the mean, for each loss of the task of which anything is held
+        out."""
+        if self._drawn is None:
+            self._drawn = self._draw()
         totals = {}
         for batch in self._drawn:
             for name, sums in jax.device_get(self._sums(state, batch)).items():
@@ -42,6 +45,9 @@ class Validation:
 
     def _draw(self) -> list:
         stage = self._plan.stage
+        experiment = self._plan.experiment
+        if not any(holdout_of(experiment, name) for name in experiment.draws(self._plan.name)):
+            return []
         rows = stage.rows.count if stage.rows else stage.batch_size
         with closing(self._plan.task.batches(self._plan, *self._of)) as data:
             batches = [data.next_batch(i)[0] for i in range(-(-ROWS // rows))]

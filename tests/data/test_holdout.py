@@ -5,11 +5,14 @@ import pickle
 import pytest
 from support import tiny
 
-from janus_jax.config.schema import Rows
-from janus_jax.data.holdout import Part
+from janus_jax.config.read import resolve
+from janus_jax.config.schema import Dataset, Rows
+from janus_jax.data import catalog
+from janus_jax.data.holdout import Part, stage_entries
 from janus_jax.data.sources import SourceError
 from janus_jax.data.toy import shapes_sources
 from janus_jax.model import batch as bt
+from janus_jax.model import config as model_config
 
 RECORDS = 200
 
@@ -21,8 +24,10 @@ def indices(records: int, share: float, seed: int = 0) -> tuple[list[int], list[
     return tuple([part[i] for i in range(len(part))] for part in parts)
 
 
-@pytest.mark.parametrize("records, share, count", [(200, 0.1, 20), (200, 0.001, 1), (3, 0.5, 2)])
-def test_the_held_out_records_are_exactly_the_share_and_the_others_all_the_rest(
+@pytest.mark.parametrize(
+    "records, share, count", [(200, 0.1, 20), (200, 0.001, 1), (3, 0.5, 2), (60, 8, 8), (2, 1, 1)]
+)
+def test_the_held_out_records_are_exactly_the_share_or_as_many_and_the_others_all_the_rest(
     records, share, count
 ):
     held, others = indices(records, share)
@@ -69,6 +74,68 @@ def test_what_a_part_holds_and_where_it_begins_are_in_its_fingerprint():
 def test_a_share_that_leaves_nothing_to_train_on_names_the_data_set():
     with pytest.raises(SourceError, match=r"data.datasets.few: of its 1 record\(s\)"):
         Part.of(tiny.Numbered(1), "few", 0.1, 0, False)
+
+
+def experiment(evaluation: float, **holdouts):
+    """A config of three data sets."""
+    lines = {
+        name: {"kind": "text", "path": "shapes:"}
+        | {k: v for k, v in [("holdout", held)] if v != ""}
+        for name, held in holdouts.items()
+    }
+    stage = {
+        "trainable": ("text_head",), "init": (), "steps": 10, "batch_size": 4,
+        "ratio": {"understanding": 0, "text": 1, "generation": 0}, "optim": {"learning_rate": 1e-3},
+    }  # fmt: skip
+    values = {
+        "model": model_config.to_dict(tiny.CONFIG),
+        "template": {},
+        "data": {"datasets": lines},
+        "stages": {"one": stage},
+        "evaluation": {"holdout": evaluation},
+    }
+    return resolve(values, {})[0]
+
+
+def test_a_data_sets_own_holdout_goes_before_that_of_all():
+    built = experiment(0.1, shared="", none=0, eight=8, apart="elsewhere")
+    sources = {name: tiny.Numbered(200 + k) for k, name in enumerate(built.data.datasets)}
+    sources["apart"].held_out = tiny.Numbered(5)
+    held, trained = (
+        {e.name: e.source for e in stage_entries(built, "one", sources, held_out)}
+        for held_out in (True, False)
+    )
+    assert {name: len(source) for name, source in held.items()} == {
+        "shared": 20, "eight": 8, "apart": 5,
+    }  # fmt: skip
+    assert {name: len(source) for name, source in trained.items()} == {
+        "shared": 180, "none": 201, "eight": 194, "apart": 203,
+    }  # fmt: skip
+    assert held["apart"] is sources["apart"].held_out
+    assert not {*held["eight"]} & {*trained["eight"]}
+
+
+def test_what_is_held_out_by_path_is_opened_beside_and_never_what_is_trained_on(tmp_path):
+    for name in ("train", "val"):
+        (tmp_path / f"{name}.txt").write_text(f"some words to {name}\n\nand more\n")
+    line = lambda path, holdout: Dataset(
+        "text", str(tmp_path / path), holdout=str(tmp_path / holdout)
+    )
+    source = catalog.open_dataset(line("train.txt", "val.txt"), 24, 0)
+    assert source[0]["text"] == "some words to train" and len(source) == 2
+    assert source.held_out[0]["text"] == "some words to val"
+    for path, holdout, said in [
+        ("train.txt", "train.txt", "train.txt"),
+        ("*.txt", "val.txt", "val.txt"),
+        ("train.txt", ".", "train.txt"),
+    ]:
+        with pytest.raises(SourceError, match="names the same: it would be trained on") as error:
+            catalog.open_dataset(line(path, holdout), 24, 0)
+        assert str(error.value).endswith(said)
+    with pytest.raises(SourceError, match=r"holdout: .*gone.txt: no such file"):
+        catalog.open_dataset(line("train.txt", "gone.txt"), 24, 0)
+    with pytest.raises(SourceError, match="names the same"):
+        catalog.open_dataset(Dataset("text", "shapes:", holdout="shapes:"), 24, 0)
 
 
 def test_batches_of_the_others_never_hold_a_held_out_record():

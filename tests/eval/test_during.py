@@ -10,6 +10,7 @@ from PIL import Image
 from support import tiny
 
 from janus_jax.config.read import resolve
+from janus_jax.config.schema import ConfigError
 from janus_jax.data.holdout import Part
 from janus_jax.data.toy import shapes_sources
 from janus_jax.eval import during
@@ -23,7 +24,7 @@ SOURCES = {
 }
 
 
-def plan_of(**changes) -> StagePlan:
+def plan_of(evaluation=None, **changes) -> StagePlan:
     stage = {
         "trainable": ("image_head",),
         "init": (),
@@ -40,7 +41,7 @@ def plan_of(**changes) -> StagePlan:
         "template": {"user": "User", "assistant": "Assistant", "system": ""},
         "data": {"datasets": {name: {"kind": k, "path": "shapes:"} for name, k in kinds.items()}},
         "stages": {"one": stage},
-        "evaluation": {"every": 2, "holdout": 0.1},
+        "evaluation": {"every": 2, "holdout": 0.1} | (evaluation or {}),
     }
     return StagePlan.of(resolve(values, {})[0], "one")
 
@@ -124,6 +125,41 @@ def test_a_stage_of_what_neither_draws_nor_encodes_has_nothing_to_show(tmp_path)
     sheet, _ = opened(tmp_path, plan_of(ratio={"understanding": 0, "text": 0, "generation": 1}))
     assert len(sheet.prompts) == 8
     assert sheet.rows(2, types.SimpleNamespace(detector=None)) == ([], "")
+
+
+def test_a_sheet_shows_what_the_user_asks_beside_what_is_held_out(asked, one_device, tmp_path):
+    Image.new("RGB", (16, 16), (1, 200, 3)).save(tmp_path / "p.png")
+    (tmp_path / "q.txt").write_text("p.png: what is it?\n\np.png: and this: blue?\n")
+    own = {
+        "prompts": [f"prompt {k}" for k in range(9)],
+        "questions": [str(tmp_path / "q.txt")],
+    }
+    sheet, log = opened(tmp_path, plan_of(own))
+    sheet(2, tiny.make_state(tiny.TX), {})
+    drawn = [(prompts, seeds) for _, prompts, seeds in asked["drawn"]]
+    assert [prompts for prompts, _ in drawn[:2]] == [own["prompts"][:8], own["prompts"][8:]]
+    assert [seeds for _, seeds in drawn] == [list(range(8)), [8], list(range(8))]
+    (_, turns), (_, held) = asked["answered"]
+    assert [turn.texts for turn in turns] == [["what is it?"], ["and this: blue?"]]
+    assert turns[0].pictures[0].getpixel((3, 3)) == (1, 200, 3) and len(held) == 8
+    ((_, picture, text),) = log.shown
+    assert text.startswith("* prompt 0\n* prompt 1\n") and "* and this: blue? **two**\n" in text
+    shown = np.asarray(picture)
+    assert (shown == (1, 200, 3)).all(-1).sum() == 2 * 144 * 144
+    assert (shown == (90, 10, 200)).all(-1).sum() == (9 + 8) * 144 * 144
+
+
+def test_what_a_user_asks_is_all_that_is_shown_where_nothing_is_held_out(asked, tmp_path):
+    sheet, _ = opened(tmp_path, plan_of({"holdout": 0.0, "prompts": ["a cat"]}))
+    rows, text = sheet.rows(2, types.SimpleNamespace(transformer=None))
+    assert [captions for _, captions in rows] == [["a cat"]] and text == "* a cat"
+    assert len(asked["drawn"]) == 1 and not asked["answered"]
+
+
+def test_a_prompt_beyond_the_context_is_refused_before_training(tmp_path):
+    long = "word " * (tiny.processor().context + 1)
+    with pytest.raises(ConfigError, match=r"evaluation.prompts.* the context is"):
+        opened(tmp_path, plan_of({"prompts": [long]}))
 
 
 def test_photos_are_shown_smaller_and_tiny_pictures_larger():

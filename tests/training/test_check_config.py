@@ -133,6 +133,43 @@ def test_a_janus_stage_needs_rows():
     ]
 
 
+LINE = "data.datasets.questions."
+
+
+def test_a_data_set_is_held_out_by_share_by_number_or_by_path():
+    for held in ("0", "0.1", "8", "8.0", "val.jsonl", "~/val"):
+        checked({LINE + "holdout": held})
+    for held in ("-1", "8.5", "1e999"):
+        (told,) = refusal({LINE + "holdout": held})
+        assert told == (
+            f"data.datasets.questions.holdout is {float(held):g}: give a share below 1, such as 0.1, a "
+            "whole number of records, or the path of those that are held out"
+        )
+    scenes = "data.datasets.scenes."
+    (told,) = refusal({scenes + "holdout": "val", scenes + "image_ids": "ids"})
+    assert told.startswith(f"{scenes}holdout is 'val': with image_ids")
+
+
+def test_one_data_sets_holdout_and_what_a_user_asks_are_something_to_evaluate():
+    checked({"evaluation.every": "200", LINE + "holdout": "8"})
+    checked({"evaluation.every": "200", "evaluation.prompts": "a red circle"})
+    assert refusal({"evaluation.questions": "a.png: what?"}) == [
+        "evaluation.questions, and evaluation.every 0: when? set evaluation.every"
+    ]
+    best = {"checkpoints.best": "validation_loss", "evaluation.every": "200"}
+    found = refusal(best | {LINE + "holdout": "8"})
+    assert found == [
+        "checkpoints.best is 'validation_loss': in stages.stage0 nothing of its data is held out to "
+        "measure it by; set evaluation.holdout, or holdout of a data set"
+    ]
+    found = refusal(best | {"checkpoints.best": "validation_text_loss", LINE + "holdout": "8"})
+    assert [line.split(": ")[1][:37] for line in found] == [
+        "in stages.stage0 nothing of its data ",
+        "in stages.stage2 nothing of its text ",
+        "in stages.stage3 nothing of its text ",
+    ]
+
+
 EVALUATES = {"evaluation.every": "200", "evaluation.holdout": "0.01"}
 
 
@@ -143,7 +180,7 @@ def test_evaluation_while_training_needs_what_it_is_of():
     )
     assert refusal({"evaluation.every": "200"}) == [
         "evaluation.every is 200, and evaluation.holdout 0: nothing is held out of training to "
-        "evaluate on; set evaluation.holdout, such as 0.01"
+        "evaluate on; set evaluation.holdout, such as 0.01, or holdout of a data set"
     ]
     assert refusal({"checkpoints.best": "validation_loss"}) == [
         "checkpoints.best is 'validation_loss', and evaluation.every 0: nothing measures it; set "

@@ -5,6 +5,7 @@ import re
 
 import pytest
 from PIL import Image
+from support import tiny
 from support.rehearsal import QUICKSTART, refusal, rehearsed
 
 from janus_jax.data.sources import SourceError
@@ -29,6 +30,10 @@ def test_a_data_set_none_of_whose_first_records_can_be_used_is_refused_and_a_few
         "data.datasets.scenes: stage1 cannot use its first 2 records, such as" in out
         and "gone.png" in out
     )
+    # The first that can be used, as the model sees it.
+    assert "\nscenes, it.jsonl:3, as stage1 sees it: " in out
+    assert "User: a cat\n\nAssistant:<begin_of_image>«[36 x image]»<end_of_image>" in out
+    assert "janus-jax data show --config=" in out
     path.write_text("\n".join(map(json.dumps, lines[:2])))
     told = refusal(SourceError, QUICKSTART, tmp_path / "run", overrides)
     assert (
@@ -54,3 +59,20 @@ def test_rows_that_hold_other_than_batch_size_examples_are_told(tmp_path, capsys
         line,
     )
     assert 58 <= int(held[1]) <= 70 and int(held[2]) == round(16 * 128 / int(held[1]))
+
+
+def test_records_that_are_held_out_by_path_are_read_before_training_too(tmp_path, capsys):
+    good = {"image": "p.png", "caption": "a cat"}
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "p.png")
+    tiny.processor().tokenizer.save(tmp_path)
+    overrides = {"tokenizer": str(tmp_path)}
+    for field, image in (("path", "p.png"), ("holdout", "gone.png")):
+        (tmp_path / f"{field}.jsonl").write_text(json.dumps(good | {"image": image}) + "\n")
+        overrides[f"data.datasets.scenes.{field}"] = str(tmp_path / f"{field}.jsonl")
+    told = refusal(SourceError, QUICKSTART, tmp_path / "run", overrides)
+    out = capsys.readouterr().out
+    assert (
+        f"1 records of {tmp_path}/path.jsonl (1 beside them, {tmp_path}/holdout.jsonl, held" in out
+    )
+    assert "data.datasets.scenes.holdout: stage1 can use none of its first 1 records" in told
+    assert "gone.png" in told

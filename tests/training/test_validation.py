@@ -53,7 +53,7 @@ def opened() -> dict:
     return {name: Read(world(0, RECORDS)) for name, world in WORLDS.items()}
 
 
-def plan_of(**changes) -> StagePlan:
+def plan_of(evaluation=None, holdouts=None, **changes) -> StagePlan:
     stage = {
         "trainable": ("image_head",),
         "init": (),
@@ -72,12 +72,14 @@ def plan_of(**changes) -> StagePlan:
     }
     lines = {kind: {"kind": kind, "path": "shapes:"} for kind in bt.TASKS}
     lines["late"] = {"kind": "text", "path": "shapes:", "steps": (STEPS // 2, STEPS)}
+    for name, held in (holdouts or {}).items():
+        lines[name]["holdout"] = held
     values = {
         "model": dataclasses.asdict(tiny.CONFIG),
         "template": {"user": "User", "assistant": "Assistant"},
         "data": {"datasets": lines},
         "stages": {"one": stage},
-        "evaluation": {"every": 2, "holdout": SHARE},
+        "evaluation": evaluation or {"every": 2, "holdout": SHARE},
     }
     return StagePlan.of(resolve(values, {})[0], "one")
 
@@ -112,6 +114,17 @@ def test_the_loss_by_kind_is_that_of_its_rows_at_once(few_rows, one_device, tmp_
     assert not ((rows["tokens"] == pad) & (rows["tasks"] == 3)).any()
     for source in sources.values():
         assert source.read == held_out(source)
+
+
+def test_kinds_of_which_nothing_is_held_out_have_no_validation_loss(few_rows, one_device, tmp_path):
+    sources = opened()
+    plan = plan_of(evaluation={"every": 2}, holdouts={"understanding": 6})
+    validate = validation.Validation(plan, sources, tiny.processor(), tmp_path, print)
+    (batch, _) = validate._draw()
+    assert {*np.unique(batch["tasks"])} <= {0, 1}
+    assert len(sources["understanding"].read) <= 6 and not sources["generation"].read
+    none = plan_of(evaluation={"every": 2})
+    assert validation.Validation(none, sources, None, tmp_path, print)(None) == {}
 
 
 def test_training_batches_hold_the_other_records_alone(one_device, tmp_path):

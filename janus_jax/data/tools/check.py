@@ -21,7 +21,7 @@ from janus_jax.data.processor import Processor
 from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
-from janus_jax.data.tools import command, forecast, report, unread
+from janus_jax.data.tools import command, forecast, held_out, report, unread
 from janus_jax.data.tools.sheet import Band, sheets
 from janus_jax.data.tools.survey import Survey, survey
 from janus_jax.model.presets import janus_1_3b
@@ -59,8 +59,9 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         say(note)
     bands = []
     out = {"tokenizer": note, "datasets": {}, "stages": {}}
+    looked, sources = held_out.with_held_out(lines, sources)
     for name, source in sources.items():
-        line = lines[name]
+        line = looked[name]
         encoders = encoders_of(line, experiment, stages, processor)
         progress = progress_.Progress(name, min(options.records or len(source), len(source)))
         found[name] = survey(
@@ -72,7 +73,7 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         if found[name].stopped:
             break
     stopped = any(survey.stopped for survey in found.values())
-    for name, line in lines.items():
+    for name, line in looked.items():
         if name not in found:
             continue
         length = next(iter(stages_of(line, experiment, stages).values())).rows.length
@@ -82,6 +83,10 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         out["datasets"][name]["not_read"] = {root: n[: report.KEPT] for root, n in left.items()}
         for told in unread.lines(left):
             say(f"  {told}")
+    if experiment:
+        out["leaks"] = held_out.leaks(experiment, found, sources)
+        for text in out["leaks"]:
+            say(f"\nWARNING: {text}")
     for name in stages if not stopped else ():
         out["stages"][name] = _forecast(lines, found, name, experiment, say)
     if options.out:

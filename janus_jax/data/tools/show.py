@@ -2,105 +2,165 @@
 --config=configs/stage1.py`, or `--kind=generation --path=captions.jsonl --images=pictures`.
 
 Prints the tokens of each example as text. <control strings> are ids of their own, [576 x image] are
-the slots that an image fills, and what the model learns to predict stands in «guillemets». --out: a
-PNG of the images as the encoders get them.
+the slots that an image fills, and what the model learns to predict stands in «guillemets». Then the
+first packed row of each stage. --out: the same as a page, FILE.html, with every id and position,
+or as a picture, FILE.png.
 """
 
-import itertools
+import dataclasses
 import pathlib
 import sys
 
 from janus_jax.common import cli, outputs
-from janus_jax.data.row_stream import BAD
-from janus_jax.data.tools import check, command, survey
-from janus_jax.data.tools.sheet import Band, sheets, title
-from janus_jax.model import batch as bt
+from janus_jax.config.schema import KINDS
+from janus_jax.data.mixture import Entry, Mixture
+from janus_jax.data.sources import SourceError
+from janus_jax.data.tools import check, command
+from janus_jax.data.tools.drawn_page import drawn_pages
+from janus_jax.data.tools.first_row import first_rows, packed_row, row_lines
+from janus_jax.data.tools.page import View, page
+from janus_jax.data.tools.sheet import title
+from janus_jax.data.tools.view import as_text, look
+
+FILES = (".html", ".png")
 
 
-def as_text(example: dict, tokenizer) -> str:
-    """An example's tokens, image slots and targets as one text."""
-    roles = example["role"].tolist()
-    supervised = example["supervised"].tolist()
-    out = ""
-    keys = zip(roles, supervised)
-    at = 0
-    for (role, predicted), span in itertools.groupby(keys):
-        n = len(list(span))
-        if role == bt.TEXT:
-            ids = example["tokens"][at : at + n].tolist()
-            part = tokenizer.backend.decode(ids, skip_special_tokens=False)
-        else:
-            part = f"[{n} x image]"
-        out += f"«{part}»" if predicted else part
-        at += n
-    return out
+def show(name: str, line, source, encoders: dict, experiment, count: int) -> list[View]:
+    """Prints the first `count` records of a data set that can be used, as each stage sees them.
+    Returns what goes on the page.
+
+    name, line: of the data set, as in a config.
+    source: its records.
+    encoders: row_stream.ExampleEncoder by stage.
+    experiment: the config, or None.
+    """
+    views = []
+    for stages, encoder in alike(line.kind, encoders):
+        shown, _, bad = look(line, source, encoder, count)
+        facts = told(line, source, encoder, experiment, stages)
+        views.append(View(title(name, line), facts, shown, bad))
+        print(f"\n{title(name, line)}: {facts}")
+        for why in bad:
+            print(f"\n{why}")
+        for example in shown:
+            print(f"\n{example.where}: {example.told}\n{as_text(example.pieces)}")
+            for k, (_, how) in enumerate(example.pictures, 1):
+                print(f"  picture {k}: {how}")
+    return views
 
 
-def show(name: str, line, source, encoder, count: int) -> Band | None:
-    """Prints the first `count` records of a data set that can be used; what goes on the sheet, or
-    None."""
-    print(f"\n{title(name, line)}, {len(source):,} records")
-    used = []
-    for i in range(len(source)):
-        if len(used) == count:
-            break
+def alike(kind: str, encoders: dict) -> list[tuple]:
+    """(the stages, an encoder of theirs) for all that see records of a kind alike."""
+    groups = {}
+    for stage, encoder in encoders.items():
+        # Of a picture to draw the ids alone are predicted, and only captions are cut to a sentence.
+        unread = {"supervise": "all"} if kind == "generation" else {"first": 0.0}
+        groups.setdefault(dataclasses.replace(encoder, **unread), []).append(stage)
+    return [(stages, encoders[stages[0]]) for stages in groups.values()]
+
+
+def told(line, source, encoder, experiment, stages: list[str]) -> str:
+    """How stages see a data set, in words."""
+    stage = experiment.stages.get(stages[0]) if experiment else None
+    seen = f"as {', '.join(stages)} see{'s' if len(stages) == 1 else ''} them, " if stage else ""
+    if experiment and not stage:
+        seen = "which no stage packs into rows, as the released models would see them, "
+    t = encoder.processor.template
+    roles = f", {t.user!r} and {t.assistant!r}" if encoder.form == "chat" else ""
+    learned = "answers alone" if encoder.supervise == "answers" else "all that is said"
+    if line.kind == "generation":
+        learned = "the image"
+        if stage:
+            learned += (
+                f"; {stage.condition_dropout:.0%} of the prompts are blanked when they are drawn"
+            )
+    elif roles and t.system:
+        roles += f", system text {t.system!r}"
+    return (
+        f"{len(source):,} records, {seen}in rows of {encoder.rows.length} tokens; form "
+        f"{encoder.form}{roles}; to predict: {learned}"
+    )
+
+
+def packed(lines: dict, sources: dict, experiment, stages: list[str], processor):
+    """(the first packed row of each stage, why some have none); without a config a row of the data
+    set that the flags name."""
+    if experiment:
+        return first_rows(experiment, stages, sources, processor)
+    rows = []
+    told = []
+    for name, source in sources.items():
+        line = lines[name]
+        (encoder,) = check.encoders_of(line, None, [], processor).values()
+        alone = Entry(name, line.kind, source, form=encoder.form, continues=line.continues)
         try:
-            record = source[i]
-            examples = list(survey.parts(encoder, line, record, i))
-            encoder.pixels(line.kind, source, i, record, examples[0])
-        except BAD as error:
-            print(f"\n{source.where(i)} cannot be used: {error}")
-            continue
-        used.append(i)
-        for k, example in enumerate(examples):
-            part = f" (part {k + 1} of {len(examples)})" if len(examples) > 1 else ""
-            predicted = int(example["supervised"].sum())
-            told = f"{len(example['tokens'])} tokens, {predicted} to predict"
-            print(f"\n{source.where(i)}{part}: {told}")
-            print(as_text(example, encoder.processor.tokenizer))
-    return Band(title(name, line), line.kind, source, encoder, used) if used else None
+            mixture = Mixture([alone], {kind: int(kind == line.kind) for kind in KINDS}, 0, 1)
+            rows.append(packed_row("a row", mixture, encoder))
+        except SourceError as error:
+            told.append(f"no packed row: {error}")
+    return rows, told
 
 
 def define_flags(into):
     check.define_view(into)
     define = cli.Definer(into)
-    define.whole("count", 5, "Records of each data set.", 1)
-    define.output("out", None, "A PNG file for the images.")
+    define.whole("n", 3, "Records of each data set.", 1)
+    define.output("out", None, "A page, FILE.html, or a picture of it, FILE.png.")
 
 
 def _run(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
     lines, experiment, stages = check.chosen_stages(f, overrides)
     if f.out:
-        if not f.out.endswith(".png"):
-            raise command.CommandError(f"--out={f.out}: must end with .png; it is a PNG file")
+        if not f.out.endswith(FILES):
+            raise command.CommandError(
+                f"--out={f.out}: must end with .html, a page, or .png, a picture of it"
+            )
         command.writable(pathlib.Path(f.out).parent)
     sources, closed = check.open_all(lines, experiment)
     processor, note = check.processor_of(experiment, sources, f.tokenizer)
-    if sources:
-        print(note)
-    bands = []
+    notes = [note] if sources else []
+    views = []
+    print(*notes, sep="\n")
     for name, source in sources.items():
         encoders = check.encoders_of(lines[name], experiment, stages, processor)
-        for encoder in itertools.islice(encoders.values(), 1):  # the first stage that draws it
-            bands.append(show(name, lines[name], source, encoder, f.count))
+        views += show(name, lines[name], source, encoders, experiment, f.n)
+    rows, without = packed(lines, sources, experiment, stages, processor)
+    for text in without:
+        notes.append(text)
+        print(f"\n{text}")
+    if f.dataset and rows:
+        notes.append(f"Packed rows are of {f.dataset} alone: --dataset leaves out the others.")
+        print(f"\n{notes[-1]}")
+    for row in rows:
+        print("\n" + "\n".join(row_lines(row)))
     for name, why in closed.items():
+        notes.append(f"{name}: CANNOT BE OPENED: {why}")
         print(f"\n{name}: CANNOT BE OPENED\n  {why}")
-    bands = [band for band in bands if band]
-    if f.out and bands:
-        out = pathlib.Path(f.out)
-        print()
-        for name, content in sheets(bands, out.name).items():
-            kept = outputs.replace(out.with_name(name), content)
-            print(f"the images are in {out.with_name(name)}{kept and f'; {kept}'}")
-    return command.UNUSABLE if closed else 0
+    if f.out:
+        _write(pathlib.Path(f.out), f.config or lines["data"].path, notes, views, rows)
+    seen = {view.title for view in views if view.shown}
+    none = [view.title for view in views if view.title not in seen]
+    return command.UNUSABLE if closed or none else 0
+
+
+def _write(out: pathlib.Path, of: str, notes: list, views: list, rows: list):
+    print()
+    if out.suffix == ".html":
+        made = {out.name: page(f"What the model sees of {of}", notes, views, rows)}
+    else:
+        made = drawn_pages(views, rows, out.name)
+    for name, content in made.items():
+        kept = outputs.replace(out.with_name(name), content)
+        print(f"the page is {out.with_name(name)}{kept and f'; {kept}'}")
 
 
 COMMAND = command.command(
     "python -m janus_jax.data show",
-    "What training makes of the first records: tokens as text, what is predicted, and the images.",
+    "What training makes of the first records: every token, what is predicted, the images as they "
+    "are resized, what is cut, and a packed row.",
     "python -m janus_jax.data show --kind=generation --path=captions.jsonl --images=pictures "
-    "--out=shown.png",
+    "--out=shown.html",
     define_flags,
 )
 

@@ -5,8 +5,10 @@ import types
 
 import pytest
 from PIL import Image
+from support.configs import QUICKSTART
 from support.planted import FAULTS, PLANTED, start
 
+from janus_jax.config.read import read
 from janus_jax.config.schema import Dataset
 from janus_jax.data.tools import check, command
 
@@ -67,6 +69,31 @@ def test_check_tells_how_records_were_understood_and_what_nothing_reads(tmp_path
         f'understood as: caption from "text" (3), caption from "captions" (1), {blank} (1)' in text
     )
     assert "fields that nothing reads: id (3), caption (1)" in text
+
+
+def test_what_is_held_out_is_looked_at_too_and_told_where_it_is_trained_on(tmp_path):
+    for k in range(4):
+        Image.new("RGB", (9, 8), (9 * k, 0, 0)).save(tmp_path / f"{k}.png")
+    for name, pictures in (("train", [0, 1, 2]), ("val", [3, 1, 7]), ("twice", [0, 1, 0, 1])):
+        lines = [{"image": f"{k}.png", "question": f"{name}?", "answer": "yes"} for k in pictures]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def checked(path, holdout):
+        line = {"path": str(tmp_path / path), "holdout": holdout}
+        overrides = {f"data.datasets.questions.{name}": x for name, x in line.items()}
+        experiment, _ = read(QUICKSTART, overrides)
+        lines = {"questions": experiment.data.datasets["questions"]}
+        told = []
+        return check.check(lines, experiment, ["stage3"], OPTIONS, told.append), "\n".join(told)
+
+    found, text = checked("train.jsonl", str(tmp_path / "val.jsonl"))
+    assert found["datasets"]["questions.holdout"]["usable"] == 2 and check.unusable(found) == (1, 0)
+    (told,) = found["leaks"]
+    assert "questions.holdout: of 2 held-out records 1 show what is trained on too" in told
+    assert "val.jsonl:2, which is train.jsonl:2 of questions" in told and f"WARNING: {told}" in text
+    (told,) = checked("twice.jsonl", "1")[0]["leaks"]  # each picture is there twice
+    assert "of 1 held-out records 1 show" in told
+    assert checked("train.jsonl", "1")[0]["leaks"] == checked("twice.jsonl", "0")[0]["leaks"] == []
 
 
 @pytest.mark.processes

@@ -1,6 +1,7 @@
-"""What `show` prints and draws of the first records."""
+"""What `show` prints, draws and writes of the first records."""
 
-import numpy as np
+import dataclasses
+
 import pytest
 from PIL import Image
 from support import planted as planted_
@@ -11,33 +12,33 @@ from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.tools import show
 
 
-@pytest.mark.parametrize("supervise, stretches", [("all", 8), ("answers", 4)])
-def test_tokens_are_text_with_image_slots_and_targets_marked(supervise, stretches):
-    encoder = ExampleEncoder(tiny.processor(), tiny.CONFIG, Rows(1, 192, 2, 2), supervise)
-    for task in ("understanding", "generation"):
-        example = encoder(task, tiny.sources()[task][0], np.random.default_rng(0))
-        text = show.as_text(example, tiny.processor().tokenizer)
-        assert text.count("[16 x image]") == 1 and text.startswith("<｜begin▁of▁sentence｜>")
-        assert text.count("«") == text.count("»") >= 1
-        assert ("«[16 x image]»" in text) == (task == "generation")
-        unmarked = text.replace("«", "").replace("»", "")
-        assert "<begin_of_image>[16 x image]<end_of_image>" in unmarked
-        if task == "understanding":
-            assert text.count("«") == stretches and "«User" not in text
-
-
-def test_the_command_passes_over_what_cannot_be_used_and_draws_the_rest(planted, tmp_path, capsys):
+def test_the_command_passes_over_what_cannot_be_used_and_shows_the_rest(planted, tmp_path, capsys):
     flags = (f"--path={planted.path}", f"--images={planted.images}", "--kind=understanding")
     out = tmp_path / "shown.png"
-    assert show.main([*flags, "--count=6", f"--out={out}"]) == 0
+    assert show.main([*flags, "--n=6", f"--out={out}"]) == 0
     told = capsys.readouterr().out
-    assert "all.jsonl:1: " in told and told.count(" to predict") == 6
+    assert "all.jsonl:1: " in told and told.count(" to predict\n") == 6
     assert "all.jsonl:5 cannot be used: " in told and "truncated.jpg" in told
     assert "this is astronaut" in told and str(out) in told
+    assert "a row: 4096 tokens, " in told and "picture 1: 512 x 512, made 384 pixels long" in told
     with Image.open(out) as sheet:
-        assert sheet.width > 4 * 384
+        assert sheet.width == 1200 and sheet.height > 6 * 384
+    assert show.main(["--kind=text", "--path=nowhere.txt", "--out=shown.pdf"]) == 2
+    assert "must end with .html" in capsys.readouterr().err
+    (tmp_path / "bad.jsonl").write_text('{"text": " "}\n')
+    assert show.main(["--kind=text", f"--path={tmp_path}/bad.jsonl"]) == 3
+    assert "bad.jsonl:1 cannot be used: " in capsys.readouterr().out
     assert show.main(["--kind=text", "--path=nowhere.txt"]) == 3
     assert "CANNOT BE OPENED" in capsys.readouterr().out
+
+
+def test_stages_that_see_records_alike_are_shown_once():
+    alike = ExampleEncoder(tiny.processor(), tiny.CONFIG, Rows(1, 192, 2, 2), "all")
+    answers = dataclasses.replace(alike, supervise="answers")
+    encoders = {"one": alike, "two": alike, "three": answers}
+    stages = lambda kind: [names for names, _ in show.alike(kind, encoders)]
+    assert stages("understanding") == [["one", "two"], ["three"]]
+    assert stages("generation") == [["one", "two", "three"]]  # its image alone is predicted
 
 
 @pytest.mark.processes

@@ -1,0 +1,55 @@
+"""What users want to see at each evaluation: read, or refused with all that is wrong, before a run."""
+
+import dataclasses
+
+import pytest
+from PIL import Image
+from support.configs import checked
+
+from janus_jax.config.evaluation import Evaluation
+from janus_jax.config.schema import ConfigError
+from janus_jax.eval.during_asked import read_asked
+from janus_jax.eval.during_scores import require_scorable
+
+
+def asking(prompts=(), questions=()):
+    evaluation = Evaluation(prompts=tuple(prompts), questions=tuple(questions))
+    return dataclasses.replace(checked(), evaluation=evaluation)
+
+
+def test_prompts_and_questions_are_read_from_files_too(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (5, 4), "red").save(tmp_path / "in" / "a b.png")
+    (tmp_path / "p.txt").write_text("\ufeffa cat, sitting\r\n\r\n  a dog \n", "utf-8")
+    (tmp_path / "in" / "q.TXT").write_text("a b.png: is it: red?\na b.png:why?\n")
+    direct = f"{tmp_path}/in/a b.png: what?"
+    found = read_asked(
+        asking(["a hat", str(tmp_path / "p.txt")], [str(tmp_path / "in/q.TXT"), direct])
+    )
+    assert found.prompts == ["a hat", "a cat, sitting", "a dog"]
+    assert [question for _, question in found.questions] == ["is it: red?", "why?", "what?"]
+    assert {picture.size for picture, _ in found.questions} == {(5, 4)}
+
+
+def test_all_that_cannot_be_asked_is_told_at_once(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n \n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "q.txt").write_text("gone.png: what?\nno picture\n")
+    names = ("gone.txt", "empty.txt", "bytes.txt", "all.jsonl")
+    prompts = ["a cat", " sitting", " ", *(str(tmp_path / name) for name in names)]
+    with pytest.raises(ConfigError) as error:
+        require_scorable(asking(prompts, [str(tmp_path / "q.txt"), "a.png: "]))
+    title, *lines = str(error.value).split("\n")
+    told = [
+        "evaluation.prompts[1] is ' sitting': begins with a space; on a command line a comma ends",
+        "evaluation.prompts[2] is ' ': empty",
+        "gone.txt: No such file or directory",
+        "empty.txt is empty; write one a line",
+        "bytes.txt: is no text in UTF-8",
+        "all.jsonl': a list is read from a .txt file",
+        "gone.png",
+        "q.txt:2: 'no picture' is no question about a picture; write \"PICTURE: QUESTION\"",
+        "evaluation.questions[1]: 'a.png: ' is no question about a picture",
+    ]
+    assert title == "9 problem(s) in the config:"
+    assert [words for words, line in zip(told, lines, strict=True) if words not in line] == []
