@@ -3,6 +3,7 @@ task of its stage."""
 
 from janus_jax.common import float32
 from janus_jax.common.text import near
+from janus_jax.config.optim import optim_problems
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.config.validate import batch_problems, value_problems
 from janus_jax.training import task
@@ -14,6 +15,7 @@ def all_problems(experiment: Experiment, devices: int) -> list[str]:
     found = value_problems(experiment, devices) + evaluation_problems(experiment)
     for name, stage in experiment.stages.items():
         path = f"stages.{name}"
+        found += optim_problems(path, stage)
         if stage.task not in task.NAMES:
             found.append(f"{path}.task is {stage.task!r}: unknown{near(stage.task, task.NAMES)}")
             continue

@@ -1,24 +1,28 @@
-"""Table 1 to optax: AdamW, global-norm clipping, warm-up and a cosine or constant schedule."""
+"""Table 1 to optax: AdamW, global-norm clipping, warm-up and a schedule."""
 
 import jax
 import optax
 
+from janus_jax.config.lengths import in_steps
 from janus_jax.config.schema import Optim
 
 
 def schedule(optim: Optim, steps: int) -> optax.Schedule:
     """Learning rate by step: linear from 0 over the warm-up, then as `optim.schedule` says."""
     peak = optim.learning_rate
-    left = max(steps - optim.warmup_steps, 1)
+    warmup = in_steps(optim.warmup_steps, steps)
+    left = max(steps - warmup, 1)
+    falls = in_steps(optim.decay_steps, steps) or left
+    straight = optax.linear_schedule(peak, optim.end_factor * peak, falls, left - falls)
     after = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, left, optim.end_factor),
+        "linear": straight,
+        "wsd": straight,
     }[optim.schedule]
-    if not optim.warmup_steps:
+    if not warmup:
         return after
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, peak, optim.warmup_steps), after], [optim.warmup_steps]
-    )
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
 def make(optim: Optim, steps: int, each: bool = False) -> optax.GradientTransformation:

@@ -107,6 +107,9 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("data.datasets.questions.min_score", "5.0", ["5.0", "name its field in"]),
     ("data.datasets.sentences.prompt", "what?", ["kind text neither asks nor draws", "leave it out"]),
     ("stages.stage2.optim.end_factor", "0.1", ["0.1", "schedule=cosine"]),
+    ("stages.stage2.optim.warmup_steps", "1.5", ["is 1.5", "whole number of steps, or a share below 1"]),
+    ("stages.stage2.optim.decay_steps", "0.1", ["is 0.1", "schedule=constant does not read it", "schedule=wsd"]),
+    ("stages.stage2.optim.schedule", "wsd", ["optim.decay_steps is 0", "or their share, such as 0.1"]),
     ("data.datasets.questions.steps", "(9, 3)", ["(9, 3)", "the first step and the one after the last"]),
     ("data.datasets.questions.steps", "(9, 9)", ["(9, 9)", "(first, end)"]),
     ("data.datasets.questions.steps", "(9,)", ["(9,)", "(first, end)"]),
@@ -123,10 +126,18 @@ ONE = [  # an override, and what its message says besides: the field, the value,
 @pytest.mark.parametrize("key, value, said", ONE, ids=lambda x: x if isinstance(x, str) else "")
 def test_one_fault_is_one_message_with_field_value_and_remedy(key, value, said):
     lines = refusal({key: value})
-    about = key if "nearest" not in said[-1] else key.rsplit(".", 1)[0]
+    about = key.rsplit(".", 1)[0] if "nearest" in said[-1] or "optim." in said[0] else key
     found = [line for line in lines if about in line]
     assert found, lines
     assert any(all(word in line for word in said) for line in found), found
+
+
+def test_a_decay_that_leaves_no_room_for_the_warm_up_is_refused():
+    o = "stages.stage2.optim."
+    given = {f"{o}schedule": "wsd", f"{o}decay_steps": "0.99", f"{o}warmup_steps": "50"}
+    (line,) = refusal(given)
+    assert all(x in line for x in (f"{o}decay_steps is 0.99", "842", "the 50 of", "850 steps"))
+    assert checked(given | {f"{o}warmup_steps": "0.01"})
 
 
 def test_every_format_that_can_be_read_may_be_named():

@@ -1,6 +1,8 @@
 """Table 1's optimiser: schedules, decay, moments, clipping."""
 
+import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,19 +13,50 @@ from support.mesh import on_mesh
 from support.tiny import STEPS, is_adam, specs
 
 from janus_jax.config import schema
+from janus_jax.config.lengths import in_steps
+from janus_jax.config.optim import MU_DTYPES
 from janus_jax.model import sharding as sh
 from janus_jax.training import optim
 
 
-@pytest.mark.parametrize("kind, end", [("constant", 2.0), ("cosine", 0.2)])
-def test_schedules_at_their_corners(kind, end):
+@pytest.mark.parametrize(
+    "kind, middle, late, end",
+    [
+        ("constant", 2.0, 2.0, 2.0),
+        ("cosine", 1.1, 0.2 + 0.9 * (1 + math.cos(0.9 * math.pi)), 0.2),
+        ("linear", 1.1, 0.2 + 1.8 * 0.1, 0.2),
+        ("wsd", 2.0, 1.1, 0.2),
+    ],
+)
+def test_schedules_at_their_corners(kind, middle, late, end):
+    """Of 110 steps the first 10 are the warm-up, of wsd the last 20 the decay; either is given in
+    steps or as a share."""
     column = schema.Optim(learning_rate=2.0, schedule=kind, warmup_steps=10, end_factor=0.1)
-    rate = optim.schedule(column, 110)
-    got = [float(rate(step)) for step in (0, 5, 10, 110)]
-    assert got == pytest.approx([0.0, 1.0, 2.0, end], abs=1e-6)
-    assert float(rate(60)) == pytest.approx(2.0 if kind == "constant" else 1.1)
-    at_once = optim.schedule(schema.Optim(learning_rate=2.0, schedule=kind), 100)
+    last = 20 if kind == "wsd" else 0
+    for warmup, decay in ((10, last), (10 / 110, last / 110)):
+        column = dataclasses.replace(column, warmup_steps=warmup, decay_steps=decay)
+        rate = optim.schedule(column, 110)
+        got = [float(rate(step)) for step in (0, 5, 10, 60, 100, 110)]
+        assert got == pytest.approx([0.0, 1.0, 2.0, middle, late, end], abs=1e-6)
+    at_once = optim.schedule(dataclasses.replace(column, warmup_steps=0), 100)
     assert float(at_once(0)) == 2.0
+
+
+def test_a_constant_or_wsd_schedule_does_not_depend_on_where_a_stage_ends_before_its_decay():
+    for kind, decay in (("constant", 0), ("wsd", 20)):
+        column = schema.Optim(2.0, kind, warmup_steps=10, decay_steps=decay)
+        short, long = (optim.schedule(column, steps) for steps in (100, 300))
+        assert [float(short(n)) for n in range(80)] == [float(long(n)) for n in range(80)]
+
+
+def test_a_linear_schedule_may_hold_before_it_falls():
+    column = schema.Optim(2.0, "linear", decay_steps=0.25)
+    rate = optim.schedule(column, 100)
+    assert [float(rate(n)) for n in (0, 75, 80, 100)] == pytest.approx([2.0, 2.0, 1.6, 0.0])
+
+
+def test_a_share_of_few_steps_is_at_least_one():
+    assert [in_steps(x, 10) for x in (0, 0.01, 0.25, 0.3, 1, 7.0)] == [0, 1, 2, 3, 1, 7]
 
 
 def test_decay_shrinks_kernels_and_tables_only(one_device):
@@ -56,7 +89,7 @@ def test_the_first_moment_may_be_bfloat16():
             "table": put(rng.normal(size=(6, 8)), sh.W_VD),
         }
         grads = jax.tree.map(lambda x: x * 0.3, params)
-        for dtype in schema.MU_DTYPES:
+        for dtype in MU_DTYPES:
             tx = optim.make(schema.Optim(learning_rate=0.1, eps=1e-3, mu_dtype=dtype), STEPS)
             _, state = jax.jit(tx.update)(grads, jax.jit(tx.init)(params), params)
             updates[dtype], state = jax.jit(tx.update)(
@@ -68,7 +101,7 @@ def test_the_first_moment_may_be_bfloat16():
                 params, "float32"
             )
             assert specs(adam.mu) == specs(adam.nu) == specs(params)
-    exact, rounded = (tiny.numbers(updates[dtype]) for dtype in schema.MU_DTYPES)
+    exact, rounded = (tiny.numbers(updates[dtype]) for dtype in MU_DTYPES)
     for name in exact:
         assert np.abs(rounded[name] - exact[name]).max() > 0
         np.testing.assert_allclose(rounded[name], exact[name], rtol=1e-2, err_msg=name)
