@@ -1,19 +1,48 @@
 """Which numbers of the optimiser a stage may not have."""
 
-from janus_jax.config.lengths import in_steps
+import types
+
+from janus_jax.common.text import near
+from janus_jax.config.lengths import DEFAULT, by_part, in_steps
 from janus_jax.config.sizes import finite, named
 
 SCHEDULES = ("constant", "cosine", "linear", "wsd")
 FALLING = ("linear", "wsd")  # those that read decay_steps
+BY_PART = ("learning_rate", "weight_decay")
 MU_DTYPES = ("float32", "bfloat16")
+
+
+def part_problems(path: str, optim, learns) -> list[str]:
+    """Which numbers by part are of parts that do not learn, so that they would change nothing.
+
+    path: of the stage.
+    optim: its schema.Optim.
+    learns: the parts that do.
+    """
+    given = {f"{name}.{part}": part for name in BY_PART for part in by_part(getattr(optim, name))}
+    return [
+        f"{path}.optim.{field}: the stage trains no {part}{near(part, [DEFAULT, *learns])}"
+        for field, part in given.items()
+        if part not in (DEFAULT, *learns)
+    ]
 
 
 def optim_problems(path: str, stage) -> list[str]:
     """What of the `optim` of a schema.Stage at `path` is impossible."""
     o = stage.optim
     path = f"{path}.optim"
-    numbers = ("learning_rate", "weight_decay", "end_factor", "clip_norm", "eps")
-    problems = finite(path, o, numbers)
+    problems = finite(path, o, ("end_factor", "clip_norm", "eps"))
+    for name in BY_PART:
+        value = getattr(o, name)
+        parts = {name: value}
+        if isinstance(value, dict):
+            parts = {f"{name}.{part}": x for part, x in value.items()}
+        problems += finite(path, types.SimpleNamespace(**parts), parts)
+        if isinstance(value, dict) and name == "learning_rate" and DEFAULT not in value:
+            problems.append(
+                f"{path}.learning_rate has {', '.join(value) or 'no part'}, but no {DEFAULT}: give it, "
+                "the rate of all other parts"
+            )
     problems += [
         f"{path}.{n} is {getattr(o, n)}: must be in [0, 1)"
         for n in ("b1", "b2")

@@ -11,6 +11,7 @@ FORMS = ("chat", "plain")
 FORMATS = (  # of a data set; data/catalog.py has a reader for each
     "json", "folder", "webdataset", "array_record", "parquet", "text", "text_files", "tfds", "hf",
 )  # fmt: skip
+ByPart = float | dict[str, float]
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
     "content that the user provides, and assist the user with a variety of tasks using natural "
@@ -59,17 +60,18 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """One column of the paper's Table 1. After a linear warm-up the `schedule` is `constant`, or
+    """One column of the paper's Table 1. learning_rate, weight_decay: a number, or one for each part
+    of what learns: by child, and `default` for the others. After a linear warm-up the `schedule` is `constant`, or
     falls to `end_factor` times the learning rate (the paper does not say where): as a `cosine`, or
     straight, `linear` from the warm-up on and `wsd` in the last `decay_steps`. warmup_steps,
     decay_steps: steps, or a share of the stage's below 1. mu_dtype: Adam's first moment is kept in
     it; bfloat16 saves 2 bytes a trained parameter."""
 
-    learning_rate: float
+    learning_rate: ByPart
     schedule: str = "constant"
     warmup_steps: float = 0
     decay_steps: float = 0
-    weight_decay: float = 0.0
+    weight_decay: ByPart = 0.0
     clip_norm: float = 1.0
     b1: float = 0.9
     b2: float = 0.95

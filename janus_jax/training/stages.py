@@ -13,6 +13,7 @@ from janus_jax.checkpoint.inspect import ASIDE, stage_directory
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import listed
+from janus_jax.config.lengths import by_part
 from janus_jax.config.schema import Experiment
 from janus_jax.data.processor import Processor
 from janus_jax.distributed import arrays, processes, signals, xla_flags
@@ -81,6 +82,10 @@ def headline(experiment: Experiment, name: str) -> str:
     stage = experiment.stages[name]
     ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
     trains = ", ".join(stage.trainable)
+    rates = by_part(stage.optim.learning_rate)
+    if len(rates) > 1:
+        each = ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
+        trains += f"; learning rates: {each}"
     return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {trains}"
 
 
@@ -112,7 +117,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
         validation = Validation(*opened, log.say)
         shown = show(*opened, log)
         e = Evaluations(experiment, stage.steps, checkpointer, validation, shown, log.say)
-        run = Run(name, stage, step, plan.schedule, data, monitor, checkpointer, meter, log, e)
+        run = Run(name, stage, step, plan.rates, data, monitor, checkpointer, meter, log, e)
         WATCH.stage(name)
         state, aside = begin(plan, run, processor, workdir)
         e.aside |= aside

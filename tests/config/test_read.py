@@ -36,6 +36,24 @@ def test_overrides_reach_their_field_with_its_type():
     assert built.stages["stage2"].optim == plain.stages["stage2"].optim
 
 
+def test_a_rate_of_one_part_leaves_that_of_all_others_as_it_is():
+    at = "stages.stage3.optim."
+    built = checked(
+        {f"{at}learning_rate.understanding_encoder": "1e-5", f"{at}weight_decay.image_head": "0.2"}
+    )
+    o = built.stages["stage3"].optim
+    assert o.learning_rate == {"default": 1e-3, "understanding_encoder": 1e-5}
+    assert o.weight_decay == {"default": 0.1, "image_head": 0.2}
+    again, wrong = read_.resolve(dataclasses.asdict(built), {f"{at}learning_rate.default": "2"})
+    assert not wrong
+    assert again.stages["stage3"].optim.learning_rate == {
+        "default": 2.0,
+        "understanding_encoder": 1e-5,
+    }
+    one = read_.resolve(dataclasses.asdict(again), {f"{at}learning_rate": "3"})[0]
+    assert one.stages["stage3"].optim.learning_rate == 3.0
+
+
 def test_paths_of_a_config_are_expanded_and_what_is_unknown_in_them_named(values, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     line = values["data"]["datasets"]["questions"]

@@ -107,6 +107,10 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("data.datasets.questions.min_score", "5.0", ["5.0", "name its field in"]),
     ("data.datasets.sentences.prompt", "what?", ["kind text neither asks nor draws", "leave it out"]),
     ("stages.stage2.optim.end_factor", "0.1", ["0.1", "schedule=cosine"]),
+    ("stages.stage2.optim.learning_rate.transformer", "-1", ["is -1", "0 or more"]),
+    ("stages.stage2.optim.learning_rate.transformer", "high", ["'high'", "must be a number"]),
+    ("stages.stage2.optim.weight_decay.transformer", "nan", ["nan", "finite"]),
+    ("stages.stage2.optim.clip_norm.transformer", "1", ["there is no 'transformer' here"]),
     ("stages.stage2.optim.warmup_steps", "1.5", ["is 1.5", "whole number of steps, or a share below 1"]),
     ("stages.stage2.optim.decay_steps", "0.1", ["is 0.1", "schedule=constant does not read it", "schedule=wsd"]),
     ("stages.stage2.optim.schedule", "wsd", ["optim.decay_steps is 0", "or their share, such as 0.1"]),
@@ -138,6 +142,18 @@ def test_a_decay_that_leaves_no_room_for_the_warm_up_is_refused():
     (line,) = refusal(given)
     assert all(x in line for x in (f"{o}decay_steps is 0.99", "842", "the 50 of", "850 steps"))
     assert checked(given | {f"{o}warmup_steps": "0.01"})
+
+
+def test_rates_by_part_without_one_for_the_others_are_refused(values):
+    o = values["stages"]["stage2"]["optim"]
+    o["learning_rate"] = {"transformer": 1e-3}
+    o["weight_decay"] = {"transformer": 0.1}
+    built, _ = read_.resolve(values, {})
+    (line,) = check_config.all_problems(built, 8)
+    assert "stages.stage2.optim.learning_rate has transformer, but no default" in line
+    o["learning_rate"] = None
+    with pytest.raises(experiment.ConfigError, match="learning_rate is None: must be a number"):
+        read_.resolve(values, {})
 
 
 def test_every_format_that_can_be_read_may_be_named():
