@@ -45,7 +45,7 @@ def optim_problems(path: str, stage) -> list[str]:
             )
     problems += [
         f"{path}.{n} is {getattr(o, n)}: must be in [0, 1)"
-        for n in ("b1", "b2")
+        for n in ("b1", "b2", "ema")
         if not 0 <= getattr(o, n) < 1
     ]
     if o.clip_norm == 0:

@@ -65,7 +65,8 @@ class Optim:
     falls to `end_factor` times the learning rate (the paper does not say where): as a `cosine`, or
     straight, `linear` from the warm-up on and `wsd` in the last `decay_steps`. warmup_steps,
     decay_steps: steps, or a share of the stage's below 1. mu_dtype: Adam's first moment is kept in
-    it; bfloat16 saves 2 bytes a trained parameter."""
+    it; bfloat16 saves 2 bytes a trained parameter. ema: decay of an average of what learns, exported
+    beside it; 0: none."""
 
     learning_rate: ByPart
     schedule: str = "constant"
@@ -78,6 +79,7 @@ class Optim:
     eps: float = 1e-8
     end_factor: float = 0.0
     mu_dtype: str = "float32"
+    ema: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,11 @@ def all_problems(experiment: Experiment, devices: int) -> list[str]:
                 found.append(
                     f"{path}.options.{option} is {value}: must be a finite number in float32, 0 or more"
                 )
+        if stage.optim.ema and "ema" in how.OPTIONS:
+            found.append(
+                f"{path}.optim.ema is {stage.optim.ema}: task {stage.task} averages its tokenizer by an "
+                f"option of its own; set {path}.options.ema instead"
+            )
         if len(found) == before:
             found += how.problems(experiment, name)
         found += batch_problems(experiment, name, devices, how.PACKS)

@@ -6,6 +6,7 @@ import optax
 
 from janus_jax.config.lengths import DEFAULT, by_part, in_steps
 from janus_jax.config.schema import Optim
+from janus_jax.training import ema
 
 
 def schedules(optim: Optim, steps: int) -> dict[str, optax.Schedule]:
@@ -44,7 +45,7 @@ def make(optim: Optim, steps: int, each: bool = False) -> optax.GradientTransfor
     """Clip, then AdamW, with rates and decay by part: the children at the top of the tree. Weight
     decay reaches matrices and tables of embeddings. It does not reach norms, biases, the tower's
     positions (as is usual for ViTs) and the VQ tokenizer's codebook, of whose codes the direction
-    alone counts.
+    alone counts. With `optim.ema` the state holds the weights' average too.
 
     optim: the numbers.
     steps: of the stage.
@@ -58,7 +59,21 @@ def make(optim: Optim, steps: int, each: bool = False) -> optax.GradientTransfor
         _add_decay(by_part(optim.weight_decay)),
         _scale_by_rates(schedules(optim, steps)),
     )
-    return optax.chain(optax.stateless(lambda grads, _: own(grads)) if each else clip, adamw)
+    first = optax.stateless(lambda grads, _: own(grads)) if each else clip
+    tx = _of_what_learned(optax.chain(first, adamw))
+    return optax.chain(tx, ema.averaging(optim.ema)) if optim.ema else tx
+
+
+def _of_what_learned(tx) -> optax.GradientTransformation:
+    """A child of which the step had nothing to learn stays as it is: decay alone would shrink it."""
+
+    def update(grads, state, params):
+        updates, state = tx.update(grads, state, params)
+        norms = {part: optax.tree.norm(grad) for part, grad in grads.items()}
+        unless_0 = lambda norm, of: jax.tree.map(lambda x: jnp.where(norm == 0, 0, x), of)
+        return {part: unless_0(norms[part], of) for part, of in updates.items()}, state
+
+    return optax.GradientTransformation(tx.init, update)
 
 
 def _add_decay(decay: dict[str, float]) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
-from janus_jax.training import probes, stage_mixture
+from janus_jax.training import ema, probes, stage_mixture
 from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
@@ -59,10 +59,15 @@ def train(
             log) -> Evaluations.show.
     """
     directory = pathlib.Path(workdir)
-    # The first process looks for all: another may not see yet what is there, and remember that.
-    done = lambda name: processes.all_gather(
-        processes.is_lead() and (directory / name / WEIGHTS_FILE).is_file()
-    )[0]
+
+    def done(name: str) -> bool:
+        wanted = [directory / name]
+        if experiment.stages[name].optim.ema:
+            wanted.append(directory / name / ema.DIRECTORY)
+        there = lambda: all((path / WEIGHTS_FILE).is_file() for path in wanted)
+        # The first process looks for all: another may not see yet what is there, and remember that.
+        return processes.all_gather(processes.is_lead() and there())[0]
+
     for name in experiment.stages:
         if done(name):
             continue
@@ -126,6 +131,9 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     WATCH.at(f"exporting {name}")
     params = state.params | on_devices(aside)
     plan.task.export(plan, workdir / name, params, processor)
+    if average := ema.averaged(state.opt_state):
+        plan.task.export(plan, workdir / name / ema.DIRECTORY, params | average, processor)
+        log.say(f"  the average of its weights: {workdir / name / ema.DIRECTORY}")
     for line in data.stats.report():
         log.say(line)
 
