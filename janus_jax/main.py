@@ -72,7 +72,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
-    from janus_jax.training import preflight
+    from janus_jax.training import epochs, preflight
     from janus_jax.training.log import Log
     from janus_jax.training.stages import OutOfMemory, train
 
@@ -92,6 +92,9 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     if count > 1:
         where += f" in {count} processes"
     log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
+    for subject, text in found.report.lines:
+        if subject == epochs.SUBJECT:
+            log.say(text)
     for line in found.report.warnings:
         log.say(f"WARNING: {line}")
     try:

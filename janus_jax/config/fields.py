@@ -12,6 +12,7 @@ WORDS = {
     float: "NUMBER",
     bool: "True|False",
     float | str: "NUMBER|TEXT",
+    int | str: "NUMBER|TEXT",
 }
 
 

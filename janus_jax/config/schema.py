@@ -157,7 +157,7 @@ class Stage:
         trainable: the children of the model that learn (Figure 3's flames).
         init: weights directories. Each may hold some children, later ones win, `previous` is the
             stage before in this config, and what none holds starts at random.
-        steps: optimiser steps.
+        steps: optimiser steps, or text such as "3 epochs of mine", a data set that it draws.
         batch_size: examples a step, the paper's number. `rows` must hold about as many; given on
             the command line without rows.count, it takes the rows with it.
         ratio: how many of these examples are of each kind.
@@ -178,7 +178,7 @@ class Stage:
 
     trainable: tuple[str, ...]
     init: tuple[str, ...]
-    steps: int
+    steps: int | str
     batch_size: int = accepted()
     ratio: Ratio = accepted()
     optim: Optim

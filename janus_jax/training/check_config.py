@@ -3,6 +3,7 @@ task of its stage."""
 
 from janus_jax.common import float32
 from janus_jax.common.text import near
+from janus_jax.config.epochs import endless, epoch_problems
 from janus_jax.config.optim import optim_problems
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.config.validate import batch_problems, value_problems
@@ -12,7 +13,9 @@ from janus_jax.training import task
 def all_problems(experiment: Experiment, devices: int) -> list[str]:
     """Every value of a config that is impossible: by itself, beside the others, on so many devices,
     for its task."""
-    found = value_problems(experiment, devices) + evaluation_problems(experiment)
+    found = epoch_problems(experiment)
+    experiment = endless(experiment)
+    found += value_problems(experiment, devices) + evaluation_problems(experiment)
     for name, stage in experiment.stages.items():
         path = f"stages.{name}"
         found += optim_problems(path, stage)

@@ -93,7 +93,7 @@ def test_rows_follow_a_batch_size_given_alone(overrides, batch, rows):
 
 def test_faults_of_form_in_the_file_are_named_at_once(values):
     values["modle"] = values.pop("model")
-    values["stages"]["stage1"]["steps"] = "60"
+    values["stages"]["stage1"]["steps"] = 60.5
     values["stages"]["stage2"]["trainable"] = "transformer"
     values["stages"]["stage3"]["optim"] = 3e-4
     values["mesh"]["fsdp"] = 2.5
@@ -102,7 +102,7 @@ def test_faults_of_form_in_the_file_are_named_at_once(values):
         read_.resolve(values, {"sed": "1"})
     for said in (
         "modle: unknown field; did you mean 'model'?", "model: missing", "data.datasets.questions.path: missing",
-        "stages.stage1.steps is '60': must be a whole number", "--config.sed",
+        "stages.stage1.steps is 60.5: must be a whole number", "--config.sed",
         "stages.stage2.trainable is 'transformer': must be a tuple", "mesh.fsdp is 2.5",
         "stages.stage3.optim is 0.0003: must be a section with learning_rate",
     ):  # fmt: skip
