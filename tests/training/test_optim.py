@@ -17,7 +17,7 @@ from janus_jax.config import schema
 from janus_jax.config.lengths import in_steps
 from janus_jax.config.optim import MU_DTYPES
 from janus_jax.model import sharding as sh
-from janus_jax.training import optim
+from janus_jax.training import ema, optim
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,8 @@ def test_decay_shrinks_kernels_and_tables_only(one_device):
 
 
 def test_the_first_moment_may_be_bfloat16():
-    """Kept in half the bytes, split as its weight is; the update is nearly the same."""
+    """Kept in half the bytes, split as its weight is; the update is nearly the same. An average of
+    the weights stays float32, and is split as they are."""
     rng, updates = np.random.default_rng(0), {}
     with on_mesh(2, 2, 2):
         put = lambda x, spec: jax.device_put(x.astype(np.float32), spec)
@@ -91,7 +92,8 @@ def test_the_first_moment_may_be_bfloat16():
         }
         grads = jax.tree.map(lambda x: x * 0.3, params)
         for dtype in MU_DTYPES:
-            tx = optim.make(schema.Optim(learning_rate=0.1, eps=1e-3, mu_dtype=dtype), STEPS)
+            column = schema.Optim(learning_rate=0.1, eps=1e-3, mu_dtype=dtype, ema=0.9)
+            tx = optim.make(column, STEPS)
             _, state = jax.jit(tx.update)(grads, jax.jit(tx.init)(params), params)
             updates[dtype], state = jax.jit(tx.update)(
                 grads, state, params
@@ -101,7 +103,9 @@ def test_the_first_moment_may_be_bfloat16():
             assert {name: x.dtype for name, x in adam.nu.items()} == dict.fromkeys(
                 params, "float32"
             )
-            assert specs(adam.mu) == specs(adam.nu) == specs(params)
+            average = ema.averaged(state)
+            assert specs(adam.mu) == specs(adam.nu) == specs(average) == specs(params)
+            assert {x.dtype for x in average.values()} == {jnp.dtype("float32")}
     exact, rounded = (tiny.numbers(updates[dtype]) for dtype in MU_DTYPES)
     for name in exact:
         assert np.abs(rounded[name] - exact[name]).max() > 0
