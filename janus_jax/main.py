@@ -72,7 +72,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
-    from janus_jax.training import preflight
+    from janus_jax.training import epochs, preflight
     from janus_jax.training.log import Log
     from janus_jax.training.stages import OutOfMemory, train
 
@@ -92,6 +92,9 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     if count > 1:
         where += f" in {count} processes"
     log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
+    for subject, text in found.report.lines:
+        if subject == epochs.SUBJECT:
+            log.say(text)
     for line in found.report.warnings:
         log.say(f"WARNING: {line}")
     try:
@@ -117,6 +120,19 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     processes.barrier("done")
 
 
+def first_try(config: str, overrides: dict, workdir: str) -> tuple[dict, str]:
+    """The overrides and the work directory of `--smoke`, the same on all processes."""
+    from janus_jax.distributed import processes
+    from janus_jax.training import smoke
+
+    shrunk = smoke.shrunk(config, overrides)
+    own = processes.all_gather(smoke.own_workdir(workdir) if processes.is_lead() else None)[0]
+    if processes.is_lead():
+        told = " ".join(f"--config.{field}={value}" for field, value in shrunk.items())
+        print(f"smoke: --workdir={own} {told}", flush=True)
+    return shrunk, own
+
+
 def define_flags(into):
     """main's own flags, in absl's `into`; those of the config are taken out before."""
     define = Definer(into)
@@ -126,6 +142,8 @@ def define_flags(into):
     define.text("coordinator", "", "HOST:PORT of process 0; else JAX_COORDINATOR_ADDRESS.")
     about = "Only check all that can be found wrong before a step is compiled, and write nothing."
     define.switch("dry_run", False, about)
+    about = "A first try: the config in 10 steps a stage, in a work directory beside --workdir."
+    define.switch("smoke", False, about)
     about = "With --dry_run: check for so many devices, here or not; 0: those here."
     define.whole("devices", 0, about, lower_bound=0)
     define.whole("processes", 0, "How many processes; else JAX_NUM_PROCESSES.", lower_bound=0)
@@ -182,15 +200,18 @@ def main(argv: list[str] | None = None):
     try:
         initialize.initialize(f.coordinator, f.processes, f.process)
         platform.require_devices()
+        workdir = f.workdir
+        if f.smoke:
+            overrides, workdir = first_try(f.config, overrides, f.workdir)
         if f.dry_run:
             processes.barrier("begun")
             from janus_jax.eval.during_scores import require_scorable
 
-            workdir = pathlib.Path(f.workdir)
-            preflight.rehearse(f.config, overrides, workdir, f.devices, require_scorable)
+            where = pathlib.Path(workdir)
+            preflight.rehearse(f.config, overrides, where, f.devices, require_scorable)
             sys.exit(exit_codes.DONE)
         compile_cache.keep()
-        run(f.config, overrides, f.workdir, command=True)
+        run(f.config, overrides, workdir, command=True)
     except Exception as error:
         sys.exit(report(error))
 

@@ -4,7 +4,7 @@ import dataclasses
 import typing
 
 from janus_jax.config.read import inner_type
-from janus_jax.config.schema import Experiment
+from janus_jax.config.schema import ByPart, Experiment
 
 WORDS = {
     str: "TEXT",
@@ -12,6 +12,7 @@ WORDS = {
     float: "NUMBER",
     bool: "True|False",
     float | str: "NUMBER|TEXT",
+    int | str: "NUMBER|TEXT",
 }
 
 
@@ -29,6 +30,9 @@ def _section(kind, path: str, out: list[str]):
     inner = []
     for field in dataclasses.fields(kind):
         of = inner_type(hints[field.name])
+        if hints[field.name] == ByPart:
+            fields.append(f"{field.name}[.<part>]=NUMBER{_default(field)}")
+            continue
         prefix = f"{path}{field.name}."
         if typing.get_origin(of) is dict:  # a name for each of its parts
             of = typing.get_args(of)[1]

@@ -18,7 +18,7 @@ import typing
 
 from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
-from janus_jax.config.schema import ConfigError, Experiment
+from janus_jax.config.schema import ByPart, ConfigError, Experiment
 
 # Fields in which `~` is replaced.
 PATHS = ("path", "images", "names", "image_ids", "holdout", "init", "tokenizer", "options")
@@ -115,10 +115,10 @@ def _rows_follow(values: dict, key: str, before: int | None):
 
 
 def inner_type(kind):
-    """The dataclass inside `X | None`, else the type itself."""
-    if isinstance(kind, types.UnionType) and types.NoneType in typing.get_args(kind):
-        return next(k for k in typing.get_args(kind) if k is not types.NoneType)
-    return kind
+    """The section inside `X | None` or `float | dict`, else the type itself."""
+    inside = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
+    section = lambda k: dataclasses.is_dataclass(k) or typing.get_origin(k) is dict
+    return next(filter(section, inside), kind)
 
 
 def _override(values: dict, kind, keys: list[str], text: str, key: str, problems: list[str]):
@@ -134,8 +134,9 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
     if name not in fields:
         problems.append(f"--config.{key}: there is no {name!r} here" + near(name, fields))
     elif len(keys) > 1:
-        if values.get(name) is None:
-            values[name] = {}
+        given = values.get(name)
+        if not isinstance(given, dict) and (given is None or fields[name] == ByPart):
+            values[name] = {} if given is None else {"default": given}
         _override(values[name], fields[name], keys[1:], text, key, problems)
     elif (
         dataclasses.is_dataclass(inner_type(fields[name]))
@@ -159,7 +160,7 @@ def _literal(kind, text: str):
         return text
     if kind == tuple[str, ...] and not text.startswith(("(", "[")):
         return tuple(part for part in text.split(",") if part)
-    if kind is float and text.strip("+-").lower() in ("nan", "inf", "infinity"):
+    if kind in (float, ByPart) and text.strip("+-").lower() in ("nan", "inf", "infinity"):
         return float(text)  # refused as a number, with its name
     try:
         return ast.literal_eval(text)
@@ -170,9 +171,10 @@ def _literal(kind, text: str):
 def build(kind, value, path: str, problems: list[str]):
     """A value of type `kind` from plain data; problems of form are appended, with the field's
     path."""
-    if kind == float | str:  # of a task: its file says which
-        kind = str if isinstance(value, str) else float
-    kind, origin = inner_type(kind), typing.get_origin(kind)
+    if isinstance(kind, types.UnionType):  # what the value is, else the first
+        inside = typing.get_args(kind)
+        kind = next((k for k in inside if isinstance(value, typing.get_origin(k) or k)), inside[0])
+    origin = typing.get_origin(kind)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, path, problems)
     if origin is dict:
@@ -208,7 +210,7 @@ def _build_dataclass(kind, value, path: str, problems: list[str]):
     built = {}
     for field in dataclasses.fields(kind):
         if field.name in value:
-            optional = hints[field.name] != inner_type(hints[field.name])
+            optional = types.NoneType in typing.get_args(hints[field.name])
             if not (optional and value[field.name] is None):
                 read = build(hints[field.name], value[field.name], dot + field.name, problems)
                 if field.name in PATHS:

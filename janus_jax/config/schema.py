@@ -11,8 +11,7 @@ FORMS = ("chat", "plain")
 FORMATS = (  # of a data set; data/catalog.py has a reader for each
     "json", "csv", "folder", "webdataset", "array_record", "parquet", "text", "text_files", "tfds", "hf",
 )  # fmt: skip
-SCHEDULES = ("constant", "cosine")
-MU_DTYPES = ("float32", "bfloat16")
+ByPart = float | dict[str, float]
 SYSTEM = (
     "You are a helpful language and vision assistant. You are able to understand the visual "
     "content that the user provides, and assist the user with a variety of tasks using natural "
@@ -61,20 +60,26 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Optim:
-    """One column of the paper's Table 1. `schedule` is `constant` or `cosine`; the cosine ends at
-    `end_factor` times the learning rate (the paper does not say where). mu_dtype: Adam's first
-    moment is kept in it; bfloat16 saves 2 bytes a trained parameter."""
+    """One column of the paper's Table 1. learning_rate, weight_decay: a number, or one for each part
+    of what learns: by child, and `default` for the others. After a linear warm-up the `schedule` is `constant`, or
+    falls to `end_factor` times the learning rate (the paper does not say where): as a `cosine`, or
+    straight, `linear` from the warm-up on and `wsd` in the last `decay_steps`. warmup_steps,
+    decay_steps: steps, or a share of the stage's below 1. mu_dtype: Adam's first moment is kept in
+    it; bfloat16 saves 2 bytes a trained parameter. ema: decay of an average of what learns, exported
+    beside it; 0: none."""
 
-    learning_rate: float
+    learning_rate: ByPart
     schedule: str = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
+    warmup_steps: float = 0
+    decay_steps: float = 0
+    weight_decay: ByPart = 0.0
     clip_norm: float = 1.0
     b1: float = 0.9
     b2: float = 0.95
     eps: float = 1e-8
     end_factor: float = 0.0
     mu_dtype: str = "float32"
+    ema: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +163,7 @@ class Stage:
         trainable: the children of the model that learn (Figure 3's flames).
         init: weights directories. Each may hold some children, later ones win, `previous` is the
             stage before in this config, and what none holds starts at random.
-        steps: optimiser steps.
+        steps: optimiser steps, or text such as "3 epochs of mine", a data set that it draws.
         batch_size: examples a step, the paper's number. `rows` must hold about as many; given on
             the command line without rows.count, it takes the rows with it.
         ratio: how many of these examples are of each kind.
@@ -178,7 +183,7 @@ class Stage:
 
     trainable: tuple[str, ...]
     init: tuple[str, ...]
-    steps: int
+    steps: int | str
     batch_size: int = accepted()
     ratio: Ratio = accepted()
     optim: Optim

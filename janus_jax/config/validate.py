@@ -5,7 +5,7 @@ import dataclasses
 import math
 
 from janus_jax.config import evaluation
-from janus_jax.config.schema import FORMATS, FORMS, MU_DTYPES, SCHEDULES, Dataset, Experiment, Stage
+from janus_jax.config.schema import FORMATS, FORMS, Dataset, Experiment, Stage
 from janus_jax.config.sizes import divides, divisors_near, finite, model_problems, named, positive
 from janus_jax.config.steps import gaps
 from janus_jax.model import config as model_config
@@ -108,40 +108,12 @@ def batch_problems(experiment: Experiment, name: str, devices: int, packs: bool)
     return problems
 
 
-def _optim_problems(path: str, stage) -> list[str]:
-    o = stage.optim
-    problems = positive(path, stage, ("steps", "batch_size", "checkpoint_every", "log_every"))
+def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
+    counts = ("steps", "batch_size", "checkpoint_every", "log_every", "accumulate")
+    problems = positive(path, stage, counts)
     problems += finite(f"{path}.spikes", stage.spikes, ("sigma",))
     if stage.spikes.window < 2:
         problems.append(f"{path}.spikes.window is {stage.spikes.window}: must be at least 2 steps")
-    path = f"{path}.optim"
-    numbers = ("learning_rate", "weight_decay", "end_factor", "clip_norm", "warmup_steps", "eps")
-    problems += finite(path, o, numbers)
-    problems += [
-        f"{path}.{n} is {getattr(o, n)}: must be in [0, 1)"
-        for n in ("b1", "b2")
-        if not 0 <= getattr(o, n) < 1
-    ]
-    if o.clip_norm == 0:
-        problems.append(
-            f"{path}.clip_norm is 0: no gradient would pass; give a norm over 0, such as 1"
-        )
-    problems += named(f"{path}.schedule", o.schedule, SCHEDULES)
-    problems += named(f"{path}.mu_dtype", o.mu_dtype, MU_DTYPES)
-    if o.end_factor and o.schedule == "constant":
-        problems.append(
-            f"{path}.end_factor is {o.end_factor}: only {path}.schedule=cosine reads it"
-        )
-    if o.warmup_steps > stage.steps:
-        problems.append(
-            f"{path}.warmup_steps is {o.warmup_steps}: longer than the {stage.steps} steps; lower "
-            "it, or raise steps"
-        )
-    return problems
-
-
-def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
-    problems = _optim_problems(path, stage) + positive(path, stage, ("accumulate",))
     problems += [
         p
         for name in stage.trainable
@@ -162,17 +134,17 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         fields = ", ".join(f"{path}.ratio.{n}" for n in TASKS)
         problems.append(f"{fields} are all 0: no data would be read; give at least one a share")
     r = stage.rows
-    counts = experiment.model
+    model = experiment.model
     if r is None:
         return problems
     problems += positive(f"{path}.rows", r, ("count", "length"))
     problems += finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
-    sized = counts.understanding_encoder.patch_size > 0 and counts.generation_encoder.multipliers
+    sized = model.understanding_encoder.patch_size > 0 and model.generation_encoder.multipliers
     for task, slots, box in (
         ("understanding", "understanding_images", "understanding_encoder"),
         ("generation", "generation_images", "generation_encoder"),
     ):
-        needed = getattr(counts, box).tokens + 8 if sized else 0
+        needed = getattr(model, box).tokens + 8 if sized else 0
         if shares[task] > 0 and getattr(r, slots) < 1:
             problems.append(
                 f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least 1"

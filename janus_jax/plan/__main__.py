@@ -36,6 +36,7 @@ def define_flags(into):
 
 def plan(f, overrides: dict[str, str]) -> int:
     """The command."""
+    from janus_jax.config.epochs import uncounted
     from janus_jax.config.read import read
     from janus_jax.distributed import chips
     from janus_jax.plan import aot
@@ -49,6 +50,11 @@ def plan(f, overrides: dict[str, str]) -> int:
         outputs.require_writable(pathlib.Path(f.json).parent, "--json")
     chip, count = chips.parse_topology(f.topology)
     experiment, wrong = read(f.config, overrides, target=f.topology)
+    wrong += [
+        f"stages.{name}.steps is {experiment.stages[name].steps!r}: a plan opens no data to count; "
+        f"give a number, such as --config.stages.{name}.steps=1000"
+        for name in uncounted(experiment)
+    ]
     check(experiment, count, known=wrong)
     found, compiler = aot.devices(chip, count, f.topology)
     if found[0].platform == "gpu" and experiment.model.attention == "cudnn":

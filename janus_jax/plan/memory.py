@@ -20,6 +20,7 @@ from janus_jax.config.schema import ConfigError, Experiment, Stage
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import CHILDREN
 from janus_jax.plan.collectives import Collective
+from janus_jax.training import ema
 from janus_jax.training.check_config import check
 from janus_jax.training.loss import janus_loss
 from janus_jax.training.stage_plan import StagePlan
@@ -31,7 +32,8 @@ class Bytes:
 
     trainable: weights that learn.
     frozen: weights that do not.
-    moments: the optimiser's state and counters.
+    moments: the optimiser's, and counters.
+    average: of the weights that learn, where it keeps one.
     batch: a step's rows.
     activations: kept for the backward pass.
     other: gradients, gathered weights and what the step holds only for a moment.
@@ -40,13 +42,14 @@ class Bytes:
     trainable: float
     frozen: float
     moments: float
+    average: float
     batch: float
     activations: float
     other: float
 
     @property
     def arguments(self) -> float:
-        return self.trainable + self.frozen + self.moments + self.batch
+        return self.trainable + self.frozen + self.moments + self.average + self.batch
 
     @property
     def total(self) -> float:
@@ -97,10 +100,13 @@ def estimate(plan: StagePlan, state=None, batch=None) -> Bytes:
     weights = jax.tree.leaves((state.trainable, state.frozen))
     width = jnp.dtype(plan.model.dtype).itemsize
     whole = sorted(width * x.size / sh.tensor_shards() for x in weights)[-2:]
+    average = shard_bytes(ema.averaged(state.opt_state))
+    kept = shard_bytes((state.opt_state, state.step, state.nonfinite_updates))
     return Bytes(
         trainable=shard_bytes(state.trainable),
         frozen=shard_bytes(state.frozen),
-        moments=shard_bytes((state.opt_state, state.step, state.nonfinite_updates)),
+        moments=kept - average,
+        average=average,
         batch=shard_bytes(batch),
         activations=kept_activations(state, batch, plan.stage.accumulate),
         other=shard_bytes(state.trainable) + sum(whole),
@@ -168,9 +174,10 @@ def savings(experiment: Experiment, name: str, now: Bytes) -> list[Saving]:
         (f"{path}.accumulate={2 * parts}", rows - (gradients if parts == 1 else 0),
          "half the rows at a time; weights are gathered twice as often"),
         (f"mesh.fsdp={2 * mesh[sh.FSDP]} --config.mesh.data={mesh[sh.DATA] // 2}",
-         (now.trainable + now.frozen + now.moments + gradients) / 2,
+         (now.trainable + now.frozen + now.moments + now.average + gradients) / 2,
          "weights are gathered from more chips"),
         (f"{path}.optim.mu_dtype=bfloat16", now.moments / 4, "Adam's first moment is rounded"),
+        (f"{path}.optim.ema=0", now.average, "no average of the weights is handed on"),
         (f"{path}.rows.count={fewer}", (2 * rows + now.batch) * (1 - fewer / stage.rows.count),
          "a smaller batch: other training"),
     ]  # fmt: skip

@@ -8,6 +8,7 @@ import jax
 from janus_jax.common.text import size, table
 from janus_jax.distributed import chips
 from janus_jax.plan import aot, audit, collectives, memory, products, program, roofline
+from janus_jax.training import ema
 from janus_jax.training.stage_plan import StagePlan
 
 ASSUMED = (
@@ -29,13 +30,15 @@ def study_pictures(experiment, name: str, chip: chips.Chip) -> dict:
     mesh = jax.sharding.get_mesh()
     plan = StagePlan.of(experiment, name)
     step, state, batch = memory.lower_inputs(plan)
+    average = memory.shard_bytes(ema.averaged(state.opt_state))
     held = {
         "weights that learn": memory.shard_bytes(state.trainable),
         "weights and counts that do not": memory.shard_bytes(state.frozen),
-        "moments": memory.shard_bytes(state.opt_state),
+        "moments": memory.shard_bytes(state.opt_state) - average,
         "batch": memory.shard_bytes({name: x for name, x in batch.items() if name != "lpips"}),
         "LPIPS": memory.shard_bytes(batch.get("lpips", {})),
     }
+    held |= {"average of the weights": average} if average else {}
     compiled = aot.compile_step(step, state, batch, experiment.deterministic)
     parts = held | {"temporaries": compiled.temporaries or 0.0, "program": compiled.program}
     total = sum(parts.values())

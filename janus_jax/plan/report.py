@@ -177,6 +177,7 @@ LABELS = {
     "trainable": "weights, trainable",
     "frozen": "weights, frozen",
     "moments": "moments",
+    "average": "average of the weights",
     "batch": "batch",
     "activations": "activations kept for the backward pass",
     "other": "other temporaries",
@@ -187,7 +188,8 @@ LABELS = {
 
 def memory_table(chip: str, study: dict) -> str:
     """The bytes of a chip, the verdict and, where it does not fit, what would save some."""
-    rows = [[label, size(study["bytes"][key])] for key, label in LABELS.items()]
+    held = study["bytes"]
+    rows = [[LABELS[key], size(held[key])] for key in LABELS if held[key] or key != "average"]
     text = table(("", "bytes"), [*rows, [f"usable of {chip}", size(study["memory"])]])
     if study["fits"]:
         return f"{text}\nFITS"
@@ -230,7 +232,7 @@ def explain_out_of_memory(experiment, stage_name: str, error) -> str:
     if wanted and "temporaries" in str(error):
         now = now.compiled(now.arguments, wanted)
     values = dataclasses.asdict(now) | {"total": now.total}
-    rows = [[label, size(values[key])] for key, label in LABELS.items() if key in values]
+    rows = [[label, size(values[key])] for key, label in LABELS.items() if values.get(key)]
     if chip := chips.of_device(device):
         rows.append([f"usable of {chip.name}", size(chip.memory)])
     first, *_ = str(error).splitlines()

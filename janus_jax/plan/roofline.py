@@ -81,7 +81,7 @@ def memory_traffic(now, model: JanusConfig, parameters: float) -> float:
     """
     width = 4 if model.dtype == "float32" else 2
     reads = 3 if model.remat == "full" else 2
-    written = now.trainable + now.moments
+    written = now.trainable + now.moments + now.average
     return now.arguments + written + 2 * now.activations + reads * width * parameters
 
 

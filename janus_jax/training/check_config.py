@@ -3,7 +3,9 @@ task of its stage."""
 
 from janus_jax.common import float32
 from janus_jax.common.text import near
+from janus_jax.config.epochs import endless, epoch_problems
 from janus_jax.config.held_out import holdout_of
+from janus_jax.config.optim import optim_problems
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.config.validate import batch_problems, value_problems
 from janus_jax.training import task
@@ -12,9 +14,12 @@ from janus_jax.training import task
 def all_problems(experiment: Experiment, devices: int) -> list[str]:
     """Every value of a config that is impossible: by itself, beside the others, on so many devices,
     for its task."""
-    found = value_problems(experiment, devices) + evaluation_problems(experiment)
+    found = epoch_problems(experiment)
+    experiment = endless(experiment)
+    found += value_problems(experiment, devices) + evaluation_problems(experiment)
     for name, stage in experiment.stages.items():
         path = f"stages.{name}"
+        found += optim_problems(path, stage)
         if stage.task not in task.NAMES:
             found.append(f"{path}.task is {stage.task!r}: unknown{near(stage.task, task.NAMES)}")
             continue
@@ -33,6 +38,11 @@ def all_problems(experiment: Experiment, devices: int) -> list[str]:
                 found.append(
                     f"{path}.options.{option} is {value}: must be a finite number in float32, 0 or more"
                 )
+        if stage.optim.ema and "ema" in how.OPTIONS:
+            found.append(
+                f"{path}.optim.ema is {stage.optim.ema}: task {stage.task} averages its tokenizer by an "
+                f"option of its own; set {path}.options.ema instead"
+            )
         if len(found) == before:
             found += how.problems(experiment, name)
         found += batch_problems(experiment, name, devices, how.PACKS)

@@ -14,7 +14,7 @@ MIX = (
     "examples_generation",
 )  # the order of Table 1's data ratio
 PROBES = "probes/"  # begins the names of what probes.py finds, in some steps only
-PARTS = "grad_norm/"  # begins the names of the gradient's norms by part
+PARTS = {"Gradient norm": "grad_norm/", "Learning rate": "learning_rate/"}  # panel: begins names
 PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a panel of its own
     "Loss": "loss text_loss understanding_loss generation_loss",
     "Validation loss": "validation_loss validation_text_loss validation_understanding_loss "
@@ -74,7 +74,7 @@ def _series(records):
 
 
 def _label(metric):
-    for prefix in ("examples_", "tokens_", "validation_", PARTS):
+    for prefix in ("examples_", "tokens_", "validation_", *PARTS.values()):
         metric = metric.removeprefix(prefix)
     return LABELS.get(metric, metric.removesuffix("_loss").replace("_", " "))
 
@@ -83,7 +83,8 @@ def _panels(series):
     """{title: its metrics}, and the titles that take a whole row: the last ones, which have many
     metrics, and the first, where an odd number is left."""
     panels = {title: [m for m in names.split() if m in series] for title, names in PANELS.items()}
-    panels["Gradient norm"] += [m for m in series if m.startswith(PARTS)]
+    for title, prefix in PARTS.items():
+        panels[title] += [m for m in series if m.startswith(prefix)]
     panels |= {m: [m] for m in series if not any(m in names for names in panels.values())}
     panels = {title: names for title, names in panels.items() if names}
     panels = dict(sorted(panels.items(), key=lambda panel: len(panel[1]) > MANY))

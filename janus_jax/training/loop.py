@@ -20,7 +20,7 @@ class Run:
         name: of the stage.
         config: of the stage: steps, log_every, checkpoint_every.
         step: (state, batch) -> (state, metrics), jitted, its state donated.
-        schedule: the learning rate by count of updates.
+        rates: count of updates -> the learning rates to log, by name.
         data: as a task opened it (stage_data.StageData).
         monitor: judges the losses.
         checkpointer: saves and restores.
@@ -32,7 +32,7 @@ class Run:
     name: str
     config: object
     step: Callable
-    schedule: Callable
+    rates: Callable
     data: object
     monitor: LossMonitor
     checkpointer: Checkpointer
@@ -69,8 +69,8 @@ class Run:
         values |= self.meter.read() | self.monitor.counts()
         if self.data.position is not None:
             values |= self.data.position.stats.metrics(step)
-        rate = float(self.schedule(max(step - 1 - self.monitor.nonfinite_updates, 0)))
-        self.log.write(step, values | found | {"learning_rate": rate})
+        rates = self.rates(max(step - 1 - self.monitor.nonfinite_updates, 0))
+        self.log.write(step, values | found | rates)
         return bool(found) and self.evaluations.asks_to_save(step)
 
 

@@ -12,6 +12,7 @@ import time
 
 import jax
 
+from janus_jax.config.epochs import uncounted
 from janus_jax.config.read import read
 from janus_jax.config.schema import Experiment
 from janus_jax.data import catalog
@@ -21,6 +22,7 @@ from janus_jax.distributed import initialize, processes
 from janus_jax.model import sharding as sh
 from janus_jax.training import (
     check_config,
+    epochs,
     preflight_data,
     preflight_disk,
     preflight_weights,
@@ -158,6 +160,14 @@ def examine(
     found.sources = found.part(
         "data sets opened", preflight_data.open_sources, experiment, impossible
     )
+    if uncounted(experiment) and not (impossible or found.report.data):
+        count = epochs.count_steps
+        experiment = found.part("epochs counted", count, experiment, found.sources, workdir)
+        found.experiment = experiment
+        impossible = check_config.all_problems(experiment, devices)
+        found.report.config += impossible
+    if uncounted(experiment):
+        impossible = impossible or found.report.config + found.report.data
     where = found.part("work directory", _look_at_work_directory, experiment, workdir)
     starts = {}
     weights = {}

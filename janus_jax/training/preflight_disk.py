@@ -62,6 +62,9 @@ def room(
         name: _bytes((states[name].params, 2 * [params[child] for child in aside[name]]))
         for name in lacking
     }
+    for name in lacking:
+        if experiment.stages[name].optim.ema:  # and all once more, averaged
+            weights[name] += _bytes((states[name].params, [params[child] for child in aside[name]]))
     whole = max(takes.values()) + sum(
         (n + _kept_for_good(experiment, name)) * takes[name] + weights[name]
         for name, n in lacking.items()

@@ -19,6 +19,7 @@ from janus_jax.checkpoint.inspect import (
 )
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import listed
+from janus_jax.config.optim import part_problems
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.distributed import processes
@@ -75,6 +76,7 @@ def look_at_weights(
                 told.warnings += random_eyes(plan, held, states)
         elif not starts[name].done:
             told.config += _aside_problems(plan, workdir, own)
+        report.config += part_problems(f"stages.{name}", plan.stage.optim, state.trainable)
     numbers = sum(x.size for x in jax.tree.leaves(params))
     llm = experiment.model.transformer
     layers = f"{llm.layers} layers of width {llm.width}, {llm.vocabulary:,} text ids"

@@ -8,9 +8,11 @@ from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.row_stream import ExampleEncoder, RowStream
 from janus_jax.training.stage_plan import StagePlan
 
-# Streams and their rows that tell how many examples a step holds.
-STREAMS = 4
-ROWS = 6
+# Streams and their rows that tell how many examples a step holds, and those before, until what waits
+# has its lasting make-up: where pictures fill a row before its tokens do, the first rows are fuller.
+STREAMS = 2
+WARM = 10
+ROWS = 8
 
 
 def mixture_of(plan: StagePlan, entries: list[Entry]) -> Mixture:
@@ -34,16 +36,19 @@ class WithoutPixels(ExampleEncoder):
 
 def examples_a_step(plan: StagePlan, mixture: Mixture, processor) -> dict[int, float]:
     """The first step of each phase of the stage -> how many examples a step holds then, by how full
-    the first rows of a few streams are and how long the examples that they drew, at the ratio."""
+    rows of a few streams are and how long the examples that they drew, at the ratio."""
     reader = encoder(plan, processor, WithoutPixels)
     out = {}
     for first in mixture.changes:
         streams = [RowStream(mixture, reader, n) for n in range(min(STREAMS, mixture.streams))]
-        rows = [stream.row(first)["drawn"] for stream in streams for _ in range(ROWS)]
-        taken = [tokens for row in rows for *_, tokens in row]
-        waiting = [w.size[0] for stream in streams for w in stream.buffer]
-        mean = (sum(taken) + sum(waiting)) / len(taken + waiting)
-        out[first] = sum(taken) / len(rows) / mean * mixture.streams
+        count = range(WARM + ROWS)
+        rows = [[stream.row(first)["drawn"] for _ in count] for stream in streams]
+        tokens = lambda rows: [tokens for row in rows for *_, tokens in row]
+        drawn = [w.size[0] for stream in streams for w in stream.buffer]
+        drawn += [n for own in rows for n in tokens(own)]
+        filled = [sum(tokens(own[WARM:])) / ROWS for own in rows]
+        mean = sum(drawn) / len(drawn)
+        out[first] = sum(filled) / len(filled) / mean * mixture.streams
     return out
 
 

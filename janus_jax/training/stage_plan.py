@@ -3,6 +3,7 @@ one place."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import optax
@@ -63,8 +64,9 @@ class StagePlan:
         return optim.make(self.stage.optim, self.stage.steps)
 
     @property
-    def schedule(self) -> optax.Schedule:
-        return optim.schedule(self.stage.optim, self.stage.steps)
+    def rates(self) -> Callable:
+        """Count of updates -> the learning rates to log, by name."""
+        return functools.partial(optim.logged, optim.schedules(self.stage.optim, self.stage.steps))
 
     @property
     def without(self) -> tuple[str, ...]:

@@ -13,13 +13,14 @@ from janus_jax.checkpoint.inspect import ASIDE, stage_directory
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import listed
+from janus_jax.config.lengths import by_part
 from janus_jax.config.schema import Experiment
 from janus_jax.data.processor import Processor
 from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
-from janus_jax.training import probes, stage_mixture
+from janus_jax.training import ema, probes, stage_mixture
 from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
@@ -58,10 +59,15 @@ def train(
             log) -> Evaluations.show.
     """
     directory = pathlib.Path(workdir)
-    # The first process looks for all: another may not see yet what is there, and remember that.
-    done = lambda name: processes.all_gather(
-        processes.is_lead() and (directory / name / WEIGHTS_FILE).is_file()
-    )[0]
+
+    def done(name: str) -> bool:
+        wanted = [directory / name]
+        if experiment.stages[name].optim.ema:
+            wanted.append(directory / name / ema.DIRECTORY)
+        there = lambda: all((path / WEIGHTS_FILE).is_file() for path in wanted)
+        # The first process looks for all: another may not see yet what is there, and remember that.
+        return processes.all_gather(processes.is_lead() and there())[0]
+
     for name in experiment.stages:
         if done(name):
             continue
@@ -81,6 +87,10 @@ def headline(experiment: Experiment, name: str) -> str:
     stage = experiment.stages[name]
     ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
     trains = ", ".join(stage.trainable)
+    rates = by_part(stage.optim.learning_rate)
+    if len(rates) > 1:
+        each = ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
+        trains += f"; learning rates: {each}"
     return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {trains}"
 
 
@@ -112,7 +122,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
         validation = Validation(*opened, log.say)
         shown = show(*opened, log)
         e = Evaluations(experiment, stage.steps, checkpointer, validation, shown, log.say)
-        run = Run(name, stage, step, plan.schedule, data, monitor, checkpointer, meter, log, e)
+        run = Run(name, stage, step, plan.rates, data, monitor, checkpointer, meter, log, e)
         WATCH.stage(name)
         state, aside = begin(plan, run, processor, workdir)
         e.aside |= aside
@@ -121,6 +131,9 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     WATCH.at(f"exporting {name}")
     params = state.params | on_devices(aside)
     plan.task.export(plan, workdir / name, params, processor)
+    if average := ema.averaged(state.opt_state):
+        plan.task.export(plan, workdir / name / ema.DIRECTORY, params | average, processor)
+        log.say(f"  the average of its weights: {workdir / name / ema.DIRECTORY}")
     for line in data.stats.report():
         log.say(line)
 

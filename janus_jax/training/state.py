@@ -67,9 +67,6 @@ def update(state: TrainState, tx, loss_fn, parts=None) -> tuple[TrainState, dict
         ((loss, metrics), grads), _ = jax.lax.scan(add, zeros, parts)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     norms = {part: optax.tree.norm(grad) for part, grad in grads.items()}
-    # A child of which the step had nothing to learn stays as it is: decay alone would shrink it.
-    unless_0 = lambda norm, of: jax.tree.map(lambda x: jnp.where(norm == 0, 0, x), of)
-    updates = {part: unless_0(norms[part], of) for part, of in updates.items()}
     trainable = optax.apply_updates(state.trainable, updates)
     norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(norm)

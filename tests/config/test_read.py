@@ -36,6 +36,24 @@ def test_overrides_reach_their_field_with_its_type():
     assert built.stages["stage2"].optim == plain.stages["stage2"].optim
 
 
+def test_a_rate_of_one_part_leaves_that_of_all_others_as_it_is():
+    at = "stages.stage3.optim."
+    built = checked(
+        {f"{at}learning_rate.understanding_encoder": "1e-5", f"{at}weight_decay.image_head": "0.2"}
+    )
+    o = built.stages["stage3"].optim
+    assert o.learning_rate == {"default": 1e-3, "understanding_encoder": 1e-5}
+    assert o.weight_decay == {"default": 0.1, "image_head": 0.2}
+    again, wrong = read_.resolve(dataclasses.asdict(built), {f"{at}learning_rate.default": "2"})
+    assert not wrong
+    assert again.stages["stage3"].optim.learning_rate == {
+        "default": 2.0,
+        "understanding_encoder": 1e-5,
+    }
+    one = read_.resolve(dataclasses.asdict(again), {f"{at}learning_rate": "3"})[0]
+    assert one.stages["stage3"].optim.learning_rate == 3.0
+
+
 def test_paths_of_a_config_are_expanded_and_what_is_unknown_in_them_named(values, monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
     line = values["data"]["datasets"]["questions"]
@@ -75,7 +93,7 @@ def test_rows_follow_a_batch_size_given_alone(overrides, batch, rows):
 
 def test_faults_of_form_in_the_file_are_named_at_once(values):
     values["modle"] = values.pop("model")
-    values["stages"]["stage1"]["steps"] = "60"
+    values["stages"]["stage1"]["steps"] = 60.5
     values["stages"]["stage2"]["trainable"] = "transformer"
     values["stages"]["stage3"]["optim"] = 3e-4
     values["mesh"]["fsdp"] = 2.5
@@ -84,7 +102,7 @@ def test_faults_of_form_in_the_file_are_named_at_once(values):
         read_.resolve(values, {"sed": "1"})
     for said in (
         "modle: unknown field; did you mean 'model'?", "model: missing", "data.datasets.questions.path: missing",
-        "stages.stage1.steps is '60': must be a whole number", "--config.sed",
+        "stages.stage1.steps is 60.5: must be a whole number", "--config.sed",
         "stages.stage2.trainable is 'transformer': must be a tuple", "mesh.fsdp is 2.5",
         "stages.stage3.optim is 0.0003: must be a section with learning_rate",
     ):  # fmt: skip

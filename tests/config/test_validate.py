@@ -40,6 +40,10 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("mesh", "8", ["section", "data, fsdp, tensor"]),
     ("stages.stage2.steps", "many", ["'many'", "whole number"]),
     ("stages.stage2.steps", "1.5", ["1.5", "whole number"]),
+    ("stages.stage2.steps", "3 epochs", ["'3 epochs'", "such as '3 epochs of mine'"]),
+    ("stages.stage2.steps", "0 epochs of scenes", ["'0 epochs of scenes'", "more than 0 epochs"]),
+    ("stages.stage2.steps", "1 epoch of scene", ["no data set 'scene'", "did you mean 'scenes'"]),
+    ("stages.stage2.steps", "1 epoch of pictures", ["no data set 'pictures'", "known: questions, scenes, sentences"]),
     ("stages.stage2.steps", "True", ["True", "whole number"]),
     ("stages.stage2.optim.learning_rate", "high", ["'high'", "must be a number"]),
     ("stages.stage2.trainable", "(1, 2)", ["is 1", "text"]),
@@ -107,6 +111,15 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("data.datasets.questions.min_score", "5.0", ["5.0", "name its field in"]),
     ("data.datasets.sentences.prompt", "what?", ["kind text neither asks nor draws", "leave it out"]),
     ("stages.stage2.optim.end_factor", "0.1", ["0.1", "schedule=cosine"]),
+    ("stages.stage2.optim.learning_rate.transformer", "-1", ["is -1", "0 or more"]),
+    ("stages.stage2.optim.learning_rate.transformer", "high", ["'high'", "must be a number"]),
+    ("stages.stage2.optim.weight_decay.transformer", "nan", ["nan", "finite"]),
+    ("stages.stage2.optim.clip_norm.transformer", "1", ["there is no 'transformer' here"]),
+    ("stages.stage2.optim.ema", "1.0", ["1.0", "in [0, 1)"]),
+    ("stages.stage0.optim.ema", "0.9", ["averages its tokenizer", "set stages.stage0.options.ema"]),
+    ("stages.stage2.optim.warmup_steps", "1.5", ["is 1.5", "whole number of steps, or a share below 1"]),
+    ("stages.stage2.optim.decay_steps", "0.1", ["is 0.1", "schedule=constant does not read it", "schedule=wsd"]),
+    ("stages.stage2.optim.schedule", "wsd", ["optim.decay_steps is 0", "or their share, such as 0.1"]),
     ("data.datasets.questions.steps", "(9, 3)", ["(9, 3)", "the first step and the one after the last"]),
     ("data.datasets.questions.steps", "(9, 9)", ["(9, 9)", "(first, end)"]),
     ("data.datasets.questions.steps", "(9,)", ["(9,)", "(first, end)"]),
@@ -123,10 +136,30 @@ ONE = [  # an override, and what its message says besides: the field, the value,
 @pytest.mark.parametrize("key, value, said", ONE, ids=lambda x: x if isinstance(x, str) else "")
 def test_one_fault_is_one_message_with_field_value_and_remedy(key, value, said):
     lines = refusal({key: value})
-    about = key if "nearest" not in said[-1] else key.rsplit(".", 1)[0]
+    about = key.rsplit(".", 1)[0] if "nearest" in said[-1] or "optim." in said[0] else key
     found = [line for line in lines if about in line]
     assert found, lines
     assert any(all(word in line for word in said) for line in found), found
+
+
+def test_a_decay_that_leaves_no_room_for_the_warm_up_is_refused():
+    o = "stages.stage2.optim."
+    given = {f"{o}schedule": "wsd", f"{o}decay_steps": "0.99", f"{o}warmup_steps": "50"}
+    (line,) = refusal(given)
+    assert all(x in line for x in (f"{o}decay_steps is 0.99", "842", "the 50 of", "850 steps"))
+    assert checked(given | {f"{o}warmup_steps": "0.01"})
+
+
+def test_rates_by_part_without_one_for_the_others_are_refused(values):
+    o = values["stages"]["stage2"]["optim"]
+    o["learning_rate"] = {"transformer": 1e-3}
+    o["weight_decay"] = {"transformer": 0.1}
+    built, _ = read_.resolve(values, {})
+    (line,) = check_config.all_problems(built, 8)
+    assert "stages.stage2.optim.learning_rate has transformer, but no default" in line
+    o["learning_rate"] = None
+    with pytest.raises(experiment.ConfigError, match="learning_rate is None: must be a number"):
+        read_.resolve(values, {})
 
 
 def test_every_format_that_can_be_read_may_be_named():

@@ -22,6 +22,7 @@ def test_a_stage_that_does_not_fit_ends_with_2(monkeypatch, fits, code):
         (["--topology=v5x:4"], "there is no chip 'v5x'; did you mean"),
         (["--topology=cpu:8", "--config.seed=x"], "--config.seed is 'x': must be a whole number"),
         (["--topology=cpu:8", "--config.mesh.fsdp=3"], "mesh"),
+        (["--topology=cpu:8", "--config.stages.stage2.steps=1 epoch of scenes"], "steps=1000"),
     ],
 )
 def test_what_cannot_be_planned_ends_with_2_and_says_why(capsys, flags, said):

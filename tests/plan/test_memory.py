@@ -1,5 +1,6 @@
 """The bytes of a step from tracing alone: every shipped config lowered, and against real arrays."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -41,20 +42,28 @@ def test_every_stage_lowers_on_eight_devices(path):
             assert rows.sharding.shard_shape(rows.shape)[0] == stage.rows.count // 8
 
 
-def real_arrays(name: str):
+def real_arrays(name: str, ema: float = 0.0):
     """(the quick start's step, what is traced of it, real arrays for it)."""
-    step, state, batch = memory.lower_inputs(plan := StagePlan.of(quickstart.small(), name))
+    experiment = quickstart.small()
+    stage = experiment.stages[name]
+    stage = dataclasses.replace(stage, optim=dataclasses.replace(stage.optim, ema=ema))
+    experiment = dataclasses.replace(experiment, stages=experiment.stages | {name: stage})
+    step, state, batch = memory.lower_inputs(plan := StagePlan.of(experiment, name))
     zeros = lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
     return step, memory.estimate(plan, state, batch), *jax.tree.map(zeros, (state, batch))
 
 
-@pytest.mark.parametrize("name", ["stage1", "stage3"])
-def test_a_plan_holds_what_real_arrays_hold(name):
+@pytest.mark.parametrize("name, ema", [("stage1", 0.99), ("stage3", 0.0)])
+def test_a_plan_holds_what_real_arrays_hold(name, ema):
     here = lambda tree: sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(tree))
     with on_mesh(1, 8, 1):
-        _, traced, state, batch = real_arrays(name)
+        _, traced, state, batch = real_arrays(name, ema)
         assert traced.trainable == here(state.trainable) and traced.frozen == here(state.frozen)
         assert traced.batch == here(batch)
+        assert traced.average == (traced.trainable if ema else 0)
+        assert traced.moments == 2 * traced.trainable + (20 if ema else 16)  # and counts
+        kept = here((state.opt_state, state.step, state.nonfinite_updates))
+        assert traced.moments + traced.average == kept
 
 
 def test_a_plan_holds_what_the_step_with_real_arrays_holds():

@@ -149,14 +149,14 @@ class Run:
             with Meter(
                 "toy", self.stage.steps, self.said.append, self.log.workdir, self.profile
             ) as meter:
-                schedule = optim.schedule(schema.Optim(learning_rate=0.01, warmup_steps=5), 60)
+                schedules = optim.schedules(schema.Optim(learning_rate=0.01, warmup_steps=5), 60)
                 data = types.SimpleNamespace(next_batch=self.next_batch, position=self.data)
                 monitor = LossMonitor("toy", self.stage.spikes, self.said.append, self.phases)
                 run = loop.Run(
                     name="toy",
                     config=self.stage,
                     step=toy_step(),
-                    schedule=schedule,
+                    rates=functools.partial(optim.logged, schedules),
                     data=data,
                     monitor=monitor,
                     checkpointer=self.checkpointer,

@@ -145,6 +145,8 @@ BROKEN = [  # overrides of the quick start on 8 devices; the error, and what it 
     ({"mesh.tensor": "8"}, 2, ["model.transformer.heads is 4", "mesh.tensor = 4"]),
     ({"stages.stage2.rows.count": "12"}, 2, ["8 must divide it; nearest: 8 or 16"]),
     ({"model.transformer.vocabulary": "256"}, 2, ["vocabulary is 256: the tokenizer has "]),
+    ({"stages.stage1.optim.learning_rate.transformer": "1e-5"}, 2,
+     ["learning_rate.transformer: the stage trains no transformer", "known: default, generation_adaptor"]),
     ({"checkpoints.keep": "1"}, 2, ["checkpoints.keep is 1"]),
     ({"tokenizer": "no/such"}, 2, ["tokenizer: no tokenizer.json in no/such"]),
     ({"stages.stage1.init": "./no/such"}, 2, ["stages.stage1.init: no/such: no weights directory"]),

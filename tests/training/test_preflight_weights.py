@@ -20,6 +20,7 @@ from janus_jax.checkpoint import checksums, inspect
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import size
 from janus_jax.config import read, schema
+from janus_jax.config.optim import part_problems
 from janus_jax.data.messages import SPECIALS
 from janus_jax.training import preflight_disk, preflight_weights
 
@@ -164,6 +165,18 @@ def test_another_tokenizer_than_the_weights_know_is_refused(files, tmp_path, cap
     (tmp_path / "tokenizer.json").unlink()
     shutil.copy(theirs / "tokenizer.json", tmp_path)
     assert "the run can begin" in rehearsed(capsys, TINY, tmp_path / "run", flags)
+
+
+def test_a_rate_of_a_part_that_does_not_learn_is_refused():
+    """It would change nothing."""
+    path = "stages.stage2"
+    learns = ("transformer", "discriminator")
+    o = schema.Optim(
+        {"default": 1.0, "discriminator": 2.0, "trasformer": 1.0}, weight_decay={"text_head": 0.0}
+    )
+    one, two = part_problems(path, o, learns)
+    assert one.startswith(f"{path}.optim.learning_rate.trasformer: the stage trains no")
+    assert "did you mean 'transformer'" in one and f"{path}.optim.weight_decay.text_head" in two
 
 
 def test_missing_files_are_named(tmp_path):

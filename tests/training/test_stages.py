@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import shutil
 
 import numpy as np
@@ -16,7 +17,7 @@ from janus_jax.data import image_ids
 from janus_jax.training import run_dir
 from janus_jax.training.log import Log
 from janus_jax.training.stage_plan import StagePlan
-from janus_jax.training.stages import run_stage
+from janus_jax.training.stages import run_stage, train
 from janus_jax.weights.load import export, load
 from janus_jax.weights.table import NoWeightsError, WeightsError
 from janus_jax.weights.tensors import read_safetensors
@@ -52,7 +53,13 @@ def plan_of(weights) -> StagePlan:
             "generation_images": 2,
         },
         "ratio": {"understanding": 0, "text": 0, "generation": 1},
-        "optim": {"learning_rate": 1e-3},
+        "optim": {
+            "learning_rate": {"default": 1e-4, "image_head": 1e-3},
+            "schedule": "wsd",
+            "warmup_steps": 0.25,
+            "decay_steps": 0.5,
+            "ema": 0.5,
+        },
         "checkpoint_every": 1,
         "log_every": 1,
     }
@@ -82,13 +89,16 @@ def shows_nothing(*_):
 
 
 def trained(weights, sources, workdir, log=Log):
-    """Runs the stage, or what is left of it, and gives the arrays that it hands on."""
+    """Runs the stage, or what is left of it, and gives the arrays that it hands on, and their
+    averages."""
     workdir.mkdir(exist_ok=True)
     tiny.processor().tokenizer.save(workdir)
     with on_mesh():
         run_stage(plan_of(weights), sources, tiny.processor(), workdir, log(workdir), shows_nothing)
-    found = read_safetensors(workdir / "one" / "model.safetensors")
-    return {name: tensor.read() for name, tensor in found.items()}
+    read = lambda path: read_safetensors(path / "model.safetensors").items()
+    handed_on = {name: tensor.read() for name, tensor in read(workdir / "one")}
+    average = {f"ema.{name}": tensor.read() for name, tensor in read(workdir / "one" / "ema")}
+    return handed_on | average
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +136,48 @@ def test_a_stage_with_stored_ids_goes_on_when_its_init_is_gone(begun, stopped):
     found = evaluated.records(run / "checkpoints" / "one")
     assert [record["step"] for record in found] == [2, 4]
     assert found == evaluated.records(weights.parents[1] / "whole" / "checkpoints" / "one")
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for name, peak in (("learning_rate", 1e-4), ("learning_rate/image_head", 1e-3)):
+        rates = [record[name] for record in logged]
+        assert rates == pytest.approx([0, peak, peak, peak / 2])
     # The tokenizer, which the step never asks for, is handed on as it came.
     first = read_safetensors(begun[0] / "model.safetensors")["generation_encoder.codebook"].read()
     assert np.array_equal(went_on["generation_encoder.codebook"], first)
+
+
+def test_the_average_is_a_whole_model_beside_what_is_handed_on(begun, killed):
+    whole, one = killed
+    moved = [
+        name
+        for name in whole
+        if not name.startswith("ema.") and not np.array_equal(whole[name], whole[f"ema.{name}"])
+    ]
+    assert moved and all(name.startswith("image_head.") for name in moved)
+    first = read_safetensors(begun[0] / "model.safetensors")
+    for name in moved:  # it lies between where the stage began and where it ended
+        start = first[name].read()
+        assert np.abs(whole[f"ema.{name}"] - start).sum() < np.abs(whole[name] - start).sum()
+    with on_mesh():
+        load(one.parent / "whole" / "one" / "ema", unrolled=False)
+
+
+def test_a_stage_whose_average_was_not_written_yet_is_not_done(begun, killed, tmp_path):
+    whole, one = killed
+    shutil.copytree(one.parent / "whole", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "one" / "ema")
+    experiment = plan_of(one / "weights").experiment
+    with on_mesh():
+        train(
+            experiment,
+            begun[1],
+            tiny.processor(),
+            tmp_path / "run",
+            Log(tmp_path / "run"),
+            shows_nothing,
+        )
+    found = read_safetensors(tmp_path / "run" / "one" / "ema" / "model.safetensors")
+    for name, tensor in found.items():
+        assert np.array_equal(tensor.read(), whole[f"ema.{name}"]), name
 
 
 @pytest.mark.parametrize("harm", ["missing", "damaged"])

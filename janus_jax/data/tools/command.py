@@ -78,10 +78,12 @@ def chosen(f, overrides: dict[str, str], unread: tuple[str, ...] = ()):
             f"two"
         )
     from janus_jax.common.text import near
+    from janus_jax.config.epochs import epoch_problems
     from janus_jax.config.read import read
     from janus_jax.config.schema import ConfigError
 
     experiment, wrong = read(f.config, overrides)
+    wrong += epoch_problems(experiment)
     lines = experiment.data.datasets
     if f.dataset and f.dataset not in lines:
         wrong.append(

@@ -3,6 +3,8 @@ epoch is."""
 
 import numpy as np
 
+from janus_jax.config.epochs import epochs_of, steps_until
+from janus_jax.config.steps import ENDLESS
 from janus_jax.data.kept import kinds_kept
 from janus_jax.data.kept_stats import asked_of
 from janus_jax.data.mixture import Entry, Mixture
@@ -37,8 +39,19 @@ def forecast(name: str, lines: dict, surveys: dict, stage, seed: int) -> list[di
         )
         for key, line in lines.items()
     ]
-    mixture = Mixture(entries, vars(stage.ratio), seed, STREAMS, stage.steps)
-    ends = [*mixture.changes[1:], stage.steps]
+    wanted = epochs_of(stage.steps)
+    phases = _phases(entries, stage, surveys, seed, ENDLESS if wanted else stage.steps)
+    if not wanted:
+        return phases
+    count, of = wanted
+    each = {p["steps"][0]: p["datasets"].get(of, {}).get("steps_an_epoch") for p in phases}
+    steps = steps_until(count, {first: 1 / n if n else 0.0 for first, n in each.items()})
+    return _phases(entries, stage, surveys, seed, steps or ENDLESS)
+
+
+def _phases(entries: list[Entry], stage, surveys: dict, seed: int, steps: int) -> list[dict]:
+    mixture = Mixture(entries, vars(stage.ratio), seed, STREAMS, steps)
+    ends = [*mixture.changes[1:], steps]
     return [
         _phase(mixture, phase, first, end, stage, surveys)
         for phase, (first, end) in enumerate(zip(mixture.changes, ends))

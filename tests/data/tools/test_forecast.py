@@ -26,6 +26,18 @@ def looked(kind: str, total: int, text: int, pictures: int = 0, images: int = 0)
     return survey.Survey("", kind, "", total=total, looked=10, good=[record] * 10)
 
 
+def test_a_stage_of_epochs_ends_when_its_data_set_was_drawn_so_often():
+    lines = {"see": Dataset("understanding", ""), "late": Dataset("generation", "", steps=(40, 1000)),
+             "draw": Dataset("generation", "", weight=3.0)}  # fmt: skip
+    surveys = {"see": looked("understanding", 1000, 50, pictures=1)}
+    surveys |= {name: looked("generation", 900, 20, images=1) for name in ("late", "draw")}
+    ratio = types.SimpleNamespace(understanding=1.0, text=0.0, generation=2.0)
+    asked = stage(ratio=ratio, rows=Rows(32, 256, 1, 2), steps="1.5 epochs of late")
+    before, after = forecast.forecast("second", lines, surveys, asked, 0)
+    assert "late" not in before["datasets"] and after["steps"][0] == before["steps"][1] == 40
+    assert after["datasets"]["late"]["epochs"] == pytest.approx(1.5, rel=0.02)
+
+
 def test_forecast_is_the_mixture_s_shares_of_examples_and_tokens():
     lines = {
         "see": Dataset("understanding", ""), "read": Dataset("text", ""),
