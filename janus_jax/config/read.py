@@ -27,6 +27,7 @@ PATHS = (
     "tokenizer",
     "options",
 )  # fields: `~` is replaced
+GONE = {"on_change": "--accept_changes of the command goes on with other data"}  # field -> instead
 
 
 def read(
@@ -102,6 +103,11 @@ def _rows_follow(values: dict, key: str, before: int | None):
         rows["count"] = max(1, round(rows["count"] * after / before))
 
 
+def _instead(name: str, known) -> str:
+    """The end of a message about a field that is not there."""
+    return f"; {GONE[name]}" if name in GONE else near(name, known)
+
+
 def inner_type(kind):
     """The dataclass inside `X | None`, else the type itself."""
     if isinstance(kind, types.UnionType) and types.NoneType in typing.get_args(kind):
@@ -120,7 +126,7 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
     else:
         fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
     if name not in fields:
-        problems.append(f"--config.{key}: there is no {name!r} here" + near(name, fields))
+        problems.append(f"--config.{key}: there is no {name!r} here" + _instead(name, fields))
     elif len(keys) > 1:
         if values.get(name) is None:
             values[name] = {}
@@ -191,7 +197,7 @@ def _build_dataclass(kind, value, path: str, problems: list[str]):
         return None
     hints = typing.get_type_hints(kind)
     problems += [
-        f"{dot}{name}: unknown field{near(name, hints)}" for name in value if name not in hints
+        f"{dot}{name}: unknown field{_instead(name, hints)}" for name in value if name not in hints
     ]
     built = {}
     for field in dataclasses.fields(kind):

@@ -5,11 +5,12 @@ from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data import catalog
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.processor import Processor
-from janus_jax.data.resume import fingerprint, restore_position
+from janus_jax.data.resume import differing, fingerprint, restore_position
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import Source, SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.training import stage_mixture
+from janus_jax.training.changes import Changes
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
@@ -68,6 +69,7 @@ def look_at_data(
     processor: Processor | None,
     starts: dict,
     all_open: bool,
+    changes: Changes,
 ):
     """(None, what the first record of each data set is, and whether a stage's data is what its
     checkpoint was trained on).
@@ -77,6 +79,7 @@ def look_at_data(
     processor: None where records cannot be read yet.
     starts: by stage, where each goes on.
     all_open: whether `sources` are all that the stages draw; else positions are not looked at.
+    changes: since the last start; gets those of the data.
     """
     report = Report()
     told = {}
@@ -92,7 +95,7 @@ def look_at_data(
                 if not starts[name].done:
                     plan = StagePlan.of(experiment, name)
                     position = starts[name].position
-                    report.add(_look_at_position(plan, sources, processor, position))
+                    report.add(_look_at_position(plan, sources, processor, position, changes))
     for name, source in sources.items():
         line = experiment.data.datasets[name]
         first = told.get(name, "?")
@@ -101,7 +104,9 @@ def look_at_data(
     return None, report
 
 
-def _look_at_position(plan: StagePlan, sources: dict, processor: Processor, position) -> Report:
+def _look_at_position(
+    plan: StagePlan, sources: dict, processor: Processor, position, changes: Changes
+) -> Report:
     """What the stage draws, with image_ids and without, how many examples its rows hold, and, where
     it goes on from a position, whether the data is still the one that it was trained on. All its
     data sets must be open."""
@@ -112,9 +117,12 @@ def _look_at_position(plan: StagePlan, sources: dict, processor: Processor, posi
             report.add(_look_at_batch_size(plan, mixture, processor))
         if position is not None:
             now = fingerprint(mixture, stage_mixture.encoder(plan, processor))
-            accept = plan.experiment.data.on_change == "accept"
-            said = restore_position(position, now, mixture, accept)[1]
+            said = restore_position(position, now, mixture, accept=True)[1]
             report.warnings += [f"stages.{plan.name}, its data: {line}" for line in said]
+            different = differing(position["fingerprint"], now)
+            # Another tokenizer is refused, see preflight_weights.token_problems.
+            different = [line for line in different if not line.startswith("tokenizer: ")]
+            changes.add_data(plan.name, now, different)
     except SourceError as error:
         report.data.append(f"stages.{plan.name}: {error}")
     return report

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from janus_jax.checkpoint.history import HISTORY, plain_values
 from janus_jax.checkpoint.inspect import ASIDE, stage_directory
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.common.files import WEIGHTS_FILE
@@ -24,7 +25,7 @@ from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
-from janus_jax.training.run_dir import plain_values, run_id
+from janus_jax.training.run_dir import changed_before, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
 from janus_jax.training.stage_plan import StagePlan, shape
 from janus_jax.training.validation import Validation
@@ -268,8 +269,10 @@ def saving(checkpointer: Checkpointer):
 
 
 def checkpoints(experiment: Experiment, name: str, directory, log: Log) -> Checkpointer:
-    """Where the stage `name` saves. Each checkpoint says of which run and config it is."""
+    """Where the stage `name` saves. Each checkpoint says of which run and config it is, and what
+    changed before."""
     run = {"run": run_id(directory), "config": plain_values(experiment)}
+    run[HISTORY] = changed_before(directory)
     policy = experiment.checkpoints
     where = stage_directory(directory, name)
     return Checkpointer(where, run, policy.keep, policy.keep_every, log.say)
