@@ -24,6 +24,7 @@ from janus_jax.training import (
     check_config,
     preflight_data,
     preflight_disk,
+    preflight_processor,
     preflight_weights,
     run_dir,
 )
@@ -281,4 +282,5 @@ def look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights
     ids = ", ".join(f"{name} {i}" for name, i in special_ids(tokenizer).items())
     report.tell("tokenizer", f"{named}: {len(tokenizer):,} ids; {ids}")
     report.config += preflight_weights.token_problems(experiment, tokenizer, named, starts, weights)
+    report.warnings += preflight_processor.unlike_weights(experiment, processor, weights)
     return (processor, learned), report

@@ -11,6 +11,7 @@ from janus_jax.data.sources import Source, SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.training import stage_mixture
 from janus_jax.training.changes import Changes
+from janus_jax.training.preflight_effects import settings_without_effect
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
@@ -101,6 +102,8 @@ def look_at_data(
         first = told.get(name, "?")
         count = f"{len(source):,} records of {line.path}"
         report.tell("data", f"{name}: {line.kind}, {count}; the first: {first}")
+    if processor is not None:
+        report.add(settings_without_effect(experiment))
     return None, report
 
 

@@ -8,6 +8,7 @@ from janus_jax.data.pipeline import Batches
 from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.training import stage_mixture
+from janus_jax.training.preflight_effects import undrawn
 from janus_jax.training.stage_plan import StagePlan
 
 
@@ -45,6 +46,8 @@ def open_batches(
     of what that is given."""
     data = plan.experiment.data
     entries = stage_mixture.entries_of(plan, sources)
+    for name, why in undrawn(plan.experiment).items():
+        say(f"  {name} is never drawn: {why}")
     for entry in entries:
         if entry.steps and entry.steps[0] >= plan.stage.steps:
             say(

@@ -1,5 +1,6 @@
 """Table 1's optimiser: schedules, decay, moments, clipping."""
 
+import dataclasses
 import functools
 
 import jax
@@ -24,6 +25,27 @@ def test_schedules_at_their_corners(kind, end):
     assert float(rate(60)) == pytest.approx(2.0 if kind == "constant" else 1.1)
     at_once = optim.schedule(schema.Optim(learning_rate=2.0, schedule=kind), 100)
     assert float(at_once(0)) == 2.0
+
+
+def test_moments_serve_another_rate_and_schedule():
+    """A run goes on with them under a changed config: the state has one structure, and half the
+    rate makes half the step."""
+    column = schema.Optim(learning_rate=0.1, weight_decay=0.5)
+    params = {"one": {"kernel": jnp.arange(4.0)}}
+    grads = {"one": {"kernel": jnp.asarray([1.0, -2.0, 3.0, 0.5])}}
+    before = optim.make(column, 100)
+    state = before.init(params)
+    for _ in range(3):
+        _, state = before.update(grads, state, params)
+    others = [{"learning_rate": 0.05}, {"clip_norm": 9.0}, {"weight_decay": 0.0}, {"b1": 0.5}]
+    others += [{"schedule": kind} for kind in schema.SCHEDULES]
+    for other in others:
+        after = optim.make(dataclasses.replace(column, **other), 200)
+        assert jax.tree.structure(after.init(params)) == jax.tree.structure(state), other
+    halved = optim.make(dataclasses.replace(column, learning_rate=0.05), 200)
+    whole, half = (tx.update(grads, state, params)[0]["one"]["kernel"] for tx in (before, halved))
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
+    assert np.abs(whole).min() > 0.01
 
 
 def test_decay_shrinks_kernels_and_tables_only(one_device):
