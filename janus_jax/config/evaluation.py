@@ -7,7 +7,7 @@ TAKEN = ("checkpoints", "tensorboard", "profile", "wandb", "run", "sheets", "eva
 
 
 # A field says whether it may differ between two starts of one run, for all inside it that says
-# nothing itself (see training/changes.py). What none of these marks is another run.
+# nothing itself (see training/compare_configs.py). What none of these marks is another run.
 
 
 def free(default):

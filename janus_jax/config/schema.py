@@ -166,7 +166,7 @@ class Stage:
     """
 
     trainable: tuple[str, ...]
-    init: tuple[str, ...]
+    init: tuple[str, ...] = accepted()
     steps: int = accepted()
     batch_size: int = accepted()
     ratio: Ratio = accepted()

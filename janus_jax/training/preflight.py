@@ -120,7 +120,7 @@ def rehearse(
     begin = time.perf_counter()
     say = lambda text: processes.is_lead() and print(text, flush=True)
     found = processes.all_or_none(lambda: examine(config, overrides, workdir, devices, say))
-    if not accept and found.changes.asked:
+    if not accept and found.changes.asked and processes.is_lead():
         found.report.config.append(found.changes.unaccepted(workdir))
     processes.all_or_none(found.report.require)
     processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
@@ -137,7 +137,7 @@ def _require_word(found: Found, workdir: pathlib.Path, accept: bool):
     """Enters as a problem that a run has changed, unless the user has said, or says now, that it
     goes on."""
     changes = found.changes
-    if accept or not changes.asked:
+    if accept or not changes.asked or not processes.is_lead():  # it alone knows the history
         return
     sound = not (found.report.config or found.report.damaged or found.report.data)
     asks = sound and jax.process_count() == 1 and sys.stdin.isatty() and sys.stdout.isatty()

@@ -20,7 +20,8 @@ from janus_jax.common import files
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.distributed import processes
-from janus_jax.training.changes import Changes, between, set_aside
+from janus_jax.training.changes import Changes
+from janus_jax.training.compare_configs import between, set_aside
 
 LOCK = ".lock"
 WAITS = 100  # seconds: a file server keeps the lock of a host that died for up to 90

@@ -201,6 +201,15 @@ def test_a_person_is_told_all_changes_and_asked(typed, goes_on, workdir, monkeyp
     assert len(at.lines()) == 3  # the rate at this step among them
 
 
+def test_weights_of_init_are_said_to_be_read_no_more_by_a_stage_that_has_begun(workdir):
+    at = found(workdir, stages__stage2__init="weights/moved", stages__stage3__init="weights/moved")
+    assert at.asked == [
+        "stages.stage2.init: ['previous'] -> ['weights/moved'] (stage2 has begun: its weights are in its "
+        "checkpoints)"
+    ]
+    assert len(at.free) == 1
+
+
 # What is another run
 
 
