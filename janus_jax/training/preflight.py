@@ -207,6 +207,7 @@ def examine(
         starts,
         all_open,
         found.changes,
+        workdir,
     )
     return found
 

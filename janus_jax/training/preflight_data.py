@@ -1,6 +1,11 @@
 """A config's data sets opened, and the first record of each read as training would: images decode,
 text becomes tokens, both fit a row."""
 
+import pathlib
+
+from janus_jax.checkpoint import checksums
+from janus_jax.checkpoint.inspect import stage_directory
+from janus_jax.common.text import differences
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data import catalog
 from janus_jax.data.mixture import Mixture
@@ -9,6 +14,7 @@ from janus_jax.data.resume import differing, fingerprint, restore_position
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import Source, SourceError
 from janus_jax.data.tokenizer import Tokenizer
+from janus_jax.distributed import processes
 from janus_jax.training import stage_mixture
 from janus_jax.training.changes import Changes
 from janus_jax.training.preflight_effects import settings_without_effect
@@ -71,6 +77,7 @@ def look_at_data(
     starts: dict,
     all_open: bool,
     changes: Changes,
+    workdir: pathlib.Path,
 ):
     """(None, what the first record of each data set is, and whether a stage's data is what its
     checkpoint was trained on).
@@ -81,6 +88,7 @@ def look_at_data(
     starts: by stage, where each goes on.
     all_open: whether `sources` are all that the stages draw; else positions are not looked at.
     changes: since the last start; gets those of the data.
+    workdir: of the run.
     """
     report = Report()
     told = {}
@@ -97,6 +105,9 @@ def look_at_data(
                     plan = StagePlan.of(experiment, name)
                     position = starts[name].position
                     report.add(_look_at_position(plan, sources, processor, position, changes))
+                    if position is None and starts[name].step is not None:
+                        saved = stage_directory(workdir, name) / str(starts[name].step)
+                        _look_at_contents(plan, sources, saved, changes)
     for name, source in sources.items():
         line = experiment.data.datasets[name]
         first = told.get(name, "?")
@@ -129,6 +140,15 @@ def _look_at_position(
     except SourceError as error:
         report.data.append(f"stages.{plan.name}: {error}")
     return report
+
+
+def _look_at_contents(plan: StagePlan, sources: dict, saved: pathlib.Path, changes: Changes):
+    """Whether a stage whose batches are a function of the step still reads what it read when the
+    checkpoint `saved` was made, as far as that says it."""
+    manifest = checksums.read_manifest(saved) if processes.is_lead() else {}
+    entries = stage_mixture.entries_of(plan, sources)
+    now = stage_mixture.contents(stage_mixture.mixture_of(plan, entries))
+    changes.add_data(plan.name, now, differences(manifest.get("data", now), now))
 
 
 def _look_at_batch_size(plan: StagePlan, mixture: Mixture, processor: Processor) -> Report:

@@ -101,7 +101,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     # Closed also where the loop fails: a process that ends while a checkpoint is being written
     # cannot finish it.
     with (
-        saving(checkpoints(experiment, name, workdir, log)) as checkpointer,
+        saving(checkpoints(experiment, name, data.mixture, workdir, log)) as checkpointer,
         Meter(name, stage.steps, log.say, workdir, experiment.profile) as meter,
         closing(data),
     ):
@@ -268,11 +268,11 @@ def saving(checkpointer: Checkpointer):
     checkpointer.close()
 
 
-def checkpoints(experiment: Experiment, name: str, directory, log: Log) -> Checkpointer:
-    """Where the stage `name` saves. Each checkpoint says of which run and config it is, and what
-    changed before."""
+def checkpoints(experiment: Experiment, name: str, mixture, directory, log: Log) -> Checkpointer:
+    """Where the stage `name` saves. Each checkpoint says of which run and config it is, what its
+    data sets held, and what changed before."""
     run = {"run": run_id(directory), "config": plain_values(experiment)}
-    run[HISTORY] = changed_before(directory)
+    run |= {"data": stage_mixture.contents(mixture), HISTORY: changed_before(directory)}
     policy = experiment.checkpoints
     where = stage_directory(directory, name)
     return Checkpointer(where, run, policy.keep, policy.keep_every, log.say)
