@@ -41,7 +41,9 @@ def between(
         possible: whether the new config's values are.
     """
     stages = {name: progress(workdir, name) for name in [*old.stages, *new.stages]}
-    found = Changes(moved_tokenizer=_knows_tokenizer(new.tokenizer, workdir, stages))
+    found = Changes()
+    if old.tokenizer != new.tokenizer:
+        found.moved_tokenizer = _knows_tokenizer(new.tokenizer, workdir, stages)
     both = [name for name in old.stages if name in new.stages]
     seen = {line for name in both for line in _reopen(found, old, new, name, stages, workdir)}
     on = lambda name: stages[name].step is not None and not stages[name].done
