@@ -27,10 +27,18 @@ from janus_jax.common.cli import (
 START = time.perf_counter()
 
 
-def run(config: str, overrides: dict, workdir: str, command: bool = False):
-    """Trains what the config says. command: the process belongs to the run, and may be ended from a
-    thread (see signals.StopRequest, watchdog.py). Raises signals.Preempted where it was told to
-    stop, all else as it comes."""
+def run(config: str, overrides: dict, workdir: str, command=False, accept_changes=False):
+    """Trains what the config says.
+
+    config: the file.
+    overrides: dotted path -> text.
+    workdir: where all of the run goes.
+    command: the process belongs to the run, and may be ended from a thread (see
+        signals.StopRequest, watchdog.py).
+    accept_changes: goes on with what has changed since the run was last started.
+
+    Raises signals.Preempted where it was told to stop, all else as it comes.
+    """
     from janus_jax.checkpoint.inspect import NotSaved
     from janus_jax.distributed import heartbeat, processes, signals
     from janus_jax.distributed.watchdog import WATCH
@@ -42,7 +50,7 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
         if command:
             WATCH.start(workdir)
         processes.barrier("begun")
-        train_and_show(config, overrides, workdir)
+        train_and_show(config, overrides, workdir, accept_changes)
     except Exception as error:
         # Where all agreed to stop, all end so; another error is this process's own even then.
         if heartbeat.HEARTBEAT is not None and not (
@@ -61,7 +69,7 @@ def run(config: str, overrides: dict, workdir: str, command: bool = False):
         run_dir.release()
 
 
-def train_and_show(config: str, overrides: dict, workdir: str):
+def train_and_show(config: str, overrides: dict, workdir: str, accept_changes: bool):
     import jax
 
     from janus_jax.config.schema import ConfigError
@@ -77,7 +85,7 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     from janus_jax.training.stages import OutOfMemory, train
 
     directory = pathlib.Path(workdir)
-    found = preflight.prepare(config, overrides, directory)
+    found = preflight.prepare(config, overrides, directory, accept_changes)
     experiment = found.experiment
     sources = found.sources
     processor = found.processor
@@ -95,6 +103,8 @@ def train_and_show(config: str, overrides: dict, workdir: str):
     for subject, text in found.report.lines:
         if subject == epochs.SUBJECT:
             log.say(text)
+    for line in found.changes.lines():
+        log.say(f"changed: {line}")
     for line in found.report.warnings:
         log.say(f"WARNING: {line}")
     try:
@@ -144,6 +154,10 @@ def define_flags(into):
     define.switch("dry_run", False, about)
     about = "A first try: the config in 10 steps a stage, in a work directory beside --workdir."
     define.switch("smoke", False, about)
+    about = (
+        "Go on with what has changed since the last start; without it, that is asked or refused."
+    )
+    define.switch("accept_changes", False, about)
     about = "With --dry_run: check for so many devices, here or not; 0: those here."
     define.whole("devices", 0, about, lower_bound=0)
     define.whole("processes", 0, "How many processes; else JAX_NUM_PROCESSES.", lower_bound=0)
@@ -208,10 +222,11 @@ def main(argv: list[str] | None = None):
             from janus_jax.eval.during_scores import require_scorable
 
             where = pathlib.Path(workdir)
-            preflight.rehearse(f.config, overrides, where, f.devices, require_scorable)
+            also = require_scorable
+            preflight.rehearse(f.config, overrides, where, f.devices, also, f.accept_changes)
             sys.exit(exit_codes.DONE)
         compile_cache.keep()
-        run(f.config, overrides, workdir, command=True)
+        run(f.config, overrides, workdir, True, f.accept_changes)
     except Exception as error:
         sys.exit(report(error))
 

@@ -177,25 +177,23 @@ def known_run(workdir: pathlib.Path) -> str:
     return str(runs.pop() or "") if len(runs) == 1 else ""
 
 
-def another_run(
-    checkpoint: pathlib.Path, manifest: dict, run: str, config: dict | None = None
-) -> str:
+def another_run(checkpoint: pathlib.Path, manifest: dict, run: dict) -> str:
     """Why a checkpoint is not taken because another run has saved it; empty if this one has.
 
     manifest: the checkpoint's.
-    run: this run's id, empty if it is not known.
-    config: this run's, to be compared with the other's.
+    run: {"run": this run's id, empty if it is not known}, and its "config", if that is to be
+        compared with the other's.
     """
-    if manifest.get("run") == run:
+    if manifest.get("run") == run["run"]:
         return ""
     text = (
         f"{checkpoint} is a checkpoint of run {manifest.get('run')}, and this work directory is of "
-        f"run {run or 'not known'} (its file `run`): give that run's --workdir, put back its file, "
+        f"run {run['run'] or 'not known'} (its file `run`): give that run's --workdir, put back its file, "
         f"or begin a stage with its weights (stages.<name>.init)"
     )
-    if config is None:
+    if "config" not in run:
         return text
-    changed = differences(manifest.get("config", {}), config)
+    changed = differences(manifest.get("config", {}), run["config"])
     return f"{text}. Their configs differ in:{listed(changed) if changed else ' nothing'}"
 
 
@@ -269,13 +267,14 @@ class StageProgress:
         return self.done or self.step is not None
 
 
-def inspect_stage(workdir: pathlib.Path, name: str, state: dict) -> StageProgress:
+def inspect_stage(workdir: pathlib.Path, name: str, state: dict, again=False) -> StageProgress:
     """Where stage `name` stands, by headers, sizes and small files: arrays are neither read nor
     summed.
 
     state: `leaves` of the train state that the config asks for, of arrays or of their shapes.
+    again: it goes on though it is done.
     """
-    if (workdir / name / WEIGHTS_FILE).is_file():
+    if not again and (workdir / name / WEIGHTS_FILE).is_file():
         return StageProgress(done=True)
     directory = stage_directory(workdir, name)
     try:
@@ -294,6 +293,7 @@ def inspect_stage(workdir: pathlib.Path, name: str, state: dict) -> StageProgres
     chosen = directory / str(progress.step)
     manifest = checksums.read_manifest(chosen)
     progress.position = position(chosen)
-    wrong = another_run(chosen, manifest, known_run(workdir)), misfit(chosen, manifest, state)
+    run = {"run": known_run(workdir)}
+    wrong = another_run(chosen, manifest, run), misfit(chosen, manifest, state)
     progress.problems += [line for line in wrong if line]
     return progress

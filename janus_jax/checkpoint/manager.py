@@ -49,8 +49,8 @@ class Checkpointer:
     """Saves and restores one stage. All processes call all methods alike, but `poll`.
 
     directory: where its checkpoints lie.
-    run: {"run": its id, "config": nested facts}, written into each checkpoint; one of another run
-        is refused.
+    run: {"run": its id, "config": and other nested facts}, written into each checkpoint; one of
+        another run is refused.
     keep: how many of the latest checkpoints stay.
     keep_every: and those whose step it divides, 0 for none.
     say: what tells a line to the user.
@@ -240,7 +240,7 @@ class Checkpointer:
     def _require(self, directory, manifest: dict, like: dict):
         wrong = inspect.misfit(directory, manifest, like)
         if self.run:
-            wrong = inspect.another_run(directory, manifest, **self.run) or wrong
+            wrong = inspect.another_run(directory, manifest, self.run) or wrong
         if wrong:
             raise CheckpointError(wrong)
 

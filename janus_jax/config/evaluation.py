@@ -6,10 +6,23 @@ import dataclasses
 TAKEN = ("checkpoints", "tensorboard", "profile", "wandb", "run", "sheets", "evaluation")
 
 
+# A field says whether it may differ between two starts of one run, for all inside it that says
+# nothing itself (see training/compare_configs.py). What none of these marks is another run.
+
+
 def free(default):
-    """A field that may differ between two starts of one run: it changes nothing of what is
-    learned."""
+    """May differ: it changes nothing of what a step learns."""
     return dataclasses.field(default=default, metadata={"resume": "free"})
+
+
+def accepted(default=dataclasses.MISSING):
+    """May differ where the user says so: moments and position in the data stay good for it."""
+    return dataclasses.field(default=default, metadata={"resume": "accept"})
+
+
+def another_run(default):
+    """May not differ, though the section that it stands in may."""
+    return dataclasses.field(default=default, metadata={"resume": "another run"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,14 +38,14 @@ class Evaluation:
     patience: evaluations without a better `checkpoints.best`, after which a stage ends; 0: never.
     """
 
-    count: int = free(0)
-    cfg_scale: float = free(5.0)
-    temperature: float = free(1.0)
-    every: int = free(0)  # not where `patience` counts by it: see run_dir.py
-    holdout: float = 0.0
-    benchmarks: tuple[str, ...] = free(())
-    prompts: tuple[str, ...] = free(())
-    questions: tuple[str, ...] = free(())
+    count: int = 0
+    cfg_scale: float = 5.0
+    temperature: float = 1.0
+    every: int = 0
+    holdout: float = accepted(0.0)
+    benchmarks: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
     patience: int = 0
 
 
@@ -42,6 +55,6 @@ class Checkpoints:
     whose step `keep_every` divides, for good; 0 for none. best: and the best by the metric of this
     name, such as "validation_loss"; empty: none."""
 
-    keep: int = free(2)
-    keep_every: int = free(0)
-    best: str = free("")
+    keep: int = 2
+    keep_every: int = 0
+    best: str = ""

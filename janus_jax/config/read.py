@@ -22,6 +22,7 @@ from janus_jax.config.schema import ByPart, ConfigError, Experiment
 
 # Fields in which `~` is replaced.
 PATHS = ("path", "images", "names", "image_ids", "holdout", "init", "tokenizer", "options")
+GONE = {"on_change": "--accept_changes of the command goes on with other data"}  # field -> instead
 
 
 def read(
@@ -114,6 +115,11 @@ def _rows_follow(values: dict, key: str, before: int | None):
         rows["count"] = max(1, round(rows["count"] * after / before))
 
 
+def _instead(name: str, known) -> str:
+    """The end of a message about a field that is not there."""
+    return f"; {GONE[name]}" if name in GONE else near(name, known)
+
+
 def inner_type(kind):
     """The section inside `X | None` or `float | dict`, else the type itself."""
     inside = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
@@ -132,7 +138,7 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
     else:
         fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
     if name not in fields:
-        problems.append(f"--config.{key}: there is no {name!r} here" + near(name, fields))
+        problems.append(f"--config.{key}: there is no {name!r} here" + _instead(name, fields))
     elif len(keys) > 1:
         given = values.get(name)
         if not isinstance(given, dict) and (given is None or fields[name] == ByPart):
@@ -205,7 +211,7 @@ def _build_dataclass(kind, value, path: str, problems: list[str]):
         return None
     hints = typing.get_type_hints(kind)
     problems += [
-        f"{dot}{name}: unknown field{near(name, hints)}" for name in value if name not in hints
+        f"{dot}{name}: unknown field{_instead(name, hints)}" for name in value if name not in hints
     ]
     built = {}
     for field in dataclasses.fields(kind):

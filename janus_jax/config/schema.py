@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from janus_jax.config.evaluation import Checkpoints, Evaluation, free
+from janus_jax.config.evaluation import Checkpoints, Evaluation, accepted, another_run, free
 from janus_jax.config.steps import seed_of
 from janus_jax.model import config as model_config
 
@@ -17,12 +17,6 @@ SYSTEM = (
     "content that the user provides, and assist the user with a variety of tasks using natural "
     "language."
 )
-
-
-def accepted(default=dataclasses.MISSING):
-    """A field that may differ between two starts of one run where `data.on_change` accepts other
-    data."""
-    return dataclasses.field(default=default, metadata={"resume": "accept"})
 
 
 class ConfigError(ValueError):
@@ -78,8 +72,8 @@ class Optim:
     b2: float = 0.95
     eps: float = 1e-8
     end_factor: float = 0.0
-    mu_dtype: str = "float32"
-    ema: float = 0.0
+    mu_dtype: str = another_run("float32")
+    ema: float = another_run(0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,21 +176,21 @@ class Stage:
     """
 
     trainable: tuple[str, ...]
-    init: tuple[str, ...]
-    steps: int | str
+    init: tuple[str, ...] = accepted()
+    steps: int | str = accepted()
     batch_size: int = accepted()
     ratio: Ratio = accepted()
-    optim: Optim
+    optim: Optim = accepted()
     task: str = "janus"
     rows: Rows | None = accepted(None)
-    supervise: str = "all"
+    supervise: str = accepted("all")
     options: dict[str, float | str] = dataclasses.field(default_factory=dict)
-    condition_dropout: float = 0.1
-    first_sentence: float = 0.25
+    condition_dropout: float = accepted(0.1)
+    first_sentence: float = accepted(0.25)
     accumulate: int = free(1)
-    checkpoint_every: int = 1000
-    log_every: int = 20
-    spikes: Spikes = dataclasses.field(default_factory=Spikes)
+    checkpoint_every: int = free(1000)
+    log_every: int = free(20)
+    spikes: Spikes = free(Spikes())
 
     def form(self, line: Dataset) -> str:
         """How it writes a data set's records; the papers' first two stages have no roles."""
@@ -210,13 +204,11 @@ class Data:
     workers: processes a host that read, decode and pack; 0: the training process itself does. The
         batches are the same.
     max_bad_fraction: of a data set's records, above which training stops.
-    on_change: `refuse` or `accept` a checkpoint whose data was another (see data/resume.py).
     """
 
     datasets: dict[str, Dataset] = accepted()
     workers: int = free(0)
     max_bad_fraction: float = free(0.01)
-    on_change: str = free("refuse")
 
     def drawn_by(self, stage: str) -> dict[str, Dataset]:
         """The lines that name a stage, or no stage at all; their weight may be 0."""
@@ -252,13 +244,13 @@ class Experiment:
     """
 
     model: model_config.JanusConfig
-    template: Template
+    template: Template = accepted()
     data: Data
     stages: dict[str, Stage]
     tokenizer: str = ""
     mesh: Mesh = free(Mesh())
-    evaluation: Evaluation = Evaluation()
-    checkpoints: Checkpoints = Checkpoints()
+    evaluation: Evaluation = free(Evaluation())
+    checkpoints: Checkpoints = free(Checkpoints())
     seed: int = 0
     wandb: str = free("")
     profile: int = free(0)

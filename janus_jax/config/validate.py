@@ -159,7 +159,6 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
 def _data_problems(experiment: Experiment) -> list[str]:
     data = experiment.data
     problems = finite("data", data, ("workers",))
-    problems += named("data.on_change", data.on_change, ("refuse", "accept"))
     if not 0 <= data.max_bad_fraction <= 1:
         problems.append(f"data.max_bad_fraction is {data.max_bad_fraction}: a share lies in [0, 1]")
     stages = list(experiment.stages)

@@ -203,5 +203,5 @@ class Batches:
         self.close()
         streams, said, stayed = restore_position(state, self.fingerprint, self.mixture, self.accept)
         self._begin(state["step"], streams)
-        self.stats.set_state(state["read_stats"], stayed)
+        self.stats.set_state(state["read_stats"], stayed, state["step"])
         return said

@@ -37,6 +37,7 @@ class ReadStats:
         self.bad = {name: {} for name in names}  # record -> cause
         # first step of a phase -> int64 [entries, 4]: examples, tokens, continued, truncated
         self.seen = {}
+        self.since = 0  # the step from which shares are counted: where the data last changed
         self._mine = {}
         self._listed = None
 
@@ -168,7 +169,7 @@ class ReadStats:
         out = []
         for first in sorted(self.seen):
             until = next((f" to {change}" for change in self.mixture.changes if change > first), "")
-            title = f"data from step {first}{until}"
+            title = f"data from step {max(first, self.since)}{until}"
             out.append(
                 f"  {title:<30} {'kind':<13} {'asked':>8} {'seen':>8} {'tokens':>8}  examples  "
                 f"continued  truncated"
@@ -193,11 +194,12 @@ class ReadStats:
         bad = {name: [[i, cause] for i, cause in found.items()] for name, found in self.bad.items()}
         names = [e.name for e in self.mixture.entries]
         seen = {str(p): dict(zip(names, counts.tolist())) for p, counts in self.seen.items()}
-        return {"reads": self.reads, "bad": bad, "seen": seen}
+        return {"reads": self.reads, "bad": bad, "seen": seen, "since": self.since}
 
-    def set_state(self, state: dict, stayed: list[str] | None = None):
+    def set_state(self, state: dict, stayed: list[str] | None = None, step: int = 0):
         """stayed: where the data has changed, the data sets that go on; of the others nothing is
-        known any more, and shares are counted anew."""
+        known any more, and shares are counted anew from `step` on."""
+        self.since = state.get("since", 0) if stayed is None else step
         names = [e.name for e in self.mixture.entries]
         known = set(names) if stayed is None else set(stayed)
         self.reads = {name: state["reads"].get(name, 0) if name in known else 0 for name in names}

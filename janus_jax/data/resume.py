@@ -50,6 +50,11 @@ def versions() -> dict[str, str]:
     return out
 
 
+def differing(old: dict, now: dict) -> list[str]:
+    """In what two fingerprints differ, a line each; other libraries are no other data."""
+    return differences({**old, _VERSIONS: 0}, {**now, _VERSIONS: 0})
+
+
 def restore_position(
     state: dict, now: dict, mixture: Mixture, accept: bool
 ) -> tuple[dict[int, dict], list[str], list[str] | None]:
@@ -72,7 +77,7 @@ def restore_position(
         )
     streams = {int(n): stream for n, stream in state["streams"].items()}
     old = state["fingerprint"]
-    changed = differences({**old, _VERSIONS: 0}, {**now, _VERSIONS: 0})
+    changed = differing(old, now)
     versions = [
         f"{line} (rows may differ in bits)" for line in differences(old[_VERSIONS], now[_VERSIONS])
     ]
@@ -82,10 +87,8 @@ def restore_position(
         raise SourceError(
             "the data is not what this run was trained on so far:\n  "
             + "\n  ".join(changed)
-            + "\nundo that, or "
-            "accept it with --config.data.on_change=accept: what was drawn stays drawn, and a data "
-            "set whose content "
-            "changed begins anew"
+            + "\nundo that, or accept it (--accept_changes): what was drawn stays drawn, and a data "
+            "set whose content changed begins anew"
         )
     out, said, stayed = _dealt(old, streams, now, mixture, state["step"])
     return out, [*changed, *said, *versions], stayed

@@ -9,12 +9,12 @@ import time
 import numpy as np
 from PIL import Image
 
+from janus_jax.checkpoint.history import read_config
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG
 from janus_jax.common import outputs, provenance
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import table
-from janus_jax.config.read import resolve
 from janus_jax.config.schema import Evaluation, Experiment
 from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, load
@@ -148,8 +148,7 @@ def run_of(workdir: pathlib.Path) -> Experiment:
         raise UsageError(
             f"--workdir={workdir}: no {RUN_CONFIG} there, so no run; name the --workdir of one"
         )
-    experiment, _ = resolve(read_json(path), {})
-    return experiment
+    return read_config(path)[0]
 
 
 def last_stage(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:

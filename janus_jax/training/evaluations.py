@@ -48,6 +48,8 @@ class Evaluations:
         self._found = [record for record in found if record["step"] <= step]
         if found != self._found:
             self._keep()
+        if self.over():
+            self.say(self._ended(step))
 
     def due(self, step: int) -> bool:
         every = self.experiment.evaluation.every
@@ -64,11 +66,7 @@ class Evaluations:
         if self._metric and self._metric not in values:
             self.say(f"step {step} has no {self._metric}: it can be no best checkpoint")
         if self.over():
-            best = evaluated.best_step(self._found, self._metric)
-            self.say(
-                f"no better {self._metric} than that of step {best} in "
-                f"{self.experiment.evaluation.patience} evaluations: the stage ends at step {step}"
-            )
+            self.say(self._ended(step))
         return values | {"evaluation_seconds": time.perf_counter() - begin}
 
     def asks_to_save(self, step: int) -> bool:
@@ -80,6 +78,13 @@ class Evaluations:
         """Whether `evaluation.patience` is at its end, and the stage with it."""
         patience = self.experiment.evaluation.patience
         return patience > 0 and evaluated.since_best(self._found, self._metric) >= patience
+
+    def _ended(self, step: int) -> str:
+        best = evaluated.best_step(self._found, self._metric)
+        return (
+            f"no better {self._metric} than that of step {best} in "
+            f"{self.experiment.evaluation.patience} evaluations: the stage ends at step {step}"
+        )
 
     def _keep(self):
         if processes.is_lead():

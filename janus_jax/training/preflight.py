@@ -8,13 +8,14 @@ as it goes.
 import dataclasses
 import math
 import pathlib
+import sys
 import time
 
 import jax
 
 from janus_jax.config.epochs import uncounted
 from janus_jax.config.read import read
-from janus_jax.config.schema import Experiment
+from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data import catalog
 from janus_jax.data.processor import Processor
 from janus_jax.data.tokenizer import Tokenizer
@@ -25,9 +26,11 @@ from janus_jax.training import (
     epochs,
     preflight_data,
     preflight_disk,
+    preflight_processor,
     preflight_weights,
     run_dir,
 )
+from janus_jax.training.changes import Changes
 from janus_jax.training.report import Report
 from janus_jax.weights.processor_files import special_ids
 
@@ -43,6 +46,7 @@ class Found:
         sources: the data sets, opened, by name.
         processor: with the tokenizer; None where that cannot be had.
         learned: whether the tokenizer is learned from the data now.
+        changes: since the last start of the run.
     """
 
     experiment: Experiment
@@ -51,6 +55,7 @@ class Found:
     sources: dict = dataclasses.field(default_factory=dict)
     processor: Processor | None = None
     learned: bool = False
+    changes: Changes = dataclasses.field(default_factory=Changes)
 
     def part(self, name: str, look, *args):
         """Runs `look(*args)`, which returns (value, Report). Keeps and tells the report, and
@@ -66,12 +71,19 @@ class Found:
         return value
 
 
-def prepare(config: str, overrides: dict, workdir: pathlib.Path) -> Found:
+def prepare(config: str, overrides: dict, workdir: pathlib.Path, accept: bool = False) -> Found:
     """Experiment, sources and processor of a run, with the mesh set and its first files written.
-    Raises before anything is written or compiled."""
+    Raises before anything is written or compiled.
+
+    config: the file.
+    overrides: dotted path -> text.
+    workdir: of the run.
+    accept: goes on with what has changed since its last start, without a question.
+    """
 
     def look():
         found = examine(config, overrides, workdir)
+        _require_word(found, workdir, accept)
         found.report.require()
         return found
 
@@ -90,7 +102,12 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path) -> Found:
 
 
 def rehearse(
-    config: str, overrides: dict, workdir: pathlib.Path, devices: int = 0, also=lambda _: None
+    config: str,
+    overrides: dict,
+    workdir: pathlib.Path,
+    devices: int = 0,
+    also=lambda _: None,
+    accept: bool = False,
 ):
     """`--dry_run`: tells what was found. Raises as the run itself would; writes nothing.
 
@@ -100,10 +117,13 @@ def rehearse(
         workdir: where the run would write.
         devices: check for so many, which need not be here; 0: for those that are.
         also: checks more of the experiment, and raises.
+        accept: the run would be told to go on with what has changed since its last start.
     """
     begin = time.perf_counter()
     say = lambda text: processes.is_lead() and print(text, flush=True)
     found = processes.all_or_none(lambda: examine(config, overrides, workdir, devices, say))
+    if not accept and found.changes.asked and processes.is_lead():
+        found.report.config.append(found.changes.unaccepted(workdir))
     processes.all_or_none(found.report.require)
     processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
     processes.require_equal(must_be_equal(found))
@@ -124,6 +144,18 @@ def first_seen(found: Found, config: str) -> list[str]:
     return [*records, "", f"(«what is predicted»; {more})"] if records else []
 
 
+def _require_word(found: Found, workdir: pathlib.Path, accept: bool):
+    """Enters as a problem that a run has changed, unless the user has said, or says now, that it
+    goes on."""
+    changes = found.changes
+    if accept or not changes.asked or not processes.is_lead():  # it alone knows the history
+        return
+    sound = not (found.report.config or found.report.damaged or found.report.data)
+    asks = sound and jax.process_count() == 1 and sys.stdin.isatty() and sys.stdout.isatty()
+    if not (asks and changes.agreed()):
+        found.report.config.append(changes.unaccepted(workdir))
+
+
 def must_be_equal(found: Found) -> dict[str, str]:
     """What must be the same on all hosts."""
     data = {
@@ -141,7 +173,7 @@ def first_files(found: Found, workdir: pathlib.Path):
     """What the first process writes before training: its lock, config.json, and the tokenizer if it
     is learned."""
     run_dir.hold(workdir)
-    run_dir.same_run(found.experiment, workdir)
+    run_dir.same_run(found.experiment, workdir, found.changes)
     if found.learned:
         # A resumed run keeps its words, whatever became of its files.
         found.processor.tokenizer.save(workdir)
@@ -168,7 +200,9 @@ def examine(
         found.report.config += impossible
     if uncounted(experiment):
         impossible = impossible or found.report.config + found.report.data
-    where = found.part("work directory", _look_at_work_directory, experiment, workdir)
+    where, found.changes = found.part(
+        "work directory", _look_at_work_directory, experiment, workdir, not impossible
+    )
     starts = {}
     weights = {}
     if impossible:
@@ -182,6 +216,7 @@ def examine(
             workdir,
             where,
             devices,
+            found.changes.reopened,
         )
     tokenizer = found.part("tokenizer", look_at_tokenizer, found, workdir, starts, weights)
     found.processor, found.learned = tokenizer
@@ -195,16 +230,26 @@ def examine(
         readable,
         starts,
         all_open,
+        found.changes,
+        workdir,
     )
     return found
 
 
-def _look_at_work_directory(experiment: Experiment, workdir: pathlib.Path):
+def _look_at_work_directory(experiment: Experiment, workdir: pathlib.Path, possible: bool):
+    """((a directory on its disk, what has changed since the last start), what was found)."""
     where, closed = preflight_disk.place(workdir)
     report = Report(config=closed)
+    changes = Changes()
     if not closed and processes.is_lead():
-        report.config += run_dir.not_this_run(experiment, workdir)
-    return where, report
+        try:
+            changes = run_dir.changes_since(experiment, workdir, possible)
+        except ConfigError as error:
+            report.config.append(str(error))
+    report.config += changes.problems(workdir)
+    for line in changes.lines():
+        report.tell("changed", line)
+    return (where, changes), report
 
 
 def _look_without_values(experiment: Experiment, impossible: list[str], devices: int):
@@ -262,4 +307,5 @@ def look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights
     ids = ", ".join(f"{name} {i}" for name, i in special_ids(tokenizer).items())
     report.tell("tokenizer", f"{named}: {len(tokenizer):,} ids; {ids}")
     report.config += preflight_weights.token_problems(experiment, tokenizer, named, starts, weights)
+    report.warnings += preflight_processor.unlike_weights(experiment, processor, weights)
     return (processor, learned), report

@@ -2,20 +2,26 @@
 text becomes tokens, both fit a row."""
 
 import dataclasses
+import pathlib
 
-from janus_jax.common.text import short
+from janus_jax.checkpoint import checksums
+from janus_jax.checkpoint.inspect import stage_directory
+from janus_jax.common.text import differences, short
 from janus_jax.config.held_out import holdout_of
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data import catalog
 from janus_jax.data.holdout import part_of
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.processor import Processor
-from janus_jax.data.resume import fingerprint, restore_position
+from janus_jax.data.resume import differing, fingerprint, restore_position
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import Source, SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.data.tools import view
+from janus_jax.distributed import processes
 from janus_jax.training import stage_mixture
+from janus_jax.training.changes import Changes
+from janus_jax.training.preflight_effects import settings_without_effect
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
@@ -75,6 +81,8 @@ def look_at_data(
     processor: Processor | None,
     starts: dict,
     all_open: bool,
+    changes: Changes,
+    workdir: pathlib.Path,
 ):
     """(None, what the first record of each data set is, and whether a stage's data is what its
     checkpoint was trained on).
@@ -84,6 +92,8 @@ def look_at_data(
     processor: None where records cannot be read yet.
     starts: by stage, where each goes on.
     all_open: whether `sources` are all that the stages draw; else positions are not looked at.
+    changes: since the last start; gets those of the data.
+    workdir: of the run.
     """
     report = Report()
     told = {}
@@ -102,12 +112,17 @@ def look_at_data(
                 if not starts[name].done:
                     plan = StagePlan.of(experiment, name)
                     position = starts[name].position
-                    report.add(_look_at_position(plan, sources, processor, position))
+                    report.add(_look_at_position(plan, sources, processor, position, changes))
+                    if position is None and starts[name].step is not None:
+                        saved = stage_directory(workdir, name) / str(starts[name].step)
+                        _look_at_contents(plan, sources, saved, changes)
     for name, source in sources.items():
         line = experiment.data.datasets[name]
         first = told.get(name, "?")
         count = f"{len(source):,} records of {line.path}{_held_out(experiment, name, source)}"
         report.tell("data", f"{name}: {line.kind}, {count}; the first: {first}")
+    if processor is not None:
+        report.add(settings_without_effect(experiment))
     return None, report
 
 
@@ -147,7 +162,9 @@ def _held_out(experiment: Experiment, name: str, source: Source) -> str:
     return f" ({len(held):,}{where} held out)"
 
 
-def _look_at_position(plan: StagePlan, sources: dict, processor: Processor, position) -> Report:
+def _look_at_position(
+    plan: StagePlan, sources: dict, processor: Processor, position, changes: Changes
+) -> Report:
     """What the stage draws, with image_ids and without, how many examples its rows hold, and, where
     it goes on from a position, whether the data is still the one that it was trained on. All its
     data sets must be open."""
@@ -158,12 +175,24 @@ def _look_at_position(plan: StagePlan, sources: dict, processor: Processor, posi
             report.add(_look_at_batch_size(plan, mixture, processor))
         if position is not None:
             now = fingerprint(mixture, stage_mixture.encoder(plan, processor))
-            accept = plan.experiment.data.on_change == "accept"
-            said = restore_position(position, now, mixture, accept)[1]
+            said = restore_position(position, now, mixture, accept=True)[1]
             report.warnings += [f"stages.{plan.name}, its data: {line}" for line in said]
+            different = differing(position["fingerprint"], now)
+            # Another tokenizer is refused, see preflight_weights.token_problems.
+            different = [line for line in different if not line.startswith("tokenizer: ")]
+            changes.add_data(plan.name, now, different)
     except SourceError as error:
         report.data.append(f"stages.{plan.name}: {error}")
     return report
+
+
+def _look_at_contents(plan: StagePlan, sources: dict, saved: pathlib.Path, changes: Changes):
+    """Whether a stage whose batches are a function of the step still reads what it read when the
+    checkpoint `saved` was made, as far as that says it."""
+    manifest = checksums.read_manifest(saved) if processes.is_lead() else {}
+    entries = stage_mixture.entries_of(plan, sources)
+    now = stage_mixture.contents(stage_mixture.mixture_of(plan, entries))
+    changes.add_data(plan.name, now, differences(manifest.get("data", now), now))
 
 
 def _look_at_batch_size(plan: StagePlan, mixture: Mixture, processor: Processor) -> Report:

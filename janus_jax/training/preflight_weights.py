@@ -43,20 +43,21 @@ from janus_jax.weights.table import WeightsError
 
 
 def look_at_weights(
-    experiment: Experiment, workdir: pathlib.Path, where: pathlib.Path, devices: int
+    experiment: Experiment, workdir: pathlib.Path, where: pathlib.Path, devices: int, again=()
 ):
     """((stage -> where it begins, stage -> the sources that it begins with), what was found).
 
     Checkpoints are the first process's business, which tells for all: others may not see yet what
     is there.
-    where: a directory on the disk of `workdir`. devices: as many as the run will have.
+    where: a directory on the disk of `workdir`. devices: as many as the run will have. again: the
+    stages that are done and go on.
     """
     report = Report()
     told = report if processes.is_lead() else Report()
     states, params = shapes(experiment, devices)
     starts = {}
     for name, state in states.items():
-        starts[name] = progress = inspect_stage(workdir, name, leaves(state))
+        starts[name] = progress = inspect_stage(workdir, name, leaves(state), name in again)
         told.config += progress.problems
         told.damaged += progress.lost
         told.warnings += progress.warnings
@@ -253,8 +254,7 @@ def token_problems(
     ours = hashlib.sha256(tokenizer.backend.to_str().encode()).hexdigest()[:16]
     for name, start in starts.items():
         theirs = (start.position or {}).get("fingerprint", {}).get("tokenizer", ours)
-        # Where other data is not accepted, that is told with the rest of the data.
-        if theirs != ours and experiment.data.on_change == "accept":
+        if theirs != ours:
             found.append(
                 f"tokenizer: {named} (hash {ours}) is not the one with which {name} was trained up "
                 f"to step {start.step} (hash {theirs}); put that file back"

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import datetime
 import fcntl
 import functools
 import hashlib
@@ -13,13 +14,14 @@ import platform
 import secrets
 import time
 
+from janus_jax.checkpoint import history
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG, has_trained, known_run
 from janus_jax.common import files
 from janus_jax.common.files import WEIGHTS_FILE
-from janus_jax.common.text import differences
-from janus_jax.config.read import resolve
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.distributed import processes
+from janus_jax.training.changes import Changes
+from janus_jax.training.compare_configs import between, set_aside
 
 LOCK = ".lock"
 WAITS = 100  # seconds: a file server keeps the lock of a host that died for up to 90
@@ -124,101 +126,74 @@ def fingerprints(experiment) -> dict[str, str]:
     return facts
 
 
-def same_run(experiment: Experiment, workdir: pathlib.Path):
-    """Remembers this run in its work directory. Raises ConfigError where that is another's, see
-    `not_this_run`."""
-    if found := not_this_run(experiment, workdir):
-        raise ConfigError("\n".join(found))
+def same_run(experiment: Experiment, workdir: pathlib.Path, agreed: Changes | None = None):
+    """Remembers this run in its work directory, and what has changed since its last start. Raises
+    ConfigError where that is another run's, or has changed in what was not agreed to.
+
+    experiment: the config.
+    workdir: of the run.
+    agreed: as `changes_since` found them before, with what the data have changed in.
+    """
+    agreed = agreed or Changes()
+    found = changes_since(experiment, workdir)
+    problems = found.problems(workdir)
+    if not problems and not set(found.asked) <= set(agreed.asked):
+        problems = [found.unaccepted(workdir)]
+    if problems:
+        raise ConfigError("\n".join(problems))
     workdir.mkdir(parents=True, exist_ok=True)
-    files.write(workdir / RUN_CONFIG, json.dumps(plain_values(experiment), indent=2))
+    for name, step in found.reopened.items():
+        (workdir / name).rename(set_aside(workdir, name, step))
+    changed = [*found.free, *agreed.asked]
+    if changed:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        entry = {"time": now, "stage": found.stage, "step": found.step, "changed": changed}
+        found.history.append(entry | {"data": agreed.data})
+    history.write_config(workdir / RUN_CONFIG, experiment, found.history)
 
 
-def not_this_run(experiment: Experiment, workdir: pathlib.Path) -> list[str]:
-    """Why a work directory cannot be this run's: another config has trained there, or what lies
-    there does not say which. Fields that the schema marks `free` may differ, and with
-    data.on_change=accept also those that it marks `accept`. Nothing is written."""
+def changes_since(experiment: Experiment, workdir: pathlib.Path, possible: bool = True) -> Changes:
+    """What has changed since the run in a work directory was last started; nothing where none has
+    trained there. Nothing is written.
+
+    experiment: the config.
+    workdir: of the run.
+    possible: whether the config's values are.
+
+    Raises ConfigError where what lies there does not say of which run it is.
+    """
     stages = [name for name in experiment.stages if (workdir / name / WEIGHTS_FILE).is_file()]
     left = [CHECKPOINTS, *stages] if has_trained(workdir) else stages
     path = workdir / RUN_CONFIG
     if not left:
-        return []
+        return Changes()
     if not path.is_file():
-        return [
+        raise ConfigError(
             f"--workdir={workdir}: holds {', '.join(left)} but no {RUN_CONFIG}, which would say of what "
             "run; use another --workdir (weights to begin with are named in a stage's init), or "
             f"put back the {RUN_CONFIG} of that run"
-        ]
+        )
     try:
-        # What older code has stored gets the defaults of the fields that it did not know.
-        old, _ = resolve(json.loads(path.read_text("utf-8")), {})
-        changed = _changed(old, experiment)
+        old, before = history.read_config(path)
+        found = between(old, experiment, workdir, possible)
     except ConfigError as error:
-        return [
+        raise ConfigError(
             f"{path} was written by other code, with fields that this code does not know or reads "
             f"otherwise; go on with that code, or use another --workdir: {error}"
-        ]
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return [
+        raise ConfigError(
             f"{path}: cannot be read as the config of a run ({type(error).__name__}: {error}); put "
             f"back the file, or use another --workdir"
-        ]
-    if not changed:
-        return []
-    data = (
-        any(line.startswith("data.") for line in changed) and experiment.data.on_change != "accept"
-    )
-    return [
-        f"{workdir} holds a run of another config; use another --workdir, or undo:\n  "
-        + "\n  ".join(changed)
-        + "\nother data is accepted with --config.data.on_change=accept (see docs/data.md)" * data
-    ]
+        ) from None
+    found.history = before
+    return found
 
 
-def plain_values(experiment: Experiment) -> dict:
-    """A config as JSON holds it."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
-
-
-def _changed(old: Experiment, new: Experiment) -> list[str]:
-    """What two starts of a run may not differ in, and do. Each field of the schema says whether it
-    may."""
-    accepts = new.data.on_change == "accept"
-    changed = differences(held(old, accepts), held(new, accepts))
-    ids = [any(d.image_ids for d in e.data.datasets.values()) for e in (old, new)]
-    if accepts and ids[0] != ids[1]:
-        changed.append(
-            "data.datasets.*.image_ids: given or taken away; checkpoints hold the VQ tokenizer or "
-            "not"
-        )
-    if new.evaluation.patience:
-        changed += differences(_judged(old), _judged(new))
-    return changed
-
-
-def _judged(experiment: Experiment) -> dict:
-    """By what a stage ends early."""
-    e = experiment.evaluation
-    asked = {"every": e.every, "benchmarks": e.benchmarks}
-    if e.benchmarks:
-        asked |= {"cfg_scale": e.cfg_scale, "temperature": e.temperature}
-    return {"evaluation": asked, "checkpoints": {"best": experiment.checkpoints.best}}
-
-
-def held(config, accepts: bool):
-    """A config as plain values, without the fields that may differ between two starts of a run.
-
-    accepts: whether those that change the data may differ too.
-    """
-    if isinstance(config, dict):
-        return {name: held(value, accepts) for name, value in config.items()}
-    if not dataclasses.is_dataclass(config):
-        return list(config) if isinstance(config, tuple) else config
-    may_differ = {"free", "accept"} if accepts else {"free"}
-    return {
-        field.name: held(getattr(config, field.name), accepts)
-        for field in dataclasses.fields(config)
-        if field.metadata.get("resume") not in may_differ
-    }
+def changed_before(workdir: pathlib.Path) -> list[dict]:
+    """The history that a work directory's config.json holds; on the first process."""
+    path = workdir / RUN_CONFIG
+    return history.read_config(path)[1] if processes.is_lead() and path.is_file() else []
 
 
 def run_id(workdir: pathlib.Path) -> str:

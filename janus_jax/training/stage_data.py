@@ -8,6 +8,7 @@ from janus_jax.data.pipeline import Batches
 from janus_jax.data.read_stats import ReadStats
 from janus_jax.distributed import arrays, processes
 from janus_jax.training import stage_mixture
+from janus_jax.training.preflight_effects import undrawn
 from janus_jax.training.stage_plan import StagePlan
 
 
@@ -45,6 +46,8 @@ def open_batches(
     of what that is given."""
     data = plan.experiment.data
     entries = stage_mixture.entries_of(plan, sources)
+    for name, why in undrawn(plan.experiment).items():
+        say(f"  {name} is never drawn: {why}")
     for entry in entries:
         if entry.steps and entry.steps[0] >= plan.stage.steps:
             say(
@@ -60,7 +63,7 @@ def open_batches(
         of=of,
         workers=data.workers,
         stats=read_stats(plan, mixture, workdir, say, stats),
-        accept=data.on_change == "accept",
+        accept=True,  # what changed between two starts was asked before the first step
     )
 
 

@@ -57,6 +57,11 @@ def entries_of(plan: StagePlan, sources: dict) -> list[Entry]:
     return stage_entries(plan.experiment, plan.name, sources, plan.held_out)
 
 
+def contents(mixture: Mixture) -> dict:
+    """What its data sets hold, as a checkpoint says it and the next start compares it."""
+    return {"datasets": {e.name: {"content": e.source.fingerprint} for e in mixture.entries}}
+
+
 def loss_begins(plan: StagePlan) -> int:
     """The step, from 1, at which the stage's loss gets a further term, its discriminator's; 0 for
     none."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from janus_jax.checkpoint.history import HISTORY, plain_values
 from janus_jax.checkpoint.inspect import ASIDE, stage_directory
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.common.files import WEIGHTS_FILE
@@ -25,7 +26,7 @@ from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
-from janus_jax.training.run_dir import plain_values, run_id
+from janus_jax.training.run_dir import changed_before, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
 from janus_jax.training.stage_plan import StagePlan, shape
 from janus_jax.training.validation import Validation
@@ -110,7 +111,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     # Closed also where the loop fails: a process that ends while a checkpoint is being written
     # cannot finish it.
     with (
-        saving(checkpoints(experiment, name, workdir, log)) as checkpointer,
+        saving(checkpoints(experiment, name, data.mixture, workdir, log)) as checkpointer,
         Meter(name, stage.steps, log.say, workdir, experiment.profile) as meter,
         closing(data),
     ):
@@ -280,9 +281,11 @@ def saving(checkpointer: Checkpointer):
     checkpointer.close()
 
 
-def checkpoints(experiment: Experiment, name: str, directory, log: Log) -> Checkpointer:
-    """Where the stage `name` saves. Each checkpoint says of which run and config it is."""
+def checkpoints(experiment: Experiment, name: str, mixture, directory, log: Log) -> Checkpointer:
+    """Where the stage `name` saves. Each checkpoint says of which run and config it is, what its
+    data sets held, and what changed before."""
     run = {"run": run_id(directory), "config": plain_values(experiment)}
+    run |= {"data": stage_mixture.contents(mixture), HISTORY: changed_before(directory)}
     policy = experiment.checkpoints
     where = stage_directory(directory, name)
     return Checkpointer(where, run, policy.keep, policy.keep_every, log.say)

@@ -225,12 +225,12 @@ def test_command_line_is_split():
         "--config.seed=3",
         "--workdir",
         "w",
-        "--config.data.on_change",
-        "accept",
+        "--config.stages.one.supervise",
+        "answers",
     ]
     rest, overrides = cli.split_flags(argv)
     assert rest == ["main", "--config=a.py", "--workdir", "w"]
-    assert overrides == {"seed": "3", "data.on_change": "accept"}
+    assert overrides == {"seed": "3", "stages.one.supervise": "answers"}
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_other_data_is_refused_by_name_or_goes_on_with_nothing_lost_or_twice(bef
     with pytest.raises(SourceError) as error:
         batches(**after).set_state(at)
     lines = str(error.value).split("\n")
-    assert [line.strip() for line in lines[1:-1]] == named and "on_change=accept" in lines[-1]
+    assert [line.strip() for line in lines[1:-1]] == named and "--accept_changes" in lines[-1]
     hosts = [batches(**after, share=h, of=2, accept=True) for h in range(2)]
     said = [host.set_state(at) for host in hosts]
     assert said[0] == said[1] and said[0][: len(named)] == named
@@ -162,5 +162,8 @@ def test_step_ranges_may_be_taken_away_and_what_was_counted_begins_anew(tmp_path
     second.sync_counts()
     second.close()
     report = second.stats.report()
-    assert report[0].split()[:4] == ["data", "from", "step", "0"] and len(report) == 5
+    assert report[0].split()[:4] == ["data", "from", "step", str(SAVED)] and len(report) == 5
     assert second.stats.metrics(SAVED + 4) == {"bad_records": 1.0}
+    third = batches(mended)
+    third.set_state(saved([second]))
+    assert third.stats.report() == report

@@ -6,19 +6,19 @@ import pytest
 from support import endpoint, pictures
 from support.paths import CONFIGS
 
+from janus_jax.checkpoint.history import plain_values
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.config import read
 from janus_jax.distributed import initialize
 from janus_jax.eval import __main__ as command
 from janus_jax.eval import judge, run
-from janus_jax.training import run_dir
 
 
 @pytest.fixture
 def begun(tmp_path):
     """The work directory of a quick start that has just begun, and its config."""
     experiment, _ = read.read(str(CONFIGS / "quickstart.py"))
-    (tmp_path / "config.json").write_text(json.dumps(run_dir.plain_values(experiment)))
+    (tmp_path / "config.json").write_text(json.dumps(plain_values(experiment)))
     return tmp_path, experiment
 
 
@@ -52,7 +52,7 @@ def test_a_run_without_a_finished_stage_says_which_weights_to_give(begun, capsys
 
 def test_a_run_that_evaluates_nothing_asks_for_a_count(begun, capsys):
     workdir, experiment = begun
-    values = run_dir.plain_values(experiment)
+    values = plain_values(experiment)
     values["evaluation"]["count"] = 0
     (workdir / "config.json").write_text(json.dumps(values))
     told = refusal(capsys, f"--workdir={workdir}")

@@ -9,6 +9,7 @@ from support.toy import (
     HUGE,
     Killed,
     Run,
+    Stage,
     records,
     schedule_count,
     toy_batch,
@@ -17,6 +18,7 @@ from support.toy import (
 )
 
 from janus_jax.checkpoint.inspect import leaves
+from janus_jax.training.log import Log
 
 # Updates that are not finite
 
@@ -128,3 +130,18 @@ def test_wherever_a_run_is_killed_it_ends_with_the_same_bits(has_data, kills, tm
         state = Run(directory, bad, has_data=has_data)()
         tiny.same_bits(leaves(state), leaves(want))
         assert plain(directory) == plain(tmp_path / "whole")
+
+
+def test_a_stage_made_longer_comes_to_the_bits_of_one_that_was_so_long(
+    tmp_path, one_device, monkeypatch
+):
+    """Also where it was done, off the steps of checkpoint_every; and made shorter it ends at once."""
+    monkeypatch.setattr(Log, "curves", lambda *_, **__: None)
+    long = Run(tmp_path / "long", stage=Stage(steps=26))()
+    Run(tmp_path / "short", stage=Stage(steps=13))()
+    again = Run(tmp_path / "short", stage=Stage(steps=26))
+    tiny.same_bits(leaves(again()), leaves(long))
+    assert again.seen == [*range(13, 26)]
+    shorter = Run(tmp_path / "short", stage=Stage(steps=5))
+    tiny.same_bits(leaves(shorter()), leaves(long))
+    assert shorter.seen == []

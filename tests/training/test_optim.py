@@ -60,6 +60,27 @@ def test_a_share_of_few_steps_is_at_least_one():
     assert [in_steps(x, 10) for x in (0, 0.01, 0.25, 0.3, 1, 7.0)] == [0, 1, 2, 3, 1, 7]
 
 
+def test_moments_serve_another_rate_and_schedule():
+    """A run goes on with them under a changed config: the state has one structure, and half the
+    rate makes half the step."""
+    column = schema.Optim(learning_rate=0.1, weight_decay=0.5)
+    params = {"one": {"kernel": jnp.arange(4.0)}}
+    grads = {"one": {"kernel": jnp.asarray([1.0, -2.0, 3.0, 0.5])}}
+    before = optim.make(column, 100)
+    state = before.init(params)
+    for _ in range(3):
+        _, state = before.update(grads, state, params)
+    others = [{"learning_rate": 0.05}, {"clip_norm": 9.0}, {"weight_decay": 0.0}, {"b1": 0.5}]
+    others += [{"schedule": kind, "decay_steps": 5} for kind in ("cosine", "linear", "wsd")]
+    for other in others:
+        after = optim.make(dataclasses.replace(column, **other), 200)
+        assert jax.tree.structure(after.init(params)) == jax.tree.structure(state), other
+    halved = optim.make(dataclasses.replace(column, learning_rate=0.05), 200)
+    whole, half = (tx.update(grads, state, params)[0]["one"]["kernel"] for tx in (before, halved))
+    np.testing.assert_allclose(half, whole / 2, rtol=1e-6)
+    assert np.abs(whole).min() > 0.01
+
+
 def test_decay_shrinks_kernels_and_tables_only(one_device):
     tx = optim.make(schema.Optim(learning_rate=0.1, weight_decay=0.5, eps=1.0), STEPS)
     params = tiny.make_state(tx).trainable

@@ -6,9 +6,16 @@ import re
 import pytest
 from PIL import Image
 from support import tiny
-from support.rehearsal import QUICKSTART, refusal, rehearsed
+from support.mesh import on_mesh
+from support.rehearsal import QUICKSTART, TINY, refusal, rehearsed
 
+from janus_jax.checkpoint import checksums
+from janus_jax.config import read
 from janus_jax.data.sources import SourceError
+from janus_jax.data.toy import shapes_sources
+from janus_jax.training import preflight_data, stage_data, stage_mixture
+from janus_jax.training.changes import Changes
+from janus_jax.training.stage_plan import StagePlan
 
 pytestmark = pytest.mark.usefixtures("traced_once")
 
@@ -76,3 +83,44 @@ def test_records_that_are_held_out_by_path_are_read_before_training_too(tmp_path
     )
     assert "data.datasets.scenes.holdout: stage1 can use none of its first 1 records" in told
     assert "gone.png" in told
+
+
+def test_data_that_changed_under_the_same_config_are_asked_and_asked_once(files, weights, tmp_path):
+    """By the position of a checkpoint; other libraries are no change of the data."""
+    experiment = read.read(TINY, {"tokenizer": str(files / "weights")})[0]
+    plan = StagePlan.of(experiment, "only")
+    sources, _ = preflight_data.open_sources(experiment, [])
+    opened = plan, sources, tiny.processor()
+    with on_mesh():
+        position = stage_data.open_batches(*opened, tmp_path, print).get_state()
+    position["fingerprint"] = position["fingerprint"] | {"versions": {"numpy": "0"}}
+    changes = Changes()
+    report = preflight_data._look_at_position(*opened, position, changes)
+    assert not changes.asked and any("may differ in bits" in line for line in report.warnings)
+    sources["sentences"] = shapes_sources.ShapesText(5, 83)
+    report = preflight_data._look_at_position(*opened, position, changes)
+    assert [line.partition(": ")[2].partition(":")[0] for line in changes.asked] == [
+        "datasets.sentences.records",
+        "datasets.sentences.content",
+    ]
+    assert "stages.only, its data: data.datasets.sentences begins anew" in report.warnings
+    again = Changes(history=[{"data": changes.data}])
+    preflight_data._look_at_position(*opened, position, again)
+    assert not again.asked
+
+
+def test_pictures_that_changed_under_a_stage_without_a_position_are_asked(tmp_path):
+    """Its batches are a function of the step; what the data sets held stands in the checkpoint."""
+    experiment = read.read(QUICKSTART)[0]
+    plan = StagePlan.of(experiment, "stage0")
+    sources, _ = preflight_data.open_sources(experiment, [])
+    mixture = stage_mixture.mixture_of(plan, stage_mixture.entries_of(plan, sources))
+    (tmp_path / "state").mkdir()
+    for noted, asked in (({"data": stage_mixture.contents(mixture)}, 1), ({}, 0)):
+        checksums.write(tmp_path, {"step": 3, "leaves": {}} | noted)
+        changes = Changes()
+        preflight_data._look_at_contents(plan, sources, tmp_path, changes)
+        assert not changes.asked
+        other = sources | {"pictures": shapes_sources.ShapesGeneration(9, 31)}
+        preflight_data._look_at_contents(plan, other, tmp_path, changes)
+        assert len(changes.asked) == asked  # older code noted nothing

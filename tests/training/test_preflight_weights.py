@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-from support import configs
+from support import configs, tiny
 from support.mesh import on_mesh
 from support.rehearsal import QUICKSTART, TINY, refusal, rehearsed
 
@@ -22,7 +22,7 @@ from janus_jax.common.text import size
 from janus_jax.config import read, schema
 from janus_jax.config.optim import part_problems
 from janus_jax.data.messages import SPECIALS
-from janus_jax.training import preflight_disk, preflight_weights
+from janus_jax.training import preflight_disk, preflight_weights, run_dir
 
 pytestmark = pytest.mark.usefixtures("traced_once", "weights")
 
@@ -65,6 +65,32 @@ def test_room_for_two_checkpoints_or_for_the_next_one(held, free, refused, monke
 def test_a_run_that_goes_on_says_from_which_step(begun, capsys):
     out = rehearsed(capsys, TINY, *begun)
     assert re.search("only +goes on from step 4 of 8", out) and "WARNING" not in out
+
+
+def test_a_run_that_goes_on_with_changes_names_them_and_asks_for_a_word(copy, capsys, tmp_path):
+    """A tokenizer that only lies elsewhere is no change, as long as a checkpoint knows it."""
+    workdir, flags = copy
+    other = flags | {"stages.only.optim.learning_rate": "5e-4", "stages.only.log_every": "3"}
+    told = refusal(schema.ConfigError, TINY, workdir, other)
+    named = "stages.only.optim.learning_rate: 0.001 -> 0.0005"
+    assert "--accept_changes goes on from its last checkpoint" in told and f"\n  {named}" in told
+    assert "log_every" not in told
+    out = rehearsed(capsys, TINY, workdir, other, accept=True)
+    assert re.search(f"changed +{named}\n", out) and "goes on from step 4 of 8" in out
+    assert re.search("changed +stages.only.log_every: 1 -> 3\n", out)
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    shutil.copy(pathlib.Path(flags["tokenizer"]) / "tokenizer.json", moved)
+    assert f"tokenizer: '{flags['tokenizer']}' -> '{moved}'" in refusal(
+        schema.ConfigError, TINY, workdir, {"tokenizer": str(moved)}
+    )
+    place = workdir / "checkpoints" / "only" / "4" / inspect.POSITION
+    place.parent.mkdir()
+    known = {"fingerprint": {"tokenizer": tiny.processor().tokenizer.fingerprint}}
+    place.write_text(json.dumps(known))
+    found = run_dir.changes_since(read.read(TINY, {"tokenizer": str(moved)})[0], workdir)
+    (line,) = found.free
+    assert line.endswith("(the same file)") and not found.refused
 
 
 def test_weights_to_begin_with_need_not_be_there_any_more(begun, monkeypatch, capsys):

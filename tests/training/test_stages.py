@@ -217,4 +217,4 @@ def test_a_stage_that_begins_needs_its_init(begun, tmp_path):
     _, sources = begun
     with pytest.raises(NoWeightsError, match="nowhere"):
         trained(tmp_path / "nowhere", sources, tmp_path / "run")
-    assert not run_dir.not_this_run(plan_of(begun[0]).experiment, tmp_path / "run")
+    assert not run_dir.changes_since(plan_of(begun[0]).experiment, tmp_path / "run").lines()

@@ -1,0 +1,81 @@
+"""Settings that a config gives and that change nothing, so that whoever gave them does not think they
+do."""
+
+import math
+
+from janus_jax.config.schema import Experiment, Stage
+from janus_jax.training.report import Report
+
+TEXT_HAS_NONE = {"images": "", "min_side": 0, "names": "", "image_ids": ""}  # field -> not given
+
+
+def settings_without_effect(experiment: Experiment) -> Report:
+    """Warnings of what is given and does nothing: the field, why, and what would. Data sets that no
+    stage draws are only told: a share of 0 is how a config is made to leave one out."""
+    report = Report()
+    for name, why in undrawn(experiment).items():
+        report.tell("data", f"{name}: not read; {why}")
+    for name, d in experiment.data.datasets.items():
+        report.warnings += [
+            f"data.datasets.{name}.{field} is {getattr(d, field)!r}: kind text has no pictures, "
+            "nothing reads it"
+            for field, unset in TEXT_HAS_NONE.items()
+            if d.kind == "text" and getattr(d, field) != unset
+        ]
+    for name, stage in experiment.stages.items():
+        report.warnings += _of_stage(f"stages.{name}", stage, experiment)
+    e = experiment.evaluation
+    if e.holdout and not e.every:
+        report.warnings.append(
+            f"evaluation.holdout is {e.holdout:g} and evaluation.every 0: records are kept from "
+            "training and nothing is evaluated on them; set evaluation.every, or holdout to 0"
+        )
+    return report
+
+
+def undrawn(experiment: Experiment) -> dict[str, str]:
+    """The data sets that no stage draws, by name, with the reason in words."""
+    drawn = {name for stage in experiment.stages for name in experiment.draws(stage)}
+    return {
+        name: "its weight is 0"
+        if d.weight == 0
+        else f"ratio.{d.kind} is 0 in {', '.join(d.stages or experiment.stages)}"
+        for name, d in experiment.data.datasets.items()
+        if name not in drawn
+    }
+
+
+def _of_stage(path: str, stage: Stage, experiment: Experiment) -> list[str]:
+    """What of a stage's own fields does nothing."""
+    found = []
+    every = experiment.checkpoints.keep_every
+    if every and every % stage.checkpoint_every:
+        both = math.lcm(every, stage.checkpoint_every)
+        found.append(
+            f"checkpoints.keep_every is {every}: {path} saves every {stage.checkpoint_every} steps, so "
+            f"that only each {both:,}th stays; give a multiple of checkpoint_every"
+        )
+    rows = stage.rows
+    for kind in ("understanding", "generation") if rows else ():
+        slots = f"{kind}_images"
+        if getattr(rows, slots) and not getattr(stage.ratio, kind):
+            found.append(
+                f"{path}.rows.{slots} is {getattr(rows, slots)} and ratio.{kind} 0: these slots stay "
+                "empty and cost time and memory; set it to 0"
+            )
+    defaults = {
+        "condition_dropout": Stage.condition_dropout,
+        "first_sentence": Stage.first_sentence,
+    }
+    for field, default in defaults.items() if rows and not stage.ratio.generation else ():
+        if getattr(stage, field) not in (default, 0):
+            found.append(
+                f"{path}.{field} is {getattr(stage, field):g} and ratio.generation 0: only captions "
+                "to draw are left out or cut"
+            )
+    if rows and experiment.data.workers > rows.count:
+        found.append(
+            f"data.workers is {experiment.data.workers}: {path} has {rows.count} rows a step, and a "
+            "worker makes one or more; the rest are not started"
+        )
+    return found
