@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 from janus_jax.checkpoint import checksums
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import has_weights, read_json
 from janus_jax.common.text import differences, listed
 
 CHECKPOINTS = "checkpoints"  # in a work directory: a directory for each stage
@@ -232,10 +232,7 @@ def run_config(checkpoint: pathlib.Path) -> dict:
         return config
     path = workdir_of(checkpoint) / RUN_CONFIG
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{checkpoint}: neither its manifest nor {path} has the config of its run, which says "
-            f"the model's sizes; copy the config there"
-        )
+        raise FileNotFoundError(f"{checkpoint}: the config of its run is lost; copy it to {path}")
     return read_json(path)
 
 
@@ -275,7 +272,7 @@ def inspect_stage(workdir: pathlib.Path, name: str, state: dict) -> StageProgres
 
     state: `leaves` of the train state that the config asks for, of arrays or of their shapes.
     """
-    if (workdir / name / WEIGHTS_FILE).is_file():
+    if has_weights(workdir / name):
         return StageProgress(done=True)
     directory = stage_directory(workdir, name)
     try:

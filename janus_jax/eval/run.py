@@ -12,7 +12,7 @@ from PIL import Image
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG
 from janus_jax.common import outputs, provenance
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import has_weights, read_json
 from janus_jax.common.text import table
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import Evaluation, Experiment
@@ -154,7 +154,7 @@ def run_of(workdir: pathlib.Path) -> Experiment:
 
 def last_stage(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:
     """The weights of the last stage that is done. Raises UsageError where none is."""
-    done = [name for name in experiment.stages if (workdir / name / WEIGHTS_FILE).is_file()]
+    done = [name for name in experiment.stages if has_weights(workdir / name)]
     if not done:
         raise UsageError(
             f"--workdir={workdir}: no stage of it is done; give "

@@ -17,7 +17,7 @@ from janus_jax.checkpoint.inspect import (
     leaves,
     stage_directory,
 )
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import listed
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
@@ -196,7 +196,7 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
     for path in experiment.stages[name].init:
         if path == "previous":
             path = workdir / experiment.previous(name)
-            if not (path / WEIGHTS_FILE).is_file():
+            if not has_weights(path):
                 continue
         try:
             source = open_source(path)
@@ -220,7 +220,7 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
 def cut_tokenizer(workdir: pathlib.Path) -> list[str]:
     """Why the tokenizer that a run learned cannot be read; empty where it can, or something was
     trained with it."""
-    if has_trained(workdir) or any(workdir.glob(f"*/{WEIGHTS_FILE}")):
+    if has_trained(workdir) or any(map(has_weights, workdir.glob("*/"))):
         return []
     try:
         Tokenizer.load(workdir)

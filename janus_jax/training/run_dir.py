@@ -15,7 +15,7 @@ import time
 
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG, has_trained, known_run
 from janus_jax.common import files
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import differences
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import ConfigError, Experiment
@@ -137,7 +137,7 @@ def not_this_run(experiment: Experiment, workdir: pathlib.Path) -> list[str]:
     """Why a work directory cannot be this run's: another config has trained there, or what lies
     there does not say which. Fields that the schema marks `free` may differ, and with
     data.on_change=accept also those that it marks `accept`. Nothing is written."""
-    stages = [name for name in experiment.stages if (workdir / name / WEIGHTS_FILE).is_file()]
+    stages = [name for name in experiment.stages if has_weights(workdir / name)]
     left = [CHECKPOINTS, *stages] if has_trained(workdir) else stages
     path = workdir / RUN_CONFIG
     if not left:

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 
 from janus_jax.checkpoint.inspect import ASIDE, stage_directory
 from janus_jax.checkpoint.manager import Checkpointer
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import listed
 from janus_jax.config.schema import Experiment
 from janus_jax.data.processor import Processor
@@ -59,9 +59,9 @@ def train(
     """
     directory = pathlib.Path(workdir)
     # The first process looks for all: another may not see yet what is there, and remember that.
-    done = lambda name: processes.all_gather(
-        processes.is_lead() and (directory / name / WEIGHTS_FILE).is_file()
-    )[0]
+    done = lambda name: processes.all_gather(processes.is_lead() and has_weights(directory / name))[
+        0
+    ]
     for name in experiment.stages:
         if done(name):
             continue
