@@ -143,7 +143,7 @@ def _namings(config) -> list[dict]:
 
 def _pair(key: str, match, row: tb.Row, layer, tensors: dict, values: dict):
     """(the Pair of a kernel or of one layer of it, the rows of its halves). key, match: of either."""
-    begin = key[: match.start(2)]
+    begin = key.removesuffix(f"{match[2]}.weight")
     a, b = (f"{begin}{half}.weight" for half in "AB")
     module = match[1]
     rank = int(_by_pattern(values["rank_pattern"], module, values["r"]))
