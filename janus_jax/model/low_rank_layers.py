@@ -48,7 +48,7 @@ def attach(model, paths, rank: int, scaling: float, dropout: float, key):
             if not hasattr(place, name):
                 setattr(place, name, Pairs())
             place = getattr(place, name)
-        linear = _at(model, path)
+        linear = of_path(model, path)
         *layers, d_in, d_out = linear.kernel.shape
         stack = [None] * len(layers)
         own = jax.random.fold_in(key, np.uint32(zlib.crc32(path.encode())))
@@ -129,7 +129,7 @@ def with_pairs(model, key=None):
     lora = model.lora
     new = {}
     for path, pair in lora.paths().items():
-        linear = _at(model, path)
+        linear = of_path(model, path)
         if path in LOGITS:
             new[path] = Given(
                 linear, added(linear.kernel[...], pair.a[...], pair.b[...], lora.scaling)
@@ -152,7 +152,7 @@ def whole(model):
     pairs = model.lora.paths()
     new = {}
     for path in linears(model.config):
-        linear = _at(model, path)
+        linear = of_path(model, path)
         kernel = linear.kernel[...]
         scale = linear.scale[...] if isinstance(linear, ScaledLinear) else None
         if path not in pairs and scale is None:
@@ -179,11 +179,11 @@ def scaled(model, children) -> None:
     for path in linears(model.config):
         if path.split("/")[0] in children and path not in LOGITS:
             above, _, name = path.rpartition("/")
-            place = _at(model, above)
+            place = of_path(model, above)
             setattr(place, name, ScaledLinear(getattr(place, name)))
 
 
-def _at(model, path: str):
+def of_path(model, path: str):
     return operator.attrgetter(path.replace("/", "."))(model)
 
 
