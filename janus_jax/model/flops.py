@@ -105,15 +105,27 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     )
 
 
-def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[str, float]:
-    """Model FLOPs of one step: the children with matrices, and the transformer's `attention`."""
+def count(
+    model: JanusConfig,
+    trainable: tuple[str, ...],
+    work: Work,
+    adapted: dict[str, int] | None = None,
+) -> dict[str, float]:
+    """Model FLOPs of one step: the children with matrices, and the transformer's `attention`.
+
+    model: the sizes.
+    trainable: the children that learn whole.
+    work: of the step.
+    adapted: child -> numbers of the low-rank pairs beside its matrices, which themselves do not learn.
+    """
+    adapted = adapted or {}
     llm = model.transformer
     tower = model.understanding_encoder
     d = model.transformer.width
-    learns = lambda *names: any(name in trainable for name in names)
+    learns = lambda *names: any(name in trainable or name in adapted for name in names)
 
     def passes(name, *below):  # 1 forwards, 1 for the input's gradient, 1 for the matrix's
-        return 1 + learns(*below) + learns(name)
+        return 1 + learns(*below) + (name in trainable)
 
     def two_layers(
         first, second, name, *below
@@ -122,7 +134,7 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
 
     inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER)
     attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER)
-    through_tower = 3 if learns("understanding_encoder") else 1
+    through_tower = passes("understanding_encoder", "understanding_encoder")
     patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.tokens
     hidden = model.image_head_width
     codes = model.generation_encoder.codebook_size
@@ -133,7 +145,7 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
         read += work.image / model.generation_encoder.tokens
     semantic = model.semantic_decoder
     blocks = encoder_blocks(semantic, model.generation_encoder.tokens)
-    return {
+    found = {
         "understanding_encoder": seen
         * (
             encoder_blocks(tower, tower.tokens) * through_tower
@@ -160,6 +172,15 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
         "image_head": work.image
         * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS),
     }
+    reads = {
+        "understanding_encoder": seen * tower.tokens,
+        "understanding_adaptor": work.understanding_images * tower.tokens,
+        "generation_adaptor": work.image,
+        "transformer": work.tokens,
+        "text_head": work.text,
+        "image_head": work.image,
+    }
+    return found | {name: found[name] + 6 * n * reads[name] for name, n in adapted.items()}
 
 
 def encoder_blocks(box, n: int) -> float:

@@ -2,14 +2,38 @@
 W + scaling * a b (LoRA, arXiv 2106.09685).
 
 A pair lies in a tree that is nested like the model, {"a": [in, r], "b": [r, out]} in the place of its
-linear map, both with a leading axis of layers where the map's kernel has one.
+linear map, both with a leading axis of layers where the map's kernel has one. A model that has such
+a tree has it as its child `lora`. W may be int8 beside a float32 scale for each output.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from janus_jax.model.config import JanusConfig
 from janus_jax.model.kernels import FLOAT32
+from janus_jax.model.serving import int8
+
+_ATTENTION = tuple(f"blocks/attention/{name}" for name in ("q", "k", "v", "o"))
+# By child, all that may have a pair.
+_LINEARS = {
+    "understanding_encoder": (*_ATTENTION, "blocks/mlp/fc1", "blocks/mlp/fc2"),
+    "understanding_adaptor": ("fc1", "fc2"),
+    "generation_adaptor": ("fc1", "fc2"),
+    "transformer": (*_ATTENTION, "blocks/gate", "blocks/up", "blocks/down"),
+    "text_head": ("linear",),
+    "image_head": ("fc1", "fc2"),
+}
+# Those of which the loss takes the kernel itself.
+LOGITS = ("text_head/linear", "image_head/fc2")
+
+
+def linears(config: JanusConfig) -> list[str]:
+    """The paths of a model's linear maps that may have a pair, such as
+    "transformer/blocks/attention/q"."""
+    return [f"{child}/{x}" for child in config.children for x in _LINEARS.get(child, ())]
 
 
 def scaling(rank: int, alpha: float, rslora: bool) -> float:
@@ -44,7 +68,7 @@ def _merged(base: dict, pairs: dict, scaling: float, path: tuple[str, ...]) -> d
                 "give the base and the model config that the pairs were trained with"
             )
         rest = {name: x for name, x in base.items() if name != "scale"}
-        return rest | {"kernel": _sum(kernel, a, b, scaling)}
+        return rest | {"kernel": added(kernel, a, b, scaling).astype(kernel.dtype)}
     unknown = [name for name in pairs if not isinstance(base.get(name), dict)]
     if unknown:
         raise ValueError(
@@ -67,11 +91,47 @@ def whole_kernel(linear: dict):
     return linear["kernel"].astype(np.float32) * linear["scale"][..., None, :]
 
 
-def _sum(kernel, a, b, scaling: float):
-    a, b = a.astype(np.float32), b.astype(np.float32)
+def widened(params: dict) -> dict:
+    """The params with `whole_kernel`s: none is int8 any more."""
+    if "scale" in params and "kernel" in params:
+        rest = {name: x for name, x in params.items() if name != "scale"}
+        return rest | {"kernel": whole_kernel(params)}
+    return {name: widened(x) if isinstance(x, dict) else x for name, x in params.items()}
+
+
+def added(kernel, a, b, scaling: float):
+    """float32, of arrays of numpy or of JAX."""
+    kernel, a, b = (x.astype(np.float32) for x in (kernel, a, b))
     if isinstance(kernel, np.ndarray):
-        product = np.matmul(a, b)
-    else:
-        spec = jax.typeof(kernel).sharding.spec
-        product = jnp.matmul(a, b, precision=FLOAT32, out_sharding=spec)
-    return (kernel.astype(np.float32) + np.float32(scaling) * product).astype(kernel.dtype)
+        return kernel + np.float32(scaling) * np.matmul(a, b)
+    spec = jax.typeof(kernel).sharding.spec
+    return kernel + scaling * jnp.matmul(a, b, precision=FLOAT32, out_sharding=spec)
+
+
+def unscaled(params: dict) -> dict:
+    """The shapes of weights as they are read: each int8 kernel with its scale as one in bfloat16."""
+    if "scale" in params and "kernel" in params:
+        rest = {name: x for name, x in params.items() if name != "scale"}
+        return rest | {"kernel": params["kernel"].update(dtype=jnp.bfloat16)}
+    return {n: unscaled(x) if isinstance(x, dict) else x for n, x in params.items()}
+
+
+def kept_as(params: dict, like: dict) -> dict:
+    """Of the arrays those that the shapes `like` name, in their types, int8 kernels with their
+    scales; what changes is deleted, one by one, for all together may fill a device."""
+    if "scale" in like and "kernel" in like and "scale" not in params:
+        kernel, scale = jax.jit(functools.partial(int8, axis=-2))(params["kernel"])
+        params["kernel"].delete()
+        return params | {"kernel": kernel, "scale": scale}
+    return {
+        name: kept_as(params[name], x) if isinstance(x, dict) else _as_type(params[name], x.dtype)
+        for name, x in like.items()
+    }
+
+
+def _as_type(x, dtype):
+    if x.dtype == dtype:
+        return x
+    out = x.astype(dtype)
+    x.delete()
+    return out

@@ -45,4 +45,5 @@ def make(optim: Optim, steps: int, each: bool = False) -> optax.GradientTransfor
 def decays(params):
     """True for the leaves that weight decay reaches, by their name."""
     names = ("kernel", "patch_kernel", "table")
-    return jax.tree.map_with_path(lambda path, _: path[-1].key in names, params)
+    matrix = lambda path, _: path[-1].key in names or path[0].key == "lora"
+    return jax.tree.map_with_path(matrix, params)

@@ -22,6 +22,7 @@ from janus_jax.common.text import listed
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.distributed import processes
+from janus_jax.model import low_rank
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.training.perceptual import read_lpips
@@ -33,7 +34,7 @@ from janus_jax.training.preflight_teacher import (
     random_eyes,
 )
 from janus_jax.training.report import Report
-from janus_jax.training.stage_plan import StagePlan, shape
+from janus_jax.training.stage_plan import StagePlan, learns, shape
 from janus_jax.training.state import TrainState
 from janus_jax.weights.processor_files import moved_ids, require_same
 from janus_jax.weights.reader import WeightReader, children, other_sizes, require_fit
@@ -65,7 +66,8 @@ def look_at_weights(
     weights = {}
     for name, state in states.items():
         plan = StagePlan.of(experiment, name)
-        own = {**state.params, **{child: params[child] for child in plan.without}}
+        whole = {**state.params, **{child: params[child] for child in plan.without}}
+        own = low_rank.unscaled(whole)
         if name in begin:
             weights[name], problems = init_sources(experiment, name, workdir, own)
             report.config += problems + other_teachers(plan)
@@ -144,8 +146,7 @@ def stage_line(
     if not parts and "previous" in stage.init:
         parts = ["the stage before"]
     whence = "; ".join(parts) or "random weights"
-    learns = ", ".join(stage.trainable)
-    return f"{stage.steps:,} steps, {shape(stage)}, trains {learns}; from {whence}"
+    return f"{stage.steps:,} steps, {shape(stage)}, trains {learns(stage)}; from {whence}"
 
 
 # Weights to begin with.

@@ -17,6 +17,7 @@ from janus_jax.config.schema import Experiment
 from janus_jax.data.processor import Processor
 from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
+from janus_jax.model import low_rank
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.training import probes, stage_mixture
@@ -26,7 +27,7 @@ from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
 from janus_jax.training.run_dir import plain_values, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
-from janus_jax.training.stage_plan import StagePlan, shape
+from janus_jax.training.stage_plan import StagePlan, learns, shape
 from janus_jax.training.validation import Validation
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
@@ -80,8 +81,7 @@ def headline(experiment: Experiment, name: str) -> str:
     """A stage in a line, before it begins."""
     stage = experiment.stages[name]
     ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
-    trains = ", ".join(stage.trainable)
-    return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {trains}"
+    return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {learns(stage)}"
 
 
 def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log: Log, show):
@@ -161,7 +161,8 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         say: hears where each child is from.
     """
     state = plan.state()
-    params = plan.state(without=()).params
+    like = plan.state(without=()).params
+    params = low_rank.unscaled(like)
     fresh = set(params)
     named = {}
     for directory in weights:
@@ -181,6 +182,7 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         names = tuple(sorted(fresh))
         params |= plan.task.init_random(plan.experiment.seed, plan.model, names, plan.options)
         say(f"  {', '.join(sorted(fresh))} <- random")
+    params = low_rank.kept_as(params, like)
     aside = {name: jax.tree.map(np.asarray, params[name]) for name in plan.without}
     trainable = {name: params[name] for name in state.trainable}
     step = arrays.put(np.int32(0), state.step.sharding)
