@@ -14,6 +14,7 @@ from support.configs import refusal
 from support.mesh import on_mesh
 
 from janus_jax.config.read import resolve
+from janus_jax.model import batch as bt
 from janus_jax.model import low_rank, low_rank_layers
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
@@ -44,7 +45,9 @@ def plan_of(options=EVERYWHERE, **changes) -> StagePlan:
         "optim": {"learning_rate": 1e-2, "eps": 1e-3},
         **changes,
     }
-    values = {"model": dataclasses.asdict(tiny.CONFIG), **tiny.WORLD, "stages": {"one": stage}}
+    lines = {kind: {"kind": kind, "path": "shapes:"} for kind in bt.TASKS}
+    world = tiny.WORLD | {"data": {"datasets": lines}}
+    values = {"model": dataclasses.asdict(tiny.CONFIG), **world, "stages": {"one": stage}}
     return StagePlan.of(resolve(values, {})[0], "one")
 
 
@@ -284,7 +287,9 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_bits(tmp_path):
         params = nnx.to_pure_dict(nnx.state(tiny.make_model(seed=0)))
         export(tmp_path / "weights", params, tiny.CONFIG, tiny.processor())
     changes = dict(
-        options=TEXT | {"targets": "attention", "dropout": 0.2, "base": "int8", "keep": "text"},
+        options=TEXT | {"targets": "attention", "dropout": 0.2, "base": "int8"},
+        ratio={"understanding": 0, "text": 1, "generation": 0},
+        rows={"count": 8, "length": 96, "understanding_images": 0, "generation_images": 0},
         trainable=("text_head",),
         init=(str(tmp_path / "weights"),),
         steps=4,
