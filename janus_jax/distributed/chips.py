@@ -98,14 +98,9 @@ def parse_topology(text: str) -> tuple[Chip, int]:
     count = math.prod(sizes)
     if name == "cpu":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        shared = {
-            "flops": chip.flops,
-            "float32": chip.float32,
-            "memory": memory,
-            "bandwidth": chip.bandwidth,
-            "link": chip.link,
-        }
-        chip = dataclasses.replace(chip, **{key: value / count for key, value in shared.items()})
+        chip = dataclasses.replace(chip, memory=memory)
+        shared = ("flops", "float32", "memory", "bandwidth", "link")
+        chip = dataclasses.replace(chip, **{key: getattr(chip, key) / count for key in shared})
     return chip, count
 
 

@@ -119,10 +119,18 @@ def count(
     adapted: child -> numbers of the low-rank pairs beside its matrices, which themselves do not learn.
     """
     adapted = adapted or {}
+    found = _count(model, trainable, {*trainable, *adapted}, work)
+    return found | {
+        name: found[name] + 6 * n * read_by(name, model, work) for name, n in adapted.items()
+    }
+
+
+def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Work) -> dict:
+    """`count` without the pairs. moving: the children of which anything learns."""
     llm = model.transformer
     tower = model.understanding_encoder
-    d = model.transformer.width
-    learns = lambda *names: any(name in trainable or name in adapted for name in names)
+    d = llm.width
+    learns = lambda *names: not moving.isdisjoint(names)
 
     def passes(name, *below):  # 1 forwards, 1 for the input's gradient, 1 for the matrix's
         return 1 + learns(*below) + (name in trainable)
@@ -145,7 +153,7 @@ def count(
         read += work.image / model.generation_encoder.tokens
     semantic = model.semantic_decoder
     blocks = encoder_blocks(semantic, model.generation_encoder.tokens)
-    found = {
+    return {
         "understanding_encoder": seen
         * (
             encoder_blocks(tower, tower.tokens) * through_tower
@@ -172,15 +180,19 @@ def count(
         "image_head": work.image
         * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS),
     }
-    reads = {
-        "understanding_encoder": seen * tower.tokens,
-        "understanding_adaptor": work.understanding_images * tower.tokens,
+
+
+def read_by(child: str, model: JanusConfig, work: Work) -> float:
+    """Tokens that the linear maps of a child read."""
+    patches = work.understanding_images * model.understanding_encoder.tokens
+    return {
+        "understanding_encoder": patches,
+        "understanding_adaptor": patches,
         "generation_adaptor": work.image,
         "transformer": work.tokens,
         "text_head": work.text,
         "image_head": work.image,
-    }
-    return found | {name: found[name] + 6 * n * reads[name] for name, n in adapted.items()}
+    }[child]
 
 
 def encoder_blocks(box, n: int) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.kernels import FLOAT32
-from janus_jax.model.serving import int8
+from janus_jax.model.rounding import int8
 
 _ATTENTION = tuple(f"blocks/attention/{name}" for name in ("q", "k", "v", "o"))
 # By child, all that may have a pair.

@@ -15,7 +15,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.kernels import precision
 from janus_jax.model.layers import Linear, use
 from janus_jax.model.low_rank import LOGITS, added, linears
-from janus_jax.model.serving import int8
+from janus_jax.model.rounding import int8
 
 
 class Pairs(nnx.Module):
