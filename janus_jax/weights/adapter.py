@@ -7,53 +7,22 @@ base; tokenizer, template and manifest.json lie beside, as in a weights director
 """
 
 import dataclasses
-import functools
-import hashlib
-import json
 import pathlib
 from collections.abc import Callable
 
 import numpy as np
 
-from janus_jax.common import provenance
 from janus_jax.common.files import ADAPTER_FILE
-from janus_jax.common.text import listed
-from janus_jax.model import config as model_config
 from janus_jax.model import low_rank
-from janus_jax.weights import files, hub, own, settings
+from janus_jax.weights import files, own, run_checkpoint
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
+from janus_jax.weights.adapter_facts import Base, Facts, find_bases, read_facts
 from janus_jax.weights.reader import WeightReader, other_sizes
 
-FACTS_FILE = "adapter.json"
 PAIRS = "lora."  # what the names of all pairs begin with
-
-
-@dataclasses.dataclass(frozen=True)
-class Base:
-    """Weights that pairs were trained beside: their path or hub id as it was given, and
-    `weights_mark`, None where it is not known."""
-
-    path: str
-    sha256: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """rank, alpha, rslora: of the pairs, see `low_rank.scaling`. options: all that adapter.json says
-    of how they were trained, these among it. bases: later ones win. config: of the model, None where
-    the base alone says it."""
-
-    rank: int
-    alpha: float
-    rslora: bool
-    options: dict
-    bases: tuple[Base, ...]
-    config: model_config.JanusConfig | None = None
-
-    @property
-    def scaling(self) -> float:
-        return low_rank.scaling(self.rank, self.alpha, self.rslora)
+# Of task lora's options: a run's config has those that were given.
+DEFAULTS = {"alpha": 32, "rslora": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +131,53 @@ def open_adapter(
     return AdapterReader(*reader, facts=facts, pairs=pairs)
 
 
+def of_checkpoint(reader: tuple, expected: dict) -> AdapterReader:
+    """A checkpoint of a stage that trains pairs: they are merged into the base that lies beside them.
+
+    reader: what its WeightReader would be made of.
+    expected: the shapes of the model's leaves.
+    """
+    weights, layout, *rest = reader
+    stage, bases = run_checkpoint.stage_of(weights.directory)
+    options = DEFAULTS | stage["options"]
+    shapes = {name: x.shape for name, x in weights.tensors.items()}
+    rank = next(x[-1] for name, x in shapes.items() if name.startswith(PAIRS) and name[-2:] == ".a")
+    options["rank"] = rank
+    facts = Facts(
+        rank, options["alpha"], bool(options["rslora"]), options,
+        tuple(Base(str(path)) for path in bases), layout.config,
+    )  # fmt: skip
+    pairs, pair_shapes = pairs_among(shapes, expected, facts)
+    rows = [row for row in layout.rows if not row.ours.startswith(PAIRS)]
+    layout = dataclasses.replace(layout, rows=[*rows, *tb.own_rows(pair_shapes)])
+    weights = dataclasses.replace(weights, tensors=_widened(weights.tensors))
+    trained = [row.ours for row in rows if tb.child(row.ours) in stage["trainable"]]
+    return AdapterReader(weights, layout, *rest, facts=facts, pairs=pairs, trained=trained)
+
+
+class _Widened:
+    """An int8 kernel of a checkpoint with its scale, as the float32 that they stand for."""
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, kernel, scale):
+        self.kernel = kernel
+        self.scale = scale
+        self.shape = kernel.shape
+
+    def read(self, rows: slice | None = None) -> np.ndarray:
+        linear = {"kernel": self.kernel.read(rows), "scale": self.scale.read(rows)}
+        return low_rank.whole_kernel(linear)
+
+
+def _widened(tensors: dict) -> dict:
+    out = dict(tensors)
+    for name, tensor in tensors.items():
+        if tensor.dtype == np.int8:
+            out[name] = _Widened(tensor, out.pop(f"{name.removesuffix('kernel')}scale"))
+    return out
+
+
 def pairs_among(shapes: dict, expected: dict, facts: Facts) -> tuple[dict, dict]:
     """((kernel's path, layer) -> Pair, name of a pair's half -> the shape due).
 
@@ -179,96 +195,3 @@ def pairs_among(shapes: dict, expected: dict, facts: Facts) -> tuple[dict, dict]
         for layer in range(layers[0]) if layers else [None]:
             pairs[kernel, layer] = Pair(a, b, layer, facts.scaling)
     return pairs, due
-
-
-def read_facts(directory: pathlib.Path) -> Facts:
-    """Of a directory's adapter.json. Raises ValueError naming what cannot stand there."""
-    path = directory / FACTS_FILE
-    values = settings.read(directory, FACTS_FILE)
-    if values is None:
-        raise ValueError(f"{path}: missing; it says on which base the adapter was trained")
-    problems = []
-    v = settings.Section(values, "", problems)
-    rank, alpha = v.whole("rank", None), v.number("alpha", None, above=True)
-    rslora = v.flag("rslora", False)
-    bases = []
-    for i, one in enumerate(v.get("base", ())):
-        section = settings.Section(one, f"base[{i}].", problems)
-        where, sha256 = section.get("path"), section.get("sha256")
-        if not isinstance(where, str) or not isinstance(sha256, str | None):
-            problems.append(f"base[{i}] is {settings.brief(one)}: must have a path and its sha256")
-        else:
-            bases.append(Base(where, sha256))
-    problems += [f"{name}: missing" for name in ("rank", "alpha", "base") if not v.get(name)]
-    if problems:
-        raise ValueError(f"{path}: {'; '.join(problems[:8])}; copy the file again")
-    options = {name: x for name, x in values.items() if name not in ("base", "model")}
-    config = own.sizes(v.get("model"), path)
-    return Facts(rank, alpha, rslora, options, tuple(bases), config)
-
-
-def write_facts(directory: pathlib.Path, facts: Facts):
-    """The adapter.json that `read_facts` reads."""
-    values = facts.options | {"rank": facts.rank, "alpha": facts.alpha, "rslora": facts.rslora}
-    values["base"] = [dataclasses.asdict(base) for base in facts.bases]
-    values["model"] = model_config.to_dict(facts.config)
-    (directory / FACTS_FILE).write_text(json.dumps(values, indent=2), "utf-8")
-
-
-def find_bases(
-    bases: tuple[Base, ...], directory: pathlib.Path, given, open_base: Callable
-) -> list[WeightReader]:
-    """The bases of an adapter: among what is given; else where each was, beside the adapter's
-    directory or in it, under the last part of its path.
-
-    bases: what the adapter says.
-    directory: of the adapter.
-    given, open_base: see `open_adapter`. Of several bases, what is given need not be all.
-    Raises ValueError that names each place where one was looked for, and why it is not there.
-    """
-    found = []
-    for base in bases:
-        name = pathlib.PurePath(base.path).name
-        near = [place for place in (directory.parent / name, directory / name) if place.exists()]
-        near = [base.path, *near] if hub.is_local(base.path) else [*near, base.path]
-        places = [*given, *(near if not given or len(bases) > 1 else [])]
-        found.append(_find(base, directory, places, open_base))
-    return found
-
-
-def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable) -> WeightReader:
-    tried = []
-    for place in places:
-        try:
-            source = open_base(place)
-        except ValueError as error:
-            tried.append(str(error))
-            continue
-        mark = weights_mark(source)
-        if base.sha256 in (None, mark):
-            return source
-        tried.append(
-            f"{place} holds other weights (sha256 {mark[:12]}) than the adapter was trained on "
-            f"({base.sha256[:12]})"
-        )
-    raise tb.WeightsError(
-        f"{directory}: an adapter whose base is not found; give the weights that it was trained on, "
-        f"{base.path}, by --base (base= in Python):{listed(tried)}"
-    )
-
-
-def weights_mark(source: WeightReader) -> str:
-    """SHA-256 of the files that a source's numbers are in, and of what changes their meaning: the
-    same on every machine."""
-    if source.kind == tb.CHECKPOINT:
-        return provenance.digest(source.path / "manifest.json")
-    paths = sorted({tensor.path for tensor in source.tensors.values()})
-    if isinstance(source, AdapterReader):
-        paths += sorted(source.path.glob("adapter*.json"))
-    stats = [path.stat() for path in paths]
-    return _mark(tuple(paths), tuple((s.st_size, s.st_mtime_ns) for s in stats))
-
-
-@functools.lru_cache(maxsize=16)
-def _mark(paths: tuple[pathlib.Path, ...], _) -> str:
-    return hashlib.sha256("".join(map(provenance.digest, paths)).encode()).hexdigest()

@@ -6,8 +6,8 @@ import pathlib
 from janus_jax.common.files import ADAPTER_FILE
 from janus_jax.distributed import processes
 from janus_jax.model.config import CHILDREN, JanusConfig
-from janus_jax.model.low_rank import whole_kernel
-from janus_jax.weights import adapter, target
+from janus_jax.model.low_rank import widened
+from janus_jax.weights import adapter_facts, target
 from janus_jax.weights.load import gather
 from janus_jax.weights.reader import children
 from janus_jax.weights.source import open_source
@@ -30,14 +30,14 @@ def export_adapter(
     """
     bases, held = processes.all_gather(_bases(init) if processes.is_lead() else None)[0]
     given = {name for name in config.children if name in held and name not in trainable}
-    own = {name: _whole(x) for name, x in params.items() if name not in given}
-    facts = adapter.Facts(
+    own = {name: widened(x) for name, x in params.items() if name not in given}
+    facts = adapter_facts.Facts(
         int(options["rank"]), options["alpha"], bool(options["rslora"]), options,
-        tuple(adapter.Base(*base) for base in bases), config,
+        tuple(adapter_facts.Base(*base) for base in bases), config,
     )  # fmt: skip
     write = lambda entries: target.write_own(
         directory, entries, processor=processor, name=ADAPTER_FILE,
-        also=lambda partial: adapter.write_facts(partial, facts),
+        also=lambda partial: adapter_facts.write_facts(partial, facts),
     )  # fmt: skip
     gather(directory, own, write)
 
@@ -50,7 +50,7 @@ def _bases(init: list) -> tuple[list[tuple[str, str | None]], list[str]]:
     for path in map(str, init):
         try:
             source = open_source(path)
-            bases.append((_absolute(path), adapter.weights_mark(source)))
+            bases.append((_absolute(path), adapter_facts.weights_mark(source)))
             held |= set(children(source))
         except (OSError, ValueError) as error:
             logging.getLogger(__name__).warning(
@@ -64,10 +64,3 @@ def _bases(init: list) -> tuple[list[tuple[str, str | None]], list[str]]:
 
 def _absolute(path: str) -> str:
     return str(pathlib.Path(path).absolute()) if pathlib.Path(path).exists() else path
-
-
-def _whole(params: dict) -> dict:
-    """With int8 kernels as float32."""
-    if "kernel" in params:
-        return {n: x for n, x in params.items() if n != "scale"} | {"kernel": whole_kernel(params)}
-    return {name: _whole(x) if isinstance(x, dict) else x for name, x in params.items()}

@@ -13,14 +13,13 @@ from collections.abc import Callable
 
 from janus_jax.common.text import listed
 from janus_jax.model.low_rank import scaling
-from janus_jax.weights import adapter, files, parts, settings
+from janus_jax.weights import adapter, adapter_facts, files, parts, settings
 from janus_jax.weights import table as tb
-from janus_jax.weights.adapter import AdapterReader, Base, Facts, Pair
+from janus_jax.weights.adapter import AdapterReader, Pair
+from janus_jax.weights.adapter_facts import Base, Facts
 from janus_jax.weights.layouts import janus_hf, janus_torch
+from janus_jax.weights.peft_export import CONFIG, PREFIX, WEIGHTS
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
 HALF = re.compile(r"(.*)\.lora_([AB])\.weight$")
 # What says how it was trained or is loaded, and nothing of what it computes: its tensors say where.
 HARMLESS = (
@@ -47,7 +46,7 @@ def open_peft(
         files.require_allowed(directory, [path.name], allow["allow_pickle"])
     tensors, left_out = files.read_file(path)
     open_base = functools.partial(open_base, revision=values["revision"])
-    bases = adapter.find_bases(_bases(directory, values), directory, given, open_base)
+    bases = adapter_facts.find_bases(_bases(directory, values), directory, given, open_base)
     c = bases[-1].config
     if c is None or parts.ablated(c):
         raise ValueError(f"{bases[-1].path}: the base of {directory} is no whole Janus; give one")
@@ -66,8 +65,8 @@ def open_peft(
 
 def _bases(directory: pathlib.Path, values: dict) -> tuple[Base, ...]:
     """What it was trained on: with the marks of the weights where this project has written it."""
-    if (directory / adapter.FACTS_FILE).is_file():
-        return adapter.read_facts(directory).bases
+    if (directory / adapter_facts.FACTS_FILE).is_file():
+        return adapter_facts.read_facts(directory).bases
     path = values["base_model_name_or_path"]
     if not isinstance(path, str) or not path:
         raise ValueError(f"{directory / CONFIG}: base_model_name_or_path is missing")

@@ -7,13 +7,18 @@ from collections.abc import Callable
 import numpy as np
 
 from janus_jax.common.text import listed
-from janus_jax.weights import adapter, peft, processor_export
+from janus_jax.weights import adapter_facts, processor_export
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
-from janus_jax.weights.adapter import AdapterReader, Facts
+from janus_jax.weights.adapter import AdapterReader
+from janus_jax.weights.adapter_facts import Facts
 from janus_jax.weights.layouts import janus_hf
 from janus_jax.weights.reader import WeightReader
 from janus_jax.weights.target import TensorToWrite, whole, write_safetensors
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."  # of every name, before the module's in the base
 
 
 def to_peft(source: WeightReader, directory, dtype: str | None, wrote: Callable):
@@ -42,12 +47,12 @@ def to_peft(source: WeightReader, directory, dtype: str | None, wrote: Callable)
             modules.add(rows[name].name(layer).rpartition(".")[0])
     processor = source.processor()
     with whole(directory, sum(e.size for e in entries)) as partial:
-        write_safetensors(partial / peft.WEIGHTS, entries, wrote)
+        write_safetensors(partial / WEIGHTS, entries, wrote)
         source.raise_if_damaged()
         kernels = {rows[kernel].theirs for kernel, _ in source.pairs}
         values = _config_values(source.facts, kernels, modules)
-        (partial / peft.CONFIG).write_text(json.dumps(values, indent=2), "utf-8")
-        adapter.write_facts(partial, source.facts)
+        (partial / CONFIG).write_text(json.dumps(values, indent=2), "utf-8")
+        adapter_facts.write_facts(partial, source.facts)
         processor_export.write_transformers(partial, processor, source.config)
 
 
@@ -65,7 +70,7 @@ def _config_values(facts: Facts, kernels: set[str], modules: set[str]) -> dict:
 
 
 def _halves(source: AdapterReader, row: tb.Row, layer, dtype) -> list[TensorToWrite]:
-    key = peft.PREFIX + row.name(layer).removesuffix(".weight")
+    key = PREFIX + row.name(layer).removesuffix(".weight")
     pair = source.pairs[row.ours, layer]
 
     def entry(theirs: str, name: str):
@@ -84,4 +89,4 @@ def _whole_entry(source: AdapterReader, row: tb.Row, layer, dtype) -> TensorToWr
         x = row.transform.to_theirs(source.read(row.ours, layer), row.piece)
         yield ts.contiguous(x, to)
 
-    return TensorToWrite(peft.PREFIX + row.name(layer), row.shape, to, pieces)
+    return TensorToWrite(PREFIX + row.name(layer), row.shape, to, pieces)

@@ -26,6 +26,8 @@ from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 from janus_jax.weights.reader import WeightReader
 
+PAIRS = "lora"  # the part of a state that holds low-rank pairs
+
 
 def open_source(
     path, *, allow_pickle=False, allow_extra=False, revision: str | None = None, base=None
@@ -155,7 +157,8 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
 
 def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> WeightReader:
     """Stages that read stored image ids hold no VQ tokenizer in their checkpoints: it is read from
-    where the stage had it from, or the source is a part."""
+    where the stage had it from, or the source is a part. Pairs of task lora are merged into the base
+    that lies beside them."""
     weights, values = run_checkpoint.open_step(step)
     config = own.sizes(values, step / "manifest.json")
     shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
@@ -170,7 +173,7 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
         if fallback:
             lacking = set()
     # What other tasks hand on is as it is there; the rest is of use to its stage alone.
-    known = {name.split(".")[0] for name in expected}
+    known = {name.split(".")[0] for name in expected} | {PAIRS}
     handed_on = children & set(model_config.CHILDREN) - known
     mine = {name: shape for name, shape in expected.items() if name.split(".")[0] in children}
     mine |= {name: shape for name, shape in shapes.items() if name.split(".")[0] in handed_on}
@@ -185,7 +188,10 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
         notes=notes,
         problems=tuple(tb.differing(shapes, expected)),
     )
-    return WeightReader(weights, layout, allow_extra, {}, _processor, fallback)
+    reader = weights, layout, allow_extra, {}, _processor, fallback
+    if PAIRS in children:
+        return importlib.import_module("janus_jax.weights.adapter").of_checkpoint(reader, expected)
+    return WeightReader(*reader)
 
 
 def _fallback(step: pathlib.Path, wanted: dict[str, tuple]) -> tuple[dict[str, WeightReader], str]:

@@ -1,5 +1,6 @@
 """Adapters of this project: read like the weights that they and their base make together."""
 
+import dataclasses
 import json
 import shutil
 
@@ -8,15 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support import adapters, foreign
+from support import adapters, foreign, tiny
 from support.foreign import convert, leaves_of
 from support.mesh import on_mesh
 
 import janus_jax
+from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.common import provenance
-from janus_jax.model.low_rank import scaling
+from janus_jax.model.low_rank import scaling, whole_kernel
+from janus_jax.training import lora_options
+from janus_jax.training.state import TrainState
 from janus_jax.weights import __main__ as command
-from janus_jax.weights.load import import_weights
+from janus_jax.weights import adapter, own
+from janus_jax.weights.adapter_export import export_adapter
+from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.source import open_source
 from janus_jax.weights.table import WeightsError
@@ -141,9 +147,6 @@ def test_bases_may_be_parts_and_children_that_none_holds_are_kept_whole(run, tmp
     source = open_source(directory / "base")
     there = leaves_of(source)
     part = {name: x for name, x in there.items() if not name.startswith("image_head.")}
-    from janus_jax.weights.adapter_export import export_adapter
-    from janus_jax.weights.load import export
-
     export(tmp_path / "part", adapters.nested(part), part_of=source.config)
     head = {name: x for name, x in there.items() if name.startswith("image_head.")}
     params = adapters.nested(tensors | head)
@@ -161,7 +164,8 @@ def test_bases_may_be_parts_and_children_that_none_holds_are_kept_whole(run, tmp
         ("rank", 5, r"shape: lora\.\S+ is \(.*3\) in the file, \(.*5\) by the config"),
         ("rank", None, "rank: missing"),
         ("alpha", "two", "alpha is 'two': must be a finite number"),
-        ("base", [], "base: missing"),
+        ("base", [], "missing: generation_adaptor, .* which neither it nor its base holds"),
+        ("base", None, "base: missing"),
         ("base", [{"path": 3}], r"base\[0\] is .* must have a path"),
         ("model", {}, "transformer: missing"),
     ],
@@ -204,3 +208,36 @@ def test_results_of_an_adapter_are_known_by_it_and_its_base(run, tmp_path):
     assert mark(directory / "base") == provenance.weights_hash(directory / "base")
     adapters.save(tmp_path / "lora", directory / "base", tensors, alpha=7.0)
     assert len({mark(directory / "lora"), mark(tmp_path / "lora"), mark(directory / "base")}) == 3
+
+
+def test_a_checkpoint_of_pairs_is_read_merged_with_an_int8_base_too(one_device, tmp_path):
+    """What its config leaves out is as task lora has it."""
+    rng = np.random.default_rng(0)
+    draw = lambda shape: (0.2 * rng.standard_normal(shape)).astype(np.float32)
+    base = {name: draw(shape) for name, shape in own.our_shapes(tiny.CONFIG).items()}
+    gate = "transformer.blocks.gate"
+    stored = base | {f"{gate}.kernel": rng.integers(-127, 128, (2, 32, 64)).astype(np.int8)}
+    stored |= {f"{gate}.scale": np.abs(draw((2, 64))) / 127}
+    linear = {"kernel": stored[f"{gate}.kernel"], "scale": stored[f"{gate}.scale"]}
+    base[f"{gate}.kernel"] = whole_kernel(linear)
+    pairs = {f"lora.{gate}.a": draw((2, 32, 3)), f"lora.{gate}.b": draw((2, 3, 64))}
+    params = adapters.nested(stored)
+    learns = {**adapters.nested(pairs), "image_head": params.pop("image_head")}
+    step = jnp.int32(7)
+    state = TrainState(step, jnp.int32(0), None, learns, params, {})
+    checkpointer = Checkpointer(tmp_path / "checkpoints/one", say=lambda line: None)
+    checkpointer.save(7, state)
+    checkpointer.close()
+    tiny.processor().tokenizer.save(tmp_path)
+    stage = {"init": ["gone"], "trainable": ["image_head"], "options": {"targets": "mlp"}}
+    values = {
+        "model": dataclasses.asdict(tiny.CONFIG), "stages": {"one": stage}, "tokenizer": "",
+        "template": dataclasses.asdict(tiny.processor().template),
+        "evaluation": {"count": 0, "cfg_scale": 2.5, "temperature": 0.5},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    source = open_source(tmp_path / "checkpoints/one").require()
+    close(leaves_of(source), adapters.merged(base, pairs, 32 / 3))
+    assert source.processor().cfg_scale == 2.5
+    assert {name.split(".")[0] for name in source.trained} == {"image_head"}
+    assert {name: lora_options.OPTIONS[name] for name in adapter.DEFAULTS} == adapter.DEFAULTS

@@ -11,7 +11,7 @@ from support import adapters, foreign
 from support.foreign import convert, leaves_of
 
 from janus_jax.weights import __main__ as command
-from janus_jax.weights import peft as ours
+from janus_jax.weights import peft_export as ours
 from janus_jax.weights.source import open_source
 from janus_jax.weights.table import WeightsError
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from janus_jax.config.schema import Experiment
-from janus_jax.model import low_rank, low_rank_layers
+from janus_jax.model import low_rank_layers
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.janus import build
@@ -24,8 +24,8 @@ from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState, new_state, split, update
 from janus_jax.training.tasks import janus
+from janus_jax.weights.adapter_export import export_adapter
 from janus_jax.weights.load import CAST
-from janus_jax.weights.load import export as export_weights
 from janus_jax.weights.table import VQ
 
 PACKS = True
@@ -108,8 +108,8 @@ def validate(plan: StagePlan):
 
 
 def export(plan: StagePlan, directory, params: dict, processor):
-    """A whole Janus, the pairs merged."""
-    how = lora_options.adaptation(plan.options, plan.model, plan.stage.trainable)
-    base = {name: x for name, x in params.items() if name != "lora"}
-    params = low_rank.merged(low_rank.widened(base), params["lora"], how.scaling)
-    export_weights(directory, params, plan.experiment.model, processor)
+    """An adapter of the weights that the stage began with (`weights/adapter.py`)."""
+    previous = plan.experiment.previous(plan.name)
+    init = [directory.with_name(previous) if x == "previous" else x for x in plan.stage.init]
+    how = dict(trainable=plan.stage.trainable, init=init, options=plan.options)
+    export_adapter(directory, params, **how, config=plan.experiment.model, processor=processor)
