@@ -3,15 +3,24 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 import transformers
-from support import adapters, foreign
+from flax import nnx
+from support import adapters, foreign, tiny
 from support.foreign import convert, leaves_of
 
+import janus_jax
+from janus_jax.model import low_rank_layers
+from janus_jax.training import state
 from janus_jax.weights import __main__ as command
 from janus_jax.weights import peft_export as ours
+from janus_jax.weights.layouts import janus_hf
+from janus_jax.weights.reader import flatten
 from janus_jax.weights.source import open_source
 from janus_jax.weights.table import WeightsError
 
@@ -33,7 +42,7 @@ def written(base):
 
 
 def theirs(base, adapter=None):
-    peft = pytest.importorskip("peft", reason="peft is not installed (CONTRIBUTING.md)")
+    peft = pytest.importorskip("peft", reason="pip install peft")
     model = transformers.JanusForConditionalGeneration.from_pretrained(base)
     return peft.PeftModel.from_pretrained(model, adapter) if adapter else model
 
@@ -46,8 +55,7 @@ def logits(model) -> dict[str, np.ndarray]:
     picture = torch.rand((1, 3, tower.image_size, tower.image_size), generator=noise) * 2 - 1
     text = torch.randint(0, 200, (1, 6), generator=noise)
     slots = torch.full((1, tower.tokens), foreign.tokenizer().placeholder)
-    janus = getattr(model, "base_model", model)
-    janus = getattr(janus, "model", janus) if hasattr(model, "peft_config") else model
+    janus = janus_of(model)
     with torch.no_grad():
         seen = model(input_ids=torch.cat([text, slots, text], 1), pixel_values=picture).logits
         embedded = janus.prepare_embeddings_for_image_generation(text % 16)
@@ -85,7 +93,7 @@ def test_peft_computes_with_it_what_transformers_computes_with_the_merged_weight
 
 
 def test_what_peft_saves_is_read_as_what_it_merges(base, tmp_path):
-    peft = pytest.importorskip("peft", reason="peft is not installed (CONTRIBUTING.md)")
+    peft = pytest.importorskip("peft", reason="pip install peft")
     layer = r"model\.language_model\.layers\.1\.(self_attn\.[qv]_proj|mlp\.down_proj)"
     asked = peft.LoraConfig(
         r=4, lora_alpha=6, target_modules=layer + r"|model\.vision_model\.encoder\.layers\.\d\.mlp\.fc1|lm_head",
@@ -186,3 +194,105 @@ def test_a_pair_that_lacks_a_half_and_names_of_another_model_are_told(base, tmp_
         open_source(plant(tmp_path / "other", base, other)).require()
     with pytest.raises(WeightsError, match="an adapter whose base is not found; give the weights"):
         open_source(plant(tmp_path / "gone", tmp_path / "nowhere", other))
+
+
+def janus_of(model):
+    """transformers' Janus within a model of PEFT."""
+    return model.base_model.model if hasattr(model, "peft_config") else model
+
+
+TEXT = (np.arange(12) * 7 % 200).astype(np.int32)
+IDS = (np.arange(16) * 5 % 64).astype(np.int32)
+
+
+def their_gradient(model, picture: np.ndarray) -> tuple[dict, float]:
+    """Name -> gradient of the loss of text after a picture, and of image ids after text."""
+    janus = janus_of(model)
+    text = torch.from_numpy(TEXT)[None].long()
+    slots = torch.full((1, 16), foreign.tokenizer().placeholder)
+    pixels = torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]
+    read = torch.cat([text[:, :6], slots, text[:, 6:]], 1)
+    logits = model(input_ids=read, pixel_values=pixels).logits
+    loss = torch.nn.functional.cross_entropy(logits[0, 21:27], text[0, 6:])
+    ids = torch.from_numpy(IDS)[None].long()
+    words = janus.model.language_model.get_input_embeddings()(text)
+    both = torch.cat([words, janus.prepare_embeddings_for_image_generation(ids)], 1)
+    hidden = janus.model.language_model(inputs_embeds=both)[0]
+    drawn = janus.model.generation_head(hidden[:, 11:27])
+    loss = loss + torch.nn.functional.cross_entropy(drawn[0], ids[0])
+    loss.backward()
+    found = {name: x.grad.numpy() for name, x in model.named_parameters() if x.requires_grad}
+    return found, loss.item()
+
+
+def our_gradient(base, tensors: dict, picture: np.ndarray) -> tuple[dict, float]:
+    """The same of a model with pairs beside its linear maps."""
+    model, _ = janus_jax.load(base, unrolled=False)
+    paths = [path.replace(".", "/") for path in adapters.TARGETS]
+    low_rank_layers.attach(model, paths, adapters.RANK, 6 / 3**0.5, 0.0, jax.random.key(0))
+    for path, pair in model.lora.paths().items():
+        for half in "ab":
+            x = jnp.asarray(tensors[f"lora.{path.replace('/', '.')}.{half}"])
+            setattr(pair, half, nnx.Param(x))
+    whole = adapters.nested({n: x for n, x in tensors.items() if not n.startswith("lora.")})
+    graphdef, learns, rest = state.split(model, ("lora", *adapters.WHOLE))
+    zeros = lambda *shape: np.zeros((1, *shape), np.int32)
+    slots = zeros(28)
+    slots[0, 6:22] = 1 + np.arange(16)
+    drawing = zeros(28)
+    drawing[0, 12:] = 1 + np.arange(16)
+    order = np.arange(28, dtype=np.int32)[None], np.ones((1, 28), np.int32)
+    read = zeros(28)
+    read[0, :6], read[0, 22:] = TEXT[:6], TEXT[6:]
+    words = zeros(28)
+    words[0, :12] = TEXT
+    given = {
+        "read": (read, picture[None, None], zeros(0), slots, zeros(28), *order),
+        "drawn": (words, picture[None, None][:, :0], IDS[None], zeros(28), drawing, *order),
+    }
+    given = {name: tuple(tiny.put(dict(enumerate(x))).values()) for name, x in given.items()}
+
+    def loss(learns):
+        model = low_rank_layers.with_pairs(nnx.merge(graphdef, learns, rest))
+        seen = model(*given["read"])
+        drawn = model(*given["drawn"])
+
+        def of(head, hidden, ids):
+            logits = jax.sharding.reshard(head(hidden)[0], jax.P(None, None))
+            return optax.softmax_cross_entropy_with_integer_labels(logits, ids).mean()
+
+        return of(model.text_head, seen[:, 21:27], TEXT[6:]) + of(
+            model.image_head, drawn[:, 11:27], IDS
+        )
+
+    found, gradient = jax.jit(jax.value_and_grad(loss))(learns | whole)
+    return flatten(gradient), float(found)
+
+
+@pytest.mark.slow
+def test_a_steps_gradients_are_pefts(base, written, one_device):
+    """Of every pair, and of what is trained whole beside them."""
+    peft = pytest.importorskip("peft", reason="pip install peft")
+    directory, tensors = written
+    rng = np.random.default_rng(0)
+    picture = rng.uniform(-1, 1, (32, 32, 3)).astype(np.float32)
+    model = transformers.JanusForConditionalGeneration.from_pretrained(base)
+    model = peft.PeftModel.from_pretrained(model, directory, is_trainable=True).eval()
+    want, loss = their_gradient(model, picture)
+    found, ours_ = our_gradient(base, tensors, picture)
+    assert ours_ == pytest.approx(loss, rel=1e-6)
+    rows = {row.ours: row for row in janus_hf.rows(open_source(base).config)}
+    compared = 0
+    for name, x in found.items():
+        path, _, half = name.removeprefix("lora.").rpartition(".")
+        row = rows[f"{path}.kernel" if name.startswith("lora.") else name]
+        ending = f"lora_{half.upper()}.default.weight"
+        for i in range(row.layers or 1):
+            module, _, last = row.name(i).rpartition(".")
+            last = ending if name.startswith("lora.") else f"modules_to_save.default.{last}"
+            g = want[f"{ours.PREFIX}{module}.{last}"]
+            mine = np.asarray(x[i] if row.layers else x)
+            mine = mine.T if mine.ndim == 2 else mine
+            assert np.abs(mine - g).max() <= 1e-5 * np.abs(g).max(), (name, i)
+            compared += 1
+    assert compared == len(want) > 20
