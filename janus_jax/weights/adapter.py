@@ -123,12 +123,20 @@ def open_adapter(
         problems.append(f"missing: {', '.join(lacking)}, which neither it nor its base holds")
     layout = tb.Layout(
         tb.ADAPTER, tb.own_rows(mine | pair_shapes), config=facts.config, problems=tuple(problems),
-        notes=tuple(note for base in bases for note in base.notes),
+        notes=notes_of(facts, bases),
     )  # fmt: skip
     weights = files.Weights(directory, tensors, {}, [])
     manifest = own.own_manifest(directory)
     reader = weights, layout, allow["allow_extra"], manifest, processor, fallback
     return AdapterReader(*reader, facts=facts, pairs=pairs)
+
+
+def notes_of(facts: Facts, bases: list[WeightReader]) -> tuple[str, ...]:
+    """What the user should know: which weights were found as its base, and their own notes."""
+    over = ", ".join(str(base.path) for base in bases)
+    return f"pairs of rank {facts.rank} are merged into {over}", *(
+        n for b in bases for n in b.notes
+    )
 
 
 def of_checkpoint(reader: tuple, expected: dict) -> AdapterReader:

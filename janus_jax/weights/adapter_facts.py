@@ -82,8 +82,8 @@ def write_facts(directory: pathlib.Path, facts: Facts):
 def find_bases(
     bases: tuple[Base, ...], directory: pathlib.Path, given, open_base: Callable
 ) -> list[WeightReader]:
-    """The bases of an adapter: among what is given; else where each was, beside the adapter's
-    directory or in it, under the last part of its path.
+    """The bases of an adapter: among what is given; else where each was, or under the last part of
+    its path in the adapter's directory, beside it, or a folder above.
 
     bases: what the adapter says.
     directory: of the adapter.
@@ -93,7 +93,8 @@ def find_bases(
     found = []
     for base in bases:
         name = pathlib.PurePath(base.path).name
-        near = [place for place in (directory.parent / name, directory / name) if place.exists()]
+        folders = (directory, *directory.absolute().parents[:2])
+        near = [folder / name for folder in folders if (folder / name).exists()]
         near = [base.path, *near] if hub.is_local(base.path) else [*near, base.path]
         places = [*given, *(near if not given or len(bases) > 1 else [])]
         found.append(_find(base, directory, places, open_base))
@@ -117,7 +118,7 @@ def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable
         )
     raise tb.WeightsError(
         f"{directory}: an adapter whose base is not found; give the weights that it was trained on, "
-        f"{base.path}, by --base (base= in Python):{listed(tried)}"
+        f"{base.path}, by --base (base= in Python), or put them beside it:{listed(tried)}"
     )
 
 

@@ -51,13 +51,13 @@ def open_peft(
     if c is None or parts.ablated(c):
         raise ValueError(f"{bases[-1].path}: the base of {directory} is no whole Janus; give one")
     rows, pairs, problems = _rows(tensors, c, values)
+    facts = Facts(values["r"], values["lora_alpha"], values["use_rslora"], {}, (), c)
     layout = tb.Layout(
-        tb.PEFT, rows, config=c, problems=tuple(problems), notes=bases[-1].notes,
+        tb.PEFT, rows, config=c, problems=tuple(problems), notes=adapter.notes_of(facts, bases),
         image_token_id=bases[-1].layout.image_token_id,
     )  # fmt: skip
     mine = {row.ours for row in rows}
     fallback = {name: base for base in bases for name in base.leaves if name not in mine}
-    facts = Facts(values["r"], values["lora_alpha"], values["use_rslora"], {}, (), c)
     weights = files.Weights(directory, tensors, left_out, [])
     reader = weights, layout, allow["allow_extra"], {}, processor, fallback
     return AdapterReader(*reader, facts=facts, pairs=pairs)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorstore
 
 from janus_jax.checkpoint import checksums, evaluated, inspect
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import WEIGHTS_FILE, has_weights, read_json
 from janus_jax.common.text import listed
 from janus_jax.config.schema import Template
 from janus_jax.data.processor import Processor
@@ -85,7 +85,7 @@ def find_step(path: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]] | None
         return path, ()
     stages = [p for p in sorted(path.glob(f"{inspect.CHECKPOINTS}/*/")) if _is_stage(p)]
     if stages:
-        finished = sorted(p.parent for p in path.glob(f"*/{WEIGHTS_FILE}"))
+        finished = sorted(filter(has_weights, path.glob("*/")))
         there = ", ".join(map(str, (*finished, *stages)))
         raise tb.NoWeightsError(
             f"{path}: the work directory of a run; give what one of its stages left: {there}"

@@ -109,7 +109,8 @@ def validate(plan: StagePlan):
 
 def export(plan: StagePlan, directory, params: dict, processor):
     """An adapter of the weights that the stage began with (`weights/adapter.py`)."""
+    workdir = next(p.parent for p in (directory, *directory.parents) if p.name == plan.name)
     previous = plan.experiment.previous(plan.name)
-    init = [directory.with_name(previous) if x == "previous" else x for x in plan.stage.init]
+    init = [workdir / previous if x == "previous" else x for x in plan.stage.init]
     how = dict(trainable=plan.stage.trainable, init=init, options=plan.options)
     export_adapter(directory, params, **how, config=plan.experiment.model, processor=processor)
