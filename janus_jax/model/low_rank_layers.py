@@ -160,7 +160,9 @@ def whole(model):
         pair = (pairs[path].a[...], pairs[path].b[...]) if path in pairs else ()
         how = dict(scaling=model.lora.scaling, dtype=jnp.dtype(model.config.dtype))
         new[path] = Given(linear, _whole(kernel, scale, pair, **how))
-    return _replaced(model, new)
+    out = _replaced(model, new)
+    del out.lora
+    return out
 
 
 @functools.partial(jax.jit, static_argnames=("scaling", "dtype"))

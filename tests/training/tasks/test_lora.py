@@ -136,8 +136,8 @@ def test_pairs_on_every_linear_map_learn_as_the_merged_model_does(base, one_devi
 
 
 @functools.cache
-def stepped(mesh: tuple, targets: str, accumulate: int = 1):
-    options = {"rank": 2, "alpha": 4, "dropout": 0.3, "targets": targets}
+def stepped(mesh: tuple, dropout: float = 0.3, accumulate: int = 1):
+    options = {"rank": 2, "alpha": 4, "dropout": dropout, "targets": "transformer/*"}
     with on_mesh(*mesh):
         plan = plan_of(options, trainable=("understanding_adaptor",), accumulate=accumulate)
         state, metrics = jax.jit(plan.task.step(plan))(begun(plan), tiny.put(texts()))
@@ -146,11 +146,21 @@ def stepped(mesh: tuple, targets: str, accumulate: int = 1):
 
 def test_a_step_is_the_same_on_meshes_with_dropout_too():
     """Each device draws its own part of what is left out."""
-    weights, loss = stepped((1, 1, 1), "transformer/*")
-    others, other = stepped((1, 2, 4), "transformer/*")
+    weights, loss = stepped((1, 1, 1))
+    others, other = stepped((1, 2, 4))
     assert other == pytest.approx(loss, rel=1e-5)
     for name, x in weights.items():
         np.testing.assert_allclose(others[name], x, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_microbatches_take_the_same_step_and_leave_out_other_inputs():
+    weights, loss = stepped((1, 1, 1), 0.0)
+    others, other = stepped((1, 1, 1), 0.0, 2)
+    assert other == pytest.approx(loss, rel=1e-5)
+    for name, x in weights.items():
+        np.testing.assert_allclose(others[name], x, atol=1e-5, err_msg=name)
+    assert stepped((1, 1, 1), 0.3, 2)[1] != stepped((1, 1, 1))[1] != loss
 
 
 @pytest.mark.slow
