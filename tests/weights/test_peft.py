@@ -258,7 +258,7 @@ def our_gradient(base, tensors: dict, picture: np.ndarray) -> tuple[dict, float]
         drawn = model(*given["drawn"])
 
         def of(head, hidden, ids):
-            logits = jax.sharding.reshard(head(hidden)[0], jax.P(None, None))
+            logits = jax.sharding.reshard(head(hidden), jax.P(None, None, None))[0]
             return optax.softmax_cross_entropy_with_integer_labels(logits, ids).mean()
 
         return of(model.text_head, seen[:, 21:27], TEXT[6:]) + of(
