@@ -82,6 +82,7 @@ def test_what_is_written_for_peft_is_read_back_as_the_same_weights(written):
     assert values["modules_to_save"] == ["model.aligner.fc1", "model.aligner.hidden_layers.0"]
 
 
+@pytest.mark.slow
 def test_peft_computes_with_it_what_transformers_computes_with_the_merged_weights(base, written):
     directory, _ = written
     merged = convert(directory.with_name("lora"), directory.with_name("merged"), "transformers")
