@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 from janus_jax.checkpoint import checksums
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import has_weights, read_json
 from janus_jax.common.text import differences, listed
 
 CHECKPOINTS = "checkpoints"  # in a work directory: a directory for each stage
@@ -230,10 +230,7 @@ def run_config(checkpoint: pathlib.Path) -> dict:
         return config
     path = workdir_of(checkpoint) / RUN_CONFIG
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{checkpoint}: neither its manifest nor {path} has the config of its run, which says "
-            f"the model's sizes; copy the config there"
-        )
+        raise FileNotFoundError(f"{checkpoint}: the config of its run is lost; copy it to {path}")
     return read_json(path)
 
 
@@ -274,7 +271,7 @@ def inspect_stage(workdir: pathlib.Path, name: str, state: dict, again=False) ->
     state: `leaves` of the train state that the config asks for, of arrays or of their shapes.
     again: it goes on though it is done.
     """
-    if not again and (workdir / name / WEIGHTS_FILE).is_file():
+    if not again and has_weights(workdir / name):
         return StageProgress(done=True)
     directory = stage_directory(workdir, name)
     try:

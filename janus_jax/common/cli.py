@@ -73,6 +73,11 @@ class Definer:
         self.switch = bound(flags.DEFINE_bool)
         self.choice = bound(flags.DEFINE_enum)
 
+    def base(self):
+        """--base, beside a flag that names weights."""
+        about = "Of an adapter (LoRA), the weights that it was trained on, where they have moved."
+        self.path("base", None, about)
+
 
 def run(command: Command, main: Callable, argv: list[str]) -> int:
     """Runs a command; its exit code. What a user can mend is one line on stderr.

@@ -7,7 +7,13 @@ import pathlib
 from collections.abc import Callable
 from typing import BinaryIO
 
-WEIGHTS_FILE = "model.safetensors"  # of a weights directory; it is there when the stage is done
+WEIGHTS_FILE = "model.safetensors"  # of a weights directory
+ADAPTER_FILE = "adapter.safetensors"  # in its place where an adapter is handed on
+
+
+def has_weights(directory: pathlib.Path) -> bool:
+    """Whether a weights directory or an adapter is there: of a stage, whether it is done."""
+    return any((directory / name).is_file() for name in (WEIGHTS_FILE, ADAPTER_FILE))
 
 
 def write(path: pathlib.Path, content: str | bytes | Callable[[BinaryIO], None]):

@@ -18,12 +18,17 @@ def digest(path: pathlib.Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def weights_hash(path: pathlib.Path) -> str:
+def weights_hash(*paths: pathlib.Path) -> str:
     """SHA-256 over the weights of a folder or file. A training checkpoint's is that of its
-    manifest, which holds the sums of its arrays."""
+    manifest, which holds the sums of its arrays. paths: several where weights are read from several,
+    as an adapter's and its base's."""
+    if len(paths) > 1:
+        return hashlib.sha256("".join(map(weights_hash, paths)).encode()).hexdigest()
+    (path,) = paths
     if not path.is_dir():
         return digest(path)
-    found = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS)
+    # An adapter's numbers mean what its settings say.
+    found = sorted(p for p in path.iterdir() if p.suffix in WEIGHTS or p.match("adapter*.json"))
     found = found or [path / "manifest.json"]
     return hashlib.sha256("".join(map(digest, found)).encode()).hexdigest()
 
@@ -43,7 +48,7 @@ def of_model(name: str, source, processor, dtype: str | None) -> dict:
     template = processor.template
     return {
         "name": name,
-        "sha256": weights_hash(source.path),
+        "sha256": weights_hash(*source.paths),
         "layout": source.kind,
         "dtype": dtype or source.config.dtype,
         "template": {

@@ -119,7 +119,8 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         for name in stage.trainable
         for p in named(f"{path}.trainable", name, model_config.CHILDREN)
     ]
-    problems += [] if stage.trainable else [f"{path}.trainable is empty: nothing would be learned"]
+    if not stage.trainable and stage.task != "lora":
+        problems.append(f"{path}.trainable is empty: nothing would be learned")
     problems += named(f"{path}.supervise", stage.supervise, ("all", "answers"))
     problems += [
         f"{path}.{n} is {getattr(stage, n)}: a probability lies in [0, 1]"

@@ -6,7 +6,9 @@ assumed); usable memory as the TPU compiler reports it ("available HBM", libtpu 
 data sheets of A100, H100 SXM and H200 SXM, dense bf16, NVLink one way, and one 200 (A100) or 400
 Gb/s (H100, H200) network port a GPU, as in DGX systems; usable memory is 92 % of the capacity that
 nvidia-smi shows, since the driver and NCCL hold the rest. Products of float32: a TPU computes one in
-six passes of bfloat16; NVIDIA's cards without their tensor cores ("FP32" of the data sheets).
+six passes of bfloat16; NVIDIA's cards without their tensor cores ("FP32" of the data sheets). RTX
+4090 and 4070: NVIDIA's Ada white paper, 512 bf16 FLOPs (float32 sums) of a core and clock; PCIe 4.0
+x16, and a network port of 25 Gb/s assumed.
 """
 
 import dataclasses
@@ -46,6 +48,8 @@ CHIPS = {
         Chip("a100-80gb", 312e12, 19.5e12, GPU_SHARE * 80 * GIB, 2039e9, 300e9, 25e9, 8),
         Chip("h100", 989e12, 67e12, GPU_SHARE * 79.6 * GIB, 3350e9, 450e9, 50e9, 8),
         Chip("h200", 989e12, 67e12, GPU_SHARE * 140.4 * GIB, 4800e9, 450e9, 50e9, 8),
+        Chip("rtx4090", 165e12, 82.6e12, GPU_SHARE * 23.99 * GIB, 1008e9, 31.5e9, 3.1e9, 8),
+        Chip("rtx4070", 58.3e12, 29.1e12, GPU_SHARE * 11.99 * GIB, 504e9, 31.5e9, 3.1e9, 8),
         # Two cores of a 2023 server, measured: float32 matrix products and reading. All fake
         # devices share it.
         Chip("cpu", 169e9, 169e9, 0.0, 27e9, 27e9, 27e9, 1024),
@@ -62,6 +66,8 @@ _KINDS = (  # what jax calls a device; only parts with the peak above
     (r"NVIDIA A100.*80GB", "a100-80gb"),
     (r"NVIDIA H100 80GB HBM3", "h100"),
     (r"NVIDIA H200$", "h200"),
+    (r"NVIDIA GeForce RTX 4090$", "rtx4090"),
+    (r"NVIDIA GeForce RTX 4070$", "rtx4070"),
 )
 
 
@@ -92,14 +98,9 @@ def parse_topology(text: str) -> tuple[Chip, int]:
     count = math.prod(sizes)
     if name == "cpu":
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        shared = {
-            "flops": chip.flops,
-            "float32": chip.float32,
-            "memory": memory,
-            "bandwidth": chip.bandwidth,
-            "link": chip.link,
-        }
-        chip = dataclasses.replace(chip, **{key: value / count for key, value in shared.items()})
+        chip = dataclasses.replace(chip, memory=memory)
+        shared = ("flops", "float32", "memory", "bandwidth", "link")
+        chip = dataclasses.replace(chip, **{key: getattr(chip, key) / count for key in shared})
     return chip, count
 
 

@@ -18,7 +18,7 @@ from janus_jax.eval.benchmark import HALVES, NAMES, load
 
 # The flags that a benchmark of each half reads.
 BOTH = {
-    "benchmark", "half", "data", "model", "out", "protocol", "limit", "dtype", "allow_pickle", "verify",
+    "benchmark", "half", "data", "model", "base", "out", "protocol", "limit", "dtype", "allow_pickle", "verify",
     "results", "scorer", "coordinator", "processes", "process",
 }  # fmt: skip
 READ = {
@@ -50,6 +50,7 @@ def define_flags(into):
     define.whole("seed", 0, "Same seed, same pictures, on any number of processes.")
     whole("max_new_tokens", 0, "Longest answer; 0: as the benchmark says.")
     define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
+    define.base()
     define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     define.path("answers", None, "Score these answers, JSON lines or TSV, and load no model.")
     define.switch("verify", False, "Only check that a tree of pictures is what its scorer needs.")
@@ -152,7 +153,7 @@ def settings_of(f, task, asked: list) -> dict:
     """The settings of the result that the flags ask for."""
     from janus_jax.weights.source import open_source
 
-    source = open_source(f.model, allow_pickle=f.allow_pickle)
+    source = open_source(f.model, allow_pickle=f.allow_pickle, base=f.base)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
     processor = source.processor()
@@ -176,7 +177,9 @@ def load_here(f, watch):
     from janus_jax.weights.load import load as load_weights
 
     with sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices())):
-        model, processor = load_weights(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+        model, processor = load_weights(
+            f.model, dtype=f.dtype, allow_pickle=f.allow_pickle, base=f.base
+        )
     watch.tell("loaded")
     bound = (functools.partial(do, model, processor) for do in (generate, understand_batch))
     return *bound, processor

@@ -257,7 +257,7 @@ def _features(f) -> Features:
 
     model, processor = load(f.model)
     side = model.config.understanding_encoder.image_size
-    mark = provenance.weights_hash(open_source(f.model).path)
+    mark = provenance.weights_hash(*open_source(f.model).paths)
     see = functools.partial(understand.features, model)
     return understanding_features(see, side, processor, weights_sha256=mark)
 

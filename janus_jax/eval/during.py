@@ -24,6 +24,7 @@ from janus_jax.data.sources import RecordError
 from janus_jax.distributed import arrays, processes
 from janus_jax.eval.during_asked import Asked, read_asked
 from janus_jax.model import batch as bt
+from janus_jax.model import low_rank_layers
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
@@ -158,7 +159,7 @@ class Sheet:
         """What draws and answers, or the VQ tokenizer in training, with these arrays."""
         put = lambda x, to: x if isinstance(x, jax.Array) else arrays.put(x, to.sharding)
         params = jax.tree.map(put, params, self.like.params)
-        model = nnx.merge(self.like.graphdef, params)
+        model = low_rank_layers.whole(nnx.merge(self.like.graphdef, params))
         if not hasattr(model, "transformer"):
             return model
         with own_jax(model):

@@ -13,7 +13,7 @@ from janus_jax.checkpoint.history import read_config
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG
 from janus_jax.common import outputs, provenance
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import table
 from janus_jax.config.schema import Evaluation, Experiment
 from janus_jax.eval import result
@@ -153,7 +153,7 @@ def run_of(workdir: pathlib.Path) -> Experiment:
 
 def last_stage(experiment: Experiment, workdir: pathlib.Path) -> pathlib.Path:
     """The weights of the last stage that is done. Raises UsageError where none is."""
-    done = [name for name in experiment.stages if (workdir / name / WEIGHTS_FILE).is_file()]
+    done = [name for name in experiment.stages if has_weights(workdir / name)]
     if not done:
         raise UsageError(
             f"--workdir={workdir}: no stage of it is done; give "

@@ -31,9 +31,9 @@ from janus_jax.training.perceptual import lpips_files, read_lpips
 from janus_jax.training.tokenize_images import chosen
 from janus_jax.weights import run_checkpoint
 from janus_jax.weights import table as tb
+from janus_jax.weights.own import sizes as config_sizes
 from janus_jax.weights.parts import vq_sizes
 from janus_jax.weights.source import open_source
-from janus_jax.weights.source import sizes as config_sizes
 
 
 def define_flags(into):

@@ -105,15 +105,35 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     )
 
 
-def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[str, float]:
-    """Model FLOPs of one step: the children with matrices, and the transformer's `attention`."""
+def count(
+    model: JanusConfig,
+    trainable: tuple[str, ...],
+    work: Work,
+    adapted: dict[str, int] | None = None,
+) -> dict[str, float]:
+    """Model FLOPs of one step: the children with matrices, and the transformer's `attention`.
+
+    model: the sizes.
+    trainable: the children that learn whole.
+    work: of the step.
+    adapted: child -> numbers of the low-rank pairs beside its matrices, which themselves do not learn.
+    """
+    adapted = adapted or {}
+    found = _count(model, trainable, {*trainable, *adapted}, work)
+    return found | {
+        name: found[name] + 6 * n * read_by(name, model, work) for name, n in adapted.items()
+    }
+
+
+def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Work) -> dict:
+    """`count` without the pairs. moving: the children of which anything learns."""
     llm = model.transformer
     tower = model.understanding_encoder
-    d = model.transformer.width
-    learns = lambda *names: any(name in trainable for name in names)
+    d = llm.width
+    learns = lambda *names: not moving.isdisjoint(names)
 
     def passes(name, *below):  # 1 forwards, 1 for the input's gradient, 1 for the matrix's
-        return 1 + learns(*below) + learns(name)
+        return 1 + learns(*below) + (name in trainable)
 
     def two_layers(
         first, second, name, *below
@@ -122,7 +142,7 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
 
     inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER)
     attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER)
-    through_tower = 3 if learns("understanding_encoder") else 1
+    through_tower = passes("understanding_encoder", "understanding_encoder")
     patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.tokens
     hidden = model.image_head_width
     codes = model.generation_encoder.codebook_size
@@ -160,6 +180,19 @@ def count(model: JanusConfig, trainable: tuple[str, ...], work: Work) -> dict[st
         "image_head": work.image
         * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS),
     }
+
+
+def read_by(child: str, model: JanusConfig, work: Work) -> float:
+    """Tokens that the linear maps of a child read."""
+    patches = work.understanding_images * model.understanding_encoder.tokens
+    return {
+        "understanding_encoder": patches,
+        "understanding_adaptor": patches,
+        "generation_adaptor": work.image,
+        "transformer": work.tokens,
+        "text_head": work.text,
+        "image_head": work.image,
+    }[child]
 
 
 def encoder_blocks(box, n: int) -> float:

@@ -20,6 +20,7 @@ from janus_jax.model.attention import causal_mask
 from janus_jax.model.config import TransformerConfig
 from janus_jax.model.kernels import einsum, precision
 from janus_jax.model.layers import Linear, rope_table, rotate, use
+from janus_jax.model.rounding import int8
 
 FEW = 32  # rows up to which a CPU's product takes the kernel first
 # What `serving` makes anew.
@@ -105,15 +106,6 @@ class Int8Linear(TurnedLinear):
         x, scale = int8(x)
         y = super().rows(x, out, jnp.int32).astype(jnp.float32)
         return y * scale[:, None] * columns
-
-
-def int8(x: jax.Array, axis: int = 1) -> tuple[jax.Array, jax.Array]:
-    """A matrix as int8, and the float32 scales that give it back, one for each row (axis 1) or
-    column (axis 0): symmetric, nearest."""
-    scale = jnp.maximum(jnp.abs(x.astype(jnp.float32)).max(axis), 1e-30) / 127
-    # Tied together, or XLA keeps a float32 copy of a kernel between its two readings.
-    x, scale = jax.lax.optimization_barrier((x, scale))
-    return jnp.round(x / jnp.expand_dims(scale, axis)).astype(jnp.int8), scale
 
 
 def normed(norm: nnx.RMSNorm, x):  # [B, T, D] -> [B, T, D]

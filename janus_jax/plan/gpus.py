@@ -8,7 +8,7 @@ class Gpu:
     """What XLA's GPU compiler asks of a card.
 
     Sources: openxla/xla, xla/backends/gpu/target_config/specs/{a100_sxm_40, a100_sxm_80, h100_sxm,
-    h200}.txtpb, and NVIDIA's data sheet for the A100's NVLinks.
+    h200}.txtpb, NVIDIA's data sheet for the A100's NVLinks, and its Ada white paper for the RTX cards.
 
     kind: the card's name, as its driver tells it.
     capability: CUDA's, as text of XLA's CudaComputeCapabilityProto.
@@ -52,6 +52,12 @@ HOPPER = dict(
     shared=228 << 10,
     links=18,
 )
+ADA = dict(
+    capability="major: 8 minor: 9",
+    units=128,
+    shared=100 << 10,
+    links=0,
+)
 GPUS = {
     "a100-40gb": Gpu(
         "NVIDIA A100-SXM4-40GB", memory=42331013120, bandwidth=1555200000000, **AMPERE
@@ -61,4 +67,22 @@ GPUS = {
     ),
     "h100": Gpu("NVIDIA H100 80GB HBM3", memory=84942979072, bandwidth=3352320000000, **HOPPER),
     "h200": Gpu("NVIDIA H200", memory=151397597184, bandwidth=4800000000000, **HOPPER),
+    "rtx4090": Gpu(
+        "NVIDIA GeForce RTX 4090",
+        cores=128,
+        clock=2.52,
+        memory=24564 << 20,
+        bandwidth=1008000000000,
+        cache=72 << 20,
+        **ADA,
+    ),
+    "rtx4070": Gpu(
+        "NVIDIA GeForce RTX 4070",
+        cores=46,
+        clock=2.475,
+        memory=12282 << 20,
+        bandwidth=504000000000,
+        cache=36 << 20,
+        **ADA,
+    ),
 }

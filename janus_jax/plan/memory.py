@@ -19,6 +19,7 @@ from janus_jax.config.read import resolve
 from janus_jax.config.schema import ConfigError, Experiment, Stage
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import CHILDREN
+from janus_jax.model.low_rank_layers import with_pairs
 from janus_jax.plan.collectives import Collective
 from janus_jax.training import ema
 from janus_jax.training.check_config import check
@@ -138,8 +139,8 @@ def kept_activations(state, batch: dict, parts: int = 1) -> float:
     }
 
     def backward(trainable, frozen, batch):
-        loss = lambda trainable: janus_loss(nnx.merge(state.graphdef, trainable, frozen), batch)[0]
-        return jax.vjp(loss, trainable)[1]
+        model = lambda trainable: with_pairs(nnx.merge(state.graphdef, trainable, frozen))
+        return jax.vjp(lambda x: janus_loss(model(x), batch)[0], trainable)[1]
 
     kept = jax.eval_shape(backward, state.trainable, state.frozen, batch)
     given = collections.Counter(
@@ -182,10 +183,14 @@ def savings(experiment: Experiment, name: str, now: Bytes) -> list[Saving]:
          "a smaller batch: other training"),
     ]  # fmt: skip
     found = [Saving(f"--config.{flag}", saves, price) for flag, saves, price in wanted if saves > 0]
-    if changed := changed_by(experiment, "--config.model.remat=full"):
-        saves = now.activations - estimate(StagePlan.of(changed, name)).activations
-        price = "layers run forwards again in the backward pass"
-        found.insert(0, Saving("--config.model.remat=full", saves, price))
+    for flag, price in (
+        (f"{path}.options.base=int8", "what does not learn is rounded to int8"),  # of task lora
+        ("model.remat=full", "layers run forwards again in the backward pass"),
+    ):
+        if changed := changed_by(experiment, f"--config.{flag}"):
+            then = estimate(StagePlan.of(changed, name))
+            saves = now.activations + now.frozen - then.activations - then.frozen
+            found.insert(0, Saving(f"--config.{flag}", saves, price))
     found = [k for k in found if k.saves > 0 and changed_by(experiment, k.flag)]
     return sorted(found, key=lambda k: -k.saves)[:3]
 
@@ -204,11 +209,13 @@ def changed_by(experiment: Experiment, flags: str) -> Experiment | None:
 
 
 def parameters(state) -> dict[str, tuple[int, int]]:
-    """child -> (trainable, frozen) numbers of parameters; the model's children, in its order."""
+    """child -> (trainable, frozen) numbers of parameters; the model's children, in its order, then
+    what learns beside them."""
+    beside = [name for name in state.trainable if name not in CHILDREN]
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
     return {
         name: (count(state.trainable.get(name, ())), count(state.frozen.get(name, ())))
-        for name in CHILDREN
+        for name in (*CHILDREN, *beside)
     }
 
 

@@ -41,7 +41,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
     fits = not compiled.error and total <= chip.memory
     work = flops.expected(stage, model, experiment.uses_ids(name), stage_plan.keeps)
     parameters = memory.parameters(state)
-    parts = flops.count(model, stage.trainable, work)
+    parts = flops.count(model, stage.trainable, work, stage_plan.adapted)
     limit, sent, remarks = speed_limit(chip, compiled, stage_plan, state, now, work)
     speeds = functools.partial(roofline.speeds, stage, chip, count, sum(parts.values()), work)
     speed = {
@@ -101,7 +101,7 @@ def speed_limit(chip: chips.Chip, compiled, plan, state, now, work):
         remarks = [f"not compiled: a list {how}"]
     limit = roofline.bound(
         chip,
-        roofline.executed(plan.stage, plan.model, work, chip) / count,
+        roofline.executed(plan.stage, plan.model, work, chip, plan.adapted) / count,
         roofline.memory_traffic(now, plan.model, weights),
         sent if compiled.own or chip.name == "cpu" else by_shapes,
     )

@@ -37,7 +37,9 @@ class Bound:
         return self.compute + self.memory + self.links
 
 
-def executed(stage, model: JanusConfig, work: flops.Work, chip: Chip) -> float:
+def executed(
+    stage, model: JanusConfig, work: flops.Work, chip: Chip, adapted: dict | None = None
+) -> float:
     """FLOPs of a step with what is recomputed, with empty picture slots and with `longer`. The
     transformer's layers run forwards again under remat `full`, the tower's too, where it learns.
 
@@ -45,6 +47,7 @@ def executed(stage, model: JanusConfig, work: flops.Work, chip: Chip) -> float:
     model: its model.
     work: what a step is expected to hold.
     chip: what runs it.
+    adapted: as of `flops.count`.
     """
     rows = stage.rows
     images = 0.0  # where they come as ids
@@ -59,9 +62,9 @@ def executed(stage, model: JanusConfig, work: flops.Work, chip: Chip) -> float:
     again = 0.0
     if model.remat == "full":
         again += forward["transformer"] + forward["attention"]
-        if "understanding_encoder" in stage.trainable:
+        if "understanding_encoder" in {*stage.trainable, *(adapted or ())}:
             again += forward["understanding_encoder"]
-    parts = flops.count(model, stage.trainable, slots) | {"again": again}
+    parts = flops.count(model, stage.trainable, slots, adapted) | {"again": again}
     return sum(parts.values()) + longer(chip, model, parts)
 
 

@@ -15,7 +15,7 @@ def announced(f, source, watch, **work):
     from janus_jax.weights.load import load
 
     memory.announce(f.model, source, f.dtype, **work)
-    loaded = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+    loaded = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle, base=f.base)
     watch.tell("loaded")
     return loaded
 
@@ -28,7 +28,7 @@ def opened(f):
 
     require_devices()
     compile_cache.keep()
-    source = open_source(f.model, allow_pickle=f.allow_pickle)
+    source = open_source(f.model, allow_pickle=f.allow_pickle, base=f.base)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
     return source
@@ -147,6 +147,7 @@ def _define_model(into):
     define.path("model", None, "A weights directory or hub id.", required=True)
     dtypes = ("float32", "bfloat16", "int8")
     define.choice("dtype", None, dtypes, "By default as the weights are stored.")
+    define.base()
     define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     return define
 

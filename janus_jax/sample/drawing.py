@@ -16,7 +16,7 @@ def facts(f, source, cfg_scale: float, temperature: float) -> dict:
     source: the opened weights.
     cfg_scale, temperature: of the drawing.
     """
-    kept = {"seed": f.seed, "model": f.model, "weights": weights_mark(source.path)}
+    kept = {"seed": f.seed, "model": f.model, "weights": weights_mark(*source.paths)}
     if f.dtype:
         kept["dtype"] = f.dtype
     return kept | {"cfg_scale": cfg_scale, "temperature": temperature}

@@ -110,11 +110,12 @@ def file_name(prompt: str) -> str:
     return name.strip("-") or "picture"
 
 
-def weights_mark(path) -> str:
+def weights_mark(*paths: pathlib.Path) -> str:
     """Changes when weights do: of their files' names, sizes and times. Pictures that lie with them
     do not count."""
-    path = pathlib.Path(path)
-    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    found = []
+    for path in paths:
+        found += sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [file for file in found if file.is_file() and file.suffix != ".png"]
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     return f"{zlib.crc32(repr(stats).encode()):08x}"

@@ -62,7 +62,7 @@ def captioner(f, source, settings: dict, opened):
 def score_settings(f) -> dict:
     """What of the flags changes a score. Raises UsageError."""
     if f.scorer:
-        given = [name for name in ("model", "dtype", "question") if f[name].present]
+        given = [name for name in ("model", "base", "dtype", "question") if f[name].present]
         if given:
             raise CommandError(f"--{', --'.join(given)}: --scorer reads none of it; leave it out")
         scorer.scorer_of(f.scorer)
@@ -84,7 +84,7 @@ def judge(f, source, settings: dict, opened):
 def load_here(f):
     """--model and its processor, on this process's devices."""
     with sh.mesh_context(sh.make_mesh(1, -1, 1, jax.local_devices())):
-        return load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+        return load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle, base=f.base)
 
 
 def label_command(f, overrides: dict[str, str], what: str) -> int:
@@ -156,7 +156,7 @@ def opened_settings(f, what: str, given: dict, job: label.Labelling):
     if "scorer" not in given:
         if not f.model:
             raise CommandError("--model: missing; name the weights, `quickstart` comes with us")
-        opened = open_source(f.model, allow_pickle=f.allow_pickle)
+        opened = open_source(f.model, allow_pickle=f.allow_pickle, base=f.base)
         if opened.config is None:
             raise CommandError(f"--model={f.model}: no whole model but parts of one")
         model = provenance.of_model(f.model, opened, opened.processor(), f.dtype)
@@ -225,6 +225,7 @@ def _define(into, field: str):
         "model", None, "A weights directory or hub id; `quickstart` comes with the package."
     )
     define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
+    define.base()
     define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     define.output(
         "out", None, "The folder of the records; the same command goes on there.", required=True

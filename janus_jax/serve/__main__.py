@@ -18,6 +18,7 @@ def define_flags(into):
     define.path("model", None, about, required=True)
     define.text("name", None, "What requests call it; by default --model, of a path its last part.")
     define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
+    define.base()
     define.switch("allow_pickle", False, "Read PyTorch's .bin files, tensors only.")
     define.text("host", "127.0.0.1", "Where it listens: this machine alone; 0.0.0.0: for all.")
     define.whole("port", 8000, "0 takes one that is free.", 0, 65535)
@@ -140,7 +141,7 @@ def announce(f):
             "here; give fewer"
         )
     compile_cache.keep()
-    source = open_source(f.model, allow_pickle=f.allow_pickle)
+    source = open_source(f.model, allow_pickle=f.allow_pickle, base=f.base)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
     if devices > 1:
@@ -167,7 +168,9 @@ def loaded(f):
     devices = jax.local_devices()[: f.share_rows * f.share_layers]
     with measured() as watch:
         with sh.mesh_context(sh.make_mesh(f.share_rows, 1, f.share_layers, devices)):
-            model, processor = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle)
+            model, processor = load(
+                f.model, dtype=f.dtype, allow_pickle=f.allow_pickle, base=f.base
+            )
         watch.tell("loaded")
         engine = Engine(model, processor, rows=f.rows, waiting=f.queue)
         warm(engine)

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator
 
 from janus_jax.checkpoint import evaluated, inspect
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import has_weights, read_json
 from janus_jax.common.text import differences
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ def between(
 def progress(workdir: pathlib.Path, name: str) -> Progress:
     """How far a stage of the run in a work directory is."""
     steps = inspect.steps(inspect.stage_directory(workdir, name))
-    done = (workdir / name / WEIGHTS_FILE).is_file()
+    done = has_weights(workdir / name)
     return Progress(done, steps[-1] if steps else None)
 
 

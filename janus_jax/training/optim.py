@@ -111,6 +111,5 @@ def decays(params):
     """True for the leaves that weight decay reaches, by their name; pairs of low rank are
     matrices."""
     names = ("kernel", "patch_kernel", "table")
-    return jax.tree.map_with_path(
-        lambda path, _: path[-1].key in names or path[0].key == "lora", params
-    )
+    matrix = lambda path, _: path[-1].key in names or path[0].key == "lora"
+    return jax.tree.map_with_path(matrix, params)

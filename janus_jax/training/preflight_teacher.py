@@ -51,6 +51,8 @@ def missing_teachers(plan: StagePlan, held: set, states: dict[str, TrainState]) 
         plan.task.TEACHERS,
         f"the teacher of task {plan.stage.task}; name weights that do, such as weights/siglip_l16_384",
     )
+    beside = "beside which its pairs learn: random, it would be noise; name weights that hold it"
+    wanted |= dict.fromkeys(states[plan.name].trainable.get("lora", ()), beside)
     own = {*states[plan.name].params, *plan.without}
     names = list(plan.experiment.stages)
     for name in names[: names.index(plan.name)] if "previous" in plan.stage.init else ():

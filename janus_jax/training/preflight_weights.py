@@ -17,12 +17,13 @@ from janus_jax.checkpoint.inspect import (
     leaves,
     stage_directory,
 )
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import listed
 from janus_jax.config.optim import part_problems
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.distributed import processes
+from janus_jax.model import low_rank
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.training.perceptual import read_lpips
@@ -34,7 +35,7 @@ from janus_jax.training.preflight_teacher import (
     random_eyes,
 )
 from janus_jax.training.report import Report
-from janus_jax.training.stage_plan import StagePlan, shape
+from janus_jax.training.stage_plan import StagePlan, learns, shape
 from janus_jax.training.state import TrainState
 from janus_jax.weights.processor_files import moved_ids, require_same
 from janus_jax.weights.reader import WeightReader, children, other_sizes, require_fit
@@ -67,7 +68,8 @@ def look_at_weights(
     weights = {}
     for name, state in states.items():
         plan = StagePlan.of(experiment, name)
-        own = {**state.params, **{child: params[child] for child in plan.without}}
+        whole = {**state.params, **{child: params[child] for child in plan.without}}
+        own = low_rank.unscaled(whole)
         if name in begin:
             weights[name], problems = init_sources(experiment, name, workdir, own)
             report.config += problems + other_teachers(plan)
@@ -147,8 +149,7 @@ def stage_line(
     if not parts and "previous" in stage.init:
         parts = ["the stage before"]
     whence = "; ".join(parts) or "random weights"
-    learns = ", ".join(stage.trainable)
-    return f"{stage.steps:,} steps, {shape(stage)}, trains {learns}; from {whence}"
+    return f"{stage.steps:,} steps, {shape(stage)}, trains {learns(stage)}; from {whence}"
 
 
 # Weights to begin with.
@@ -199,7 +200,7 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
     for path in experiment.stages[name].init:
         if path == "previous":
             path = workdir / experiment.previous(name)
-            if not (path / WEIGHTS_FILE).is_file():
+            if not has_weights(path):
                 continue
         try:
             source = open_source(path)
@@ -223,7 +224,7 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
 def cut_tokenizer(workdir: pathlib.Path) -> list[str]:
     """Why the tokenizer that a run learned cannot be read; empty where it can, or something was
     trained with it."""
-    if has_trained(workdir) or any(workdir.glob(f"*/{WEIGHTS_FILE}")):
+    if has_trained(workdir) or any(map(has_weights, workdir.glob("*/"))):
         return []
     try:
         Tokenizer.load(workdir)

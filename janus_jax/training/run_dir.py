@@ -17,7 +17,7 @@ import time
 from janus_jax.checkpoint import history
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG, has_trained, known_run
 from janus_jax.common import files
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.distributed import processes
 from janus_jax.training.changes import Changes
@@ -162,7 +162,7 @@ def changes_since(experiment: Experiment, workdir: pathlib.Path, possible: bool 
 
     Raises ConfigError where what lies there does not say of which run it is.
     """
-    stages = [name for name in experiment.stages if (workdir / name / WEIGHTS_FILE).is_file()]
+    stages = [name for name in experiment.stages if has_weights(workdir / name)]
     left = [CHECKPOINTS, *stages] if has_trained(workdir) else stages
     path = workdir / RUN_CONFIG
     if not left:

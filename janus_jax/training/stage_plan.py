@@ -73,6 +73,14 @@ class StagePlan:
         """The children that wait on the host: the step never asks for them."""
         return self.task.without(self.experiment, self.name)
 
+    @functools.cached_property
+    def adapted(self) -> dict[str, int]:
+        """Child -> numbers of the low-rank pairs beside its linear maps, of task lora."""
+        if "rank" not in self.options:
+            return {}
+        pairs = self.traced_state().trainable["lora"]
+        return {name: sum(x.size for x in jax.tree.leaves(x)) for name, x in pairs.items()}
+
     def traced_state(self, without: tuple[str, ...] | None = None) -> TrainState:
         """The shapes of the train state as traced on the current mesh, whose devices need not be
         there.
@@ -81,7 +89,9 @@ class StagePlan:
         """
         without = self.without if without is None else without
         mesh = jax.sharding.get_abstract_mesh()
-        whole = _traced(self.stage.task, self.model, without, tuple(self.options.items()), mesh)
+        learns = self.stage.trainable if self.task.NARROWS else ()
+        how = without, learns, tuple(self.options.items())
+        whole = _traced(self.stage.task, self.model, *how, mesh)
         children = ({}, {})  # frozen, trainable
         for name, part in whole.params.items():
             # What is no part of the model, a task sorts itself.
@@ -97,12 +107,23 @@ class StagePlan:
 
 
 @functools.lru_cache(maxsize=8)
-def _traced(name: str, model: JanusConfig, without: tuple[str, ...], options, mesh) -> TrainState:
-    """The shapes of a task's state on `mesh`, the current one, without moments. Stages differ in
-    what learns alone, so that they share it: tracing a model takes seconds."""
-    how = dict(trainable=(), without=without, options=dict(options))
+def _traced(
+    name: str, model: JanusConfig, without: tuple[str, ...], learns: tuple[str, ...], options, mesh
+) -> TrainState:
+    """The shapes of a task's state on `mesh`, the current one, without moments. Most stages differ
+    in what learns alone, and share it: tracing a model takes seconds."""
+    how = dict(trainable=learns, without=without, options=dict(options))
     init = functools.partial(task.load(name).init_state, model=model, tx=optax.identity(), **how)
     return jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def learns(stage: Stage) -> str:
+    """The parts that learn, in words."""
+    pairs = ()
+    if "rank" in task.load(stage.task).OPTIONS:
+        o = task.options(stage)
+        pairs = (f"lora (pairs of rank {o['rank']:g} beside {o['targets']})",)
+    return ", ".join((*pairs, *stage.trainable))
 
 
 def shape(stage: Stage) -> str:

@@ -12,13 +12,14 @@ from jax.sharding import NamedSharding
 from janus_jax.checkpoint.history import HISTORY, plain_values
 from janus_jax.checkpoint.inspect import ASIDE, stage_directory
 from janus_jax.checkpoint.manager import Checkpointer
-from janus_jax.common.files import WEIGHTS_FILE
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import listed
 from janus_jax.config.lengths import by_part
 from janus_jax.config.schema import Experiment
 from janus_jax.data.processor import Processor
 from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
+from janus_jax.model import low_rank
 from janus_jax.model import sharding as sh
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.training import ema, probes, stage_mixture
@@ -28,7 +29,7 @@ from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
 from janus_jax.training.run_dir import changed_before, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
-from janus_jax.training.stage_plan import StagePlan, shape
+from janus_jax.training.stage_plan import StagePlan, learns, shape
 from janus_jax.training.validation import Validation
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
@@ -65,7 +66,7 @@ def train(
         wanted = [directory / name]
         if experiment.stages[name].optim.ema:
             wanted.append(directory / name / ema.DIRECTORY)
-        there = lambda: all((path / WEIGHTS_FILE).is_file() for path in wanted)
+        there = lambda: all(map(has_weights, wanted))
         # The first process looks for all: another may not see yet what is there, and remember that.
         return processes.all_gather(processes.is_lead() and there())[0]
 
@@ -87,7 +88,7 @@ def headline(experiment: Experiment, name: str) -> str:
     """A stage in a line, before it begins."""
     stage = experiment.stages[name]
     ratio = ":".join(f"{value:g}" for value in vars(stage.ratio).values())
-    trains = ", ".join(stage.trainable)
+    trains = learns(stage)
     rates = by_part(stage.optim.learning_rate)
     if len(rates) > 1:
         each = ", ".join(f"{part} {rate:g}" for part, rate in rates.items())
@@ -175,7 +176,8 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         say: hears where each child is from.
     """
     state = plan.state()
-    params = plan.state(without=()).params
+    like = plan.state(without=()).params
+    params = low_rank.unscaled(like)
     fresh = set(params)
     named = {}
     for directory in weights:
@@ -195,6 +197,7 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         names = tuple(sorted(fresh))
         params |= plan.task.init_random(plan.experiment.seed, plan.model, names, plan.options)
         say(f"  {', '.join(sorted(fresh))} <- random")
+    params = low_rank.kept_as(params, like)
     aside = {name: jax.tree.map(np.asarray, params[name]) for name in plan.without}
     trainable = {name: params[name] for name in state.trainable}
     step = arrays.put(np.int32(0), state.step.sharding)

@@ -21,6 +21,10 @@ class Task(Protocol):
     TEACHERS: tuple[str, ...]
     """The children that its stages learn from: given by `init`, never drawn, not handed on."""
 
+    NARROWS: bool
+    """Whether the arrays of its state differ where other children learn: those that do not are kept
+    in narrower types."""
+
     OPTIONS: dict[str, float | str]
     """The numbers and words that `options` of a stage may give, with their defaults."""
 

@@ -28,6 +28,7 @@ def define_flags(into):
         "dtype", None, dtypes, "Of all but the VQ tokenizer's weights; by default as stored."
     )
     define.text("revision", None, "Of a hub id: a branch, tag or commit.")
+    define.base()
     define.switch("allow_pickle", False, "PyTorch's .bin and .pt may be read, tensors only.")
     define.switch("allow_extra", False, "Tensors that no table knows are skipped.")
     define.switch("verify", False, "Load both in turn and compare what they compute.")
@@ -45,8 +46,9 @@ def convert_command(f, _):
         require_devices()
     begin = time.perf_counter()
     source = open_source(
-        f.source, allow_pickle=f.allow_pickle, allow_extra=f.allow_extra, revision=f.revision
-    )
+        f.source, allow_pickle=f.allow_pickle, allow_extra=f.allow_extra, revision=f.revision,
+        base=f.base,
+    )  # fmt: skip
     of_part = f.format in (converting.LLAMAGEN, converting.SIGLIP)
     if f.verify and (source.config is None or of_part):
         part = f.format if source.config else source.kind
@@ -69,7 +71,7 @@ def convert_command(f, _):
 
         allow = {"allow_pickle": f.allow_pickle, "allow_extra": f.allow_extra}
         given = f.source if pathlib.Path(f.source).exists() else source.path
-        for name, difference in verify(given, f.target, **allow).items():
+        for name, difference in verify(given, f.target, f.base, **allow).items():
             print(f"  {name}: differs by {difference:.3g}")
 
 

@@ -16,11 +16,12 @@ from janus_jax.weights import processor_export
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 from janus_jax.weights.layouts import janus_hf, janus_torch, llamagen_vq, siglip
+from janus_jax.weights.peft_export import to_peft
 from janus_jax.weights.target import TensorToWrite, whole, write_own, write_safetensors
 from janus_jax.weights.torch_zip import write_torch
 
-OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN, SIGLIP = FORMATS = (
-    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND, siglip.KIND,
+OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN, SIGLIP, PEFT = FORMATS = (
+    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND, siglip.KIND, tb.PEFT,
 )  # fmt: skip
 SHARD_BYTES = 5_000_000_000
 
@@ -48,6 +49,8 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
         )  # fmt: skip
         copy_tokenizer(source, pathlib.Path(directory))
         return
+    if layout == PEFT:
+        return to_peft(source, directory, dtype, wrote)
     if layout == SIGLIP:
         write_big_vision(source, directory, dtype, wrote)
         return
@@ -132,6 +135,8 @@ def left_behind(source, layout: str) -> list[str]:
     """What of a source that was written as this layout is not there, in words."""
     children = {name.split(".")[0] for name in source.leaves}
     taken = children
+    if layout == PEFT:
+        return []  # the base is not in the adapter either
     if layout == LLAMAGEN:
         taken = {tb.VQ}
     elif layout == SIGLIP:

@@ -13,8 +13,8 @@ import os
 import pathlib
 import re
 
-from janus_jax.common.files import WEIGHTS_FILE, read_json
-from janus_jax.weights import foreign, pickles, settings
+from janus_jax.common.files import ADAPTER_FILE, WEIGHTS_FILE, read_json
+from janus_jax.weights import foreign, pickles, settings, table
 from janus_jax.weights import tensors as ts
 
 INDEX = "model.safetensors.index.json"
@@ -51,6 +51,20 @@ class Choice:
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
+def adapter_at(path: pathlib.Path) -> tuple[pathlib.Path, str] | None:
+    """(the directory of an adapter, of which kind) that a path means, by itself or by its file; None
+    for any other path."""
+    if path.name == ADAPTER_FILE or path.name.startswith("adapter_model."):
+        path = path.parent
+    if not path.is_dir():
+        return None
+    there = {p.name for p in path.iterdir() if p.suffix in sum((f for f, _ in FAMILIES), ())}
+    if ADAPTER_FILE in there and WEIGHTS_FILE not in there:
+        return path, table.ADAPTER
+    theirs = any(name.startswith("adapter_model.") for name in there)
+    return (path, table.PEFT) if theirs and all(map(BESIDE.match, there)) else None
+
+
 def find(path: pathlib.Path, allow_pickle: bool) -> Weights:
     """All tensors of a weights file, or of a directory. Raises FileNotFoundError where there are
     none, and ValueError for a pickle that was not allowed, missing shards and damaged files, with
@@ -60,7 +74,7 @@ def find(path: pathlib.Path, allow_pickle: bool) -> Weights:
     elif os.path.lexists(path):
         settings.require_file(path)
         directory, choice = path.parent, Choice([path])
-        _require_allowed(directory, [path.name], allow_pickle)
+        require_allowed(directory, [path.name], allow_pickle)
     else:
         raise FileNotFoundError(
             f"{path}: no weights directory or file there (a directory with {WEIGHTS_FILE}, as a "
@@ -83,7 +97,8 @@ def find(path: pathlib.Path, allow_pickle: bool) -> Weights:
     return Weights(directory, tensors, left_out, problems, tuple(choice.notes))
 
 
-def _require_allowed(directory, names: list[str], allow_pickle: bool):
+def require_allowed(directory, names: list[str], allow_pickle: bool):
+    """Raises ValueError where one of these files is a pickle, and pickles are not allowed."""
     forbidden = [name for name in names if name.endswith(PICKLES)]
     if forbidden and not allow_pickle:
         raise ValueError(
@@ -144,14 +159,14 @@ def _of_family(
     for index, promised in _indices(path, suffixes, whole).items():
         shards = sorted(set(promised.values()))
         absent = [name for name in shards if name not in names]
-        _require_allowed(path, [*absent, *names], allow_pickle)
+        require_allowed(path, [*absent, *names], allow_pickle)
         if choice is None and not absent and (whole not in names or whole in shards):
             choice = Choice([path / name for name in shards], promised)
             continue
         passed[index] = _missing(path, shards, absent)
         if len(absent) < len(shards):
             begun.append(passed[index])
-    _require_allowed(path, names, allow_pickle)
+    require_allowed(path, names, allow_pickle)
     if choice is not None:
         return choice
     sets = [group for group in _shards(names) if set(group) <= set(names)]

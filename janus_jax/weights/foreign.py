@@ -6,10 +6,7 @@ import re
 FULL = "the model that it was made from, in bfloat16 or float32"
 FILES = (  # pattern of a file in a directory, what it tells, what to take
     ("model_index.json", "a diffusers pipeline, whose parts are other models", "a Janus"),
-    ("adapter_config.json", "an adapter (LoRA and the like) without its model", "the two merged into "
-     "one (PEFT: merge_and_unload, then save_pretrained)"),
-    ("adapter_model.*", "an adapter (LoRA and the like) without its model", "the two merged into one "
-     "(PEFT: merge_and_unload, then save_pretrained)"),
+    ("adapter*.json", "what an adapter (LoRA) says of itself, without its weights", "all of its files"),
     ("*.gguf", "GGUF, the quantised form of llama.cpp", FULL),
     ("*ggml*", "GGML, the quantised form of llama.cpp", FULL),
     ("*.onnx", "ONNX, a compiled graph", FULL),

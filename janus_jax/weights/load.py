@@ -61,6 +61,17 @@ def export(
             f"load(path, unrolled=False) gives the one that is saved"
         )
 
+    unshaped = table.unshaped(part_of, params) if part_of else None
+    write = lambda entries: target.write_own(
+        directory, entries, config, processor, unshaped=unshaped
+    )
+    gather(directory, params, write)
+
+
+def gather(directory, params: dict, write):
+    """Calls write(entries) with the leaves of `params` in float32, as `target.TensorToWrite`s, on the
+    process that writes for all; returns on all when the directory is there."""
+
     def entry(name: str, x) -> target.TensorToWrite:
         def pieces():
             for piece in arrays.pieces(x, table.stacked(name)):
@@ -69,9 +80,8 @@ def export(
         return target.TensorToWrite(name, tuple(x.shape), np.dtype(np.float32), pieces)
 
     entries = [entry(name, x) for name, x in sorted(flatten(params).items())]
-    unshaped = table.unshaped(part_of, params) if part_of else None
     if processes.is_lead():
-        target.write_own(directory, entries, config, processor, unshaped=unshaped)
+        write(entries)
     else:  # what it writes is gathered from all processes, in its order
         for e in entries:
             for _ in e.pieces():
@@ -138,11 +148,12 @@ def placed(source: WeightReader, tree, prefix: str = "", layer: int | None = Non
 
 def load(
     path, dtype: str | None = None, *, unrolled: bool = True, allow_pickle: bool = False,
-    allow_extra: bool = False, revision: str | None = None,
+    allow_extra: bool = False, revision: str | None = None, base=None,
 ) -> tuple[Janus, Processor]:  # fmt: skip
     """The model and processor of any Janus: a weights directory of this project, DeepSeek's or
-    transformers' layout, local or by hub id ("owner/name", or its page), or a training checkpoint
-    (WORKDIR/checkpoints/<stage>, or a step there).
+    transformers' layout, local or by hub id ("owner/name", or its page), a training checkpoint
+    (WORKDIR/checkpoints/<stage>, or a step there), or an adapter (LoRA, this project's or PEFT's),
+    merged into its base as it is read.
 
     dtype: compute and keep the weights in it ("float32", "bfloat16"; the VQ tokenizer stays in
         float32); by default the compute dtype is the one their config says, and the weights are
@@ -152,7 +163,8 @@ def load(
         adaptors in bfloat16), else in bfloat16. unrolled: the form that draws and answers
         (`model.transformer.Unrolled`); False gives the stacked one, which trains and is saved.
     allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are
-        skipped. revision: of a hub id, a branch, tag or commit.
+        skipped. revision: of a hub id, a branch, tag or commit. base: of an adapter, the weights
+        that it was trained on, where they lie elsewhere by now.
     Without a mesh, one device is used. Raises FileNotFoundError or ValueError naming the file and
     what is wrong with it.
     """
@@ -166,7 +178,7 @@ def load(
             "unrolled form"
         )
     source = open_source(
-        path, allow_pickle=allow_pickle, allow_extra=allow_extra, revision=revision
+        path, allow_pickle=allow_pickle, allow_extra=allow_extra, revision=revision, base=base
     )
     if source.config is None:
         held = ", ".join(children(source))

@@ -60,6 +60,11 @@ class WeightReader:
         self.leaves |= {name: other.leaves[name] for name, other in self.fallback.items()}
         self._problems = [*layout.problems, *weights.problems]
 
+    @property
+    def paths(self) -> list:
+        """All that the numbers are read from: its own path, of an adapter also those of its base."""
+        return [self.path]
+
     def _sort_out(self, allow_extra: bool):
         """Each tensor that no row uses is ignored, kept or unknown."""
         used = {name for row in self.layout.rows for name in row.names}

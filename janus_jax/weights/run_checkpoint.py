@@ -14,7 +14,7 @@ import numpy as np
 import tensorstore
 
 from janus_jax.checkpoint import checksums, evaluated, inspect
-from janus_jax.common.files import WEIGHTS_FILE, read_json
+from janus_jax.common.files import WEIGHTS_FILE, has_weights, read_json
 from janus_jax.common.text import listed
 from janus_jax.config.schema import Template
 from janus_jax.data.processor import Processor
@@ -85,7 +85,7 @@ def find_step(path: pathlib.Path) -> tuple[pathlib.Path, tuple[str, ...]] | None
         return path, ()
     stages = [p for p in sorted(path.glob(f"{inspect.CHECKPOINTS}/*/")) if _is_stage(p)]
     if stages:
-        finished = sorted(p.parent for p in path.glob(f"*/{WEIGHTS_FILE}"))
+        finished = sorted(filter(has_weights, path.glob("*/")))
         there = ", ".join(map(str, (*finished, *stages)))
         raise tb.NoWeightsError(
             f"{path}: the work directory of a run; give what one of its stages left: {there}"
@@ -227,14 +227,19 @@ def run_processor(step: pathlib.Path, config: model_config.JanusConfig) -> Proce
 def init_of(step: pathlib.Path) -> list[pathlib.Path]:
     """Where the step's stage had its weights from, in order: the paths of its `init`, as its config
     says them, and what it laid aside when it began."""
-    values = run_config(step)
     aside = step.parent / inspect.ASIDE
-    found = []
-    previous = None
-    for name, stage in values.get("stages", {}).items():
-        if name == step.parent.name:
-            for path in stage["init"]:
-                earlier = path == "previous" and previous
-                found.append(inspect.workdir_of(step) / previous if earlier else pathlib.Path(path))
-        previous = name
+    _, found = stage_of(step)
     return [*found, aside] if aside.is_dir() else found
+
+
+def stage_of(step: pathlib.Path) -> tuple[dict, list[pathlib.Path]]:
+    """(the step's stage, as its config has it; the paths of its `init`)."""
+    found = []
+    stages = run_config(step).get("stages", {})
+    names = list(stages)
+    here = step.parent.name
+    for path in stages[here]["init"] if here in stages else ():
+        before = names[: names.index(here)]
+        earlier = path == "previous" and before
+        found.append(inspect.workdir_of(step) / before[-1] if earlier else pathlib.Path(path))
+    return stages.get(here, {}), found

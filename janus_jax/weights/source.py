@@ -4,40 +4,42 @@
 nothing yet.
 """
 
+import functools
 import importlib
 import os
 import pathlib
 
 from janus_jax.common.arguments import require_flags
 from janus_jax.common.text import short
-from janus_jax.config import read as config_read
-from janus_jax.config.sizes import model_problems
-from janus_jax.data.messages import SPECIALS
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
-from janus_jax.weights import files, foreign, hub, parts, processor_files, run_checkpoint, settings
+from janus_jax.weights import (
+    files,
+    foreign,
+    hub,
+    own,
+    processor_files,
+    run_checkpoint,
+    settings,
+)
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 from janus_jax.weights.reader import WeightReader
 
-LAYOUTS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "layouts").glob("[a-z]*.py"))
-
-
-def layout_module(name: str):
-    """One of LAYOUTS. Imported by name, so that a new layout is a file, and who reads our own
-    weights meets no other."""
-    return importlib.import_module(f"janus_jax.weights.layouts.{name}")
+PAIRS = "lora"  # the part of a state that holds low-rank pairs
 
 
 def open_source(
-    path, *, allow_pickle=False, allow_extra=False, revision: str | None = None
+    path, *, allow_pickle=False, allow_extra=False, revision: str | None = None, base=None
 ) -> WeightReader:
     """The weights at a path (directory or file) or hub id. See `WeightReader`; call `require`
     before reading.
 
     allow_pickle: PyTorch's .bin and .pt may be read, by an unpickler that only rebuilds tensors.
-        allow_extra: tensors that no table knows are skipped. Raises NoWeightsError and WeightsError
-        with the remedy, TypeError for a path that is none.
+    allow_extra: tensors that no table knows are skipped.
+    revision: of a hub id, a branch, tag or commit.
+    base: of an adapter, the weights that it was trained on, where they lie elsewhere by now.
+    Raises NoWeightsError and WeightsError with the remedy, TypeError for a path that is none.
     """
     require_flags(allow_pickle=allow_pickle, allow_extra=allow_extra)
     if not isinstance(path, str | os.PathLike):
@@ -47,6 +49,11 @@ def open_source(
         )
     try:
         located = hub.local_path(path, revision, allow_pickle)
+        if found := files.adapter_at(located):
+            allow = {"allow_pickle": allow_pickle, "allow_extra": allow_extra}
+            return _adapted(*found, base, allow)
+        if base:
+            raise ValueError(f"{path}: whole weights, and base is for an adapter; leave base out")
         if checkpoint := run_checkpoint.find_step(located):
             return _of_run(*checkpoint, allow_extra)
         return _of_files(path, files.find(located, allow_pickle), allow_extra)
@@ -56,12 +63,23 @@ def open_source(
         raise tb.WeightsError(str(error)) from None
 
 
+def _adapted(directory, kind: str, base, allow: dict) -> WeightReader:
+    """An adapter over its base. Its module is loaded by name: who reads whole weights meets none."""
+    open_base = functools.partial(open_source, **allow)
+    given = [base] if base else []
+    module = importlib.import_module(f"janus_jax.weights.{kind}")
+    opens = {tb.ADAPTER: "open_adapter", tb.PEFT: "open_peft"}[kind]
+    return getattr(module, opens)(directory, given, open_base, allow, _processor)
+
+
 def _processor(reader: WeightReader) -> Processor:
     """The tokenizer and template beside the weights of a whole Janus. Raises FileNotFoundError or
     ValueError, of the weights first: a wrong size in config.json is no fault of these files."""
     reader.require(cast=True)
-    if reader.kind == tb.OWN:
+    if reader.kind in (tb.OWN, tb.ADAPTER):
         processor = Processor.load(reader.path)
+    elif reader.kind == tb.PEFT and not (reader.path / "processor_config.json").is_file():
+        return next(iter(reader.fallback.values())).processor()
     elif reader.kind == tb.CHECKPOINT:
         processor = run_checkpoint.run_processor(reader.path, reader.config)
     else:
@@ -82,7 +100,7 @@ def _of_files(path, weights: files.Weights, allow_extra: bool) -> WeightReader:
     children = {name.split(".")[0] for name in weights.tensors}
     if children & set(model_config.CHILDREN) and all("." in name for name in weights.tensors):
         return _own(weights, values, allow_extra)
-    modules = map(layout_module, LAYOUTS)
+    modules = map(own.layout_module, own.LAYOUTS)
     found = next((module for module in modules if module.recognises(weights.tensors)), None)
     if found is None:
         first = ", ".join(list(weights.tensors)[:3])
@@ -116,13 +134,6 @@ def _of_files(path, weights: files.Weights, allow_extra: bool) -> WeightReader:
     return WeightReader(weights, layout, allow_extra, {}, _processor)
 
 
-def our_shapes(config: model_config.JanusConfig) -> dict[str, tuple[int, ...]]:
-    """The shapes of all leaves of a model by their paths: as the table of DeepSeek's layout has
-    them, since tracing the model takes seconds."""
-    rows = layout_module("janus_torch").rows(config) + parts.semantic_rows(config)
-    return {row.ours: row.our_shape for row in rows if row.ours.split(".")[0] in config.children}
-
-
 def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> WeightReader:
     directory = weights.directory
     config = None
@@ -130,11 +141,11 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
     rows = tb.own_rows(shapes)
     problems = []
     if values is not None:
-        config = sizes(values, directory / "config.json")
-        expected = our_shapes(config)
+        config = own.sizes(values, directory / "config.json")
+        expected = own.our_shapes(config)
         rows = tb.own_rows(expected)
         problems = tb.differing(shapes, expected)
-    manifest = _manifest(directory)
+    manifest = own.own_manifest(directory)
     layout = tb.Layout(
         tb.OWN, rows, config=config, problems=tuple(problems), unshaped=manifest["unshaped"]
     )
@@ -144,43 +155,15 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
     return source
 
 
-def _manifest(directory: pathlib.Path) -> dict:
-    """The checksums, a part's sizes and the tokenizer's ids in a weights directory's manifest.json,
-    as far as they stand there. Raises ValueError naming what cannot stand there."""
-    problems = []
-    v = settings.Section(settings.read(directory, "manifest.json"), "", problems)
-    sums = v.section("crc32")
-    for name, x in sums.values.items():
-        if not isinstance(x, list):
-            sums.refuse(name, x, "a list of checksums, one a layer")
-    unshaped = v.section("unshaped")
-    for name, x in unshaped.values.items():
-        if name not in tb.UNSHAPED or not isinstance(x, int | float):
-            unshaped.refuse(name, x, f"a number, for one of {', '.join(tb.UNSHAPED)}")
-    tokenizer = v.section("tokenizer")
-    ids = tokenizer.section("ids")
-    for name, x in ids.values.items():
-        if name not in SPECIALS or not isinstance(x, int):
-            ids.refuse(name, x, f"the id of one of {', '.join(SPECIALS)}")
-    if problems:
-        problems = "; ".join(problems[:8])
-        raise ValueError(f"{directory}/manifest.json: {problems}; copy the file again")
-    sha256 = tokenizer.get("sha256")
-    return {
-        "crc32": sums.values,
-        "unshaped": unshaped.values,
-        "tokenizer": {"ids": ids.values, "sha256": sha256},
-    }
-
-
 def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> WeightReader:
     """Stages that read stored image ids hold no VQ tokenizer in their checkpoints: it is read from
-    where the stage had it from, or the source is a part."""
+    where the stage had it from, or the source is a part. Pairs of task lora are merged into the base
+    that lies beside them."""
     weights, values = run_checkpoint.open_step(step)
-    config = sizes(values, step / "manifest.json")
+    config = own.sizes(values, step / "manifest.json")
     shapes = {name: tensor.shape for name, tensor in weights.tensors.items()}
     children = {name.split(".")[0] for name in shapes}
-    expected = our_shapes(config)
+    expected = own.our_shapes(config)
     fallback = {}
     lacking = set(config.children) - children
     if lacking == {tb.VQ}:
@@ -190,11 +173,11 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
         if fallback:
             lacking = set()
     # What other tasks hand on is as it is there; the rest is of use to its stage alone.
-    known = {name.split(".")[0] for name in expected}
+    known = {name.split(".")[0] for name in expected} | {PAIRS}
     handed_on = children & set(model_config.CHILDREN) - known
-    own = {name: shape for name, shape in expected.items() if name.split(".")[0] in children}
-    own |= {name: shape for name, shape in shapes.items() if name.split(".")[0] in handed_on}
-    rows = tb.own_rows(own)
+    mine = {name: shape for name, shape in expected.items() if name.split(".")[0] in children}
+    mine |= {name: shape for name, shape in shapes.items() if name.split(".")[0] in handed_on}
+    rows = tb.own_rows(mine)
     others = sorted(children - known - handed_on)
     layout = tb.Layout(
         tb.CHECKPOINT,
@@ -205,7 +188,10 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
         notes=notes,
         problems=tuple(tb.differing(shapes, expected)),
     )
-    return WeightReader(weights, layout, allow_extra, {}, _processor, fallback)
+    reader = weights, layout, allow_extra, {}, _processor, fallback
+    if PAIRS in children:
+        return importlib.import_module("janus_jax.weights.adapter").of_checkpoint(reader, expected)
+    return WeightReader(*reader)
 
 
 def _fallback(step: pathlib.Path, wanted: dict[str, tuple]) -> tuple[dict[str, WeightReader], str]:
@@ -226,34 +212,3 @@ def _fallback(step: pathlib.Path, wanted: dict[str, tuple]) -> tuple[dict[str, W
         f"{step} holds no {tb.VQ}, since its stage read stored image ids, and the stage's init "
         f"gives none: {'; '.join(tried) or 'it is empty'}. Put back the weights that init names"
     )
-
-
-def sizes(values, where) -> model_config.JanusConfig:
-    """The sizes of a model as this project writes them, every one of them given. Raises ValueError
-    that lists what is missing, unknown, of a wrong type, out of range, or does not go together.
-
-    values: plain nested dict.
-    where: the file, for the message.
-    """
-    problems = []
-    given = values if isinstance(values, dict) else {}
-    for name, value in model_config.to_dict(model_config.JanusConfig()).items():
-        if name in ("remat", "attention"):  # they change how it computes, not what
-            continue
-        if name in ("semantic_decoder", "understanding", "generation"):
-            continue  # as in Janus where they are missing
-        inner = given.get(name) if isinstance(given.get(name), dict) else None
-        if name not in given:
-            problems.append(f"{name}: missing")
-        elif isinstance(value, dict) and inner is not None:
-            problems += [f"{name}.{key}: missing" for key in value if key not in inner]
-            problems += settings.too_large(inner, f"{name}.")
-    problems += settings.too_large(given, "")
-    config = config_read.build(model_config.JanusConfig, values, "", problems)
-    problems = problems or model_problems(config, "")
-    if problems:
-        raise ValueError(
-            f"{where}: no sizes of a model of this project: {'; '.join(problems[:8])}; give a "
-            "weights directory, such as runs/quickstart/stage3"
-        )
-    return config

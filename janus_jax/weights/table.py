@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-OWN, CHECKPOINT = "janus_jax", "checkpoint"  # kinds of sources of this project; layouts/ has others
+# Kinds of sources of this project; layouts/ has others.
+OWN, CHECKPOINT, ADAPTER = "janus_jax", "checkpoint", "adapter"
+PEFT = "peft"  # the kind of PEFT's adapters
 VQ = "generation_encoder"  # the child that stages with stored image ids are without
 
 
@@ -150,6 +152,11 @@ def own_rows(shapes: dict[str, tuple[int, ...]]) -> list[Row]:
         )
         for name, shape in shapes.items()
     ]
+
+
+def child(name: str) -> str:
+    """The child of the model that a leaf of ours belongs to."""
+    return name.split(".")[0]
 
 
 def stacked(name: str) -> bool:

@@ -95,14 +95,16 @@ def whole(directory, size: int):
 def write_own(
     directory, entries: list[TensorToWrite], config=None, processor: Processor | None = None, kept=(),
     wrote=lambda count: None, verify=lambda: None, unshaped: dict | None = None,
+    name: str = WEIGHTS_FILE, also=lambda directory: None,
 ):  # fmt: skip
-    """This project's weights directory: model.safetensors, config.json, the processor's files; in
+    """This project's weights directory: model.safetensors (or another `name`), config.json, the processor's files; in
     manifest.json a checksum of every layer, the tokenizer's special ids and, of a part, which has
     no config.json, the sizes that no shape tells (`unshaped`); in kept.safetensors what only a way
     back needs.
 
     An entry whose name holds all layers yields them as pieces, one each. verify(): raises when what
-    was read turned out damaged; then nothing is left behind.
+    was read turned out damaged; then nothing is left behind. also(directory): writes what else
+    belongs there.
     """
     sums = {}
 
@@ -119,7 +121,8 @@ def write_own(
         for some in (entries, kept)
     )
     with whole(directory, sum(e.size for e in [*entries, *kept])) as partial:
-        write_safetensors(partial / WEIGHTS_FILE, entries, wrote)
+        write_safetensors(partial / name, entries, wrote)
+        also(partial)
         if kept:
             write_safetensors(partial / "kept.safetensors", kept, wrote)
         verify()

@@ -4,19 +4,25 @@ Catches what shapes cannot: a square matrix that was transposed, two tensors tha
 """
 
 import functools
+import pathlib
 
 import jax
 import numpy as np
 
 from janus_jax.model.guest import own_jax
+from janus_jax.weights import files
 from janus_jax.weights.load import load
 from janus_jax.weights.source import open_source
 
 
-def probe(path, dtype: str, *, allow_pickle: bool, allow_extra: bool) -> dict[str, np.ndarray]:
+def probe(
+    path, dtype: str, base=None, *, allow_pickle: bool, allow_extra: bool
+) -> dict[str, np.ndarray]:
     """Outputs of every box on a fixed input, float32: the logits of both heads over text, a picture
     and image ids, and the VQ tokenizer's own latents and pixels."""
-    model, _ = load(path, dtype, unrolled=False, allow_pickle=allow_pickle, allow_extra=allow_extra)
+    model, _ = load(
+        path, dtype, unrolled=False, allow_pickle=allow_pickle, allow_extra=allow_extra, base=base
+    )
     tower = model.config.understanding_encoder
     vq = model.config.generation_encoder
     rng = np.random.default_rng(0)
@@ -51,7 +57,7 @@ def _run(model, rows, drawn):
     }
 
 
-def verify(source, target, *, allow_pickle=False, allow_extra=False) -> dict[str, float]:
+def verify(source, target, base=None, *, allow_pickle=False, allow_extra=False) -> dict[str, float]:
     """The largest difference in each output between the weights at two paths, loaded one after the
     other and both in the type that the target's are stored in, so that a cast on the way makes
     none.
@@ -59,10 +65,11 @@ def verify(source, target, *, allow_pickle=False, allow_extra=False) -> dict[str
     Raises ValueError with the numbers where an output differs by more than rounding explains.
     """
     allow = {"allow_pickle": allow_pickle, "allow_extra": allow_extra}
-    stored = open_source(target, **allow).leaves["text_head.linear.kernel"][1]
+    of_target = base if files.adapter_at(pathlib.Path(target)) else None
+    stored = open_source(target, base=of_target, **allow).leaves["text_head.linear.kernel"][1]
     dtype = "bfloat16" if stored == "bfloat16" else "float32"
-    want = probe(source, dtype, **allow)
-    got = probe(target, dtype, **allow)
+    want = probe(source, dtype, base, **allow)
+    got = probe(target, dtype, of_target, **allow)
     differences = {name: float(np.abs(want[name] - got[name]).max()) for name in want}
     wrong = [
         f"{name} differs by {differences[name]:.3g} where it reaches {np.abs(want[name]).max():.3g}"

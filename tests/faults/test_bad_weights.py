@@ -31,7 +31,8 @@ from janus_jax.model.janus import abstract
 from janus_jax.weights import __main__ as weights_command
 from janus_jax.weights import convert, pickles, target, verify
 from janus_jax.weights.load import import_weights
-from janus_jax.weights.source import open_source, sizes
+from janus_jax.weights.own import sizes
+from janus_jax.weights.source import open_source
 
 GATE = "language_model.model.layers.1.mlp.gate_proj.weight"
 

@@ -36,6 +36,20 @@ def work(**counts):
     )
 
 
+def test_matrices_beside_pairs_pass_gradients_down_and_learn_nothing():
+    """A pair of n numbers costs 2 n a token forwards, and backwards twice as many."""
+    asked = work(tokens=10.0, pairs=55.0, text=10.0, understanding_images=2.0)
+    forward = flops.count(FULL, (), asked)
+    found = flops.count(FULL, (), asked, {"transformer": 1000})
+    assert found["transformer"] == 2 * forward["transformer"] + 6 * 1000 * 10
+    assert found["attention"] == 3 * forward["attention"]
+    assert found["text_head"] == 2 * forward["text_head"]
+    assert found["understanding_encoder"] == forward["understanding_encoder"]
+    tower = flops.count(FULL, (), asked, {"understanding_encoder": 1000})
+    assert tower["transformer"] == 2 * forward["transformer"]
+    assert tower["understanding_adaptor"] == 2 * forward["understanding_adaptor"]
+
+
 def test_the_released_sizes_cost_what_their_papers_shapes_say():
     """SigLIP-L at 384: 24 layers of 12.6 M weights over 576 tokens, and attention. VQ-16: its
     convolutions."""

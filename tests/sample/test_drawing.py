@@ -29,7 +29,7 @@ def draw(tmp_path, monkeypatch):
     """Draws prompts as the command does; the slices that the model was asked for."""
     weights = tmp_path / "weights"
     weights.write_bytes(b"1")
-    source = types.SimpleNamespace(path=weights, processor=tiny.processor)
+    source = types.SimpleNamespace(paths=[weights], processor=tiny.processor)
 
     def run(*prompts, n=1, seed=0, stop_at=None, cfg_scale=None):
         f = types.SimpleNamespace(

@@ -81,6 +81,13 @@ def test_moments_serve_another_rate_and_schedule():
     assert np.abs(whole).min() > 0.01
 
 
+def test_decay_reaches_both_matrices_of_a_low_rank_pair():
+    pair = {"a": 1, "b": 1}
+    assert optim.decays({"lora": {"transformer": {"q": pair}}, "contrast": {"b": 1}}) == {
+        "lora": {"transformer": {"q": {"a": True, "b": True}}}, "contrast": {"b": False}
+    }  # fmt: skip
+
+
 def test_decay_shrinks_kernels_and_tables_only(one_device):
     tx = optim.make(schema.Optim(learning_rate=0.1, weight_decay=0.5, eps=1.0), STEPS)
     params = tiny.make_state(tx).trainable

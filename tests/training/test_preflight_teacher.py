@@ -59,6 +59,15 @@ def test_what_an_ablation_reads_must_be_given(weights):
     assert "stages.one.init (empty) holds no generation_encoder" in line
 
 
+def test_pairs_are_not_learned_beside_a_random_transformer():
+    lora = dataclasses.replace(
+        checked().stages["stage1"], task="lora", init=(), trainable=("image_head",)
+    )
+    found, _ = look({"one": lora})
+    (line,) = found
+    assert "stages.one.init (empty) holds no transformer, beside which its pairs learn" in line
+
+
 def look(stages: dict, own=None) -> tuple[list[str], list[str]]:
     """(what is wrong with the weights of a run of these stages, what it is warned of)."""
     experiment = dataclasses.replace(

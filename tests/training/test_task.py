@@ -62,8 +62,9 @@ def test_a_stages_traced_state_is_that_of_its_task(stage):
 
 @pytest.mark.parametrize("name", task.NAMES)
 def test_a_step_takes_the_batch_that_its_task_tells(name):
-    target = "A" if name == "janus" else name
-    experiment, _ = read(f"{CONFIGS}/miniature.py:{target}")
+    packs = task.load(name).PACKS
+    as_lora = {"stages.stage1.task": "lora"} if name == "lora" else {}
+    experiment, _ = read(f"{CONFIGS}/miniature.py:{'A' if packs else name}", as_lora)
     plan = StagePlan.of(experiment, next(iter(experiment.stages)))
     assert plan.stage.task == name
     with on_mesh(1, 8, 1):

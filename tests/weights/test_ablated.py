@@ -11,8 +11,9 @@ from janus_jax.model import config as sizes
 from janus_jax.model.janus import abstract
 from janus_jax.weights import convert
 from janus_jax.weights.load import export, import_weights
+from janus_jax.weights.own import our_shapes
 from janus_jax.weights.reader import flatten
-from janus_jax.weights.source import open_source, our_shapes
+from janus_jax.weights.source import open_source
 from janus_jax.weights.table import WeightsError
 
 SEMANTIC = sizes.SemanticDecoderConfig(width=16, mlp_width=32, layers=2, heads=2)

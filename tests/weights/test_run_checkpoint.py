@@ -236,7 +236,7 @@ def test_where_there_is_no_checkpoint_it_says_what_to_give(run):
         open_source(directory / "checkpoints" / "stage3")
     (directory / "config.json").unlink()
     with pytest.raises(
-        NoWeightsError, match=r"7: neither its manifest nor .*/config.json has the config"
+        NoWeightsError, match=r"7: the config of its run is lost; copy it to .*/config.json"
     ):
         open_source(directory / "checkpoints" / "stage2")
 

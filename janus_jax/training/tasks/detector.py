@@ -21,6 +21,7 @@ from janus_jax.training.state import new_state, update
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
+NARROWS = False
 TEACHERS = ()
 VALIDATES = ("loss", "thing_accuracy")
 OPTIONS = {}

@@ -27,6 +27,7 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = True
+NARROWS = False
 TEACHERS = ()
 OPTIONS = {
     "keep": "",  # kinds of example, such as "understanding+text": the others are taken out
@@ -159,19 +160,27 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
 
     def next_batch(_):
         batch, examples = only(plan.keeps, *next(data))
-        seen = batch_facts(batch, examples, plan.experiment.model, plan.stage.trainable)
+        how = plan.experiment.model, plan.stage.trainable, plan.adapted
+        seen = batch_facts(batch, examples, *how)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 
     with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
     return stage_data.StageData(next_batch, data.stats, data.mixture, data, with_ids)
 
 
-def batch_facts(batch: dict, examples: np.ndarray, model, trainable: tuple[str, ...]) -> dict:
+def batch_facts(
+    batch: dict,
+    examples: np.ndarray,
+    model,
+    trainable: tuple[str, ...],
+    adapted: dict | None = None,
+) -> dict:
     """What to log about a batch and its examples (numpy; see batch.py), in numbers that add up over
     steps: examples by task and truncated, positions by task and in all, pictures of both kinds,
     model FLOPs of the step.
 
-    model: the JanusConfig; trainable: the children that learn. Of this process's rows only.
+    model: the JanusConfig; trainable: the children that learn; adapted: as of `flops.count`. Of this
+    process's rows only.
     """
     by_task = np.bincount(batch["tasks"].ravel(), minlength=len(bt.TASKS) + 1)[1:]
     filled = lambda name, box: float((batch[name] > 0).sum()) / box.tokens
@@ -181,7 +190,8 @@ def batch_facts(batch: dict, examples: np.ndarray, model, trainable: tuple[str, 
     out |= {"positions": batch["tasks"].size, "tokens": int((batch["segment_ids"] > 0).sum())}
     out["images"] = filled("understanding_slots", model.understanding_encoder)
     out["images"] += filled("generation_slots", model.generation_encoder)
-    out["flops"] = sum(flops.count(model, trainable, flops.of_batch(batch, model)).values())
+    work = flops.of_batch(batch, model)
+    out["flops"] = sum(flops.count(model, trainable, work, adapted).values())
     return out
 
 

@@ -29,6 +29,7 @@ from janus_jax.weights.load import export as export_weights
 from janus_jax.weights.table import WeightsError
 
 PACKS = False
+NARROWS = False
 TEACHERS = ("understanding_encoder",)
 VALIDATES = (*vq.VALIDATES, "semantic")  # and no cosine: of a loss, less is better
 OPTIONS = vq.OPTIONS | {"semantic": 0.25}  # weight of the semantic loss (appendix A)

@@ -29,6 +29,7 @@ from janus_jax.training.state import TrainState, new_state, split, update
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
+NARROWS = False
 TEACHERS = ()
 VALIDATES = ("loss", "image_to_text_accuracy", "text_to_image_accuracy")
 OPTIONS = {"text_length": 64}  # tokens of a text, end of sentence included, as SigLIP's release

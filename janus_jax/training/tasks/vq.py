@@ -33,6 +33,7 @@ from janus_jax.training.vq_encoder import warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
+NARROWS = False
 TEACHERS = ()
 VALIDATES = ("loss", "reconstruction", "perceptual")
 OPTIONS = tokenizer_options.OPTIONS

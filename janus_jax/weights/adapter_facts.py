@@ -1,0 +1,139 @@
+"""What an adapter says of itself, and where its base is: adapter.json, beside its tensors."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+
+from janus_jax.common import provenance
+from janus_jax.common.text import listed
+from janus_jax.model import config as model_config
+from janus_jax.model import low_rank
+from janus_jax.weights import hub, own, settings
+from janus_jax.weights import table as tb
+from janus_jax.weights.reader import WeightReader
+
+FACTS_FILE = "adapter.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """Weights that pairs were trained beside: their path or hub id as it was given, and
+    `weights_mark`, None where it is not known."""
+
+    path: str
+    sha256: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """rank, alpha, rslora: of the pairs, see `low_rank.scaling`. options: all that adapter.json says
+    of how they were trained, these among it. bases: later ones win. config: of the model, None where
+    the base alone says it."""
+
+    rank: int
+    alpha: float
+    rslora: bool
+    options: dict
+    bases: tuple[Base, ...]
+    config: model_config.JanusConfig | None = None
+
+    @property
+    def scaling(self) -> float:
+        return low_rank.scaling(self.rank, self.alpha, self.rslora)
+
+
+def read_facts(directory: pathlib.Path) -> Facts:
+    """Of a directory's adapter.json. Raises ValueError naming what cannot stand there."""
+    path = directory / FACTS_FILE
+    values = settings.read(directory, FACTS_FILE)
+    if values is None:
+        raise ValueError(f"{path}: missing; it says on which base the adapter was trained")
+    problems = []
+    v = settings.Section(values, "", problems)
+    rank, alpha = v.whole("rank", None), v.number("alpha", None, above=True)
+    rslora = v.flag("rslora", False)
+    bases = []
+    for i, one in enumerate(v.get("base", ())):
+        section = settings.Section(one, f"base[{i}].", problems)
+        where, sha256 = section.get("path"), section.get("sha256")
+        if not isinstance(where, str) or not isinstance(sha256, str | None):
+            problems.append(f"base[{i}] is {settings.brief(one)}: must have a path and its sha256")
+        else:
+            bases.append(Base(where, sha256))
+    problems += [f"{x}: missing" for x in ("rank", "alpha", "base") if v.get(x) is None]
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems[:8])}; copy the file again")
+    options = {name: x for name, x in values.items() if name not in ("base", "model")}
+    config = own.sizes(v.get("model"), path)
+    return Facts(rank, alpha, rslora, options, tuple(bases), config)
+
+
+def write_facts(directory: pathlib.Path, facts: Facts):
+    """The adapter.json that `read_facts` reads."""
+    values = facts.options | {"rank": facts.rank, "alpha": facts.alpha, "rslora": facts.rslora}
+    values["base"] = [dataclasses.asdict(base) for base in facts.bases]
+    values["model"] = model_config.to_dict(facts.config)
+    (directory / FACTS_FILE).write_text(json.dumps(values, indent=2), "utf-8")
+
+
+def find_bases(
+    bases: tuple[Base, ...], directory: pathlib.Path, given, open_base: Callable
+) -> list[WeightReader]:
+    """The bases of an adapter: among what is given; else where each was, or under the last part of
+    its path in the adapter's directory, beside it, or a folder above.
+
+    bases: what the adapter says.
+    directory: of the adapter.
+    given, open_base: see `open_adapter`. Of several bases, what is given need not be all.
+    Raises ValueError that names each place where one was looked for, and why it is not there.
+    """
+    found = []
+    for base in bases:
+        name = pathlib.PurePath(base.path).name
+        folders = (directory, *directory.absolute().parents[:2])
+        near = [folder / name for folder in folders if (folder / name).exists()]
+        near = [base.path, *near] if hub.is_local(base.path) else [*near, base.path]
+        places = [*given, *(near if not given or len(bases) > 1 else [])]
+        found.append(_find(base, directory, places, open_base))
+    return found
+
+
+def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable) -> WeightReader:
+    tried = []
+    for place in places:
+        try:
+            source = open_base(place)
+        except ValueError as error:
+            tried.append(str(error))
+            continue
+        mark = weights_mark(source)
+        if base.sha256 in (None, mark):
+            return source
+        tried.append(
+            f"{place} holds other weights (sha256 {mark[:12]}) than the adapter was trained on "
+            f"({base.sha256[:12]})"
+        )
+    raise tb.WeightsError(
+        f"{directory}: an adapter whose base is not found; give the weights that it was trained on, "
+        f"{base.path}, by --base (base= in Python), or put them beside it:{listed(tried)}"
+    )
+
+
+def weights_mark(source: WeightReader) -> str:
+    """SHA-256 of the files that a source's numbers are in, and of what changes their meaning: the
+    same on every machine."""
+    if source.kind == tb.CHECKPOINT:
+        return provenance.digest(source.path / "manifest.json")
+    paths = sorted({tensor.path for tensor in source.tensors.values()})
+    if source.kind in (tb.ADAPTER, tb.PEFT):
+        paths += sorted(source.path.glob("adapter*.json"))
+    stats = [path.stat() for path in paths]
+    return _mark(tuple(paths), tuple((s.st_size, s.st_mtime_ns) for s in stats))
+
+
+@functools.lru_cache(maxsize=16)
+def _mark(paths: tuple[pathlib.Path, ...], _) -> str:
+    return hashlib.sha256("".join(map(provenance.digest, paths)).encode()).hexdigest()
