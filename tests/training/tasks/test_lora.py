@@ -144,6 +144,7 @@ def stepped(mesh: tuple, dropout: float = 0.3, accumulate: int = 1):
         return tiny.numbers(state.trainable), float(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_a_step_is_the_same_on_meshes_with_dropout_too():
     """Each device draws its own part of what is left out."""
     weights, loss = stepped((1, 1, 1))
@@ -207,6 +208,19 @@ def test_dropout_leaves_out_inputs_of_the_pair_alone(rows, one_device):
     assert 0 < kept.sum() < kept.size
     want = np.asarray(linear(x))[:, 0] + 0.5 * (kept / 0.75) @ pair.a[...] @ pair.b[...]
     np.testing.assert_allclose(np.asarray(both(x))[:, 0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_leaves_out_the_same_on_every_mesh():
+    key = np.asarray(jax.random.key_data(jax.random.key(5)))
+
+    def result(*mesh):
+        with on_mesh(*mesh):
+            *_, both = layer(dropout=0.25, key=jnp.asarray(key))
+            return np.asarray(
+                jax.jit(lambda x: both(x))(jnp.ones((8, 1, 8), out_sharding=sh.BATCH))
+            )
+
+    np.testing.assert_allclose(result(1, 2, 4), result(1, 1, 1), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [1, 8])
