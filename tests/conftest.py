@@ -9,6 +9,10 @@ import tempfile
 
 from janus_jax.distributed import xla_flags
 
+# The threads of PyTorch and BLAS wait for each other by spinning: beside other tests, where there is
+# no core for each, they spin thirty times as long as they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # All processes of a session, xdist's workers and those that tests start, share what they compile.
 # Set the folder yourself to keep it from run to run.
 SHARED = "" if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="compiled-")
@@ -35,6 +39,12 @@ jax.config.update("jax_platforms", "cpu")
 
 
 FIRST = ("end_to_end", "training", "faults", "plan")  # the rooms of long files
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Where slow tests alone are asked for, a file that marks none is not even imported."""
+    if config.getoption("markexpr") == "slow" and collection_path.suffix == ".py":
+        return "mark.slow" not in collection_path.read_text("utf-8") or None
 
 
 def pytest_collection_modifyitems(config, items):

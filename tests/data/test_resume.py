@@ -78,7 +78,9 @@ def position(whole):
     return saved(hosts)
 
 
-@pytest.mark.parametrize("of, workers", [(1, 0), (4, 1), (1, 2)], ids=["1x0", "4x1", "1x2"])
+@pytest.mark.parametrize(
+    "of, workers", [(1, 0), (4, 0), (2, 1), (1, 2)], ids=["1x0", "4x0", "2x1", "1x2"]
+)
 def test_goes_on_with_other_hosts_and_workers_bit_for_bit(whole, position, of, workers):
     hosts = [batches(share=h, of=of, workers=workers) for h in range(of)]
     assert [host.set_state(position) for host in hosts] == [[]] * of

@@ -4,10 +4,12 @@ training."""
 import json
 
 import pytest
-from support import formats
+from support import formats, traced
 from support.mesh import on_mesh
 
 from janus_jax import main
+from janus_jax.training import curves
+from janus_jax.training.tasks import janus
 
 PICTURES, STEPS = 240, 20
 CONFIG = """
@@ -33,6 +35,14 @@ def get_config():
         }}}},
     }})
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """One step for all, and no curves, which take longer."""
+    with pytest.MonkeyPatch.context() as patch, traced.once(janus):
+        patch.setattr(curves, "plot", lambda *_: None)
+        yield
 
 
 def classes(root, n):

@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 from support.paths import ROOT
-from support.processes import COMPILING
+from support.processes import COMPILING, LEAN
 
 from janus_jax.data.toy import shapes
 
@@ -138,7 +138,7 @@ def executed(name: str, folder, monkeypatch) -> nbformat.NotebookNode:
     for variable in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(folder / variable.lower()))
     env = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    env |= COMPILING | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    env |= COMPILING | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": LEAN}
     notebook = read(name)
     code(notebook)["parameters"].source = PARAMETERS[name]
     where = {"metadata": {"path": str(work)}}

@@ -115,7 +115,7 @@ def test_a_picture_drawn_greedily_is_the_likeliest_of_the_whole_row(mesh):
 
 
 @pytest.mark.parametrize("name", ["B", *(pytest.param(x, marks=pytest.mark.slow) for x in "AD")])
-def test_the_loss_and_its_gradient_are_the_same_on_every_mesh(name):
+def test_the_loss_and_its_gradient_are_the_same_on_a_mesh_of_all_axes(name):
     rows = [
         tiny.row([tiny.example("understanding", 2 * i), tiny.example("generation", 2 * i + 1)])
         for i in range(8)
@@ -123,18 +123,17 @@ def test_the_loss_and_its_gradient_are_the_same_on_every_mesh(name):
     batch = {key: np.stack([row[key] for row in rows]) for key in rows[0]}
     flames = [child for child in config(name).children if child not in FROZEN]
     found = {}
-    for mesh in ((1, 1, 1), (1, 2, 4), (2, 4, 1)):
+    for mesh in ((1, 1, 1), (2, 2, 2)):
         with on_mesh(*mesh):
             state = tiny.make_state(tiny.TX, flames, config(name))
             put = arrays.put_batch(batch)
             step = jax.jit(functools.partial(train_step, tx=tiny.TX))
             _, metrics = step(state, put)
             found[mesh] = {key: float(x) for key, x in metrics.items()}
-    one = found.pop((1, 1, 1))
+    one, other = found.values()
     assert one["understanding_loss"] > 1 and one["generation_loss"] > 1
     assert one["grad_norm/understanding_adaptor"] > 0 and one["grad_norm/generation_adaptor"] > 0
-    for other in found.values():
-        assert other == pytest.approx(one, rel=2e-5, abs=1e-6)
+    assert other == pytest.approx(one, rel=2e-5, abs=1e-6)
 
 
 def test_what_is_trained_by_other_tasks_is_refused():

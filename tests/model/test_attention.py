@@ -37,12 +37,13 @@ def inputs():
 
 
 def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32, whole=False):
-    """The result and the gradients by q, k, v, in float32. whole: each row is one picture of 130
-    tokens."""
+    """The result and the gradients by q, k, v, in float32, of the last rows. ids: of as many. whole:
+    each row is one picture of 130 tokens."""
     with on_mesh(*mesh):
         put = lambda x, spec: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
         length = 130 if whole else LENGTH
-        q, k, v, g = (put(x[:, :length].astype(dtype), sh.ACT_BTHK) for x in inputs())
+        rows = slice(-len(ids), None)
+        q, k, v, g = (put(x[rows, :length].astype(dtype), sh.ACT_BTHK) for x in inputs())
         ids = put(ids, sh.BATCH)
 
         attend = functools.partial(attention.packed, segment_ids=ids)
@@ -103,8 +104,8 @@ def test_examples_of_a_row_do_not_see_each_other():
 
 @pytest.mark.parametrize("kind", ["blockwise", "triton"])
 def test_bfloat16_stays_near(kind, interpreted):
-    for got, want in zip(run(kind, packed_ids(), dtype=jnp.bfloat16), plain()):
-        assert np.abs(got - want).max() < 0.02 * np.abs(want).max()
+    for got, want in zip(run(kind, packed_ids()[-2:], dtype=jnp.bfloat16), plain()):
+        assert np.abs(got - want[-2:]).max() < 0.02 * np.abs(want[-2:]).max()
 
 
 def test_the_loop_visits_only_tiles_with_a_pair():

@@ -20,8 +20,6 @@ from janus_jax.sample.decode import text_ids
 from janus_jax.sample.generate import generate_ids
 from janus_jax.sample.understand import understand, understand_batch
 
-MESHES = [(1, 1, 1), (1, 4, 2), (2, 1, 4)]
-
 
 @pytest.fixture
 def model(one_device):
@@ -37,7 +35,7 @@ def hidden(model, dtype="float32"):
     return np.asarray(run(model, cache.put(x), cache.put(positions), one), np.float32)
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
 def test_both_forms_compute_the_same_on_every_mesh(mesh):
     with on_mesh():
         want = hidden(tiny.make_model())
@@ -47,13 +45,12 @@ def test_both_forms_compute_the_same_on_every_mesh(mesh):
         np.testing.assert_allclose(hidden(serving(stacked)), want, atol=2e-5)
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_int8_is_near_and_the_same_on_every_mesh(mesh):
+def test_int8_is_near_and_the_same_on_a_mesh():
     with on_mesh():
         want, near = hidden(tiny.make_model()), hidden(serving(tiny.make_model(), int8=True))
     error = np.linalg.norm(near - want) / np.linalg.norm(want)
     assert 1e-4 < error < 0.03
-    with on_mesh(*mesh):
+    with on_mesh(2, 2, 2):
         np.testing.assert_allclose(hidden(serving(tiny.make_model(), int8=True)), near, atol=0.05)
 
 

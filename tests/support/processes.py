@@ -17,6 +17,8 @@ COMPILING = {
         "XLA_FLAGS",
     )
 }
+# Without PyTorch (see torch.py there).
+LEAN = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support' / 'without_torch'}"
 
 
 def environment(directory) -> dict:
@@ -26,7 +28,7 @@ def environment(directory) -> dict:
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "4",
         **COMPILING,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": LEAN,
         "PYTHON": sys.executable,
         "WEIGHTS": str(directory / "weights"),
         "PIDS": str(directory),

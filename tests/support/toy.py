@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from support.logs import Plain
 
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.config import schema
@@ -18,7 +19,6 @@ from janus_jax.config.schema import Spikes
 from janus_jax.training import loop, optim
 from janus_jax.training import state as train_state
 from janus_jax.training.evaluations import Evaluations
-from janus_jax.training.log import Log
 from janus_jax.training.meter import Meter
 from janus_jax.training.spikes import LossMonitor
 
@@ -128,7 +128,7 @@ class Run:
     ):
         self.profile = profile
         self.phases = phases
-        self.log, self.seen = Log(directory), []
+        self.log, self.seen = Plain(directory), []
         self.said = []
         self.log.say = self.said.append
         self.stage, self.factors, self.kill_at, self.steps = stage, factors or {}, kill_at, 0

@@ -1,4 +1,5 @@
-"""Weights of the tiny model, a run that has begun with them, and models that are traced once."""
+"""Weights of the tiny model, a run that has begun with them, models that are traced once and
+tokenizers that are learned once."""
 
 import dataclasses
 import os
@@ -14,15 +15,16 @@ from support.rehearsal import TINY
 from janus_jax.checkpoint import checksums, inspect
 from janus_jax.checkpoint.checksums import paths
 from janus_jax.config import read
+from janus_jax.data import catalog
 from janus_jax.training import preflight_weights, run_dir
 from janus_jax.weights import load as plain_weights
 
-TRACED = {}
+TRACED, LEARNED = {}, {}
 
 
 @pytest.fixture(scope="module")
 def traced_once():
-    """Most configs have the same few models."""
+    """Most configs have the same few models, and learn their tokenizer of the same few data sets."""
     plain = preflight_weights.abstract
 
     def abstract(model):
@@ -31,8 +33,17 @@ def traced_once():
             TRACED[key] = plain(model)
         return TRACED[key]
 
+    learn = catalog.learn_tokenizer
+
+    def learned(sources, template, *numbers):
+        key = tuple(source.fingerprint for source in sources), repr(template), numbers
+        if key not in LEARNED:
+            LEARNED[key] = learn(sources, template, *numbers)
+        return LEARNED[key]
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preflight_weights, "abstract", abstract)
+        patch.setattr(catalog, "learn_tokenizer", learned)
         yield
 
 

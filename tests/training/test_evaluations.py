@@ -9,15 +9,8 @@ from support.toy import HUGE, Killed, Run, Stage, records
 
 from janus_jax.checkpoint import evaluated, inspect
 from janus_jax.checkpoint.inspect import leaves
-from janus_jax.training.log import Log
 
 BEST = "validation_loss"
-
-
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch):
-    """They take longer to draw than all the rest."""
-    monkeypatch.setattr(Log, "curves", lambda *_, **__: None)
 
 
 def by_step(*values):

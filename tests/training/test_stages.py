@@ -8,16 +8,17 @@ import shutil
 import numpy as np
 import pytest
 from flax import nnx
-from support import ids, tiny
+from support import ids, tiny, traced
+from support.logs import Plain
 from support.mesh import on_mesh
 
 from janus_jax.checkpoint import evaluated
 from janus_jax.config.read import resolve
 from janus_jax.data import image_ids
 from janus_jax.training import run_dir
-from janus_jax.training.log import Log
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage, train
+from janus_jax.training.tasks import janus
 from janus_jax.weights.load import export, load
 from janus_jax.weights.table import NoWeightsError, WeightsError
 from janus_jax.weights.tensors import read_safetensors
@@ -29,7 +30,7 @@ class Killed(Exception):
     pass
 
 
-class Dying(Log):
+class Dying(Plain):
     """A log that ends its run after a step."""
 
     def write(self, step, values):
@@ -73,6 +74,12 @@ def plan_of(weights) -> StagePlan:
     return StagePlan.of(resolve(values, {})[0], "one")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def traced_once():
+    with traced.once(janus):
+        yield
+
+
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory):
     """(weights to begin with, the stage's sources)."""
@@ -88,7 +95,7 @@ def shows_nothing(*_):
     return lambda *_: {}
 
 
-def trained(weights, sources, workdir, log=Log):
+def trained(weights, sources, workdir, log=Plain):
     """Runs the stage, or what is left of it, and gives the arrays that it hands on, and their
     averages."""
     workdir.mkdir(exist_ok=True)

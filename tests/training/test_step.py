@@ -12,45 +12,38 @@ from support.tiny import specs, with_ids
 
 from janus_jax.config import read, schema
 from janus_jax.model import batch as bt
-from janus_jax.training import loss, optim
-
-MESHES = [(1, 1, 1), (1, 8, 1), (1, 4, 2), (1, 2, 4), (1, 1, 8), (2, 2, 2)]
+from janus_jax.training import optim
 
 
 @functools.cache
 def stepped(mesh: tuple, steps: int = 1):
-    """What `steps` steps leave on a mesh: losses, weights (numpy), shardings before and after, and
-    how many programs there were after each step."""
+    """What `steps` steps leave on a mesh: losses, weights after the first (numpy), shardings before
+    and after, and how many programs there were after each step."""
     with on_mesh(*mesh):
         tx = tiny.TX
         state, step, batch = tiny.make_state(tx), tiny.make_step(tx), with_ids(tiny.rows())
-        before, seen, programs = specs(state), [], []
+        before, seen, programs, weights = specs(state), [], [], {}
         for _ in range(steps):
             state, metrics = step(state, tiny.put(batch))
             seen.append({name: float(x) for name, x in metrics.items()})
             programs.append(step._cache_size())
+            weights = weights or tiny.numbers(state.trainable)
         assert int(state.step) == steps
-        return seen, tiny.numbers(state.trainable), before, specs(state), programs
+        return seen, weights, before, specs(state), programs
 
 
-# Two are in every run, the others are slow.
-OTHERS = [
-    pytest.param(
-        mesh, marks=[pytest.mark.slow] if mesh in ((1, 4, 2), (1, 2, 4), (1, 1, 8)) else []
-    )
-    for mesh in MESHES[1:]
-]
-
-
-@pytest.mark.parametrize("mesh", OTHERS, ids=lambda m: "x".join(map(str, m)))
+@pytest.mark.parametrize(
+    "mesh",
+    [(1, 8, 1), pytest.param((1, 1, 8), marks=pytest.mark.slow), (2, 2, 2)],
+    ids=lambda m: "x".join(map(str, m)),
+)
 def test_every_mesh_takes_the_same_step(mesh):
     (metrics, *_), weights, *_ = stepped(mesh, 3 if mesh == (2, 2, 2) else 1)
-    (want, *_), *_ = stepped((1, 1, 1))
+    (want, *_), expected, *_ = stepped((1, 1, 1))
     for name in ("loss", "grad_norm", "generation_loss", "text_loss", "understanding_loss"):
         assert metrics[name] == pytest.approx(want[name], rel=1e-5), name
-    if mesh != (2, 2, 2):
-        for name, x in stepped((1, 1, 1))[1].items():
-            np.testing.assert_allclose(weights[name], x, atol=1e-5, rtol=0, err_msg=name)
+    for name, x in expected.items():
+        np.testing.assert_allclose(weights[name], x, atol=1e-5, rtol=0, err_msg=name)
 
 
 def test_the_step_compiles_once_and_keeps_every_sharding():
@@ -89,7 +82,8 @@ def test_only_the_flames_of_a_stage_change(name, one_device):
 
 def test_pictures_that_do_not_exist_cost_nothing_and_change_nothing():
     """Empty slots hold noise: what is read of them would show. Rows differ in how many pictures
-    they have."""
+    they have, and the adaptors learn alone: the gradients come to them through all the rest."""
+    flames = ("understanding_adaptor", "generation_adaptor", "image_head")
     examples = [
         ["understanding", "text", "generation"],
         ["text"],
@@ -117,7 +111,7 @@ def test_pictures_that_do_not_exist_cost_nothing_and_change_nothing():
         with on_mesh(*mesh):
             step = tiny.make_step(tiny.TX)
             for rows in all_rows:
-                metrics = step(tiny.make_state(tiny.TX), tiny.put(rows))[1]
+                metrics = step(tiny.make_state(tiny.TX, flames), tiny.put(rows))[1]
                 seen.append({name: float(x) for name, x in metrics.items()})
     assert seen[0] == seen[1]
     assert seen[2] == pytest.approx(seen[0], rel=1e-5)
@@ -148,7 +142,7 @@ def test_four_examples_are_learned_by_heart(one_device):
     examples += [[tiny.example("generation", i) for i in (1, 2)]]
     batch = tiny.put(with_ids(tiny.stacked([tiny.row(e) for e in examples])))
     seen = []
-    for _ in range(60):
+    for _ in range(40):
         state, metrics = step(state, batch)
         seen.append(metrics["loss"])
     assert float(seen[0]) > 4
@@ -157,11 +151,11 @@ def test_four_examples_are_learned_by_heart(one_device):
 
 
 def test_bfloat16_keeps_float32_weights_and_nearly_the_loss(one_device):
-    tx = tiny.TX
+    tx, flames = tiny.TX, flames_of("stage3")  # whose step is compiled already
+    full = tiny.make_step(tx)(tiny.make_state(tx, flames), tiny.put(with_ids(tiny.rows(2))))[1]
     state, batch = tiny.make_state(tx, config=tiny.small(dtype="bfloat16")), with_ids(tiny.rows(2))
-    full = jax.jit(loss.janus_loss)(tiny.make_model(), tiny.put(batch))[0]
     state, metrics = tiny.make_step(tx)(state, tiny.put(batch))
-    assert float(metrics["loss"]) == pytest.approx(float(full), rel=2e-2)
-    assert float(metrics["loss"]) != float(full), "computed in float32 after all"
+    assert float(metrics["loss"]) == pytest.approx(float(full["loss"]), rel=2e-2)
+    assert float(metrics["loss"]) != float(full["loss"]), "computed in float32 after all"
     dtypes = {x.dtype for x in jax.tree.leaves((state.params, state.opt_state)) if x.ndim}
     assert dtypes == {np.dtype("float32")}

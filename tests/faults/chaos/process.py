@@ -15,6 +15,8 @@ from janus_jax.checkpoint.store import DELETING, SAVING
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[2]
+# Without PyTorch, as tests/support/processes.py has it.
+LEAN = f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'support' / 'without_torch'}"
 POLL = 0.002  # seconds between two looks at the checkpoints
 STEP = r"^(\w+) +(\d+)/\d+  .* steps/s"  # of the progress line
 CLEARED = ("JAX_", "SLURM_", "OMPI_", "XLA_", "NPROC", "HOOKS")
@@ -78,10 +80,10 @@ class Training:
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str(8 // self.processes),
             "JAX_COMPILATION_CACHE_DIR": str(self.cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "XLA_FLAGS": os.environ.get("XLA_FLAGS", "--xla_backend_optimization_level=0"),
             "NPROC": "32",  # each collective of a fake device holds a thread while it waits
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": LEAN,
             "HOOKS": json.dumps(self.hooks),
         }
         if self.processes > 1:

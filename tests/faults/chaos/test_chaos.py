@@ -33,13 +33,13 @@ def campaign(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reference(campaign):
     """The run that nothing happens to but NaN losses, which are in the data."""
-    return campaign("reference").undisturbed("stage2", poison=POISON)
+    return campaign("reference").undisturbed("text", poison=POISON)
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_and_poisoned_ends_with_the_same_bits(campaign, reference):
     one = campaign("kills", seed=0)
-    kills.kills(one, "stage2", 1, POISON, reference)
+    kills.kills(one, "text", 1, POISON, reference)
     report = one.report("kills")
     assert good(report), report
     assert report["totals"]["faults"] == 1 and report["totals"]["runs_compared"] >= 1
@@ -49,7 +49,7 @@ def test_a_run_that_is_killed_and_poisoned_ends_with_the_same_bits(campaign, ref
 @pytest.mark.slow
 def test_damage_is_named_put_aside_and_survived(campaign, reference):
     one = campaign("damage")
-    damage.damage(one, "stage2", 1, reference, poison=POISON)
+    damage.damage(one, "text", 1, reference, poison=POISON)
     report = one.report("damage")
     assert good(report), report
     (fault,) = [fault for fault in one.faults if "how" in fault]
@@ -60,7 +60,7 @@ def test_damage_is_named_put_aside_and_survived(campaign, reference):
 def test_the_control_is_seen_through(campaign, reference):
     """Its data begins anew after a kill, so that it learns something else."""
     one = campaign("control", saver="naive")
-    training = one.training("stage2-0", "stage2", poison=POISON)
+    training = one.training("text-0", "text", poison=POISON)
     training.start()
     assert until(training, lambda: training.last_step()[1] > 5), training.printed()
     fault = one.fault(training, "KILL", "stepping")
