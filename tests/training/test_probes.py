@@ -8,20 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from support import tiny
+from support import tiny, traced
+from support.logs import Plain
 from support.mesh import on_mesh
 from support.toy import records
 
 from janus_jax.config.read import resolve
 from janus_jax.model import batch as bt
 from janus_jax.training import probes
-from janus_jax.training.log import Log
 from janus_jax.training.meter import numbers
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage
+from janus_jax.training.tasks import janus
 from janus_jax.weights.tensors import read_safetensors
 
-MESHES = ((1, 8, 1), 1), ((2, 4, 1), 1), ((2, 2, 2), 2), ((1, 1, 1), 4)
+MESHES = ((2, 4, 1), 1), ((2, 2, 2), 2)
 LAYERS = tiny.CONFIG.transformer.layers
 
 
@@ -150,11 +151,17 @@ def test_without_probes_the_step_is_what_it_was():
     assert probes.beside(plan_of(keep="understanding"), step, {}) is step
 
 
+@pytest.fixture(autouse=True, scope="module")
+def traced_once():
+    with traced.once(janus):
+        yield
+
+
 class Killed(Exception):
     pass
 
 
-class Dying(Log):
+class Dying(Plain):
     """A log that ends its run after a step."""
 
     def write(self, step, values):
@@ -163,7 +170,7 @@ class Dying(Log):
             raise Killed
 
 
-def trained(workdir, plan, log=Log) -> tuple[dict, list]:
+def trained(workdir, plan, log=Plain) -> tuple[dict, list]:
     """(the weights that a run hands on, what was logged)."""
     with on_mesh(1, 2):
         shown = lambda *_: lambda *_: {}

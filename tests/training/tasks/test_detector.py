@@ -8,8 +8,9 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from support import quick, tiny
+from support import quick, tiny, traced
 from support.batches import told_and_made
+from support.logs import Plain
 from support.mesh import on_mesh
 
 from janus_jax.checkpoint import evaluated
@@ -18,7 +19,6 @@ from janus_jax.data.sources import SourceError
 from janus_jax.data.toy import scenes_sources, shapes_sources
 from janus_jax.eval.detecting import SceneDetector
 from janus_jax.training import check_config
-from janus_jax.training.log import Log
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage
 from janus_jax.training.tasks import detector
@@ -84,9 +84,8 @@ def stepped(*mesh: int):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [(1, 8, 1), (2, 4, 1)])
-def test_a_step_is_the_same_on_every_mesh(mesh):
-    for got, want in zip(stepped(*mesh), stepped(1, 1, 1), strict=True):
+def test_a_step_is_the_same_on_a_mesh():
+    for got, want in zip(stepped(2, 4, 1), stepped(1, 1, 1), strict=True):
         assert got.keys() == want.keys()
         for name in want:
             np.testing.assert_allclose(got[name], want[name], rtol=2e-4, atol=2e-6, err_msg=name)
@@ -108,11 +107,17 @@ def test_a_detector_learns_what_is_in_a_batch():
     assert losses[-1] < losses[0] / 10 and metrics["thing_accuracy"] == 1
 
 
+@pytest.fixture(autouse=True, scope="module")
+def traced_once():
+    with traced.once(detector):
+        yield
+
+
 class Killed(Exception):
     pass
 
 
-class Dying(Log):
+class Dying(Plain):
     """A log that ends its run after a step."""
 
     def write(self, step, values):
@@ -121,7 +126,7 @@ class Dying(Log):
             raise Killed
 
 
-def trained(workdir, log=Log) -> dict:
+def trained(workdir, log=Plain) -> dict:
     """Runs the stage, or what is left of it; the arrays that it hands on."""
     workdir.mkdir(exist_ok=True)
     quick.processor().tokenizer.save(workdir)
