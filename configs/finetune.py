@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from janus_jax.config.schema import ConfigError
 from janus_jax.model import config as model_config
 from janus_jax.model import presets
-from janus_jax.weights.config_values import config_values
+from janus_jax.weights.for_config import values_for_config
 from janus_jax.weights.table import NoWeightsError
 
 ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
@@ -51,7 +51,7 @@ TARGETS = {
 def of_weights(path: str) -> dict:
     """`model`, `template` and `tokenizer` of the weights at a path."""
     try:
-        return config_values(path)
+        return values_for_config(path)
     except NoWeightsError as error:
         if path not in RELEASED:
             raise ConfigError.of([f"stages.finetune.init is {path!r}: {error}"]) from None

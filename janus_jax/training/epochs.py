@@ -8,7 +8,7 @@ from janus_jax.config.schema import Experiment
 from janus_jax.data import catalog
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
-from janus_jax.training import preflight_data, stage_mixture
+from janus_jax.training import preflight_processor, stage_mixture
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
@@ -71,4 +71,4 @@ def _processor(experiment: Experiment, sources: dict, workdir: pathlib.Path):
     else:
         vocabulary = experiment.model.transformer.vocabulary
         tokenizer = catalog.learn_tokenizer(list(sources.values()), experiment.template, vocabulary)
-    return preflight_data.processor(experiment, tokenizer)
+    return preflight_processor.run_processor(experiment, tokenizer)

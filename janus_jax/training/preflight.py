@@ -94,7 +94,7 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path, accept: bool = 
     initialize.require_shared(workdir)
     jax.set_mesh(sh.make_mesh(mesh.data, mesh.fsdp, mesh.tensor))
     processes.all_or_none(lambda: processes.is_lead() and first_files(found, workdir))
-    load = lambda: preflight_data.processor(
+    load = lambda: preflight_processor.run_processor(
         experiment, Tokenizer.load(experiment.tokenizer or workdir)
     )
     found.processor = processes.all_or_none(load)
@@ -127,21 +127,15 @@ def rehearse(
     processes.all_or_none(found.report.require)
     processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
     processes.require_equal(must_be_equal(found))
-    seen = processes.all_or_none(lambda: processes.is_lead() and first_seen(found, config))
-    say("\n".join(seen or []))
+    e, opened = found.experiment, (found.sources, found.processor)
+    seen = lambda: processes.is_lead() and preflight_data.first_as_text(e, *opened, config)
+    say("\n".join(processes.all_or_none(seen) or []))
     here = jax.device_count()
     count = jax.process_count()
     same = f", and the same on all {count} processes" if count > 1 else ""
     where = f" on {devices} devices (here are {here})" if devices not in (0, here) else ""
     well = f"the run can begin{where}: nothing that was looked at is wrong{same}"
     say(f"{well}. Nothing was written; {time.perf_counter() - begin:.1f} s")
-
-
-def first_seen(found: Found, config: str) -> list[str]:
-    """The first record of each data set as the model sees it, in lines."""
-    records = preflight_data.first_as_text(found.experiment, found.sources, found.processor)
-    more = f"more of them, with pictures: janus-jax data show --config={config} --out=shown.html"
-    return [*records, "", f"(«what is predicted»; {more})"] if records else []
 
 
 def _require_word(found: Found, workdir: pathlib.Path, accept: bool):
@@ -158,14 +152,11 @@ def _require_word(found: Found, workdir: pathlib.Path, accept: bool):
 
 def must_be_equal(found: Found) -> dict[str, str]:
     """What must be the same on all hosts."""
-    data = {
-        preflight_data.ROOT + name: source.fingerprint for name, source in found.sources.items()
-    }
-    data |= {
-        f"{preflight_data.ROOT}{name}.holdout": source.held_out.fingerprint
-        for name, source in found.sources.items()
-        if hasattr(source, "held_out")
-    }
+    data = {}
+    for name, source in found.sources.items():
+        data[preflight_data.ROOT + name] = source.fingerprint
+        if hasattr(source, "held_out"):
+            data[f"{preflight_data.ROOT}{name}.holdout"] = source.held_out.fingerprint
     return run_dir.fingerprints(found.experiment) | data
 
 
@@ -300,7 +291,7 @@ def look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights
             vocabulary = experiment.model.transformer.vocabulary
             sources = found.sources.values()
             tokenizer = catalog.learn_tokenizer(list(sources), experiment.template, vocabulary)
-        processor = preflight_data.processor(experiment, tokenizer)
+        processor = preflight_processor.run_processor(experiment, tokenizer)
     except ValueError as error:
         report.config.append(f"tokenizer: {error}")
         return (None, False), report

@@ -8,7 +8,7 @@ from janus_jax.checkpoint import checksums
 from janus_jax.checkpoint.inspect import stage_directory
 from janus_jax.common.text import differences, short
 from janus_jax.config.held_out import holdout_of
-from janus_jax.config.schema import ConfigError, Experiment
+from janus_jax.config.schema import Experiment
 from janus_jax.data import catalog
 from janus_jax.data.holdout import part_of
 from janus_jax.data.mixture import Mixture
@@ -16,7 +16,6 @@ from janus_jax.data.processor import Processor
 from janus_jax.data.resume import differing, fingerprint, restore_position
 from janus_jax.data.row_stream import BAD, IN_A_ROW
 from janus_jax.data.sources import Source, SourceError
-from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.data.tools import view
 from janus_jax.distributed import processes
 from janus_jax.training import stage_mixture
@@ -60,19 +59,6 @@ def needed(experiment: Experiment) -> dict:
     }
     lines = experiment.data.datasets.items()
     return {name: d for name, d in lines if d.kind in kinds and d.weight > 0}
-
-
-def processor(experiment: Experiment, tokenizer: Tokenizer) -> Processor:
-    """Raises ConfigError for a tokenizer of more ids than the model has embeddings."""
-    model = experiment.model
-    e = experiment.evaluation
-    if len(tokenizer) > model.transformer.vocabulary:
-        raise ConfigError(
-            f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has "
-            f"{len(tokenizer)} ids"
-        )
-    counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
-    return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
 
 
 def look_at_data(
@@ -126,13 +112,16 @@ def look_at_data(
     return None, report
 
 
-def first_as_text(experiment: Experiment, sources: dict, processor: Processor) -> list[str]:
+def first_as_text(
+    experiment: Experiment, sources: dict, processor: Processor, config: str
+) -> list[str]:
     """The first usable record of each data set that is packed into rows: its tokens, as the first
     stage that draws it sees them. See data/tools/view.py; for `--dry_run`.
 
     experiment: the config.
     sources: the data sets, opened, by name.
     processor: the tokenizer and template.
+    config: the file of the config.
     """
     out = []
     for name, source in sources.items():
@@ -146,7 +135,8 @@ def first_as_text(experiment: Experiment, sources: dict, processor: Processor) -
             for shown in view.look(line, source, encoder, 1)[0][:1]:
                 text = short(view.as_text(shown.pieces), SHOWN)
                 out.append(f"\n{name}, {shown.where}, as {stage} sees it: {shown.told}\n{text}")
-    return out
+    more = f"more of them, with pictures: janus-jax data show --config={config} --out=shown.html"
+    return [*out, "", f"(«what is predicted»; {more})"] if out else []
 
 
 def _held_out(experiment: Experiment, name: str, source: Source) -> str:

@@ -1,11 +1,13 @@
-"""Whether a run writes and reads as the weights that it begins with were trained to: the facts beside
+"""The run's processor, and whether a run writes and reads as the weights that it begins with were
+trained to: the facts beside
 weights that a config says again, or that training takes as given."""
 
 import dataclasses
 
 from janus_jax.common.text import listed
-from janus_jax.config.schema import Experiment
+from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data.processor import Processor
+from janus_jax.data.tokenizer import Tokenizer
 
 CONSEQUENCE = {  # field of a processor -> what another value means
     "user": "give the config's template theirs, or the model has to learn the other words",
@@ -18,6 +20,19 @@ CONSEQUENCE = {  # field of a processor -> what another value means
     "cfg_scale": "evaluation.cfg_scale is what this run draws with and hands on",
     "temperature": "evaluation.temperature is what this run draws with and hands on",
 }
+
+
+def run_processor(experiment: Experiment, tokenizer: Tokenizer) -> Processor:
+    """Raises ConfigError for a tokenizer of more ids than the model has embeddings."""
+    model = experiment.model
+    e = experiment.evaluation
+    if len(tokenizer) > model.transformer.vocabulary:
+        raise ConfigError(
+            f"model.transformer.vocabulary is {model.transformer.vocabulary}: the tokenizer has "
+            f"{len(tokenizer)} ids"
+        )
+    counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
+    return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
 
 
 def unlike_weights(experiment: Experiment, ours: Processor, weights: dict) -> list[str]:

@@ -203,7 +203,7 @@ def _spec(step: pathlib.Path, key: str) -> dict:
 
 
 def run_processor(step: pathlib.Path, config: model_config.JanusConfig) -> Processor:
-    """As `preflight_data.processor` made it for the run. Raises WeightsError where its tokenizer is
+    """As `preflight_processor.run_processor` made it for the run. Raises WeightsError where its tokenizer is
     another by now."""
     values = run_config(step)
     position = inspect.position(step)

@@ -179,7 +179,7 @@ def test_a_stage_whose_average_was_not_written_yet_is_not_done(begun, killed, tm
             begun[1],
             tiny.processor(),
             tmp_path / "run",
-            Log(tmp_path / "run"),
+            Plain(tmp_path / "run"),
             shows_nothing,
         )
     found = read_safetensors(tmp_path / "run" / "one" / "ema" / "model.safetensors")

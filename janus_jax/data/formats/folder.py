@@ -64,7 +64,7 @@ class Folder:
         ]
         self._refuse(path, folders, files, beside)
         if left:
-            logging.warning("%s: not read: %s", path, left_out.told(self.root, left))
+            logging.warning("%s: not read: %s", path, left_out.counted(self.root, left))
         for folder in self._classes:
             self._names.fields(folder)  # says now, not in every worker, if one has no name
         self._files = Strings(files)
@@ -93,7 +93,7 @@ class Folder:
     def _refuse_classes(self, path: str, folders: list[str], left: list[str]):
         """Raises SourceError for a folder whose folders are no classes."""
         if not folders:
-            there = f"; there are {left_out.told(self.root, left)}" if left else ""
+            there = f"; there are {left_out.counted(self.root, left)}" if left else ""
             raise SourceError(
                 f"{path}: no pictures and no folders in it; pictures end in {', '.join(PICTURES)}{there}"
             )
@@ -116,7 +116,7 @@ class Folder:
                 f"name; give path={give}, several with commas between them{'' if known else ', or remove it'}"
             )
         if folder and not found:
-            there = f" (it holds {left_out.told(self.root, left)})" if left else ""
+            there = f" (it holds {left_out.counted(self.root, left)})" if left else ""
             raise SourceError(
                 f"{path}: no picture in its folder {folder!r}, and folders are classes here{there}; "
                 f"remove it, or give "

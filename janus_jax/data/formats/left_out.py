@@ -22,7 +22,7 @@ def pictures_among(folder: str, names: list[str]) -> list[str]:
     return [name for name, readable in zip(names, found) if readable]
 
 
-def told(root: str, names: list[str]) -> str:
+def counted(root: str, names: list[str]) -> str:
     """How many files there are of each suffix, and the first of them: "2 .heic (a.heic, b.heic:
     unsupported type HEIC; ...)".
 

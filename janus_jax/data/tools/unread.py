@@ -37,7 +37,7 @@ def unread(source) -> dict[str, list[str]]:
 
 def lines(found: dict[str, list[str]]) -> list[str]:
     """What was found, for the terminal."""
-    return [f"no record reads, in {root}: {left_out.told(root, n)}" for root, n in found.items()]
+    return [f"no record reads, in {root}: {left_out.counted(root, n)}" for root, n in found.items()]
 
 
 def _roots(source) -> list[str]:

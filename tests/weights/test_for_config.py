@@ -8,12 +8,12 @@ from safetensors.numpy import save_file
 
 from janus_jax.model import presets
 from janus_jax.model.config import to_dict
-from janus_jax.weights.config_values import config_values
+from janus_jax.weights.for_config import values_for_config
 from janus_jax.weights.table import NoWeightsError, WeightsError
 
 
 def test_the_weights_tell_sizes_template_and_tokenizer(tmp_path):
-    found = config_values("quickstart")
+    found = values_for_config("quickstart")
     same = to_dict(presets.quickstart()) | {"dtype": "bfloat16", "remat": "none"}
     assert found["model"] == same | {"attention": found["model"]["attention"]}
     assert found["template"] == {"user": "User", "assistant": "Assistant", "system": ""}
@@ -22,7 +22,7 @@ def test_the_weights_tell_sizes_template_and_tokenizer(tmp_path):
 
 def test_a_part_of_a_model_and_nothing_at_all_are_refused(tmp_path):
     with pytest.raises(NoWeightsError, match="nowhere"):
-        config_values(tmp_path / "nowhere")
+        values_for_config(tmp_path / "nowhere")
     save_file({"image_head.fc1.bias": np.zeros(4, np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(WeightsError, match="a whole Janus is due"):
-        config_values(tmp_path)
+        values_for_config(tmp_path)

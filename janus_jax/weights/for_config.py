@@ -9,7 +9,7 @@ from janus_jax.weights.source import open_source
 from janus_jax.weights.table import CHECKPOINT, WeightsError
 
 
-def config_values(path) -> dict:
+def values_for_config(path) -> dict:
     """`model`, `template` and `tokenizer` as a config gives them, of the weights of a whole Janus at
     a path (directory, checkpoint or hub id), in any layout. Only headers and small files are read.
 
