@@ -80,7 +80,7 @@ def train_and_show(config: str, overrides: dict, workdir: str, accept_changes: b
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
-    from janus_jax.training import epochs, preflight
+    from janus_jax.training import preflight
     from janus_jax.training.log import Log
     from janus_jax.training.stages import OutOfMemory, train
 
@@ -100,13 +100,8 @@ def train_and_show(config: str, overrides: dict, workdir: str, accept_changes: b
     if count > 1:
         where += f" in {count} processes"
     log.say(f"{config} on {where}, {len(processor.tokenizer)} text ids")
-    for subject, text in found.report.lines:
-        if subject == epochs.SUBJECT:
-            log.say(text)
-    for line in found.changes.lines():
-        log.say(f"changed: {line}")
-    for line in found.report.warnings:
-        log.say(f"WARNING: {line}")
+    for line in found.told():
+        log.say(line)
     try:
         show = functools.partial(Sheet, Scores)
         weights = train(experiment, sources, processor, directory, log, show)
@@ -154,9 +149,7 @@ def define_flags(into):
     define.switch("dry_run", False, about)
     about = "A first try: the config in 10 steps a stage, in a work directory beside --workdir."
     define.switch("smoke", False, about)
-    about = (
-        "Go on with what has changed since the last start; without it, that is asked or refused."
-    )
+    about = "Go on with what has changed since the last start; else that is asked or refused."
     define.switch("accept_changes", False, about)
     about = "With --dry_run: check for so many devices, here or not; 0: those here."
     define.whole("devices", 0, about, lower_bound=0)

@@ -1,7 +1,6 @@
 """What a stage has learned so far, to look at: a sheet of drawings and answers at each evaluation.
 
-The prompts and questions are the user's own, and those of records that are held out of training,
-the same every time.
+The prompts and questions are the user's own and those of held-out records, the same every time.
 """
 
 import dataclasses

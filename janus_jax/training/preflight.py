@@ -70,6 +70,12 @@ class Found:
         self.say(f"{'':12}  ({name}: {time.perf_counter() - begin:.1f} s)")
         return value
 
+    def told(self) -> list[str]:
+        """What the log of the run begins with."""
+        counted = [text for subject, text in self.report.lines if subject == epochs.SUBJECT]
+        changed = [f"changed: {line}" for line in self.changes.lines()]
+        return counted + changed + [f"WARNING: {line}" for line in self.report.warnings]
+
 
 def prepare(config: str, overrides: dict, workdir: pathlib.Path, accept: bool = False) -> Found:
     """Experiment, sources and processor of a run, with the mesh set and its first files written.
@@ -101,20 +107,11 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path, accept: bool = 
     return found
 
 
-def rehearse(
-    config: str,
-    overrides: dict,
-    workdir: pathlib.Path,
-    devices: int = 0,
-    also=lambda _: None,
-    accept: bool = False,
-):
+def rehearse(config, overrides, workdir, devices: int = 0, also=lambda _: None, accept=False):
     """`--dry_run`: tells what was found. Raises as the run itself would; writes nothing.
 
     Args:
-        config: the file.
-        overrides: dotted path -> text.
-        workdir: where the run would write.
+        config, overrides, workdir: as of `prepare`.
         devices: check for so many, which need not be here; 0: for those that are.
         also: checks more of the experiment, and raises.
         accept: the run would be told to go on with what has changed since its last start.

@@ -1,5 +1,6 @@
 """What goes wrong in fine-tuning though every step runs: said before the first one."""
 
+from janus_jax.config.lengths import by_part
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.weights.reader import WeightReader
 
@@ -32,9 +33,8 @@ def finetuning_warnings(plan: StagePlan, weights: dict[str, WeightReader]) -> li
             f"{where} trains the whole transformer and no {kept}: its {lost} get worse meanwhile; mix "
             f"some in ({where}.ratio.{kept}), or train with task lora"
         )
-    highest = HIGHEST[stage.task]
-    rate = plan.stage.optim.learning_rate
-    if plan.model.transformer.width >= LARGE and whole and rate > highest:
+    rate = max(by_part(stage.optim.learning_rate).values())
+    if plan.model.transformer.width >= LARGE and rate > HIGHEST[stage.task]:
         found.append(
             f"{where}.optim.learning_rate is {rate:g}: the papers fine-tune at 2e-5 and 4e-5; at such "
             "a rate drawings turn to noise before the loss tells"

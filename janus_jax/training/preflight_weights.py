@@ -28,6 +28,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.training.perceptual import read_lpips
 from janus_jax.training.preflight_disk import room
+from janus_jax.training.preflight_finetune import finetuning_warnings
 from janus_jax.training.preflight_teacher import (
     held_by,
     missing_teachers,
@@ -77,6 +78,7 @@ def look_at_weights(
                 held = held_by(plan, weights[name], states)
                 report.config += missing_teachers(plan, held, states)
                 told.warnings += random_eyes(plan, held, states)
+                told.warnings += finetuning_warnings(plan, weights[name])
         elif not starts[name].done:
             told.config += _aside_problems(plan, workdir, own)
         report.config += part_problems(f"stages.{name}", plan.stage.optim, state.trainable)
