@@ -33,19 +33,28 @@ DATA = {"chats": "understanding", "captions": "generation", "text": "text"}
 # pictures each, 96 % full. A trained parameter takes 16 bytes (weight, two moments, gradient), 4
 # more where microbatches' gradients are summed; a frozen one 4, with LoRA 2 (bfloat16) or 1 (int8);
 # activations come on top. Of Janus-Pro-1B: 80 GB hold everything, 40 GB. 40 GB: SigLIP and the
-# vocabulary stay as they are, one microbatch and a first moment in bfloat16: 21 GB.
+# vocabulary stay as they are, one microbatch and a first moment in bfloat16: 21 GB. LoRA takes 12 GB
+# on one card; on those of 24 and 12 GB the base is int8, which leaves room for Janus-Pro-7B.
 FULL = dict(accumulate=1, remat="dots", trainable=EVERYTHING)
 LORA = dict(accumulate=1, remat="dots", base="bfloat16")
-TARGETS = {
-    "": LORA,
-    "lora": LORA,
-    "full": FULL,
-    "full:h100:1": FULL | dict(accumulate=4),
-    "full:a100-80gb:1": FULL | dict(accumulate=4),
-    "full:a100-40gb:1": dict(
-        accumulate=1, remat="full", trainable=(*ADAPTORS, "transformer"), mu_dtype="bfloat16"
-    ),
-}
+ONE = {"accumulate": 4}
+SMALL = dict(accumulate=8, remat="full", base="int8")
+OF_LORA = {
+    "": LORA, "h100:1": LORA | ONE, "a100-80gb:1": LORA | ONE, "a100-40gb:1": LORA | ONE,
+    "rtx4090:1": SMALL, "rtx4070:1": SMALL,
+}  # fmt: skip
+TARGETS = (
+    OF_LORA
+    | {f"lora:{chips}".strip(":"): t for chips, t in OF_LORA.items()}
+    | {
+        "full": FULL,
+        "full:h100:1": FULL | ONE,
+        "full:a100-80gb:1": FULL | ONE,
+        "full:a100-40gb:1": dict(
+            accumulate=1, remat="full", trainable=(*ADAPTORS, "transformer"), mu_dtype="bfloat16"
+        ),
+    }
+)
 
 
 def of_weights(path: str) -> dict:

@@ -22,8 +22,10 @@ class Joined:
         self._ends = np.cumsum([len(part) for part in self.parts])
         seen = {}
         for path, part in sources.items():
-            files = getattr(getattr(getattr(part, "reader", None), "files", None), "paths", ())
-            for fact in (part.fingerprint, *map(os.path.realpath, files)):
+            reader = getattr(part, "reader", None)
+            files = getattr(getattr(reader, "files", None), "paths", ())
+            content = (part.fingerprint, getattr(reader, "root", ""))  # equal lists of two folders
+            for fact in (content, *map(os.path.realpath, files)):
                 before = seen.setdefault(fact, path)
                 if before != path:
                     raise SourceError(

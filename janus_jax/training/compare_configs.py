@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from janus_jax.checkpoint import evaluated, inspect
 from janus_jax.common.files import has_weights, read_json
 from janus_jax.common.text import differences
+from janus_jax.config.epochs import uncounted
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.training.changes import Changes
@@ -125,7 +126,9 @@ def _sort_in(found: Changes, line: str, mark: str, old, new, stages, going_on, p
         found.asked.append(f"{line} ({name} has begun: its weights are in its checkpoints)")
     elif at and line.startswith(f"stages.{name}.steps: "):
         steps = new.stages[name].steps
-        if possible and _only_longer(old, new, name, at.step):
+        if not possible:
+            found.asked.append(line)
+        elif _only_longer(old, new, name, at.step):
             found.free.append(line)
         elif steps <= at.step:
             found.asked.append(f"{line} (it has reached step {at.step:,}: it ends there)")
@@ -150,6 +153,8 @@ def _reopen(found: Changes, old, new, name: str, stages: dict, workdir: pathlib.
     at = stages[name]
     a = old.stages[name].steps
     b = new.stages[name].steps
+    if uncounted(new):  # what is wrong with its epochs is told
+        return []
     patience = new.evaluation.patience
     ended = patience != old.evaluation.patience and at.step is not None and at.step < b
     if not at.done or not (b > a or ended):
@@ -194,23 +199,29 @@ def set_aside(workdir: pathlib.Path, name: str, step: int) -> pathlib.Path:
     return away
 
 
-def _rate(experiment: Experiment, name: str, step: int) -> float:
-    return float(StagePlan.of(experiment, name).schedule(step))
+def _rates_at(experiment: Experiment, name: str, step: int) -> dict[str, float]:
+    return StagePlan.of(experiment, name).rates(step)
 
 
 def _only_longer(old: Experiment, new: Experiment, name: str, step: int) -> bool:
     """Is the stage longer under a schedule that would have come to `step` in the same way?"""
     longer = new.stages[name].steps > old.stages[name].steps
     plain = new.stages[name].optim.schedule in ENDS_BY_STEPS
-    return longer and plain and _rate(old, name, step) == _rate(new, name, step)
+    return longer and plain and _rates_at(old, name, step) == _rates_at(new, name, step)
 
 
 def _rates(old: Experiment, new: Experiment, name: str, step: int) -> list[str]:
-    """How the learning rate changes at once."""
-    before = _rate(old, name, step)
-    after = _rate(new, name, step)
-    text = f"stages.{name}: at step {step:,} the learning rate goes from {before:g} to {after:g}"
-    return [text] if before != after else []
+    """How the learning rates change at once."""
+    before, after = (_rates_at(e, name, step) for e in (old, new))
+    told = lambda rates, one: (
+        f"{rates.get(one, rates['learning_rate']):g}"
+    )  # those without their own
+    return [
+        f"stages.{name}: at step {step:,} the {one.replace('_', ' ')} goes from {told(before, one)} to "
+        f"{told(after, one)}"
+        for one in sorted({*before, *after})
+        if told(before, one) != told(after, one)
+    ]
 
 
 def _out_of_order(old: Experiment, new: Experiment, stages: dict[str, Progress]) -> list[str]:

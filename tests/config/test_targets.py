@@ -50,7 +50,15 @@ PARAMETERS = {
     "janus_1_3b": (48_408_576, 1_701_064_704, 2_004_753_408),
     "janus_pro_7b": (121_835_520, 7_032_201_216, 7_335_889_920),
 }
-CHIPS = {"a100-40gb": 40e9, "a100-80gb": 80e9, "h100": 80e9, "v5e": 16e9, "v5p": 95e9}
+CHIPS = {
+    "a100-40gb": 40e9,
+    "a100-80gb": 80e9,
+    "h100": 80e9,
+    "v5e": 16e9,
+    "v5p": 95e9,
+    "rtx4090": 24e9,
+    "rtx4070": 12e9,
+}
 EVERYWHERE = {"", "a100-40gb:128", "h100:64", "v5e:16x16", "v5p:4x4x8"}
 
 
@@ -63,15 +71,16 @@ def targets(name: str) -> tuple:
 
 
 NAMES = list(dict.fromkeys(name for name, _ in TABLE))
-ALL = [(name, target) for name in (*NAMES, "finetune") for target in targets(name)]
+ALL = [(name, target) for name in NAMES for target in targets(name)]
+# A target that names no way to fine-tune is the one of LoRA.
+ALL += [("finetune", target) for target in targets("finetune") if target[:5] != "lora:"]
 
 
 def parts(target: str) -> tuple[str, str]:
-    """A target's size and chips: "7b:h100:64" -> ("7b", "h100:64"), "h100:64" -> ("",
-    "h100:64")."""
-    if target.split(":")[0] == "7b":
-        return "7b", target.removeprefix("7b").removeprefix(":")
-    return "", target
+    """A target's size, or way to fine-tune, and chips: "7b:h100:64" -> ("7b", "h100:64"),
+    "h100:64" -> ("", "h100:64")."""
+    first, _, rest = target.partition(":")
+    return (first, rest) if first in ("7b", "lora", "full") else ("", target)
 
 
 def devices_of(target: str) -> int:
@@ -105,7 +114,8 @@ def test_a_target_changes_the_shape_and_nothing_else(name, target):
     changed = differences(dataclasses.asdict(plain), dataclasses.asdict(built))
     allowed = ("mesh.", "model.remat", f"stages.{next(iter(built.stages))}.")
     assert all(line.startswith(allowed) for line in changed)
-    of_stage = ("trainable", "optim") if name == "finetune" else ()  # a smaller card trains less
+    # A smaller card trains less, or beside a smaller base.
+    of_stage = ("trainable", "optim", "options") if name == "finetune" else ()
     same = {
         "rows": stage.rows,
         "accumulate": stage.accumulate,
@@ -197,8 +207,9 @@ def test_weights_and_moments_leave_a_third_of_the_memory(name, target):
     each = (
         4 + moments + 4 + (4 if stage.accumulate > 1 else 0)
     )  # weight, moments, gradient, sum of gradients
+    frozen = 2 if stage.task == "lora" else 4  # at most: linear maps may be int8
     assert (
-        each * trained + 4 * (sum(held.values()) - trained)
+        each * trained + frozen * (sum(held.values()) - trained)
         < 2 / 3 * CHIPS[parts(target)[1].split(":")[0]]
     )
 

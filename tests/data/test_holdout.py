@@ -116,24 +116,24 @@ def test_a_data_sets_own_holdout_goes_before_that_of_all():
 
 
 def test_what_is_held_out_by_path_is_opened_beside_and_never_what_is_trained_on(tmp_path):
-    for name in ("train", "val"):
+    for name in ("mine", "apart"):
         (tmp_path / f"{name}.txt").write_text(f"some words to {name}\n\nand more\n")
     line = lambda path, holdout: Dataset(
         "text", str(tmp_path / path), holdout=str(tmp_path / holdout)
     )
-    source = catalog.open_dataset(line("train.txt", "val.txt"), 24, 0)
-    assert source[0]["text"] == "some words to train" and len(source) == 2
-    assert source.held_out[0]["text"] == "some words to val"
+    source = catalog.open_dataset(line("mine.txt", "apart.txt"), 24, 0)
+    assert source[0]["text"] == "some words to mine" and len(source) == 2
+    assert source.held_out[0]["text"] == "some words to apart"
     for path, holdout, said in [
-        ("train.txt", "train.txt", "train.txt"),
-        ("*.txt", "val.txt", "val.txt"),
-        ("train.txt", ".", "train.txt"),
+        ("mine.txt", "mine.txt", "mine.txt"),
+        ("*.txt", "apart.txt", "apart.txt"),
+        ("mine.txt", ".", "mine.txt"),
     ]:
         with pytest.raises(SourceError, match="names the same: it would be trained on") as error:
             catalog.open_dataset(line(path, holdout), 24, 0)
         assert str(error.value).endswith(said)
     with pytest.raises(SourceError, match=r"holdout: .*gone.txt: no such file"):
-        catalog.open_dataset(line("train.txt", "gone.txt"), 24, 0)
+        catalog.open_dataset(line("mine.txt", "gone.txt"), 24, 0)
     with pytest.raises(SourceError, match="names the same"):
         catalog.open_dataset(Dataset("text", "shapes:", holdout="shapes:"), 24, 0)
 

@@ -10,7 +10,7 @@ from support.sets import said
 from janus_jax.config.schema import Rows
 from janus_jax.data.messages import PICTURE, SPECIALS, Turn, laid_out
 from janus_jax.data.row_stream import ExampleEncoder
-from janus_jax.data.tools.show import as_text
+from janus_jax.data.tools.view import as_text, pieces_of
 
 IMAGE = PICTURE
 
@@ -176,7 +176,8 @@ def test_the_papers_forms_have_neither_roles_nor_a_system_text(
     slots = f"[{n} x image]"
     picture = f"<begin_of_image>{slots}<end_of_image>"
     expected = expected.format(picture=picture, slots=slots, end=SPECIALS["eos"])
-    shown = as_text(example, encoder.processor.tokenizer)
+    parts = (example[name] for name in ("tokens", "role", "supervised"))
+    shown = as_text(pieces_of(*parts, encoder.processor.tokenizer))
     assert shown == SPECIALS["bos"] + expected
 
 

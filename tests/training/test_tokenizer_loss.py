@@ -111,6 +111,13 @@ def test_a_generators_loss_is_torchs(kind):
     near(grad, x.grad)
 
 
+@pytest.fixture(autouse=True)
+def plainly():
+    """oneDNN's convolutions of one thread are 1e-3 off where a gradient's norm divides."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
 @pytest.mark.parametrize(
     "chosen",
     [

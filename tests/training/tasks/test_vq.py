@@ -178,6 +178,9 @@ def test_without_a_file_the_log_says_once_that_the_perceptual_term_is_off(
     vgg, tmp_path, one_device
 ):
     plan = plan_of("one", vgg, options={})
+    held_out = dataclasses.replace(plan.experiment.evaluation, holdout=0.1)
+    experiment = dataclasses.replace(plan.experiment, evaluation=held_out)
+    plan = dataclasses.replace(plan, experiment=experiment)
     said = []
     data = vq.batches(
         plan, {"pictures": shapes_sources.ShapesPictures(0, 60)}, None, tmp_path, said.append
