@@ -58,7 +58,7 @@ TARGETS = (
 
 
 def of_weights(path: str) -> dict:
-    """`model`, `template` and `tokenizer` of the weights at a path."""
+    """`model`, `template`, `tokenizer` and `evaluation` of the weights at a path."""
     try:
         return values_for_config(path)
     except NoWeightsError as error:
@@ -66,7 +66,7 @@ def of_weights(path: str) -> dict:
             raise ConfigError.of([f"stages.finetune.init is {path!r}: {error}"]) from None
     template = {"user": "<|User|>", "assistant": "<|Assistant|>"}
     sizes = model_config.to_dict(RELEASED[path]())
-    return {"model": sizes, "template": template, "tokenizer": path}
+    return {"model": sizes, "template": template, "tokenizer": path, "evaluation": {}}
 
 
 def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
@@ -77,7 +77,8 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
     named = [name for name in DATA if f"data.datasets.{name}.path" in given]
     kinds = {name: DATA[name] for name in named or ("chats", "captions")}
     lora = "base" in t
-    pictures = found["model"]["understanding_encoder"], found["model"]["generation_encoder"]
+    sizes = found["model"]["understanding_encoder"], found["model"]["generation_encoder"]
+    tokens = most_tokens(*sizes)
     # All numbers are our choice. Full: after stage 3 of the Janus-Pro report (arXiv 2501.17811,
     # Table 2), batches of 32 examples for 128, so half its learning rate (square root), and a
     # warm-up for Adam's fresh moments. LoRA learns at ten times the rate (arXiv 2106.09685 and
@@ -100,7 +101,7 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
                 "steps": 1_000,
                 "batch_size": 32,
                 "rows": {
-                    "count": 8, "length": 4 * (most_tokens(*pictures) + 96), "understanding_images": 4,
+                    "count": 8, "length": 4 * (tokens + max(tokens // 6, 24)), "understanding_images": 4,
                     "generation_images": 4,
                 },
                 "accumulate": t["accumulate"],
@@ -120,7 +121,7 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
         },
         # A twentieth of the records is not trained on; the best checkpoint by their loss stays, and
         # training ends where it has not fallen for five evaluations.
-        "evaluation": {"every": 100, "holdout": 0.05, "patience": 5},
+        "evaluation": found["evaluation"] | {"every": 100, "holdout": 0.05, "patience": 5},
         "checkpoints": {"best": "validation_loss"},
     })  # fmt: skip
 

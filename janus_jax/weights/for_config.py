@@ -10,8 +10,9 @@ from janus_jax.weights.table import CHECKPOINT, WeightsError
 
 
 def values_for_config(path) -> dict:
-    """`model`, `template` and `tokenizer` as a config gives them, of the weights of a whole Janus at
-    a path (directory, checkpoint or hub id), in any layout. Only headers and small files are read.
+    """`model`, `template`, `tokenizer` and `evaluation` (how it draws) as a config gives them, of the
+    weights of a whole Janus at a path (directory, checkpoint or hub id), in any layout. Only headers
+    and small files are read.
 
     Raises NoWeightsError where there are none, WeightsError for a part of a model and for files that
     do not fit each other.
@@ -37,4 +38,5 @@ def values_for_config(path) -> dict:
             "user": template.user, "assistant": template.assistant, "system": template.system
         },
         "tokenizer": str(pathlib.Path(tokenizer)),
+        "evaluation": {"cfg_scale": processor.cfg_scale, "temperature": processor.temperature},
     }  # fmt: skip

@@ -17,6 +17,7 @@ def test_the_weights_tell_sizes_template_and_tokenizer(tmp_path):
     same = to_dict(presets.quickstart()) | {"dtype": "bfloat16", "remat": "none"}
     assert found["model"] == same | {"attention": found["model"]["attention"]}
     assert found["template"] == {"user": "User", "assistant": "Assistant", "system": ""}
+    assert found["evaluation"] == {"cfg_scale": 1.5, "temperature": 0.5}
     assert pathlib.Path(found["tokenizer"], "tokenizer.json").is_file()
 
 
