@@ -82,7 +82,8 @@ def test_a_run_keeps_its_steps_as_a_number_and_a_dry_run_tells_them(weights, tmp
     """Its tokenizer is that of the weights."""
     directory = os.environ["WEIGHTS"]
     flags = {"stages.only.steps": "0.01 epochs of scenes", "tokenizer": directory}
-    found = preflight.prepare(TINY, flags, tmp_path / "run")
+    with on_mesh():  # it sets the run's own, which is to end with the test
+        found = preflight.prepare(TINY, flags, tmp_path / "run")
     ((_, told),) = [line for line in found.report.lines if line[0] == epochs.SUBJECT]
     steps = found.experiment.stages["only"].steps
     assert f"only: 0.01 epochs of scenes are {steps:,} steps: " in told
