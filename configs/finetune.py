@@ -6,7 +6,8 @@
 
 Sizes, tokenizer and template are those of the weights in `init`: a released Janus in any layout, or
 what a run here has left. `chats` are records to read pictures by, `captions` to draw them, `text`
-dialogues against forgetting, one example of each; what is given no path is not trained. Targets:
+dialogues against forgetting, one example of each; what is given no path is not trained, and what
+--data.add names takes their place. Targets:
 `lora` (the default), small matrices beside the frozen weights; `full`, all weights but the VQ
 tokenizer; `full:h100:1` and the like for a card.
 """
@@ -75,7 +76,9 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
     init = given.get("stages.finetune.init", "weights/Janus-Pro-1B").strip("()[]'\" ").split(",")[0]
     found = of_weights(init)
     named = [name for name in DATA if f"data.datasets.{name}.path" in given]
-    kinds = {name: DATA[name] for name in named or ("chats", "captions")}
+    added = [key.removeprefix("data.add.") for key in given if key.startswith("data.add.")]
+    kinds = {name: DATA[name] for name in named or ("chats", "captions") if named or not added}
+    drawn = {*kinds.values(), *(given.get(f"data.datasets.{name}.kind") for name in added)}
     lora = "base" in t
     sizes = found["model"]["understanding_encoder"], found["model"]["generation_encoder"]
     tokens = most_tokens(*sizes)
@@ -89,7 +92,7 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
         "template": found["template"],
         "tokenizer": found["tokenizer"],
         "data": {"datasets": {
-            name: {"kind": kind, "path": "data/mine.json", "images": "data/images"}
+            name: {"kind": kind, "path": "data/mine.json", "images": "" if named else "data/images"}
             for name, kind in kinds.items()
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
@@ -101,12 +104,12 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
                 "steps": 1_000,
                 "batch_size": 32,
                 "rows": {
-                    "count": 8, "length": 4 * (tokens + max(tokens // 6, 24)), "understanding_images": 4,
-                    "generation_images": 4,
+                    "count": 8, "length": 4 * (tokens + max(tokens // 6, 24)),
+                    "understanding_images": 4 * ("understanding" in drawn),
+                    "generation_images": 4 * ("generation" in drawn),
                 },
                 "accumulate": t["accumulate"],
-                "ratio": dict.fromkeys(("understanding", "text", "generation"), 0)
-                | dict.fromkeys(kinds.values(), 1),
+                "ratio": {kind: int(kind in drawn) for kind in ("understanding", "text", "generation")},
                 "supervise": "answers",
                 "condition_dropout": 0.1,  # without it guidance has nothing to lead away from
                 "first_sentence": 0.0,

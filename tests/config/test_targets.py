@@ -365,3 +365,17 @@ def test_a_target_that_is_not_there_is_refused(path, said):
     with pytest.raises(schema.ConfigError) as error:
         read_.read(str(CONFIGS / path))
     assert said in str(error.value)
+
+
+def test_finetuning_trains_what_it_is_given_and_pays_for_no_other_pictures():
+    added = {"data.add.mine": "", "data.datasets.mine.kind": "understanding"}
+    for given, names, ratio, slots in (
+        ({"data.datasets.captions.path": "a.jsonl"}, ["captions"], (0, 0, 1), (0, 4)),
+        (added | {"data.datasets.mine.path": "a.jsonl"}, ["mine"], (1, 0, 0), (4, 0)),
+        ({}, ["chats", "captions"], (1, 0, 1), (4, 4)),
+    ):
+        built, wrong = read_.read(f"{CONFIGS / 'finetune.py'}", given)
+        stage = built.stages["finetune"]
+        assert (sorted(built.data.datasets), wrong) == (sorted(names), [])
+        assert tuple(vars(stage.ratio).values()) == ratio
+        assert (stage.rows.understanding_images, stage.rows.generation_images) == slots
