@@ -172,6 +172,9 @@ def split_flags(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             if not equals and value.startswith("--"):
                 raise exit_codes.UsageError(f"--{flag} has no value: --{flag}=VALUE")
             more = dataset_flags.overrides_of(flag, value) if lines else {key: value}
+            if flag == dataset_flags.ADD and (twice := next(iter(more))) in overrides:
+                name = short(twice.removeprefix(f"{flag}."))
+                raise exit_codes.UsageError(f"--{flag} is given twice for {name}; give it once")
             for key, text in more.items():
                 if (
                     overrides.get(key, text) != text

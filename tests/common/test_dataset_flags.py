@@ -46,6 +46,13 @@ def test_flags_that_say_no_data_set_are_refused(word, why):
         split_flags([word])
 
 
+def test_two_data_sets_of_one_name_are_not_made_one():
+    """The fields that only the first gives would be the second's too."""
+    lines = ["--data.add=name=mine path=a.jsonl caption=text", "--data.add=name=mine path=b.jsonl"]
+    with pytest.raises(UsageError, match=r"--data\.add is given twice for mine; give it once"):
+        split_flags(lines)
+
+
 def test_what_is_wrong_with_an_added_data_set_is_told_at_once():
     given = ["--data.add=name=questions kind=text", "--data.remove=quetsions"]
     given += ["--data.add=name=mine knd=text path=a.txt"]
