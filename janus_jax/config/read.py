@@ -13,6 +13,7 @@ import dataclasses
 import importlib.util
 import inspect
 import pathlib
+import re
 import types
 import typing
 
@@ -161,11 +162,12 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
 
 
 def _literal(kind, text: str):
-    """Text from the command line as a Python value where the type is not text."""
+    """Text from the command line as a Python value where the type is not text. Of several texts a
+    comma without a space is between two: "a cat,a dog, asleep" are two."""
     if kind is str:
         return text
     if kind == tuple[str, ...] and not text.startswith(("(", "[")):
-        return tuple(part for part in text.split(",") if part)
+        return tuple(part for part in re.split(r",(?!\s)", text) if part)
     if kind in (float, ByPart) and text.strip("+-").lower() in ("nan", "inf", "infinity"):
         return float(text)  # refused as a number, with its name
     try:

@@ -36,6 +36,11 @@ def test_overrides_reach_their_field_with_its_type():
     assert built.stages["stage2"].optim == plain.stages["stage2"].optim
 
 
+def test_a_sentence_with_a_comma_is_one_prompt():
+    built = checked({"evaluation.prompts": "a cat,a dog, asleep", "evaluation.every": "5"})
+    assert built.evaluation.prompts == ("a cat", "a dog, asleep")
+
+
 def test_a_rate_of_one_part_leaves_that_of_all_others_as_it_is():
     at = "stages.stage3.optim."
     built = checked(
