@@ -130,7 +130,7 @@ def first_try(config: str, overrides: dict, workdir: str) -> tuple[dict, str]:
     from janus_jax.distributed import processes
     from janus_jax.training import smoke
 
-    shrunk = smoke.shrunk(config, overrides)
+    shrunk = processes.all_or_none(lambda: smoke.shrunk(config, overrides))
     own = processes.all_gather(smoke.own_workdir(workdir) if processes.is_lead() else None)[0]
     if processes.is_lead():
         told = " ".join(f"--config.{field}={value}" for field, value in shrunk.items())

@@ -2,10 +2,11 @@
 stage, so that what would stop a run after hours stops it after a minute."""
 
 import itertools
+import math
 import pathlib
 
 from janus_jax.config.read import read
-from janus_jax.config.schema import Experiment
+from janus_jax.config.schema import Experiment, Optim
 from janus_jax.training import task
 
 STEPS = 10
@@ -28,10 +29,7 @@ def flags(experiment: Experiment) -> dict[str, str]:
         whole = stage.steps if isinstance(stage.steps, int) else None
         if whole is None or whole > STEPS:
             own["steps"] = STEPS
-            for field in ("warmup_steps", "decay_steps"):
-                length = getattr(stage.optim, field)
-                if length >= 1:  # else a share already; of epochs, a tenth is a guess
-                    own[f"optim.{field}"] = round(min(length / whole, 0.9), 4) if whole else 0.1
+            own |= _lengths(stage.optim, whole)
             given = task.options(stage) if stage.task in task.NAMES else {}
             if not given.get("discriminator"):
                 given.pop("discriminator_start", None)
@@ -49,6 +47,23 @@ def flags(experiment: Experiment) -> dict[str, str]:
     if e.benchmarks:
         out["evaluation.benchmarks"] = repr(tuple(_few(asked) for asked in e.benchmarks))
     return out
+
+
+def _lengths(optim: Optim, whole: int | None) -> dict[str, int]:
+    """Warm-up and decay of a stage of `whole` steps (None: of epochs) as steps of STEPS, which hold
+    both. What is no length of the whole is left as it is, to be refused."""
+
+    def few(length: float, most: int) -> int:
+        if not 0 < length <= (whole or math.inf):
+            return 0
+        # Of epochs, a tenth is a guess.
+        share = length if length < 1 else length / (whole or 10 * length)
+        return min(max(round(share * STEPS), 1), most)
+
+    warmup = few(optim.warmup_steps, STEPS - 1)
+    decay = few(optim.decay_steps, STEPS - warmup)
+    lengths = {"optim.warmup_steps": warmup, "optim.decay_steps": decay}
+    return {field: length for field, length in lengths.items() if length}
 
 
 def _few(asked: str) -> str:

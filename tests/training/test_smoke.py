@@ -8,6 +8,7 @@ from support.configs import QUICKSTART, shipped
 from janus_jax import main
 from janus_jax.config.lengths import in_steps
 from janus_jax.config.read import read
+from janus_jax.distributed import processes
 from janus_jax.training import check_config, smoke
 
 
@@ -49,14 +50,39 @@ def test_a_first_try_shrinks_all_that_counts_steps_given_or_not():
     assert tried.stages["stage1"].steps == 8  # as given: short enough
     assert tried.stages["stage0"].options["discriminator_start"] == 5
     flags = smoke.flags(read(QUICKSTART, given | lines)[0])
-    assert (
-        flags["stages.stage2.steps"] == "10" and flags["stages.stage2.optim.warmup_steps"] == "0.1"
-    )
-    assert "stages.stage2.optim.decay_steps" not in flags
-    assert flags["stages.stage3.optim.decay_steps"] == "0.5"
+    assert flags["stages.stage2.steps"] == "10" and flags["stages.stage2.optim.warmup_steps"] == "1"
+    assert flags["stages.stage2.optim.decay_steps"] == "2"
+    assert flags["stages.stage3.optim.decay_steps"] == "5"
     assert flags["data.datasets.scenes.steps"] == "()"
     assert flags["evaluation.benchmarks"] == "('pope@2=a.tsv', 'shapes@2=shapes:3')"
     assert flags["evaluation.every"] == "10" and flags["evaluation.count"] == "2"
+
+
+@pytest.mark.parametrize(
+    "warmup, decay, few",
+    [
+        (0.05, 0.95, (1, 9)),
+        (20, 380, (1, 9)),
+        (1, 1, (1, 1)),
+        (400, 0, (9, 0)),
+        (0, 0.999, (0, 10)),
+    ],
+)
+def test_warm_up_and_decay_that_fill_a_stage_fill_its_first_try(warmup, decay, few):
+    """Of 400 steps, the quick start's last stage."""
+    optim = {
+        "warmup_steps": warmup,
+        "decay_steps": decay,
+        "schedule": "wsd" if decay else "constant",
+    }
+    given = {f"stages.stage3.optim.{field}": str(value) for field, value in optim.items()}
+    found = small(QUICKSTART, given | {"stages.stage3.steps": "400"}).stages["stage3"].optim
+    assert (found.warmup_steps, found.decay_steps) == few
+
+
+def test_a_first_try_does_not_hide_an_impossible_warm_up():
+    with pytest.raises(ValueError, match=r"optim\.warmup_steps is 401: longer than the 10"):
+        small(QUICKSTART, {"stages.stage3.steps": "400", "stages.stage3.optim.warmup_steps": "401"})
 
 
 def test_a_first_try_has_a_work_directory_of_its_own(tmp_path, capsys):
@@ -69,3 +95,9 @@ def test_a_first_try_has_a_work_directory_of_its_own(tmp_path, capsys):
     assert smoke.own_workdir(run) == f"{run}-smoke"
     (tmp_path / "run-smoke").mkdir()
     assert smoke.own_workdir(run) == f"{run}-smoke2"
+
+
+def test_a_first_try_ends_on_all_processes_where_one_cannot_read_the_config(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "all_gather", lambda value: [value, ["ConfigError: gone", 2]])
+    with pytest.raises(processes.Others, match="process 1: ConfigError: gone"):
+        main.first_try(QUICKSTART, {}, str(tmp_path / "run"))
