@@ -3,6 +3,7 @@ do."""
 
 import math
 
+from janus_jax.config.held_out import holdout_of
 from janus_jax.config.schema import Experiment, Stage
 from janus_jax.training.report import Report
 
@@ -24,11 +25,11 @@ def settings_without_effect(experiment: Experiment) -> Report:
         ]
     for name, stage in experiment.stages.items():
         report.warnings += _of_stage(f"stages.{name}", stage, experiment)
-    e = experiment.evaluation
-    if e.holdout and not e.every:
+    held = [name for name in experiment.data.datasets if holdout_of(experiment, name)]
+    if held and not experiment.evaluation.every:
         report.warnings.append(
-            f"evaluation.holdout is {e.holdout:g} and evaluation.every 0: records are kept from "
-            "training and nothing is evaluated on them; set evaluation.every, or holdout to 0"
+            f"holdout of {', '.join(held)}, and evaluation.every is 0: records are kept from training "
+            "and nothing is evaluated on them; set evaluation.every, or holdout to 0"
         )
     return report
 

@@ -10,6 +10,7 @@ from janus_jax.training.preflight_effects import settings_without_effect, undraw
 WITHOUT = [  # overrides of the quick start, and the warning
     ({"checkpoints.keep_every": "300"}, "saves every 200 steps, so that only each 600th stays"),
     ({"evaluation.holdout": "0.1"}, "records are kept from training and nothing is evaluated"),
+    ({"data.datasets.scenes.holdout": "8"}, "holdout of scenes, and evaluation.every is 0: records"),
     ({"stages.stage2.ratio.generation": "0"}, "rows.generation_images is 4 and ratio.generation 0"),
     ({"stages.stage2.ratio.generation": "0", "stages.stage2.condition_dropout": "0.3"},
      "stages.stage2.condition_dropout is 0.3 and ratio.generation 0"),
