@@ -37,6 +37,11 @@ class Changes:
     history: list[dict] = dataclasses.field(default_factory=list)
     moved_tokenizer: bool = False
 
+    @property
+    def needs_word(self) -> bool:
+        """Whether the run goes on, but only where the user says so."""
+        return bool(self.asked) and not self.refused
+
     def lines(self) -> list[str]:
         """What the run goes on with, for people."""
         return [*self.free, *self.asked, *self.notes]
@@ -49,7 +54,9 @@ class Changes:
             now: the data's fingerprint.
             different: lines of what differs, as fingerprints have it.
         """
-        known = {name: x for entry in self.history for name, x in entry["data"].items()}
+        here = (entry for entry in self.history if entry["step"] == self.step)
+        # What was said yes to at an earlier step is over: a checkpoint was trained on it since.
+        known = {name: x for entry in here for name, x in entry["data"].items()}
         if not different or known.get(stage) == digest(now):
             return
         self.data[stage] = digest(now)

@@ -4,6 +4,7 @@ the user says so, and what would be another run. Each field of the schema says w
 """
 
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator
 
@@ -123,7 +124,13 @@ def _sort_in(found: Changes, line: str, mark: str, old, new, stages, going_on, p
     elif at and name not in going_on:
         found.asked.append(f"{line} ({name} is done: nothing of it changes any more)")
     elif at and line.startswith(f"stages.{name}.init: "):
-        found.asked.append(f"{line} ({name} has begun: its weights are in its checkpoints)")
+        if "rank" in StagePlan.of(old, name).options:
+            found.refused.append(
+                f"{line} (its pairs are of the weights that {name} began with, and its adapter names "
+                "what init says; where these have moved, leave init, and give the adapter --base)"
+            )
+        else:
+            found.asked.append(f"{line} ({name} has begun: its weights are in its checkpoints)")
     elif at and line.startswith(f"stages.{name}.steps: "):
         steps = new.stages[name].steps
         if not possible:
@@ -155,15 +162,22 @@ def _reopen(found: Changes, old, new, name: str, stages: dict, workdir: pathlib.
     b = new.stages[name].steps
     if uncounted(new):  # what is wrong with its epochs is told
         return []
-    patience = new.evaluation.patience
-    ended = patience != old.evaluation.patience and at.step is not None and at.step < b
-    if not at.done or not (b > a or ended):
+    if not at.done:
         return []
     line = f"stages.{name}.steps: {a} -> {b}"
     later = list(new.stages)[list(new.stages).index(name) + 1 :]
     begun = [n for n in later if stages[n].begun]
+    patience = new.evaluation.patience
     metric = new.checkpoints.best
-    records = evaluated.records(inspect.stage_directory(workdir, name)) if patience else []
+
+    def over() -> bool:
+        found_by = evaluated.records(inspect.stage_directory(workdir, name)) if patience else []
+        return patience > 0 and evaluated.since_best(found_by, metric) >= patience
+
+    if b <= a:  # or it ended early, and would not by today's patience
+        early = patience != old.evaluation.patience and at.step is not None and at.step < b
+        if not early or begun or over():
+            return []
     if at.step is None:
         found.refused.append(
             f"{line}: {name} is done and its checkpoints are gone, so that it cannot go on; begin with its weights "
@@ -171,10 +185,10 @@ def _reopen(found: Changes, old, new, name: str, stages: dict, workdir: pathlib.
         )
     elif begun:
         found.refused.append(
-            f"{line}: {name} is done and {begun[0]} has begun after it; train it longer in another --workdir "
-            f"(stages.{name}.init={workdir / name})"
+            f"{line}: {name} is done and {begun[0]} has begun after it; leave stages.{name}.steps={a}, or train it "
+            f"longer in another --workdir (stages.{name}.init={workdir / name})"
         )
-    elif patience and evaluated.since_best(records, metric) >= patience:
+    elif over():
         found.refused.append(
             f"{line}: {metric} got no better in {patience} evaluations before step {at.step:,}; "
             "raise evaluation.patience too, or set it to 0"
@@ -225,11 +239,12 @@ def _rates(old: Experiment, new: Experiment, name: str, step: int) -> list[str]:
 
 
 def _out_of_order(old: Experiment, new: Experiment, stages: dict[str, Progress]) -> list[str]:
-    """New stages before one that has begun."""
+    """Stages before one that has begun and that did not stand there."""
     names = list(new.stages)
     last = max((i for i, name in enumerate(names) if stages[name].begun), default=0)
+    before = list(itertools.takewhile(lambda name: name != names[last], old.stages))
     return [
         f"stages.{name} stands before {names[last]}, which has begun: stages run in their order"
         for name in names[:last]
-        if name not in old.stages
+        if name not in before
     ]

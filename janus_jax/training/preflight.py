@@ -119,7 +119,7 @@ def rehearse(config, overrides, workdir, devices: int = 0, also=lambda _: None, 
     begin = time.perf_counter()
     say = lambda text: processes.is_lead() and print(text, flush=True)
     found = processes.all_or_none(lambda: examine(config, overrides, workdir, devices, say))
-    if not accept and found.changes.asked and processes.is_lead():
+    if not accept and found.changes.needs_word and processes.is_lead():
         found.report.config.append(found.changes.unaccepted(workdir))
     processes.all_or_none(found.report.require)
     processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
@@ -139,7 +139,7 @@ def _require_word(found: Found, workdir: pathlib.Path, accept: bool):
     """Enters as a problem that a run has changed, unless the user has said, or says now, that it
     goes on."""
     changes = found.changes
-    if accept or not changes.asked or not processes.is_lead():  # it alone knows the history
+    if accept or not changes.needs_word or not processes.is_lead():  # it alone knows the history
         return
     sound = not (found.report.config or found.report.damaged or found.report.data)
     asks = sound and jax.process_count() == 1 and sys.stdin.isatty() and sys.stdout.isatty()
@@ -221,6 +221,7 @@ def examine(
         found.changes,
         workdir,
     )
+    found.report.config += found.changes.problems(workdir)
     return found
 
 
@@ -234,7 +235,6 @@ def _look_at_work_directory(experiment: Experiment, workdir: pathlib.Path, possi
             changes = run_dir.changes_since(experiment, workdir, possible)
         except ConfigError as error:
             report.config.append(str(error))
-    report.config += changes.problems(workdir)
     for line in changes.lines():
         report.tell("changed", line)
     return (where, changes), report

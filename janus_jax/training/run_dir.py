@@ -15,6 +15,7 @@ import secrets
 import time
 
 from janus_jax.checkpoint import history
+from janus_jax.checkpoint.evaluated import EvaluationsError
 from janus_jax.checkpoint.inspect import CHECKPOINTS, RUN_CONFIG, has_trained, known_run
 from janus_jax.common import files
 from janus_jax.common.files import has_weights
@@ -143,7 +144,10 @@ def same_run(experiment: Experiment, workdir: pathlib.Path, agreed: Changes | No
         raise ConfigError("\n".join(problems))
     workdir.mkdir(parents=True, exist_ok=True)
     for name, step in found.reopened.items():
-        (workdir / name).rename(set_aside(workdir, name, step))
+        away = set_aside(workdir, name, step)
+        (workdir / name).rename(away)
+        if (average := workdir / f"{name}.ema").is_dir():  # of task vq
+            average.rename(f"{away}.ema")
     changed = [*found.free, *agreed.asked]
     if changed:
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -176,6 +180,8 @@ def changes_since(experiment: Experiment, workdir: pathlib.Path, possible: bool 
     try:
         old, before = history.read_config(path)
         found = between(old, experiment, workdir, possible)
+    except EvaluationsError as error:
+        raise ConfigError(str(error)) from None
     except ConfigError as error:
         raise ConfigError(
             f"{path} was written by other code, with fields that this code does not know or reads "

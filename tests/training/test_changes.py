@@ -23,10 +23,20 @@ def workdir(tmp_path):
     begun."""
     run_dir.same_run(experiment(), tmp_path)
     for name, step in (("stage0", 600), ("stage1", 60), ("stage2", 400)):
-        (tmp_path / "checkpoints" / name / str(step)).mkdir(parents=True)
+        save(tmp_path, name, step)
     for name in ("stage0", "stage1"):
         finish(tmp_path, name)
     return tmp_path
+
+
+def save(workdir, name: str, step: int):
+    (workdir / "checkpoints" / name / str(step)).mkdir(parents=True)
+
+
+def evaluate(workdir, name: str, losses: dict[int, float]):
+    found_by = [{"step": step, "validation_loss": loss} for step, loss in losses.items()]
+    text = "".join(json.dumps(x) + "\n" for x in found_by)
+    (workdir / "checkpoints" / name / "evaluation.jsonl").write_text(text)
 
 
 def finish(workdir, name: str):
@@ -118,6 +128,15 @@ def test_a_stage_that_has_not_begun_and_its_data_may_be_anything(workdir):
     ]
 
 
+def test_a_stage_moved_before_one_that_has_begun_is_refused(workdir):
+    names = ("stage0", "stage1", "stage3", "stage2")
+    e = experiment()
+    moved = dataclasses.replace(e, stages={name: e.stages[name] for name in names})
+    assert run_dir.changes_since(moved, workdir).refused == [
+        "stages.stage3 stands before stage2, which has begun: stages run in their order"
+    ]
+
+
 def test_longer_needs_no_word_only_where_no_step_so_far_would_have_been_another(workdir):
     assert found(workdir, stages__stage2__steps="1700").lines() == [
         "stages.stage2.steps: 850 -> 1700"
@@ -190,6 +209,19 @@ def test_other_data_under_the_same_config_is_asked_once(workdir):
     assert again.asked
 
 
+def test_data_that_were_accepted_once_are_asked_again_after_others_were_trained_on(workdir):
+    """From step 400 on the files were others, then those of before again; now they are the others."""
+    other = {"datasets": {"questions": {"content": "b"}}}
+    lines = ["datasets.questions.content: 'a' -> 'b'"]
+    at = found(workdir)
+    at.add_data("stage2", other, lines)
+    run_dir.same_run(experiment(), workdir, at)
+    save(workdir, "stage2", 500)
+    at = found(workdir)
+    at.add_data("stage2", other, lines)
+    assert at.asked == [f"stages.stage2, its data: {lines[0]}"]
+
+
 @pytest.mark.parametrize("typed, goes_on", [("what?\nyes\n", True), ("no\n", False), ("", False)])
 def test_a_person_is_told_all_changes_and_asked(typed, goes_on, workdir, monkeypatch, capsys):
     at = found(workdir, stages__stage2__optim__learning_rate="1e-3", stages__stage2__log_every="5")
@@ -211,6 +243,19 @@ def test_weights_of_init_are_said_to_be_read_no_more_by_a_stage_that_has_begun(w
 
 
 # What is another run
+
+
+def test_pairs_beside_a_base_are_refused_another_base(tmp_path):
+    """What a stage of task lora hands on names the weights of init as its base."""
+    lora = {"stages__stage2__task": "lora"}
+    run_dir.same_run(experiment(**lora), tmp_path)
+    save(tmp_path, "stage2", 400)
+    at = found(tmp_path, stages__stage2__init="weights/moved", **lora)
+    assert not at.asked and not at.free
+    (line,) = at.refused
+    assert (
+        "['previous'] -> ['weights/moved'] (its pairs are of the weights that stage2 began" in line
+    )
 
 
 def test_another_model_is_refused_and_the_rest_told_apart(workdir):
@@ -240,18 +285,21 @@ def test_a_config_of_the_code_before_is_read(workdir):
 
 def test_a_finished_stage_that_gets_more_steps_goes_on_and_its_weights_stay(workdir):
     for name in ("stage2", "stage3"):
-        (workdir / "checkpoints" / name / "850").mkdir(parents=True)
+        save(workdir, name, 850)
         finish(workdir, name)
+    (workdir / "stage3.ema").mkdir()
     at = found(workdir, stages__stage3__steps="1600")
     assert at.reopened == {"stage3": 850} and at.asked and (at.stage, at.step) == ("stage3", 850)
     run_dir.same_run(experiment(stages__stage3__steps="1600"), workdir, at)
     assert (
         not (workdir / "stage3").exists() and (workdir / "stage3.step850" / WEIGHTS_FILE).is_file()
     )
+    assert not (workdir / "stage3.ema").exists() and (workdir / "stage3.step850.ema").is_dir()
     assert not found(workdir, stages__stage3__steps="1600").lines()
     at = found(workdir, stages__stage3__steps="1600", stages__stage2__steps="1700")
     assert at.refused[0].startswith(
-        "stages.stage2.steps: 850 -> 1700: stage2 is done and stage3 has begun"
+        "stages.stage2.steps: 850 -> 1700: stage2 is done and stage3 has begun after it; leave "
+        "stages.stage2.steps=850, or"
     )
     assert not at.asked
 
@@ -261,10 +309,7 @@ def test_a_finished_stage_without_checkpoints_or_patience_says_why_it_does_not_g
     run_dir.same_run(experiment(**how), workdir)
     finish(workdir, "stage2")
     where = workdir / "checkpoints" / "stage2"
-    found_by = [
-        {"step": step, "validation_loss": loss} for step, loss in ((300, 1), (350, 2), (400, 3))
-    ]
-    (where / "evaluation.jsonl").write_text("".join(json.dumps(x) + "\n" for x in found_by))
+    evaluate(workdir, "stage2", {300: 1, 350: 2, 400: 3})
     at = found(workdir, stages__stage2__steps="1700", **how)
     assert "validation_loss got no better in 2 evaluations before step 400" in at.refused[0]
     at = found(workdir, **how | {"evaluation__patience": "5"})
@@ -273,3 +318,25 @@ def test_a_finished_stage_without_checkpoints_or_patience_says_why_it_does_not_g
     at = found(workdir, stages__stage2__steps="1700", **how)
     assert "stage2 is done and its checkpoints are gone" in at.refused[0]
     assert f"stages.stage2.init={workdir / 'stage2'}" in at.refused[0] and not at.reopened
+
+
+def test_other_patience_needs_no_word_where_a_stage_that_it_ended_stays_done(workdir):
+    """It is for the stages that come: less of it, or more of it where a later one has begun."""
+    how = {"evaluation__patience": "2", "checkpoints__best": "validation_loss"}
+    run_dir.same_run(experiment(**how), workdir)
+    finish(workdir, "stage2")
+    evaluate(workdir, "stage2", {300: 1, 350: 2, 400: 3})
+    at = found(workdir, **how | {"evaluation__patience": "1"})
+    assert at.lines() == ["evaluation.patience: 2 -> 1"] and not at.refused
+    save(workdir, "stage3", 0)
+    at = found(workdir, **how | {"evaluation__patience": "5"})
+    assert at.lines() == ["evaluation.patience: 2 -> 5"] and not at.refused and not at.reopened
+
+
+def test_evaluations_that_cannot_be_read_are_named_and_not_the_config(workdir):
+    finish(workdir, "stage2")
+    (workdir / "checkpoints" / "stage2" / "evaluation.jsonl").write_text("{")
+    how = {"evaluation__patience": "2", "checkpoints__best": "validation_loss"}
+    with pytest.raises(schema.ConfigError, match=r"stage2/evaluation\.jsonl: not what") as error:
+        found(workdir, **how)
+    assert "config.json" not in str(error.value)

@@ -104,7 +104,7 @@ def test_data_that_changed_under_the_same_config_are_asked_and_asked_once(files,
         "datasets.sentences.content",
     ]
     assert "stages.only, its data: data.datasets.sentences begins anew" in report.warnings
-    again = Changes(history=[{"data": changes.data}])
+    again = Changes(history=[{"step": 0, "data": changes.data}])
     preflight_data._look_at_position(*opened, position, again)
     assert not again.asked
 

@@ -28,7 +28,10 @@ def test_another_runs_work_directory_and_a_foreign_one_are_refused(tmp_path):
     assert "holds checkpoints but no config.json" in refusal(schema.ConfigError, QUICKSTART, run)
     plain = read.read(QUICKSTART)[0]
     (run / "config.json").write_text(json.dumps(plain_values(plain)))
-    assert "seed: 0 -> 5" in refusal(schema.ConfigError, QUICKSTART, run, {"seed": "5"})
+    other = {"seed": "5", "stages.stage1.optim.eps": "1e-3"}
+    told = refusal(schema.ConfigError, QUICKSTART, run, other)
+    assert "seed: 0 -> 5" in told and told.count("optim.eps: 1e-08 -> 0.001") == 1
+    assert "--accept_changes goes on" not in told  # it would not
     (run / "config.json").write_text("{")
     assert "cannot be read as the config of a run" in refusal(schema.ConfigError, QUICKSTART, run)
     assert sorted(p.name for p in run.iterdir()) == ["checkpoints", "config.json"]
