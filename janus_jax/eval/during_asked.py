@@ -60,11 +60,6 @@ def _entries(field: str, entries: tuple[str, ...], problems: list[str]):
             )
         elif blank(entry):
             problems.append(f"{where} is {entry[:20]!r}: empty; write some words")
-        elif entry[0].isspace():
-            problems.append(
-                f"{where} is {short(entry, 80)!r}: begins with a space; on a command line a comma "
-                f'ends an entry: write ("one, with a comma",), or a {_LIST} file with one a line'
-            )
         else:
             yield entry, "", where
 
