@@ -86,7 +86,7 @@ def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[s
 
 def _line(values: dict, what: str, name: str, problems: list[str]):
     """Adds a data set, whose fields other overrides set, or removes one."""
-    lines = values["data"]["datasets"]
+    lines = values.setdefault("data", {}).setdefault("datasets", {})
     if what == "add" and name in lines:
         more = f"set its fields: --config.data.datasets.{name}.FIELD=VALUE"
         problems.append(f"--data.add: there is a data set {name!r} already; {more}")

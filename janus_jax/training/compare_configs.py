@@ -12,6 +12,8 @@ from janus_jax.checkpoint import evaluated, inspect
 from janus_jax.common.files import has_weights, read_json
 from janus_jax.common.text import differences
 from janus_jax.config.epochs import uncounted
+from janus_jax.config.lengths import by_part
+from janus_jax.config.optim import BY_PART
 from janus_jax.config.schema import Experiment
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.training.changes import Changes
@@ -51,7 +53,8 @@ def between(
     on = lambda name: stages[name].step is not None and not stages[name].done
     going_on = {name: stages[name] for name in both if on(name) or name in found.reopened}
     for mark in ("another run", "accept", "free"):
-        for line in differences(held(old, mark), held(new, mark)):
+        parted = (held(_in_parts(a, b), mark) for a, b in ((old, new), (new, old)))
+        for line in differences(*parted):
             if line not in seen:
                 seen.add(line)
                 _sort_in(found, line, mark, old, new, stages, going_on, possible)
@@ -63,6 +66,12 @@ def between(
             )
         if possible:
             found.notes += _rates(old, new, name, at.step)
+        if new.checkpoints.best and (of := _measured(found.asked, name)):
+            found.notes.append(
+                f"stages.{name}: {', '.join(of)}: from step {at.step:,} on {new.checkpoints.best} measures "
+                "something else, and is compared with what it was before, by checkpoints.best and "
+                "evaluation.patience"
+            )
     found.refused += _out_of_order(old, new, stages)
     found.stage = next((n for n in new.stages if not stages[n].done or n in found.reopened), "")
     if found.stage:
@@ -89,6 +98,20 @@ def _knows_tokenizer(directory: str, workdir: pathlib.Path, stages: dict[str, Pr
         return {Tokenizer.load(directory or workdir).fingerprint} == known
     except (OSError, ValueError, KeyError, TypeError):
         return False  # what is wrong with the file is told where it is read
+
+
+def _in_parts(one: Experiment, other: Experiment) -> Experiment:
+    """The first, with its numbers by part where the other has them so: each part is told."""
+    stages = {}
+    for name, stage in one.stages.items():
+        beside = other.stages.get(name, stage).optim
+        fields = {
+            field: by_part(getattr(stage.optim, field))
+            for field in BY_PART
+            if isinstance(getattr(beside, field), dict)
+        }
+        stages[name] = dataclasses.replace(stage, optim=dataclasses.replace(stage.optim, **fields))
+    return dataclasses.replace(one, stages=stages)
 
 
 def held(config, mark: str, inherited: str = "another run"):
@@ -211,6 +234,13 @@ def set_aside(workdir: pathlib.Path, name: str, step: int) -> pathlib.Path:
         count += 1
         away = workdir / f"{name}.step{step}.{count}"
     return away
+
+
+def _measured(asked: list[str], name: str) -> list[str]:
+    """The fields among changes by which a stage's validation loss is another's."""
+    own = tuple(f"stages.{name}.{field}" for field in ("ratio", "rows", "supervise"))
+    of = ("data.datasets.", "template.", "evaluation.holdout", *own)
+    return [line.partition(": ")[0] for line in asked if line.startswith(of)]
 
 
 def _rates_at(experiment: Experiment, name: str, step: int) -> dict[str, float]:

@@ -179,6 +179,28 @@ def test_what_the_step_learns_of_is_named_one_by_one_and_needs_a_word(workdir):
     assert entry["time"].startswith("20") and not found(workdir, **how).lines()
 
 
+def test_a_rate_given_by_part_is_told_by_part(workdir):
+    at = found(workdir, stages__stage2__optim__learning_rate__image_head="1e-5",
+               stages__stage2__optim__weight_decay__image_head="0.2")  # fmt: skip
+    assert at.asked == [
+        "stages.stage2.optim.learning_rate.image_head: nothing -> 1e-05",
+        "stages.stage2.optim.weight_decay.image_head: nothing -> 0.2",
+    ]
+    assert at.notes == [
+        "stages.stage2: at step 400 the learning rate/image head goes from 0.002 to 1e-05"
+    ]
+
+
+def test_a_loss_that_becomes_another_is_said_where_it_judges(workdir):
+    """Patience would end a stage whose new data are harder."""
+    how = {"stages__stage2__ratio__text": "1", "stages__stage2__optim__eps": "1e-3"}
+    assert not found(workdir, **how).notes
+    (note,) = found(workdir, checkpoints__best="validation_loss", **how).notes
+    assert note.startswith(
+        "stages.stage2: stages.stage2.ratio.text: from step 400 on validation_loss measures something else"
+    )
+
+
 def test_what_no_stage_under_way_draws_needs_no_word_and_what_is_over_is_said(workdir):
     at = found(
         workdir, data__datasets__pictures__weight="3.0", stages__stage1__optim__learning_rate="1.0"
