@@ -59,6 +59,14 @@ def test_so_many_steps_draw_a_data_set_so_often_without_what_is_held_out(tmp_pat
     assert drawn["draw"] == pytest.approx(2 * 87, rel=0.1)
 
 
+def test_a_learned_tokenizer_that_was_cut_does_not_keep_steps_from_being_counted(tmp_path):
+    """The run learns it again, as long as nothing was trained with it."""
+    (tmp_path / "tokenizer.json").write_text('{"version": "1.0"')
+    with on_mesh():
+        found, report = epochs.count_steps(experiment("1 epoch of draw"), SOURCES, tmp_path)
+    assert not report.config and found.stages["one"].steps > 1
+
+
 def test_a_stage_without_rows_takes_batch_size_pictures_a_step(tmp_path):
     e = experiment("3 epochs of draw", task="vq", rows=None, batch_size=16)
     ratio = dataclasses.replace(e.stages["one"].ratio, understanding=0.0)
