@@ -27,6 +27,7 @@ from janus_jax.training.evaluations import Evaluations
 from janus_jax.training.log import Log
 from janus_jax.training.loop import Run, loop
 from janus_jax.training.meter import Meter
+from janus_jax.training.preflight_finetune import with_first_losses
 from janus_jax.training.run_dir import changed_before, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
 from janus_jax.training.stage_plan import StagePlan, learns, shape
@@ -109,6 +110,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
         options = xla_flags.of_step(size, experiment.deterministic, xla_flags.ADDED)
     step = jax.jit(plan.task.step(plan), donate_argnums=0, compiler_options=options)
     step = probes.beside(plan, step, options)
+    step = with_first_losses(plan, step, directories(plan, workdir), log.say)
     # Closed also where the loop fails: a process that ends while a checkpoint is being written
     # cannot finish it.
     with (
@@ -146,8 +148,7 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     The state is that of the last checkpoint. Only where there is none are the weights of `init`
     read. They are saved as step 0, because a spike can come before the first checkpoint.
     """
-    previous = plan.experiment.previous(plan.name)
-    weights = directories(plan, previous and workdir / previous)
+    weights = directories(plan, workdir)
     aside = run.checkpointer.directory / ASIDE
     state = run.restore(plan.state())
     if state is not None:
@@ -212,9 +213,10 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
     return state, aside, named
 
 
-def directories(plan: StagePlan, previous) -> list:
-    """The weights directories of the stage's `init`, in order. previous: of the stage before."""
-    return [previous if directory == "previous" else directory for directory in plan.stage.init]
+def directories(plan: StagePlan, workdir: pathlib.Path) -> list:
+    """The weights directories of the stage's `init`, in order."""
+    previous = plan.experiment.previous(plan.name)
+    return [workdir / previous if path == "previous" else path for path in plan.stage.init]
 
 
 def read_aside(plan: StagePlan, aside: pathlib.Path, weights: list, say) -> dict:

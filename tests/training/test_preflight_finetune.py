@@ -1,12 +1,14 @@
 """What users of fine-tuning lose without a word is said before the first step."""
 
+import math
 import types
 
 import pytest
 from support.paths import ROOT
 
 from janus_jax.config.read import read
-from janus_jax.training.preflight_finetune import finetuning_warnings
+from janus_jax.training import preflight_finetune
+from janus_jax.training.preflight_finetune import finetuning_warnings, with_first_losses
 from janus_jax.training.stage_plan import StagePlan
 
 WHOLE = {"a path": types.SimpleNamespace(config="of a whole Janus")}
@@ -34,3 +36,30 @@ def test_what_is_lost_by_fine_tuning_is_told(target, given, said):
     assert wrong == [] and len(told) == len(said)
     assert all(words in line for words, line in zip(said, told, strict=True))
     assert finetuning_warnings(plan, {"a part": types.SimpleNamespace(config=None)}) == []
+
+
+@pytest.mark.parametrize(
+    "step, above, held, said",
+    [
+        (
+            0,
+            1.5,
+            ["image_head"],
+            ["generation_loss is 11.20, and guessing one of 16,384 ids costs 9.70"],
+        ),
+        (0, 0.5, ["image_head"], []),
+        (0, 1.5, ["text_head"], []),  # a head drawn at random, after trained layers, may be far off
+        (7, 1.5, ["image_head"], []),  # a run that goes on
+    ],
+)
+def test_a_first_loss_above_that_of_guessing_is_told_once(step, above, held, said, monkeypatch):
+    monkeypatch.setattr(preflight_finetune, "open_source", lambda path: path)
+    monkeypatch.setattr(preflight_finetune, "children", lambda path: held)
+    plan = StagePlan.of(read(str(ROOT / "configs/stage3.py"))[0], "stage3")
+    losses = {"generation_loss": math.log(16384) + above, "text_loss": 3.0}
+    told = []
+    stepped = with_first_losses(plan, lambda state, batch: (state, losses), ["a"], told.append)
+    for _ in range(2):
+        assert stepped(types.SimpleNamespace(step=step), {})[1] == losses
+    assert len(told) == len(said)
+    assert all(words in line for words, line in zip(said, told, strict=True))
