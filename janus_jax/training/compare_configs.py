@@ -19,8 +19,6 @@ from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.training.changes import Changes
 from janus_jax.training.stage_plan import StagePlan
 
-ENDS_BY_STEPS = ("constant", "wsd")  # schedules of which more steps change no step before the end
-
 
 @dataclasses.dataclass
 class Progress:
@@ -250,8 +248,9 @@ def _rates_at(experiment: Experiment, name: str, step: int) -> dict[str, float]:
 def _only_longer(old: Experiment, new: Experiment, name: str, step: int) -> bool:
     """Is the stage longer under a schedule that would have come to `step` in the same way?"""
     longer = new.stages[name].steps > old.stages[name].steps
-    plain = new.stages[name].optim.schedule in ENDS_BY_STEPS
-    return longer and plain and _rates_at(old, name, step) == _rates_at(new, name, step)
+    optim = new.stages[name].optim
+    falls_late = optim.schedule == "constant" or optim.decay_steps > 0  # at its end, if at all
+    return longer and falls_late and _rates_at(old, name, step) == _rates_at(new, name, step)
 
 
 def _rates(old: Experiment, new: Experiment, name: str, step: int) -> list[str]:

@@ -9,7 +9,6 @@ from janus_jax.data import catalog
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.training import preflight_processor, stage_mixture
-from janus_jax.training.preflight_weights import cut_tokenizer
 from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
@@ -67,8 +66,8 @@ def _drawn(plan: StagePlan, of: str, sources: dict, workdir: pathlib.Path):
 
 def _processor(experiment: Experiment, sources: dict, workdir: pathlib.Path):
     directory = pathlib.Path(experiment.tokenizer or workdir)
-    learned = lambda: (directory / "tokenizer.json").is_file() and not cut_tokenizer(directory)
-    if experiment.tokenizer or learned():
+    cut = preflight_processor.cut_tokenizer(workdir)
+    if experiment.tokenizer or ((directory / "tokenizer.json").is_file() and not cut):
         tokenizer = Tokenizer.load(directory)
     else:
         vocabulary = experiment.model.transformer.vocabulary

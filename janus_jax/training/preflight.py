@@ -273,7 +273,7 @@ def look_at_tokenizer(found: Found, workdir: pathlib.Path, starts: dict, weights
     experiment = found.experiment
     report = Report()
     directory = pathlib.Path(experiment.tokenizer or workdir)
-    cut = [] if experiment.tokenizer else preflight_weights.cut_tokenizer(workdir)
+    cut = [] if experiment.tokenizer else preflight_processor.cut_tokenizer(workdir)
     report.warnings += cut
     learned = False
     try:

@@ -1,9 +1,11 @@
 """The run's processor, and whether a run writes and reads as the weights that it begins with were
-trained to: the facts beside
-weights that a config says again, or that training takes as given."""
+trained to: the facts beside weights that a config says again, or that training takes as given."""
 
 import dataclasses
+import pathlib
 
+from janus_jax.checkpoint.inspect import has_trained
+from janus_jax.common.files import has_weights
 from janus_jax.common.text import listed
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data.processor import Processor
@@ -33,6 +35,20 @@ def run_processor(experiment: Experiment, tokenizer: Tokenizer) -> Processor:
         )
     counts = model.understanding_encoder.tokens, model.generation_encoder.tokens
     return Processor(tokenizer, experiment.template, *counts, e.cfg_scale, e.temperature)
+
+
+def cut_tokenizer(workdir: pathlib.Path) -> list[str]:
+    """Why the tokenizer that a run learned cannot be read; empty where it can, or something was
+    trained with it."""
+    if has_trained(workdir) or any(map(has_weights, workdir.glob("*/"))):
+        return []
+    try:
+        Tokenizer.load(workdir)
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        return [f"tokenizer: {error}. Nothing was trained with it: it is learned again"]
+    return []
 
 
 def unlike_weights(experiment: Experiment, ours: Processor, weights: dict) -> list[str]:

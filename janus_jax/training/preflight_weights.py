@@ -12,7 +12,6 @@ from flax import nnx
 from janus_jax.checkpoint.inspect import (
     ASIDE,
     StageProgress,
-    has_trained,
     inspect_stage,
     leaves,
     stage_directory,
@@ -221,20 +220,6 @@ def init_sources(experiment: Experiment, name: str, workdir: pathlib.Path, param
             )
         out[str(path)] = source
     return out, problems
-
-
-def cut_tokenizer(workdir: pathlib.Path) -> list[str]:
-    """Why the tokenizer that a run learned cannot be read; empty where it can, or something was
-    trained with it."""
-    if has_trained(workdir) or any(map(has_weights, workdir.glob("*/"))):
-        return []
-    try:
-        Tokenizer.load(workdir)
-    except FileNotFoundError:
-        return []
-    except ValueError as error:
-        return [f"tokenizer: {error}. Nothing was trained with it: it is learned again"]
-    return []
 
 
 def token_problems(

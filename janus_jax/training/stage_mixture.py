@@ -70,12 +70,15 @@ def loss_begins(plan: StagePlan) -> int:
 
 
 def phases(plan: StagePlan, mixture: Mixture) -> list[tuple[int, str]]:
-    """(first batch, a name of what is drawn from it on) for each change of data, the same wherever
-    and whenever the stage draws the same."""
-    content = {e.name: e.source.fingerprint for e in mixture.entries}
+    """(first batch, a name of what is drawn from it on and how it is written) for each change of
+    data, the same wherever and whenever the stage draws the same."""
+    content = {e.name: (e.source.fingerprint, e.form, e.continues) for e in mixture.entries}
+    stage = plan.stage
+    written = stage.supervise, stage.condition_dropout, stage.first_sentence
+    same = mixture.streams, stage.rows, written, plan.experiment.template
     out = []
     for first in mixture.changes:
         drawn = sorted((name, share, content[name]) for name, share in mixture.asked(first).items())
-        text = repr((mixture.streams, plan.stage.rows, drawn))
+        text = repr((same, drawn))
         out.append((first, f"{zlib.crc32(text.encode()):08x}"))
     return out

@@ -153,6 +153,17 @@ def test_longer_needs_no_word_only_where_no_step_so_far_would_have_been_another(
     assert note.startswith("stages.stage2: at step 400 the learning rate goes from 0.00119")
 
 
+@pytest.mark.parametrize("schedule", ["wsd", "linear"])
+@pytest.mark.parametrize("decay, falls", [("400", False), ("500", True)])
+def test_longer_needs_no_word_before_a_decay_at_the_end(schedule, decay, falls, workdir):
+    """At step 400 of 850."""
+    how = {"stages__stage2__optim__schedule": schedule, "stages__stage2__optim__decay_steps": decay}
+    run_dir.same_run(experiment(**how), workdir, found(workdir, **how))
+    at = found(workdir, stages__stage2__steps="1700", **how)
+    assert (at.asked if falls else at.lines()) == ["stages.stage2.steps: 850 -> 1700"]
+    assert bool(at.notes) == falls
+
+
 # What needs one
 
 
