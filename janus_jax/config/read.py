@@ -70,7 +70,8 @@ def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[s
     wrong = []
     problems = []
     written = {key: _batch_size(values, key) for key in overrides if key.endswith(".batch_size")}
-    for key, text in overrides.items():
+    # A number for all parts first, then those of single ones.
+    for key, text in sorted(overrides.items(), key=lambda given: given[0].count(".")):
         if key.startswith(("data.add.", "data.remove.")):
             _line(values, *key.split(".", 2)[1:], wrong)
         else:

@@ -5,7 +5,7 @@ from support.configs import QUICKSTART
 
 from janus_jax.common.cli import split_flags
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.config.read import read
+from janus_jax.config.read import read, resolve
 from janus_jax.config.schema import ConfigError, Dataset
 
 MINE = (
@@ -51,6 +51,11 @@ def test_two_data_sets_of_one_name_are_not_made_one():
     lines = ["--data.add=name=mine path=a.jsonl caption=text", "--data.add=name=mine path=b.jsonl"]
     with pytest.raises(UsageError, match=r"--data\.add is given twice for mine; give it once"):
         split_flags(lines)
+
+
+def test_a_data_set_added_to_a_config_without_data_leaves_its_other_faults_to_be_told():
+    with pytest.raises(ConfigError, match="model: missing"):
+        resolve({}, {"data.add.mine": "", "data.datasets.mine.kind": "text"})
 
 
 def test_what_is_wrong_with_an_added_data_set_is_told_at_once():

@@ -57,6 +57,9 @@ def test_a_rate_of_one_part_leaves_that_of_all_others_as_it_is():
     }
     one = read_.resolve(dataclasses.asdict(again), {f"{at}learning_rate": "3"})[0]
     assert one.stages["stage3"].optim.learning_rate == 3.0
+    both = {f"{at}learning_rate.image_head": "2", f"{at}learning_rate": "3"}  # in whatever order
+    one = read_.resolve(dataclasses.asdict(again), both)[0]
+    assert one.stages["stage3"].optim.learning_rate == {"default": 3.0, "image_head": 2.0}
 
 
 def test_paths_of_a_config_are_expanded_and_what_is_unknown_in_them_named(values, monkeypatch):
