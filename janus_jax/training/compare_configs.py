@@ -145,13 +145,7 @@ def _sort_in(found: Changes, line: str, mark: str, old, new, stages, going_on, p
     elif at and name not in going_on:
         found.asked.append(f"{line} ({name} is done: nothing of it changes any more)")
     elif at and line.startswith(f"stages.{name}.init: "):
-        if "rank" in StagePlan.of(old, name).options:
-            found.refused.append(
-                f"{line} (its pairs are of the weights that {name} began with, and its adapter names "
-                "what init says; where these have moved, leave init, and give the adapter --base)"
-            )
-        else:
-            found.asked.append(f"{line} ({name} has begun: its weights are in its checkpoints)")
+        found.asked.append(f"{line} ({name} has begun: its weights are in its checkpoints)")
     elif at and line.startswith(f"stages.{name}.steps: "):
         steps = new.stages[name].steps
         if not possible:

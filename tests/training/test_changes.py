@@ -278,19 +278,6 @@ def test_weights_of_init_are_said_to_be_read_no_more_by_a_stage_that_has_begun(w
 # What is another run
 
 
-def test_pairs_beside_a_base_are_refused_another_base(tmp_path):
-    """What a stage of task lora hands on names the weights of init as its base."""
-    lora = {"stages__stage2__task": "lora"}
-    run_dir.same_run(experiment(**lora), tmp_path)
-    save(tmp_path, "stage2", 400)
-    at = found(tmp_path, stages__stage2__init="weights/moved", **lora)
-    assert not at.asked and not at.free
-    (line,) = at.refused
-    assert (
-        "['previous'] -> ['weights/moved'] (its pairs are of the weights that stage2 began" in line
-    )
-
-
 def test_another_model_is_refused_and_the_rest_told_apart(workdir):
     at = found(workdir, seed="5", model__image_head_width="64", stages__stage2__trainable="text_head",
                stages__stage2__optim__mu_dtype="bfloat16", stages__stage2__optim__eps="1e-3")  # fmt: skip
