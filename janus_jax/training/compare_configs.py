@@ -64,11 +64,11 @@ def between(
             )
         if possible:
             found.notes += _rates(old, new, name, at.step)
-        if new.checkpoints.best and (of := _measured(found.asked, name)):
+        best = new.checkpoints.best
+        if best.startswith("validation_") and (of := _measured(found.asked, name)):
             found.notes.append(
-                f"stages.{name}: {', '.join(of)}: from step {at.step:,} on {new.checkpoints.best} measures "
-                "something else, and is compared with what it was before, by checkpoints.best and "
-                "evaluation.patience"
+                f"stages.{name}: from step {at.step:,} on {best} measures something else "
+                f"({', '.join(of)}); checkpoints.best and evaluation.patience compare it with what it was"
             )
     found.refused += _out_of_order(old, new, stages)
     found.stage = next((n for n in new.stages if not stages[n].done or n in found.reopened), "")

@@ -206,9 +206,10 @@ def test_a_loss_that_becomes_another_is_said_where_it_judges(workdir):
     """Patience would end a stage whose new data are harder."""
     how = {"stages__stage2__ratio__text": "1", "stages__stage2__optim__eps": "1e-3"}
     assert not found(workdir, **how).notes
+    assert not found(workdir, checkpoints__best="understanding/pope", **how).notes
     (note,) = found(workdir, checkpoints__best="validation_loss", **how).notes
     assert note.startswith(
-        "stages.stage2: stages.stage2.ratio.text: from step 400 on validation_loss measures something else"
+        "stages.stage2: from step 400 on validation_loss measures something else (stages.stage2.ratio.text); "
     )
 
 
