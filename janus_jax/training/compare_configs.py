@@ -195,8 +195,9 @@ def _reopen(found: Changes, old, new, name: str, stages: dict, workdir: pathlib.
             return []
     if at.step is None:
         found.refused.append(
-            f"{line}: {name} is done and its checkpoints are gone, so that it cannot go on; begin with its weights "
-            f"in another --workdir (stages.{name}.init={workdir / name})"
+            f"{line}: {name} is done and its checkpoints are gone, so that it cannot go on; leave "
+            f"stages.{name}.steps={a}, or begin with its weights in another --workdir "
+            f"(stages.{name}.init={workdir / name})"
         )
     elif begun:
         found.refused.append(
