@@ -83,12 +83,14 @@ def _length_problems(path: str, o, steps: int) -> list[str]:
             "such as 0.1"
         )
     warmup, decay = in_steps(o.warmup_steps, steps), in_steps(o.decay_steps, steps)
+    # Of shares as they are: rounded up, both may be a step too long, which the schedule cuts.
+    both = sum(x if x >= 1 else x * steps for x in (o.warmup_steps, o.decay_steps))
     if warmup > steps:
         problems.append(
             f"{path}.warmup_steps is {o.warmup_steps:g}: longer than the {steps} steps; lower it, "
             "or raise steps"
         )
-    elif o.schedule in FALLING and warmup + decay > steps:
+    elif o.schedule in FALLING and both > steps + 1e-6:
         problems.append(
             f"{path}.decay_steps is {o.decay_steps:g}: {decay} steps after the {warmup} of "
             f"warmup_steps are more than the {steps} steps; lower one of them, or raise steps"

@@ -20,7 +20,7 @@ def schedules(optim: Optim, steps: int) -> dict[str, optax.Schedule]:
 def _schedule(optim: Optim, steps: int, peak: float) -> optax.Schedule:
     warmup = in_steps(optim.warmup_steps, steps)
     left = max(steps - warmup, 1)
-    falls = in_steps(optim.decay_steps, steps) or left
+    falls = min(in_steps(optim.decay_steps, steps), left) or left
     straight = optax.linear_schedule(peak, optim.end_factor * peak, falls, left - falls)
     after = {
         "constant": optax.constant_schedule(peak),

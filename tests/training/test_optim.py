@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from support.tiny import STEPS, is_adam, specs
 
 from janus_jax.config import schema
 from janus_jax.config.lengths import in_steps
-from janus_jax.config.optim import MU_DTYPES
+from janus_jax.config.optim import MU_DTYPES, optim_problems
 from janus_jax.model import sharding as sh
 from janus_jax.training import ema, optim
 
@@ -54,6 +55,18 @@ def test_a_linear_schedule_may_hold_before_it_falls():
     column = schema.Optim(2.0, "linear", decay_steps=0.25)
     rate = optim.schedules(column, 100)["default"]
     assert [float(rate(n)) for n in (0, 75, 80, 100)] == pytest.approx([2.0, 2.0, 1.6, 0.0])
+
+
+def test_shares_that_fill_a_stage_fill_it_whatever_its_length():
+    """Of 35 steps a tenth and nine tenths are 4 and 32, rounded."""
+    for steps in (2, 7, 15, 35, 45, 100):
+        column = schema.Optim(2.0, "linear", warmup_steps=0.1, decay_steps=0.9)
+        stage = types.SimpleNamespace(optim=column, steps=steps)
+        assert optim_problems("one", stage) == []
+        rate = optim.schedules(column, steps)["default"]
+        assert float(rate(in_steps(0.1, steps))) == 2.0 and float(rate(steps)) == 0.0
+    longer = types.SimpleNamespace(optim=dataclasses.replace(column, decay_steps=0.95), steps=100)
+    assert "95 steps after the 10 of warmup_steps" in optim_problems("one", longer)[0]
 
 
 def test_a_share_of_few_steps_is_at_least_one():
