@@ -69,3 +69,14 @@ def test_files_that_are_no_tables_are_refused_with_their_line(table, tmp_path):
         assert why in refusal(tmp_path / "data.csv")
     source = table(b"image,caption\na.jpg,caf\xe9\n")
     assert refused(lambda: source[0]).cause == "not UTF-8"
+
+
+def test_rows_whose_picture_stands_in_a_field_of_another_name_say_which_there_are(table):
+    """Not "0 pictures: a record of generation needs one": Kaggle's tables, Flickr30k's."""
+    error = refused(lambda: table("Filename,Caption\na.jpg,x\n")[0])
+    assert (
+        'no picture in "image", "images", "file_name" (fields: Filename, Caption); name its'
+        in str(error)
+    )
+    named = table("Filename,Caption\na.jpg,x\n", picture="Filename", caption="Caption")
+    assert named[0]["captions"] == ["x"] and named.image(0).width == 96
