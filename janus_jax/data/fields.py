@@ -61,11 +61,17 @@ def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str
     items = value if isinstance(value, list) and value else [value]
     if any(isinstance(x, dict | list) and x for x in items):
         raise _no_caption(value, field)
-    if not is_data_said and field not in ("name", "names", "class"):
-        items = ["" if isinstance(x, str) and x.strip() in _ABSENT else x for x in items]
-    shown = [x for x in items if x is not None and not _is_blank(x)]
+    of_class = field in ("name", "names", "class") or value == dict.get(raw, "name")
+    absent = () if is_data_said or of_class else _ABSENT
+    shown = [x for x in items if x is not None and not _is_blank(x, absent)]
     if shown and len(shown) < len(items) and isinstance(raw, Raw):
         raw.note(f'blank alternatives left out of "{field}"')
+    if not shown and any(isinstance(x, str) and not blank(x) for x in items):
+        raise RecordError(
+            "blank caption",
+            f'field "{field}" is {short_value(value)}, as tables write what is not there; fill it in, '
+            f"or remove the record",
+        )
     try:
         return [text(x, field) for x in shown or ["" if x is None else x for x in items]]
     except RecordError as error:
@@ -95,8 +101,8 @@ def _no_caption(value, field: str) -> RecordError:
     )
 
 
-def _is_blank(value) -> bool:
-    return isinstance(value, str) and blank(value)
+def _is_blank(value, absent) -> bool:
+    return isinstance(value, str) and (blank(value) or value.strip() in absent)
 
 
 def fill(

@@ -11,14 +11,16 @@ _TOUCHING = re.compile(r"""['"]\s+['"]""")
 
 
 def as_data(text: str):
-    """The list or dict that a string is, as JSON, Python or NumPy writes it; None of any other."""
-    if text.lstrip()[:1] not in ("[", "{"):
+    """The list or dict that a string is, as JSON, Python (a tuple, too) or NumPy writes it; None of
+    any other."""
+    if text.lstrip()[:1] not in ("[", "{", "("):
         return None
     for read in (json.loads, _literal) if len(text) <= _PACKED else (json.loads,):
         try:
             value = read(text.strip())
         except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
             continue
+        value = list(value) if isinstance(value, tuple) else value
         return value if isinstance(value, list | dict) else None
     return None
 

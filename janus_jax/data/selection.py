@@ -26,6 +26,10 @@ def require_used(d: Dataset):
             f"{d.path}: {' and '.join(chat)}: records of kind generation have captions; name "
             f"the field as caption"
         )
+    if d.min_score and not d.score:
+        raise SourceError(
+            f"{d.path}: min_score is {d.min_score:g}, and no field is named that holds it; name it as score"
+        )
     if d.answer and d.caption:
         raise SourceError(
             f"{d.path}: answer is {d.answer!r} and caption is {d.caption!r}, and one of them is to "
