@@ -149,10 +149,15 @@ class Folder:
                 "pictures, or folders named by class? Move one of them elsewhere"
             )
         if not (any(beside) or self._bare):
+            lies = lambda name: os.path.exists(os.path.join(self.root, name))
+            long = next((loose[0] + s for s in _BESIDE if lies(loose[0] + s)), "")
+            remedy = (
+                f"call {long} {_stem(loose[0])}{os.path.splitext(long)[1]}, and so on"
+                if long
+                else ("if one file holds them all, give its path, and this folder as images")
+            )
             raise SourceError(
-                f"{path}: no .txt or .json with its caption beside any of {len(loose)} pictures; "
-                f"if one file holds "
-                "them all, give its path, and this folder as images"
+                f"{path}: no .txt or .json with its caption beside any of {len(loose)} pictures; {remedy}"
             )
         refuse_pictures(path, loose)
 

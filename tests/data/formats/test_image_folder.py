@@ -197,3 +197,10 @@ def test_numbers_of_folders_do_not_come_into_captions_without_a_word(tmp_path, c
     (tmp_path / "10_ohwx dog" / "a.txt").write_text("ohwx dog, sitting")
     open_dataset(Dataset("generation", str(tmp_path)), 24, 0)
     assert not caplog.messages
+
+
+def test_captions_beside_pictures_by_their_whole_names_are_seen(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(photo(0))
+        (tmp_path / f"{name}.txt").write_text("a cat")
+    assert "beside any of 2 pictures; call a.jpg.txt a.txt, and so on" in refusal(tmp_path)
