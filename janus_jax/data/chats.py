@@ -14,8 +14,14 @@ from janus_jax.data.sources import RecordError
 # list of pairs: LLaVA, Alpaca, ms-swift and trl, The Cauldron.
 QUESTIONS = ("question", "instruction", "query", "prompt", "input", "user", "human")
 ANSWERS = ("answer", "output", "response", "completion", "assistant", "gpt")
-_LEARN = ("loss", "train", "training", "weight")  # of a turn: whether it is to be predicted
-_SYSTEM = ("system", "system_prompt")
+_LEARN = (
+    "loss",
+    "train",
+    "training",
+    "weight",
+    "loss_mask",
+)  # of a turn: whether it is to be predicted
+_SYSTEM = ("system", "system_prompt", "system_message")
 _FORM = "needs [system,] human, gpt, ..."
 
 
@@ -111,7 +117,7 @@ def _said(raw: Raw) -> tuple[str, list[Turn]]:
         return "question", [Turn("user", [text(raw["question"], "question")])]
     value = dict.__getitem__(raw, field)
     out = []
-    known = {*_LEARN, "images", "content[].type", "content[].text"}
+    known = {*_LEARN, "images", "content[].type", "content[].text", "content[].index"}
     for k, turn in enumerate(value if isinstance(value, list) else [value]):
         at = f"{field}[{k}]"
         if keys := _keys(turn, ("role", "from"), ("content", "value")):

@@ -4,7 +4,7 @@ import os
 
 from janus_jax.config.schema import FORMATS
 from janus_jax.data.formats import left_out, sniff
-from janus_jax.data.formats.found import find
+from janus_jax.data.formats.found import find, is_hidden
 from janus_jax.data.sources import SourceError
 
 _SUFFIXES = {
@@ -54,7 +54,7 @@ def _of_folder(path: str) -> str:
     """The format of what a folder holds. Raises SourceError."""
     try:
         with os.scandir(path) as entries:
-            entries = [entry for entry in entries if not entry.name.startswith(".")]
+            entries = [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         raise SourceError(f"{path}: {error.strerror}; give a folder that can be read") from None
     if not entries:

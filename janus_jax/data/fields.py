@@ -12,7 +12,6 @@ from janus_jax.data.image_types import base64_type
 from janus_jax.data.mapping import (
     PICTURES,
     Raw,
-    as_data,
     field_names,
     has,
     lookup,
@@ -21,6 +20,7 @@ from janus_jax.data.mapping import (
     there,
 )
 from janus_jax.data.messages import PICTURE, Turn, blank, laid_out
+from janus_jax.data.notation import as_data
 from janus_jax.data.sources import RecordError, SourceError
 
 CAPTIONS = (
@@ -31,6 +31,10 @@ CAPTIONS = (
     "class",
 )  # where a caption is looked for, in this order
 _BRACES = re.compile(r"\{([\w.]+)\}")
+# A list or dict of strings that is cut, or bytes as Python writes them: no caption begins so.
+_DATA = re.compile(r"""\s*([\[{]\s*['"]|b(['"]).*\2\s*$)""", re.S)
+# What is absent, as tables write it; a class may be called so.
+_ABSENT = {"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "#N/A"}
 _MARK = "<image>"  # stands for a picture in LLaVA's files
 
 
@@ -57,9 +61,17 @@ def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str
     items = value if isinstance(value, list) and value else [value]
     if any(isinstance(x, dict | list) and x for x in items):
         raise _no_caption(value, field)
-    shown = [x for x in items if x is not None and not _is_blank(x)]
+    of_class = field in ("name", "names", "class") or value == dict.get(raw, "name")
+    absent = () if is_data_said or of_class else _ABSENT
+    shown = [x for x in items if x is not None and not _is_blank(x, absent)]
     if shown and len(shown) < len(items) and isinstance(raw, Raw):
         raw.note(f'blank alternatives left out of "{field}"')
+    if not shown and any(isinstance(x, str) and not blank(x) for x in items):
+        raise RecordError(
+            "blank caption",
+            f'field "{field}" is {short_value(value)}, as tables write what is not there; fill it in, '
+            f"or remove the record",
+        )
     try:
         return [text(x, field) for x in shown or ["" if x is None else x for x in items]]
     except RecordError as error:
@@ -69,6 +81,8 @@ def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str
 def _alternatives(value: str, field: str):
     """The list of strings that a string is as JSON or as Python writes it, or itself."""
     found = as_data(value)
+    if found is None and _DATA.match(value):
+        raise _no_caption(value, field)
     if found is None or found == []:
         return value
     if isinstance(found, dict) or not all(isinstance(x, str | None) for x in found):
@@ -87,8 +101,8 @@ def _no_caption(value, field: str) -> RecordError:
     )
 
 
-def _is_blank(value) -> bool:
-    return isinstance(value, str) and blank(value)
+def _is_blank(value, absent) -> bool:
+    return isinstance(value, str) and (blank(value) or value.strip() in absent)
 
 
 def fill(

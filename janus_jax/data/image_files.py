@@ -116,6 +116,7 @@ def _no_file(path, error: Exception) -> ImageError:
         text = str(path)
         why = "no such file; check the path and the image root"
         why += "; it begins or ends in white space" if text != text.strip() else ""
+        why += "; between folders stands /, not a backslash" if "\\" in text else ""
         why = "is a link to a file that is not there; mend it" if os.path.islink(path) else why
     elif isinstance(error, PermissionError):
         cause = "no permission"

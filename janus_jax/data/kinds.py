@@ -38,10 +38,14 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
 def generation_record(raw: Raw, d: Dataset) -> dict:
     """The captions of one picture."""
     images = fields.pictures(raw)
-    if not images and d.picture:
+    if not images:
         raise _no_picture(raw, d)
     if len(images) != 1 or None in images:
-        raise RecordError("no picture", f"{len(images)} pictures: a record of generation needs one")
+        raise RecordError(
+            "no picture",
+            f"{len(images)} pictures: a record of generation needs one; name it as picture, as in "
+            f"picture=image.0",
+        )
     named = d.caption or d.prompt or any(name in raw for name in fields.CAPTIONS)
     if d.caption in CHATS or (chats.is_chat(raw) and not named):
         said = None if d.caption else chats.drawn(raw)

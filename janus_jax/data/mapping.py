@@ -1,17 +1,14 @@
 """The raw fields of a record before they are understood: found by the names that a data set's line
 gives, unpacked where they are JSON text, and noted where they are read."""
 
-import ast
-import json
-
 from janus_jax.common.text import near
 from janus_jax.data.messages import PICTURE_FIELDS, blank
+from janus_jax.data.notation import as_data
 from janus_jax.data.sources import RecordError, shown
 
 PICTURES = ("image", "images", "file_name")  # where pictures are looked for, in this order
 CHATS = ("conversations", "messages", "conversation")  # lists of turns
 _STRUCTURED = (*CHATS, "texts", "history", *PICTURES)  # whose JSON text is unpacked
-_PACKED = 2**20  # characters of Python's own notation that are unpacked at most
 _OF_CLASS = {"class", "name", "names"}
 _DEEP = 4  # levels of fields within fields that are listed
 
@@ -113,19 +110,6 @@ def _find(value, name: str):
     else:
         inner = dict.get(value, first) if isinstance(value, dict) else None
     return _find(inner, rest) if dot and inner is not None else None if dot else inner
-
-
-def as_data(text: str):
-    """The list or dict that a string is, as JSON or as Python writes it; None of any other."""
-    if text.lstrip()[:1] not in ("[", "{"):
-        return None
-    for read in (json.loads, ast.literal_eval) if len(text) <= _PACKED else (json.loads,):
-        try:
-            value = read(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return value if isinstance(value, list | dict) else None
-    return None
 
 
 def mapped(fields: dict, d) -> Raw:
@@ -249,7 +233,8 @@ def _emptied(turn, found: list):
         )
         if is_picture:
             found.append(source)
-        parts.append({"type": "image", "index": part.get("index")} if is_picture else part)
+            part = {"type": "image"} | {n: x for n, x in part.items() if n == "index"}
+        parts.append(part)
     return turn | {key: parts}
 
 

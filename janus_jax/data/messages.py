@@ -23,7 +23,7 @@ ROLES = {  # as people write them: chats, LLaVA's records, the original code
     "human": "user", "user": "user", "User": "user", "<|User|>": "user",
     "gpt": "assistant", "assistant": "assistant", "Assistant": "assistant",
     "<|Assistant|>": "assistant",
-    "system": "system",
+    "system": "system", "developer": "system",
 }  # fmt: skip
 # Where a part may hold its picture; null counts as absent.
 PICTURE_FIELDS = ("image", "path", "url", "image_url", "bytes", "base64")

@@ -6,9 +6,12 @@ from janus_jax.data.messages import PICTURE, PLACEHOLDER, Turn
 from janus_jax.data.sources import RecordError
 
 MARK = "<image>"  # stands for a picture in LLaVA's files
-# What stands for one in files for other models: <|image_1|>, <image1>, <|image_pad|>, <ImageHere>.
+# What stands for one in files for other models: <|image_1|>, <image 1>, <|image_pad|>, <ImageHere>,
+# <start_of_image>, [IMG].
 _FOREIGN = re.compile(
-    r"<\|?(image|vision)_?(pad|start|here)?_?\d*\|?>|<img>[^<]*</img>", re.IGNORECASE
+    r"<\|?(image|vision)_?(pad|start|here)?[_ ]?\d*\|?>|<img>(<IMG_CONTEXT>|[^<]*</img>)|"
+    r"<\|media_pad\|>|<start_of_image>|\[IMG\]",
+    re.IGNORECASE,
 )
 
 

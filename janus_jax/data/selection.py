@@ -8,11 +8,13 @@ import numpy as np
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data import chats, fields
+from janus_jax.data.formats.found import split_of
 from janus_jax.data.image_files import header
 from janus_jax.data.mapping import PICTURES, Raw, field_names, require_named
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
 
 _LOOKED_AT = 20  # records in one of which each field that the line names must be
+_SPREAD = 1000  # records whose split is looked at, where the first have one
 _THREADS = 16  # that look at sizes and scores: they wait for the disk
 
 
@@ -23,6 +25,10 @@ def require_used(d: Dataset):
         raise SourceError(
             f"{d.path}: {' and '.join(chat)}: records of kind generation have captions; name "
             f"the field as caption"
+        )
+    if d.min_score and not d.score:
+        raise SourceError(
+            f"{d.path}: min_score is {d.min_score:g}, and no field is named that holds it; name it as score"
         )
     if d.answer and d.caption:
         raise SourceError(
@@ -60,12 +66,35 @@ def by_kind(records) -> tuple[np.ndarray | None, dict[str, int]]:
             require_named(_first(records, kept), d)
         except RecordError as error:
             raise SourceError(f"{d.path}: {error}") from None
+    _refuse_splits(records, kept)
     left = 0 if kept is None else len(records.reader) - len(kept)
     if not left:
         return None, {}
     what = f"{left} of {len(records.reader)} records are not of kind {d.kind}, and left out"
     logging.warning("%s: %s", d.path, what)
     return kept, {f"not of kind {d.kind}": left}
+
+
+def _refuse_splits(records, kept: np.ndarray | None):
+    """Raises SourceError where the records' field "split" says two. No more than the first is read
+    where it has no such field."""
+    numbers = range(len(records.reader)) if kept is None else kept
+    said = {}
+    for i in numbers[:: max(len(numbers) // _SPREAD, 1)]:
+        try:
+            value = records.reader[int(i)].get("split")
+        except RecordError:
+            continue
+        if not said and not isinstance(value, str):
+            return
+        if isinstance(value, str) and split_of(value):
+            said.setdefault(split_of(value), value)
+    if len(said) > 1:
+        raise SourceError(
+            f'{records.dataset.path}: by their field "split" its records are of {" and ".join(sorted(said.values()))}, '
+            f"and what is tested on must not be trained on; write those to train on into a file of their own, or take "
+            "the field out"
+        )
 
 
 def by_size_and_score(records) -> tuple[np.ndarray | None, dict[str, int]]:

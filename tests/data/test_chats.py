@@ -143,12 +143,17 @@ def test_a_system_field_is_the_system_turn_in_every_form(source):
         {**said("<image>\nWhat?", "A cat."), "system": "Be brief."},
         {"image": "a/1.png", "question": "What?", "answer": "A cat.", "system": "Be brief."},
         {"image": "a/1.png", "caption": "A cat.", "system": "Be brief."},
+        {**said("<image>\nWhat?", "A cat."), "system_message": "Be brief."},
         {**said("<image>\nWhat?", "A cat."), "system": " "},
     ]
     made = source("understanding", records, prompt=("What?",))
-    for i in range(3):
+    for i in range(4):
         assert made[i]["messages"] == [Turn("system", ["Be brief."]), *PAIR]
-    assert made[3]["messages"] == PAIR
+    assert made[4]["messages"] == PAIR
+    newer = parts({"type": "text", "text": "What?"})  # OpenAI's word for system
+    newer["messages"] = [{"role": "developer", "content": "Be brief."}, *newer["messages"]]
+    made = source("text", [newer], "newer.json")
+    assert made[0]["messages"] == [Turn("system", ["Be brief."]), *PLAIN]
     twice = {**parts({"type": "text", "text": "What?"}), "system": "Be brief."}
     twice["messages"] = [{"role": "system", "content": "Be long."}, *twice["messages"]]
     assert refused(lambda: source("text", [twice])[0]).cause == "two system texts"
@@ -218,6 +223,12 @@ REFUSED = {
         "has <|image_1|>, which stands for a picture elsewhere, and 1 images have no place",
     ),
     "a mark in capitals": (said("<IMAGE> What?", "A cat."), "has <IMAGE>, which stands"),
+    "a mark of MMMU's": (said("What is in <image 1>?", "A cat."), "has <image 1>, which stands"),
+    "a mark of Pixtral's": (said("[IMG]What?", "A cat."), "has [IMG], which stands"),
+    "a mark of InternVL's": (
+        said("<img><IMG_CONTEXT></img>What?", "A cat."),
+        "has <img><IMG_CONTEXT>, which stands",
+    ),
     "a film": (said("What?", "A cat.") | {"videos": ["a.mp4"]}, '"videos" is'),
     "an answer that is not wanted": (said("What?", "A cat.") | {"kto_tag": False}, '"kto_tag" is false'),
     "texts without an answer": (
@@ -307,14 +318,15 @@ def test_a_turn_that_says_whether_it_is_learned_is_heard(source, form):
         chat({"weight": 0}, {"weight": 1}),
         chat({"train": True}, {"training": False}, {"train": True}),
         chat({"weight": None}, {"loss": None}),
+        chat({"loss_mask": 0}, {"loss_mask": 1}),
     ]
     made = source("text", records)
     processor = quick.processor()
     end = "<｜end▁of▁sentence｜>"
     line = "\n" if form == "plain" else ""
-    told = [learned(processor, made[i]["messages"], form).replace(" ", "") for i in range(5)]
+    told = [learned(processor, made[i]["messages"], form).replace(" ", "") for i in range(6)]
     both = f"red{end}blue{end}"
-    assert told == [both, f"blue{end}", f"blue{end}", f"one{line}red{end}", both]
+    assert told == [both, f"blue{end}", f"blue{end}", f"one{line}red{end}", both, f"blue{end}"]
     everything = learned(processor, made[1]["messages"], form, "all").replace(" ", "")
     assert "red" not in everything and "one" in everything and "two" in everything
     # What is not learned is still read, and may be cut.
@@ -380,3 +392,8 @@ def test_a_line_that_names_what_is_not_there_is_told_what_is(source):
     assert '"ask" (question), nor "said" (answer)' in message
     assert "records of kind generation have captions" in told("generation", answer="prompt")
     assert "name one" in told("understanding", answer="prompt", caption="prompt")
+
+
+def test_a_part_that_holds_its_picture_is_told_without_fields_that_it_does_not_have(source):
+    made = source("understanding", [parts({"type": "image", "image": "a/1.png"}, PARTS[1])])
+    assert made[0]["messages"] == PAIR and made.understood(0)[1] == []

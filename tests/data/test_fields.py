@@ -237,3 +237,43 @@ def test_a_caption_that_is_the_name_of_a_folder_is_told(root):
     made = open_dataset(Dataset("generation", str(root)), 24, 0)
     assert made[0] == {"captions": ["a"]}
     assert made.understood(0) == (['caption from "name", the name of its class'], [])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "['a dog' 'a hound']",
+        "['a dog'\n 'a hound']",
+        "[\"a dog\"\n 'a hound']",
+        "('a dog', 'a hound')",
+    ],
+)
+def test_a_list_as_numpy_prints_it_is_its_strings_and_not_one_word_of_them(source, value):
+    """pandas writes cells with lists so; Python joins strings with no comma between: "a doga hound"."""
+    assert source("generation", [{"image": "a/1.png", "caption": value}])[0] == {
+        "captions": ["a dog", "a hound"]
+    }
+    inner = """['it is "x" "y" here', 'a hound']"""
+    made = source("generation", [{"image": "a/1.png", "caption": inner}], "inner.json")
+    assert made[0]["captions"] == ['it is "x" "y" here', "a hound"]
+
+
+def test_data_that_is_cut_or_printed_is_no_caption(source):
+    """Excel cuts cells at 32,767 characters, and TensorFlow's texts are bytes."""
+    for value in ('["a dog", "a ho', "{'raw': array(['a dog'], dtype=object)}", "b'a dog'"):
+        error = refused(
+            lambda value=value: source("generation", [{"image": "a/1.png", "caption": value}])[0]
+        )
+        assert error.cause == "data, no caption", value
+
+
+def test_what_tables_write_for_nothing_is_a_blank_caption(source):
+    for value in ("nan", "None", " <NA> ", ["nan", None]):
+        record = {"image": "a/1.png", "caption": value}
+        error = refused(lambda record=record: source("generation", [record])[0])
+        assert error.cause == "blank caption" and str(value) in str(error), value
+    made = source("generation", [{"image": "a/1.png", "caption": ["nan", "a dog"]}])
+    assert made[0]["captions"] == ["a dog"]
+    for label in ({"name": "None"}, {"label": "None", "name": "None"}):  # a class may be called so
+        made = source("generation", [{"image": "a/1.png"} | label], caption=next(iter(label)))
+        assert made[0]["captions"] == ["None"]

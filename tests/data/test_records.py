@@ -152,6 +152,8 @@ def test_small_and_low_scored_records_are_left_out_when_opened(tmp_path, caplog)
     message = refusal(tmp_path / "data.json", score="aesthetic", min_score=1000)
     assert "no record has aesthetic >= 1000; lower min_side or min_score" in message
     assert '2 cannot be read, such as data.json: record 5: field "aesthetic"' in message
+    message = refusal(tmp_path / "data.json", min_score=6.5)
+    assert "min_score is 6.5, and no field is named that holds it; name it as score" in message
 
 
 def test_fingerprints_see_what_changed(tmp_path):

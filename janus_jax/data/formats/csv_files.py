@@ -181,7 +181,7 @@ def _check_header(header: list[str]):
         "".join(header).encode()
     except UnicodeEncodeError:
         raise SourceError(f"its header is not UTF-8; {_ICONV}") from None
-    data = next((name for name in header if is_picture(name) or "://" in name), "")
+    data = next((n for n in header if is_picture(n.split("#")[0]) or "://" in n), "")
     if data or not any(header):
         raise SourceError(
             f"its first row is no header ({shown(', '.join(header))}); needs one that names the fields, such as "

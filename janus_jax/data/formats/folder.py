@@ -6,12 +6,13 @@ import hashlib
 import json
 import logging
 import os
+import re
 
 import numpy as np
 
 from janus_jax.data.formats import left_out
 from janus_jax.data.formats.files import Strings, inside
-from janus_jax.data.formats.found import refuse_as_classes, refuse_pictures
+from janus_jax.data.formats.found import is_hidden, refuse_as_classes, refuse_pictures
 from janus_jax.data.formats.image_folder import METADATA
 from janus_jax.data.formats.names import Names
 from janus_jax.data.image_types import PICTURES
@@ -22,6 +23,7 @@ _AT_ONCE = 256  # files that a thread looks at before it reports
 # What may hold a picture's caption, a bit each.
 _BESIDE = (".txt", ".json", ".caption", ".TXT", ".JSON", ".CAPTION")
 _LISTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")  # what may describe many pictures
+_COUNTED = re.compile(r"\d+_\D")  # a folder of kohya's: 10_ohwx dog
 # What a folder of pictures is called, and no class.
 _NO_CLASS = ("images", "image", "imgs", "img", "pictures", "photos", "data", "jpegimages")
 
@@ -65,6 +67,14 @@ class Folder:
         self._refuse(path, folders, files, beside)
         if left:
             logging.warning("%s: not read: %s", path, left_out.counted(self.root, left))
+        numbered = [c for c in self._classes if c not in self._names.table and _COUNTED.match(c)]
+        if numbered and len(numbered) == len(self._classes) and not all(beside):
+            logging.warning(
+                "%s: its folders are numbered, and so are the captions: %r; name them in a file of names, where the "
+                "numbers are how often a picture is to be seen, and say that by weight",
+                path,
+                self._names.fields(numbered[0])["name"],
+            )
         for folder in self._classes:
             self._names.fields(folder)  # says now, not in every worker, if one has no name
         self._files = Strings(files)
@@ -139,10 +149,15 @@ class Folder:
                 "pictures, or folders named by class? Move one of them elsewhere"
             )
         if not (any(beside) or self._bare):
+            lies = lambda name: os.path.exists(os.path.join(self.root, name))
+            long = next((loose[0] + s for s in _BESIDE if lies(loose[0] + s)), "")
+            remedy = (
+                f"call {long} {_stem(loose[0])}{os.path.splitext(long)[1]}, and so on"
+                if long
+                else ("if one file holds them all, give its path, and this folder as images")
+            )
             raise SourceError(
-                f"{path}: no .txt or .json with its caption beside any of {len(loose)} pictures; "
-                f"if one file holds "
-                "them all, give its path, and this folder as images"
+                f"{path}: no .txt or .json with its caption beside any of {len(loose)} pictures; {remedy}"
             )
         refuse_pictures(path, loose)
 
@@ -278,6 +293,6 @@ def _bits(stem: str, present: set[str]) -> int:
 def _scan(folder: str) -> list:
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+            return sorted((e for e in entries if not is_hidden(e.name)), key=lambda e: e.name)
     except OSError as error:
         raise SourceError(f"{folder}: {error.strerror}; give a folder that can be read") from None

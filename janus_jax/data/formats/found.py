@@ -19,6 +19,8 @@ _WORDS = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
+# What macOS, Windows and disks of Synology put into folders beside their owner's files.
+_OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "@eaDir")
 _BEGIN = re.compile(rf"({'|'.join(_WORDS)})[-_. \d]", re.I)
 _UP_TO_WORD = re.compile(rf".*?({'|'.join(sorted(_WORDS, key=len, reverse=True))})", re.I)
 _WHOLE = re.compile(rf"({'|'.join(_WORDS)})[-_. \d]*", re.I)
@@ -55,6 +57,11 @@ def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
     return found
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is none of its owner's: nothing reads it."""
+    return name.startswith(".") or name in _OF_SYSTEMS
+
+
 def below(folder: str):
     """The files of a folder and its folders, hidden ones left out. Links to folders are followed,
     each folder once. Raises SourceError for one that cannot be read."""
@@ -65,13 +72,13 @@ def below(folder: str):
     seen = {os.path.realpath(folder)}
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         inner = []
-        for name in sorted(f for f in folders if not f.startswith(".")):
+        for name in sorted(f for f in folders if not is_hidden(f)):
             real = os.path.realpath(os.path.join(place, name))
             if real not in seen:  # a link may lead back
                 seen.add(real)
                 inner.append(name)
         folders[:] = inner
-        yield from (os.path.join(place, f) for f in files if not f.startswith("."))
+        yield from (os.path.join(place, f) for f in files if not is_hidden(f))
 
 
 def once(found: list[str]) -> list[str]:

@@ -10,7 +10,8 @@ import re
 import numpy as np
 
 from janus_jax.data.formats.files import Files, inside, refuse
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.formats.left_out import is_picture
+from janus_jax.data.sources import RecordError, SourceError, shown
 
 ENDINGS = (".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 _GAPS = b"\0 \t\r\n"  # between records; crashed writers leave NULs
@@ -142,19 +143,50 @@ def _require_json(view, start: int):
     """Raises SourceError unless one of the first lines is JSON: then the others are broken
     records."""
     first = None
-    for at, size, _ in itertools.islice(_lines(view, start), _TRIED):
+    found = list(itertools.islice(_lines(view, start), _TRIED))
+    for at, size, _ in found:
         try:
-            json.loads(view[at : at + size].strip(_GAPS), strict=False)
-            return
+            value = json.loads(view[at : at + size].strip(_GAPS), strict=False)
         except (ValueError, RecursionError) as error:
             first = first or error
+            continue
+        if isinstance(value, dict):
+            if len(found) == 1:
+                _refuse_table(value)
+            return
+        first = first or f"line is a {type(value).__name__}, needs an object"
     if first:
-        remedy = (
-            "run `git lfs pull`" if view[:23] == b"version https://git-lfs" else "check the file"
-        )
+        remedy = "check the file"
+        if view[:23] == b"version https://git-lfs":
+            remedy = "run `git lfs pull`"
+        elif view[start : start + 1024].lstrip(_GAPS).startswith(b"{"):
+            remedy = (
+                "write each record on a line of its own, as with `jq -c . FILE > records.jsonl`"
+            )
         raise SourceError(
             f"is neither a JSON list nor one record a line ({first}; begins with {view[:40]!r}); "
             f"{remedy}"
+        )
+
+
+def _refuse_table(whole: dict):
+    """Raises SourceError where the only record is a whole table: by the names of pictures, or by
+    columns, as pandas writes it."""
+    names = shown(", ".join(whole))
+    if whole and all(map(is_picture, whole)):
+        raise SourceError(
+            f"is one object with a field for each picture ({names}); write a record for each, as with `jq -c "
+            "'to_entries[] | {image: .key, caption: .value}' FILE > records.jsonl`"
+        )
+    columns = list(whole.values()) if "texts" not in whole else []
+    numbered = all(isinstance(c, dict) and all(map(str.isdigit, c)) for c in columns)
+    is_plain = lambda x: isinstance(x, str | int | float | None)
+    listed = all(isinstance(c, list) and all(map(is_plain, c)) for c in columns)
+    lengths = set(map(len, columns)) if numbered or listed else set()
+    if len(columns) > 1 and len(lengths) == 1 and max(lengths) > 1:
+        raise SourceError(
+            f"is one object with a field for each column ({names}); write a record for each row, as with pandas' "
+            "df.to_json(path, orient='records', lines=True)"
         )
 
 

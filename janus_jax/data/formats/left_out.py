@@ -8,6 +8,7 @@ from janus_jax.data.sources import refuse_open_files, shown
 
 _THREADS = 16  # that look at files: network disks answer slowly
 _NAMED = 3  # files of each kind
+_UNDONE = ("~", ".part", ".partial", ".crdownload", ".download", ".tmp", ".bak", ".orig", ".swp")
 
 
 def is_picture(name: str) -> bool:
@@ -16,7 +17,9 @@ def is_picture(name: str) -> bool:
 
 
 def pictures_among(folder: str, names: list[str]) -> list[str]:
-    """Those of a folder's files that are pictures which can be read, by their content."""
+    """Those of a folder's files that are pictures which can be read, by their content; no copies that
+    editors keep, nor downloads that have not ended."""
+    names = [name for name in names if not name.lower().endswith(_UNDONE)]
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
         found = pool.map(lambda name: _readable(os.path.join(folder, name)), names)
     return [name for name, readable in zip(names, found) if readable]

@@ -66,5 +66,5 @@ def by_content(path: str) -> str:
         )
     raise SourceError(
         f"{path}: neither its name nor its content tells a format (it begins with {head[:16]!r}); plain text is "
-        "read with format=text"
+        "read with format=text, a table whose first line names its fields with format=csv"
     )

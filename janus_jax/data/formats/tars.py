@@ -12,11 +12,10 @@ import numpy as np
 
 from janus_jax.data.formats.files import Files, refuse
 from janus_jax.data.formats.names import Names
+from janus_jax.data.formats.tar_headers import BLOCK, members
 from janus_jax.data.image_types import PICTURES
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
 
-# bytes; a header is one block, data whole blocks (POSIX.1-2001, pax, "ustar interchange format")
-_BLOCK = 512
 _THREADS = 16  # shards indexed at once: the walk waits for the disk
 _TEXTS = ("txt", "caption")
 _SAID = 3  # samples that are named
@@ -69,8 +68,10 @@ class Tars:
         counts = collections.Counter(suffixes)
         unread = {s: n for s, n in counts.most_common() if not _is_read(s)}
         if unread:
-            told = ", ".join(f"{n:,} .{suffix}" for suffix, n in unread.items())
-            logging.warning("%s: members not read: %s", path, shown(told))
+            told = shown(", ".join(f"{n:,} .{suffix}" for suffix, n in unread.items()))
+            dotted = next((s for s in unread if _is_read(s.rpartition(".")[2])), "")
+            told += f"; a sample's name ends at its first dot: rename *.{dotted}" if dotted else ""
+            logging.warning("%s: members not read: %s", path, told)
 
     def __len__(self):
         return len(self._shard)
@@ -116,7 +117,7 @@ class Tars:
         start = int(self._start[self._ends[i]])
         number = int(i) - int(np.searchsorted(self._shard, shard))
         try:
-            header = self.files.read(shard, start - _BLOCK, 100)
+            header = self.files.read(shard, start - BLOCK, 100)
         except (RecordError, SourceError):
             return f"{self.files.names[shard]}: sample {number}"
         name = header.split(b"\0")[0].decode("utf-8", "backslashreplace")
@@ -174,11 +175,11 @@ def _index(path: str, size: int):
     starts = array.array("q")
     sizes = array.array("q")
     last = None
-    seen = {}  # the suffixes of each sample so far
+    seen = {}  # the suffixes of each sample so far, by folder and name
     apart = []  # samples that come again with other files
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        for name, start, length in _members(descriptor, path, size):
+        for name, start, length in members(descriptor, path, size):
             folder, _, base = name.rpartition("/")
             stem, dot, suffix = base.partition(".")
             if not dot or not stem:  # hidden files, such as macOS writes
@@ -199,6 +200,7 @@ def _index(path: str, size: int):
         os.close(descriptor)
     if not counts:
         raise SourceError("holds no samples; needs members such as 0001.jpg and 0001.txt")
+    _refuse_folders(seen)
     if apart:
         raise SourceError(
             f"the files of one sample are not neighbours ({shown(', '.join(apart[:_SAID]))}: {len(apart):,} of "
@@ -207,90 +209,19 @@ def _index(path: str, size: int):
     return counts, suffixes, starts, sizes
 
 
-def _members(descriptor: int, path: str, size: int):
-    """(name, first byte, bytes) of every file in a tar of `size` bytes: ustar, GNU's or pax's long
-    names."""
-    at = 0
-    long = {}
-    while at < size:
-        header = os.pread(descriptor, _BLOCK, at)
-        if not any(header):
+def _refuse_folders(seen: dict[tuple[str, str], tuple[str, ...]]):
+    """Raises SourceError where the pictures of all samples are in another folder than what is said
+    of them. seen: the suffixes of each folder and name."""
+    pictures = {}
+    words = {}
+    for (folder, stem), suffixes in seen.items():
+        found = {_is_picture(suffix) for suffix in suffixes if _is_read(suffix)}
+        if len(found) > 1:
             return
-        name, kind, length = _header(header, at)
-        length = _size(long.pop("size", length), name)
-        start = at + _BLOCK
-        at = at + _BLOCK + -(-length // _BLOCK) * _BLOCK
-        if start + length > size:
-            raise SourceError(
-                f"is cut off within {name!r} at byte {size}; copy or download it again"
-            )
-        if kind == b"L":
-            long["path"] = (
-                os.pread(descriptor, length, start).rstrip(b"\0").decode("utf-8", "surrogateescape")
-            )
-        elif kind == b"x":
-            long |= _pax(os.pread(descriptor, length, start))
-        elif kind == b"S" or "GNU.sparse.major" in long:
-            raise SourceError(f"{name!r} is a sparse file; write the tar without --sparse")
-        elif kind not in (b"g", b"K"):
-            name = long.pop("path", name)
-            long = {}
-            if kind in (b"0", b"\0", b"7"):
-                yield name, start, length
-    logging.warning(
-        "%s: has no end mark; if it was cut off, samples are missing: copy it again", path
-    )
-
-
-def _header(header: bytes, at: int) -> tuple[str, bytes, int]:
-    """Name, type and size. Raises SourceError for a block that is none."""
-    if header[:2] == b"\x1f\x8b" and not at:
+        if found:
+            (pictures if found == {True} else words)[stem] = f"{folder}/{stem}.{suffixes[0]}"
+    if both := sorted(pictures.keys() & words.keys()):
         raise SourceError(
-            "is compressed: records in it cannot be found by position; gunzip it, pictures hardly "
-            "shrink"
+            f"the files of one sample are in two folders ({shown(pictures[both[0]])}, {shown(words[both[0]])}: "
+            f"{len(both):,} samples); put them side by side into one, and write it with `tar --sort=name`"
         )
-    try:
-        size = header[124:136]
-        total = int(header[148:156].split(b"\0")[0], 8)
-        large = size[0] & 0x80  # GNU's way to write 8 GiB and more
-        number = int.from_bytes(size[1:], "big") if large else int(size.split(b"\0")[0] or b"0", 8)
-        # Beyond the first header the magic will do: the sum would take as long as all the rest.
-        good = (at and header[257:262] == b"ustar") or total == sum(header) - sum(
-            header[148:156]
-        ) + 8 * 32
-    except (ValueError, IndexError):
-        good = False
-    good = good and number >= 0
-    if not good or len(header) < _BLOCK:
-        why = "is damaged" if at else "is no tar"
-        raise SourceError(f"{why} (at byte {at}: {header[:16]!r}); copy or download it again")
-    name = header[:100].split(b"\0")[0]
-    prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
-    name = prefix + b"/" + name if prefix else name
-    return name.decode("utf-8", "surrogateescape"), header[156:157], number
-
-
-def _pax(data: bytes) -> dict[str, str]:
-    """Records "<length> <key>=<value>\\n" (POSIX.1-2001)."""
-    found = {}
-    while data.strip(b"\0"):
-        digits, _, rest = data.partition(b" ")
-        length = _size(digits, "a pax header")
-        if length <= len(digits) + 1:
-            raise SourceError(
-                f"is damaged (a pax record of {length} bytes); copy or download it again"
-            )
-        key, _, value = rest[: length - len(digits) - 2].partition(b"=")
-        found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
-        data = data[length:]
-    return found
-
-
-def _size(value, name: str) -> int:
-    """A number of bytes in decimal. Raises SourceError."""
-    try:
-        if (size := int(value)) >= 0:
-            return size
-    except ValueError:
-        pass
-    raise SourceError(f"is damaged ({name!r} has size {value!r:.40}); copy or download it again")

@@ -54,3 +54,29 @@ def test_objects_around_records_are_named_as_what_they_are(tmp_path, whole):
     )
     rows = {"version": 1, "data": [{"image": "0.jpg", "caption": "x"}]}
     assert "is one object, whose list 'data' holds 1 records (beside it: version)" in said(rows)
+
+
+@pytest.mark.parametrize(
+    "whole, why",
+    [
+        ({"0.jpg": "a cat", "1.jpg": "a dog"}, "with a field for each picture (0.jpg, 1.jpg)"),
+        ({"0.jpg": ["a cat"]}, "with a field for each picture (0.jpg)"),
+        ({"image": ["0.jpg", "1.jpg"], "caption": ["x", "y"]}, "each column (image, caption)"),
+        ({"image": {"0": "0.jpg", "1": "1.jpg"}, "text": {"0": "x", "1": "y"}}, "df.to_json(path"),
+    ],
+)
+def test_a_table_in_one_object_is_no_record_of_many_pictures(tmp_path, whole, why):
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    assert why in refusal(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text(json.dumps(whole, indent=1))
+    assert "a.json: is neither a JSON list nor one record a line" in refusal(tmp_path / "a.json")
+    assert "as with `jq -c . FILE > records.jsonl`" in refusal(tmp_path / "a.json")
+
+
+def test_one_record_of_lists_is_no_table(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(photo(0))
+    document = {"images": ["0.jpg", None], "texts": [None, "A cat."]}
+    pairs = {"images": ["0.jpg", "0.jpg"], "conversation": [["What?", "x"], ["Who?", "y"]]}
+    for record in (document, pairs):
+        (tmp_path / "a.json").write_text(json.dumps(record))
+        assert len(open_dataset(Dataset("understanding", str(tmp_path / "a.json")), 24, 0)) == 1

@@ -5,6 +5,8 @@ from support.formats import photo, refusal, refused
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
+from janus_jax.data.image_files import ImageError
+from janus_jax.data.sources import SourceError
 
 
 @pytest.fixture
@@ -69,3 +71,27 @@ def test_files_that_are_no_tables_are_refused_with_their_line(table, tmp_path):
         assert why in refusal(tmp_path / "data.csv")
     source = table(b"image,caption\na.jpg,caf\xe9\n")
     assert refused(lambda: source[0]).cause == "not UTF-8"
+
+
+def test_rows_whose_picture_stands_in_a_field_of_another_name_say_which_there_are(table):
+    """Not "0 pictures: a record of generation needs one": Kaggle's tables, Flickr30k's."""
+    error = refused(lambda: table("Filename,Caption\na.jpg,x\n")[0])
+    assert (
+        'no picture in "image", "images", "file_name" (fields: Filename, Caption); name its'
+        in str(error)
+    )
+    named = table("Filename,Caption\na.jpg,x\n", picture="Filename", caption="Caption")
+    assert named[0]["captions"] == ["x"] and named.image(0).width == 96
+
+
+def test_flickrs_lists_have_no_header_and_are_refused(table, tmp_path):
+    (tmp_path / "a.token").write_text("a.jpg#0\tA cat.\na.jpg#1\tOne cat.\n")
+    assert "names its fields with format=csv" in refusal(tmp_path / "a.token")
+    with pytest.raises(SourceError, match=r"its first row is no header \(a\.jpg#0, A cat\.\)"):
+        table("a.jpg#0\tA cat.\na.jpg#1\tOne cat.\n", "a.tsv")
+
+
+def test_a_path_as_windows_writes_it_is_told_by_its_backslash(table):
+    source = table("image,caption\nsub\\a.jpg,x\n")
+    error = refused(lambda: source.image(0), ImageError)
+    assert "between folders stands /, not a backslash" in str(error)

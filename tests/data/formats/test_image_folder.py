@@ -151,3 +151,56 @@ def test_links_that_the_owner_made_are_followed(tmp_path):
     assert named.image(1).size == (96, 96)
     with pytest.raises(ValueError, match="leaves the folder of the pictures"):
         named.image(0)
+
+
+def test_records_whose_field_says_two_splits_are_not_trained_on_together(tmp_path):
+    """Karpathy's files, and nlphuji/flickr30k: all splits in one file, and a field that tells them."""
+    rows = [{"image": "0.jpg", "caption": f"{k}", "split": "train"} for k in range(30)]
+    path = tmp_path / "a.jsonl"
+    write = lambda: path.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "0.jpg").write_bytes(photo(0))
+    write()
+    assert len(open_dataset(Dataset("generation", str(path)), 24, 0)) == 30
+    rows[25]["split"] = "test"
+    write()
+    assert (
+        'by their field "split" its records are of test and train, and what is tested'
+        in refusal(path)
+    )
+    rows[25]["split"] = "restval"  # of train
+    write()
+    assert len(open_dataset(Dataset("generation", str(path)), 24, 0)) == 30
+
+
+def test_what_systems_and_editors_leave_in_folders_is_neither_class_nor_picture(tmp_path, caplog):
+    for name in ("cat/a.jpg", "dog/b.jpg", "cat/a.jpg~", "dog/c.jpg.part", "__MACOSX/cat/._a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo(0))
+    for name in ("Thumbs.db", "cat/desktop.ini", "dog/.DS_Store"):
+        (tmp_path / name).write_bytes(b"x")
+    source = open_dataset(Dataset("generation", str(tmp_path)), 24, 0)
+    assert [source[i]["captions"] for i in range(len(source))] == [["cat"], ["dog"]]
+    assert [m.partition(": ")[2] for m in caplog.messages] == [
+        "not read: 1 .jpg~ (cat/a.jpg~), 1 .part (dog/c.jpg.part)"
+    ]
+
+
+def test_numbers_of_folders_do_not_come_into_captions_without_a_word(tmp_path, caplog):
+    """kohya's folders say how often a picture is to be seen: 10_ohwx dog."""
+    (tmp_path / "10_ohwx dog").mkdir()
+    (tmp_path / "10_ohwx dog" / "a.jpg").write_bytes(photo(0))
+    open_dataset(Dataset("generation", str(tmp_path)), 24, 0)
+    assert any(
+        "folders are numbered, and so are the captions: '10 ohwx dog'" in m for m in caplog.messages
+    )
+    caplog.clear()
+    (tmp_path / "10_ohwx dog" / "a.txt").write_text("ohwx dog, sitting")
+    open_dataset(Dataset("generation", str(tmp_path)), 24, 0)
+    assert not caplog.messages
+
+
+def test_captions_beside_pictures_by_their_whole_names_are_seen(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(photo(0))
+        (tmp_path / f"{name}.txt").write_text("a cat")
+    assert "beside any of 2 pictures; call a.jpg.txt a.txt, and so on" in refusal(tmp_path)

@@ -129,6 +129,29 @@ def test_samples_whose_files_are_not_neighbours_are_a_fault_of_the_shard(tmp_pat
     assert "a-0.tar holds pictures alone, a-1.tar none; the files of one sample" in halves
     twice = shard("twice.tar", ["0.jpg", "0.txt", "1.jpg", "1.txt", "0.jpg", "0.txt"])
     assert len(open_dataset(Dataset("generation", str(twice)), 24, 0)) == 3
+    for folder, suffix in (("images", "jpg"), ("labels", "txt")):
+        (tmp_path / folder).mkdir()
+        for k in range(2):
+            (tmp_path / f"{k}.{suffix}").rename(tmp_path / folder / f"{k}.{suffix}")
+    files = [f"{folder}.{s}" for s, folder in (("jpg", "images/0"), ("txt", "labels/0"))]
+    folders = refusal(shard("folders.tar", files))
+    assert "the files of one sample are in two folders (images/0.jpg, labels/0.txt: 1" in folders
+    for k in range(2):
+        (tmp_path / "images" / f"{k}.jpg").rename(tmp_path / f"{k}.jpg")
+        (tmp_path / "labels" / f"{k}.txt").rename(tmp_path / f"{k}.txt")
     unread = shard("unread.tar", ["0.heic", "0.jpg", "0.txt"])
     assert open_dataset(Dataset("generation", str(unread)), 24, 0)[0]["captions"] == ["coffee"]
     assert any("unread.tar: members not read: 1 .heic" in m for m in caplog.messages)
+
+
+def test_a_name_with_dots_is_said_to_end_at_the_first(tmp_path, caplog):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, data in (("img.v1.jpg", jpeg("coffee")), ("img.v1.txt", b"coffee")):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    open_dataset(Dataset("generation", str(tmp_path / "a.tar")), 24, 0)
+    said = (
+        "a.tar: members not read: 1 .v1.txt; a sample's name ends at its first dot: rename *.v1.txt"
+    )
+    assert any(said in m for m in caplog.messages)
