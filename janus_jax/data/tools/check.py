@@ -79,16 +79,16 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         length = next(iter(stages_of(line, experiment, stages).values())).rows.length
         out["datasets"][name] = report.summary(found[name], sources.get(name), length)
         say("\n" + "\n".join(report.summary_lines(name, out["datasets"][name], found[name].bad)))
-        left = unread.unread(sources[name]) if name in sources and not options.records else {}
-        out["datasets"][name]["not_read"] = {root: n[: report.KEPT] for root, n in left.items()}
-        for told in unread.lines(left):
-            say(f"  {told}")
+    if not (stopped or options.records):
+        stopped = _tell_unread(sources, out, say)
+    apart = held_out.numbers(experiment, found, sources) if experiment else {}
     if experiment:
-        out["leaks"] = held_out.leaks(experiment, found, sources)
+        out["leaks"] = held_out.leaks(experiment, found, sources, apart)
         for text in out["leaks"]:
             say(f"\nWARNING: {text}")
+    trained = held_out.trained(found, apart)
     for name in stages if not stopped else ():
-        out["stages"][name] = _forecast(lines, found, name, experiment, say)
+        out["stages"][name] = _forecast(lines, trained, name, experiment, say)
     if options.out:
         _save(pathlib.Path(options.out), out, found, bands, say)
     if stopped:
@@ -189,6 +189,22 @@ def _forecast(lines: dict, found: dict, name: str, experiment, say) -> list:
         return []
     say("\n" + "\n".join(forecast.forecast_lines(name, phases, stage.rows)))
     return phases
+
+
+def _tell_unread(sources: dict, out: dict, say) -> bool:
+    """Tells the files that no record reads, and enters them in the report. Returns whether Ctrl-C
+    has ended the look."""
+    try:
+        left = unread.unread(sources.values())
+    except KeyboardInterrupt:
+        return True
+    except SourceError as error:
+        say(f"\nwhich files no record reads is not known: {error}")
+        return False
+    out["not_read"] = {root: names[: report.KEPT] for root, names in left.items()}
+    if left:
+        say("\n" + "\n".join(unread.lines(left)))
+    return False
 
 
 def _save(directory: pathlib.Path, out: dict, found: dict, bands: list[Band], say):
