@@ -10,7 +10,6 @@ from PIL import Image
 from support import tiny
 
 from janus_jax.config.read import resolve
-from janus_jax.config.schema import ConfigError
 from janus_jax.data.holdout import Part
 from janus_jax.data.toy import shapes_sources
 from janus_jax.eval import during
@@ -154,12 +153,6 @@ def test_what_a_user_asks_is_all_that_is_shown_where_nothing_is_held_out(asked, 
     rows, text = sheet.rows(2, types.SimpleNamespace(transformer=None))
     assert [captions for _, captions in rows] == [["a cat"]] and text == "* a cat"
     assert len(asked["drawn"]) == 1 and not asked["answered"]
-
-
-def test_a_prompt_beyond_the_context_is_refused_before_training(tmp_path):
-    long = "word " * (tiny.processor().context + 1)
-    with pytest.raises(ConfigError, match=r"evaluation.prompts.* the context is"):
-        opened(tmp_path, plan_of({"prompts": [long]}))
 
 
 def test_photos_are_shown_smaller_and_tiny_pictures_larger():
