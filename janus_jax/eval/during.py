@@ -37,6 +37,7 @@ TRIED = 100  # records of each data set that are looked at for as many
 WIDE = 144  # pixels of a picture on the sheet, about, where it has fewer
 MOST = 256  # and where it has more
 WORDS = 32  # tokens of an answer, at most
+DIGITS = 7  # of a step in a sheet's name: a run that gets more steps keeps their order
 FOLDER = "sheets"  # in a work directory: a folder for each stage, a picture for each step
 
 
@@ -198,8 +199,7 @@ class Sheet:
     def write(self, step: int, sheet: Image.Image):
         drawn = io.BytesIO()
         sheet.save(drawn, "PNG")
-        width = len(str(self.plan.stage.steps))
-        path = self.folder / f"{step:0{width}}.png"
+        path = self.folder / f"{step:0{DIGITS}}.png"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.write(path, drawn.getvalue())

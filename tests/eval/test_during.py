@@ -91,11 +91,11 @@ def test_a_sheet_shows_held_out_records_the_same_each_time(asked, one_device, tm
     assert (turns[0].pictures[0] == parts["questions"].image(0)).all()
     tiny.same_bits(model.text_embedding.table[...], state.params["text_embedding"]["table"])
     assert sorted(p.name for p in (tmp_path / "sheets" / "one").iterdir()) == [
-        "0002.png",
-        "1000.png",
+        "0000002.png",
+        "0001000.png",
     ]
     (step, picture, text), _ = log.shown
-    drawn = Image.open(tmp_path / "sheets" / "one" / "0002.png")
+    drawn = Image.open(tmp_path / "sheets" / "one" / "0000002.png")
     assert step == 2 and np.array_equal(np.asarray(drawn), np.asarray(picture))
     assert f"* {prompts[0]}\n" in text and f"{turns[0].texts[0]} **two** (truth: " in text
     assert (np.asarray(picture) == (90, 10, 200)).all(-1).sum() == 8 * 144 * 144
@@ -146,6 +146,14 @@ def test_a_sheet_shows_what_the_user_asks_beside_what_is_held_out(asked, one_dev
     shown = np.asarray(picture)
     assert (shown == (1, 200, 3)).all(-1).sum() == 2 * 144 * 144
     assert (shown == (90, 10, 200)).all(-1).sum() == (9 + 8) * 144 * 144
+
+
+def test_sheets_of_a_run_that_gets_more_steps_stay_in_order(tmp_path):
+    for steps, step in ((100, 90), (2000, 600)):
+        sheet, _ = opened(tmp_path, plan_of(steps=steps))
+        sheet.write(step, Image.new("RGB", (1, 1)))
+    names = sorted(path.name for path in (tmp_path / "sheets" / "one").iterdir())
+    assert [int(name.removesuffix(".png")) for name in names] == [90, 600]
 
 
 def test_what_a_user_asks_is_all_that_is_shown_where_nothing_is_held_out(asked, tmp_path):

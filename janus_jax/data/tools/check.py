@@ -24,6 +24,7 @@ from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.data.tools import command, forecast, held_out, report, unread
 from janus_jax.data.tools.sheet import Band, sheets
 from janus_jax.data.tools.survey import Survey, survey
+from janus_jax.data.tools.view import visible
 from janus_jax.model.presets import janus_1_3b
 
 VOCABULARY = 16384  # of a tokenizer learned from the data where none is named
@@ -255,7 +256,8 @@ def chosen_stages(f, overrides: dict[str, str]):
 def _run(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
     lines, experiment, stages = chosen_stages(f, overrides)
-    records, closed = unusable(check(lines, experiment, stages, f))
+    say = lambda text: print(visible(text))  # names of files and fields are others' words
+    records, closed = unusable(check(lines, experiment, stages, f, say))
     bad = []
     if records:
         bad.append(f"unusable records: {records:,}")

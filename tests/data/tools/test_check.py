@@ -119,6 +119,12 @@ def test_epochs_are_those_of_what_is_trained_on_alone(tmp_path, monkeypatch):
     assert epochs("10") == pytest.approx(2 * epochs("0"), rel=0.05)
 
 
+def test_what_a_terminal_would_obey_in_names_of_fields_is_told_and_not_done(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "x", "\x1b[31m\u202e": 1}]))
+    assert check.main(["--kind=text", f"--path={tmp_path}/a.json"]) == 0
+    assert "fields that nothing reads: \\x1b[31m\\u202e (1)" in capsys.readouterr().out
+
+
 def test_a_folder_that_cannot_be_read_costs_the_report_one_line(plain, monkeypatch):
     def refuse(sources):
         raise SourceError("photos: Permission denied")
