@@ -18,7 +18,7 @@ from janus_jax.config.schema import ConfigError
 from janus_jax.model import config as model_config
 from janus_jax.model import presets
 from janus_jax.weights.for_config import values_for_config
-from janus_jax.weights.table import NoWeightsError
+from janus_jax.weights.table import NoWeightsError, WeightsError
 
 ADAPTORS = ("understanding_adaptor", "generation_adaptor", "generation_embedding", "image_head")
 LLM = ("text_embedding", "transformer", "text_head")
@@ -28,6 +28,7 @@ EVERYTHING = ("understanding_encoder", *ADAPTORS, *LLM)
 RELEASED = {
     "weights/Janus-Pro-1B": presets.janus_pro_1b, "weights/Janus-Pro-7B": presets.janus_pro_7b,
 }  # fmt: skip
+ADD, REMOVE = "data.add.", "data.remove."
 DATA = {"chats": "understanding", "captions": "generation", "text": "text"}
 
 # 32 examples (686 tokens of understanding, 616 of generation; see stage1.py) are 8 rows of 2688: 4
@@ -65,20 +66,37 @@ def of_weights(path: str) -> dict:
     except NoWeightsError as error:
         if path not in RELEASED:
             raise ConfigError.of([f"stages.finetune.init is {path!r}: {error}"]) from None
+    except WeightsError as error:
+        raise WeightsError(f"stages.finetune.init is {path!r}: {error}") from None
     template = {"user": "<|User|>", "assistant": "<|Assistant|>"}
     sizes = model_config.to_dict(RELEASED[path]())
     return {"model": sizes, "template": template, "tokenizer": path, "evaluation": {}}
 
 
+def first_of(init: str) -> str:
+    """The first of the weights in `init` as a command line gives it: "a,b", or "('a', 'b')"."""
+    first = init.split(",")[0]
+    return first[1:].strip("'\" )]") if init.startswith(("(", "[")) else first
+
+
+def data_of(given: dict) -> tuple[dict, set]:
+    """(the kind of each line that is here, by name; the kinds that are drawn), after the overrides."""
+    said = {what: [k[len(what) :] for k in given if k.startswith(what)] for what in (ADD, REMOVE)}
+    ours = [name for name in DATA if name not in said[ADD]]
+    lines = [name for name in ours if f"data.datasets.{name}.path" in given]
+    lines = lines or [name for name in ours if name != "text" and not said[ADD]]
+    lines += [name for name in ours if name in said[REMOVE] and name not in lines]
+    kept = [name for name in [*lines, *said[ADD]] if name not in said[REMOVE]]
+    kinds = {given.get(f"data.datasets.{name}.kind", DATA.get(name)) for name in kept}
+    return {name: DATA[name] for name in lines}, kinds
+
+
 def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
     t = TARGETS[target]
     given = given or {}
-    init = given.get("stages.finetune.init", "weights/Janus-Pro-1B").strip("()[]'\" ").split(",")[0]
+    init = first_of(given.get("stages.finetune.init", "weights/Janus-Pro-1B"))
     found = of_weights(init)
-    named = [name for name in DATA if f"data.datasets.{name}.path" in given]
-    added = [key.removeprefix("data.add.") for key in given if key.startswith("data.add.")]
-    kinds = {name: DATA[name] for name in named or ("chats", "captions") if named or not added}
-    drawn = {*kinds.values(), *(given.get(f"data.datasets.{name}.kind") for name in added)}
+    kinds, drawn = data_of(given)
     lora = "base" in t
     sizes = found["model"]["understanding_encoder"], found["model"]["generation_encoder"]
     tokens = most_tokens(*sizes)
@@ -92,7 +110,10 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
         "template": found["template"],
         "tokenizer": found["tokenizer"],
         "data": {"datasets": {
-            name: {"kind": kind, "path": "data/mine.json", "images": "" if named else "data/images"}
+            name: {
+                "kind": kind, "path": "data/mine.json",
+                "images": "" if f"data.datasets.{name}.path" in given else "data/images",
+            }
             for name, kind in kinds.items()
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},

@@ -89,7 +89,7 @@ def train_and_show(config: str, overrides: dict, workdir: str, accept_changes: b
     experiment = found.experiment
     sources = found.sources
     processor = found.processor
-    processes.all_or_none(lambda: processes.is_lead() and require_scorable(experiment))
+    processes.all_or_none(lambda: processes.is_lead() and require_scorable(experiment, processor))
     values = dataclasses.asdict(experiment)
     log = processes.all_or_none(
         lambda: Log(directory, processes.is_lead(), experiment.wandb, values)

@@ -15,13 +15,11 @@ from PIL import Image
 
 from janus_jax.common import files
 from janus_jax.common.contact_sheet import contact_sheet
-from janus_jax.config.schema import ConfigError
 from janus_jax.data.image_files import ImageError
 from janus_jax.data.images import generation_image, understanding_image
-from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.data.sources import RecordError
 from janus_jax.distributed import arrays, processes
-from janus_jax.eval.during_asked import Asked, read_asked
+from janus_jax.eval.during_asked import NOTHING, conversation, read_asked
 from janus_jax.model import batch as bt
 from janus_jax.model import low_rank_layers
 from janus_jax.model import sharding as sh
@@ -39,6 +37,7 @@ TRIED = 100  # records of each data set that are looked at for as many
 WIDE = 144  # pixels of a picture on the sheet, about, where it has fewer
 MOST = 256  # and where it has more
 WORDS = 32  # tokens of an answer, at most
+DIGITS = 7  # of a step in a sheet's name: a run that gets more steps keeps their order
 FOLDER = "sheets"  # in a work directory: a folder for each stage, a picture for each step
 
 
@@ -52,6 +51,8 @@ class Sheet:
         processor: the tokenizer and template.
         workdir: WORKDIR/sheets/<stage>/<step>.png.
         log: shows the sheets too.
+
+    Raises ConfigError for what `evaluation` asks for and this model cannot be asked.
     """
 
     def __init__(self, open_scores, plan: StagePlan, sources: dict, processor, workdir, log: Log):
@@ -61,7 +62,8 @@ class Sheet:
         self.folder = workdir / FOLDER / plan.name
         self.log = log
         self.scores = None
-        self.asked = processes.all_or_none(lambda: processes.is_lead() and self.own())
+        own = lambda: read_asked(plan.experiment, processor) if plan.task.PACKS else NOTHING
+        self.asked = processes.all_or_none(lambda: processes.is_lead() and own())
         if plan.experiment.evaluation.benchmarks and plan.task.PACKS:
             read = lambda: open_scores(plan.experiment, plan.name, workdir, log.say)
             self.scores = processes.all_or_none(lambda: processes.is_lead() and read())
@@ -87,24 +89,6 @@ class Sheet:
             if self.scores:
                 scores = self.scores(step, model, self.processor)
         return scores
-
-    def own(self) -> Asked:
-        """What the user wants to see of a stage that draws and answers. Raises ConfigError for what
-        this model cannot be asked."""
-        if not self.plan.task.PACKS:
-            return Asked([], [])
-        asked = read_asked(self.plan.experiment)
-        asks = [(self.processor.request, prompt) for prompt in asked.prompts]
-        asks += [(self.processor.question, conversation(*q)) for q in asked.questions]
-        problems = []
-        for take, given in asks:
-            try:
-                take(given)
-            except ValueError as error:
-                problems.append(f"evaluation.prompts, evaluation.questions: {error}")
-        if problems:
-            raise ConfigError.of(problems)
-        return asked
 
     @contextmanager
     def full(self, missing: str):
@@ -215,18 +199,12 @@ class Sheet:
     def write(self, step: int, sheet: Image.Image):
         drawn = io.BytesIO()
         sheet.save(drawn, "PNG")
-        width = len(str(self.plan.stage.steps))
-        path = self.folder / f"{step:0{width}}.png"
+        path = self.folder / f"{step:0{DIGITS}}.png"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.write(path, drawn.getvalue())
         except OSError as error:  # a full disk does not stop training
             self.log.say(f"ERROR: {path} cannot be written ({error.strerror})")
-
-
-def conversation(picture, question: str) -> list:
-    """A question about a picture, as `understand` takes it."""
-    return [Turn("user", laid_out([PICTURE, question]), [picture])]
 
 
 def held_out(plan: StagePlan, sources: dict, kind: str, use) -> list:

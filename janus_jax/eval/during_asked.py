@@ -9,7 +9,8 @@ from janus_jax.common.text import short
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.data.image_parts import open_picture
 from janus_jax.data.image_pixels import ImageError
-from janus_jax.data.messages import blank
+from janus_jax.data.messages import PICTURE, Turn, blank, laid_out
+from janus_jax.data.processor import Processor
 
 _LIST = ".txt"
 _OTHER = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".md", ".yaml", ".yml")
@@ -22,12 +23,21 @@ class Asked(NamedTuple):
     questions: list[tuple]
 
 
-def read_asked(experiment: Experiment) -> Asked:
+NOTHING = Asked([], [])
+
+
+def read_asked(experiment: Experiment, processor: Processor) -> Asked:
     """What the config asks for, files read and pictures opened. Raises ConfigError that lists all
-    that cannot be used."""
+    that cannot be used, or is too long for the model."""
     e = experiment.evaluation
     problems = []
-    prompts = [text for text, _, _ in _entries("prompts", e.prompts, problems)]
+    prompts = []
+    for text, _, where in _entries("prompts", e.prompts, problems):
+        try:
+            processor.request(text, where)
+            prompts.append(text)
+        except ValueError as error:
+            problems.append(str(error))
     questions = []
     for text, folder, where in _entries("questions", e.questions, problems):
         path, mark, question = text.partition(": " if ": " in text else ":")
@@ -40,11 +50,18 @@ def read_asked(experiment: Experiment) -> Asked:
         try:
             file = os.path.join(folder, expanded(path.strip()))
             questions.append((open_picture(file, where), question.strip()))
+            processor.question(conversation(*questions[-1]))
         except (ImageError, ValueError) as error:
-            problems.append(str(error))
+            told = str(error)
+            problems.append(told if told.startswith(where) else f"{where}: {told}")
     if problems:
         raise ConfigError.of(problems)
     return Asked(prompts, questions)
+
+
+def conversation(picture, question: str) -> list:
+    """A question about a picture, as `understand` takes it."""
+    return [Turn("user", laid_out([PICTURE, question]), [picture])]
 
 
 def _entries(field: str, entries: tuple[str, ...], problems: list[str]):

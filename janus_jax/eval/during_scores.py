@@ -9,6 +9,7 @@ from janus_jax.common import provenance
 from janus_jax.common.paths import expanded
 from janus_jax.common.text import near
 from janus_jax.config.schema import ConfigError, Experiment
+from janus_jax.data.processor import Processor
 from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, NAMES, load
 from janus_jax.eval.during_asked import read_asked
@@ -72,10 +73,10 @@ class Scores:
         return found
 
 
-def require_scorable(experiment: Experiment):
+def require_scorable(experiment: Experiment, processor: Processor):
     """Finds all that is wrong with `evaluation.benchmarks`, `prompts` and `questions`, and their
     files. Raises ConfigError and UsageError."""
-    read_asked(experiment)
+    read_asked(experiment, processor)
     found = tasks(experiment)
     names = [f"{task.half}/{task.name}" for task in found]
     best = experiment.checkpoints.best

@@ -107,13 +107,13 @@ def prepare(config: str, overrides: dict, workdir: pathlib.Path, accept: bool = 
     return found
 
 
-def rehearse(config, overrides, workdir, devices: int = 0, also=lambda _: None, accept=False):
+def rehearse(config, overrides, workdir, devices: int = 0, also=lambda *_: None, accept=False):
     """`--dry_run`: tells what was found. Raises as the run itself would; writes nothing.
 
     Args:
         config, overrides, workdir: as of `prepare`.
         devices: check for so many, which need not be here; 0: for those that are.
-        also: checks more of the experiment, and raises.
+        also: checks more of the experiment with its processor, and raises.
         accept: the run would be told to go on with what has changed since its last start.
     """
     begin = time.perf_counter()
@@ -122,10 +122,10 @@ def rehearse(config, overrides, workdir, devices: int = 0, also=lambda _: None, 
     if not accept and found.changes.needs_word and processes.is_lead():
         found.report.config.append(found.changes.unaccepted(workdir))
     processes.all_or_none(found.report.require)
-    processes.all_or_none(lambda: processes.is_lead() and also(found.experiment))
-    processes.require_equal(must_be_equal(found))
     e, opened = found.experiment, (found.sources, found.processor)
-    seen = lambda: processes.is_lead() and preflight_data.first_as_text(e, *opened, config)
+    processes.all_or_none(lambda: processes.is_lead() and also(e, found.processor))
+    processes.require_equal(must_be_equal(found))
+    seen = lambda: processes.is_lead() and preflight_data.first_as_text(e, *opened)
     say("\n".join(processes.all_or_none(seen) or []))
     here = jax.device_count()
     count = jax.process_count()

@@ -112,16 +112,13 @@ def look_at_data(
     return None, report
 
 
-def first_as_text(
-    experiment: Experiment, sources: dict, processor: Processor, config: str
-) -> list[str]:
+def first_as_text(experiment: Experiment, sources: dict, processor: Processor) -> list[str]:
     """The first usable record of each data set that is packed into rows: its tokens, as the first
     stage that draws it sees them. See data/tools/view.py; for `--dry_run`.
 
     experiment: the config.
     sources: the data sets, opened, by name.
     processor: the tokenizer and template.
-    config: the file of the config.
     """
     out = []
     for name, source in sources.items():
@@ -135,7 +132,8 @@ def first_as_text(
             for shown in view.look(line, source, encoder, 1)[0][:1]:
                 text = short(view.as_text(shown.pieces), SHOWN)
                 out.append(f"\n{name}, {shown.where}, as {stage} sees it: {shown.told}\n{text}")
-    more = f"more of them, with pictures: janus-jax data show --config={config} --out=shown.html"
+    same = "the --config and --data flags of this command"
+    more = f"more of them, with pictures: janus-jax data show --out=shown.html, with {same}"
     return [*out, "", f"(«what is predicted»; {more})"] if out else []
 
 

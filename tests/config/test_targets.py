@@ -369,7 +369,18 @@ def test_a_target_that_is_not_there_is_refused(path, said):
 
 def test_finetuning_trains_what_it_is_given_and_pays_for_no_other_pictures():
     added = {"data.add.mine": "", "data.datasets.mine.kind": "understanding"}
+    again = {"data.add.chats": "", "data.datasets.chats.kind": "text"}  # a name of the file's own
+    read_alone = {"data.datasets.captions.kind": "understanding"}
     for given, names, ratio, slots in (
+        (again | {"data.datasets.chats.path": "a.jsonl"}, ["chats"], (0, 1, 0), (0, 0)),
+        ({"data.remove.chats": ""}, ["captions"], (0, 0, 1), (0, 4)),
+        (
+            {"data.remove.chats": "", "data.datasets.captions.path": "a.jsonl"},
+            ["captions"],
+            (0, 0, 1),
+            (0, 4),
+        ),
+        (read_alone, ["chats", "captions"], (1, 0, 0), (4, 0)),
         ({"data.datasets.captions.path": "a.jsonl"}, ["captions"], (0, 0, 1), (0, 4)),
         (added | {"data.datasets.mine.path": "a.jsonl"}, ["mine"], (1, 0, 0), (4, 0)),
         ({}, ["chats", "captions"], (1, 0, 1), (4, 4)),
@@ -379,3 +390,10 @@ def test_finetuning_trains_what_it_is_given_and_pays_for_no_other_pictures():
         assert (sorted(built.data.datasets), wrong) == (sorted(names), [])
         assert tuple(vars(stage.ratio).values()) == ratio
         assert (stage.rows.understanding_images, stage.rows.generation_images) == slots
+
+
+@pytest.mark.parametrize("init", ["('quickstart',)", "['quickstart', 'more']", "quickstart,more"])
+def test_finetuning_takes_the_sizes_of_the_first_weights_however_several_are_written(init):
+    built, wrong = read_.read(f"{CONFIGS / 'finetune.py'}", {"stages.finetune.init": init})
+    assert wrong == [] and built.stages["finetune"].init[0] == "quickstart"
+    assert built.model.transformer.width == 128

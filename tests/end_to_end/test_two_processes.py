@@ -97,7 +97,10 @@ def test_two_processes_told_to_stop_go_on_to_what_one_learns(alone, mesh):
     for ours, theirs in zip(*found, strict=True):
         assert ours.keys() == theirs.keys() and "validation_text_loss" in ours
         np.testing.assert_allclose(list(ours.values()), [theirs[name] for name in ours], rtol=1e-5)
-    assert sorted(p.name for p in (workdir / "sheets" / "only").iterdir()) == ["4.png", "8.png"]
+    assert sorted(p.name for p in (workdir / "sheets" / "only").iterdir()) == [
+        "0000004.png",
+        "0000008.png",
+    ]
     ours, theirs = (load_file(d / "only" / "model.safetensors") for d in (workdir, alone / "alone"))
     assert ours.keys() == theirs.keys()
     for key, x in theirs.items():

@@ -10,7 +10,6 @@ from PIL import Image
 from support import tiny
 
 from janus_jax.config.read import resolve
-from janus_jax.config.schema import ConfigError
 from janus_jax.data.holdout import Part
 from janus_jax.data.toy import shapes_sources
 from janus_jax.eval import during
@@ -92,11 +91,11 @@ def test_a_sheet_shows_held_out_records_the_same_each_time(asked, one_device, tm
     assert (turns[0].pictures[0] == parts["questions"].image(0)).all()
     tiny.same_bits(model.text_embedding.table[...], state.params["text_embedding"]["table"])
     assert sorted(p.name for p in (tmp_path / "sheets" / "one").iterdir()) == [
-        "0002.png",
-        "1000.png",
+        "0000002.png",
+        "0001000.png",
     ]
     (step, picture, text), _ = log.shown
-    drawn = Image.open(tmp_path / "sheets" / "one" / "0002.png")
+    drawn = Image.open(tmp_path / "sheets" / "one" / "0000002.png")
     assert step == 2 and np.array_equal(np.asarray(drawn), np.asarray(picture))
     assert f"* {prompts[0]}\n" in text and f"{turns[0].texts[0]} **two** (truth: " in text
     assert (np.asarray(picture) == (90, 10, 200)).all(-1).sum() == 8 * 144 * 144
@@ -149,17 +148,19 @@ def test_a_sheet_shows_what_the_user_asks_beside_what_is_held_out(asked, one_dev
     assert (shown == (90, 10, 200)).all(-1).sum() == (9 + 8) * 144 * 144
 
 
+def test_sheets_of_a_run_that_gets_more_steps_stay_in_order(tmp_path):
+    for steps, step in ((100, 90), (2000, 600)):
+        sheet, _ = opened(tmp_path, plan_of(steps=steps))
+        sheet.write(step, Image.new("RGB", (1, 1)))
+    names = sorted(path.name for path in (tmp_path / "sheets" / "one").iterdir())
+    assert [int(name.removesuffix(".png")) for name in names] == [90, 600]
+
+
 def test_what_a_user_asks_is_all_that_is_shown_where_nothing_is_held_out(asked, tmp_path):
     sheet, _ = opened(tmp_path, plan_of({"holdout": 0.0, "prompts": ["a cat"]}))
     rows, text = sheet.rows(2, types.SimpleNamespace(transformer=None))
     assert [captions for _, captions in rows] == [["a cat"]] and text == "* a cat"
     assert len(asked["drawn"]) == 1 and not asked["answered"]
-
-
-def test_a_prompt_beyond_the_context_is_refused_before_training(tmp_path):
-    long = "word " * (tiny.processor().context + 1)
-    with pytest.raises(ConfigError, match=r"evaluation.prompts.* the context is"):
-        opened(tmp_path, plan_of({"prompts": [long]}))
 
 
 def test_photos_are_shown_smaller_and_tiny_pictures_larger():

@@ -5,6 +5,7 @@ import json
 import types
 
 import pytest
+from support import tiny
 from support.configs import checked
 
 import janus_jax
@@ -57,7 +58,9 @@ def test_what_cannot_be_scored_is_refused_at_once(tmp_path):
 
 def test_a_benchmark_that_is_named_twice_and_a_best_that_nothing_scores_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="shapes is there before"):
-        during_scores.require_scorable(experiment("shapes=shapes:1", "shapes=shapes:2"))
+        during_scores.require_scorable(
+            experiment("shapes=shapes:1", "shapes=shapes:2"), tiny.processor()
+        )
 
     def with_best(best: str, *benchmarks):
         found = experiment(*benchmarks)
@@ -65,10 +68,14 @@ def test_a_benchmark_that_is_named_twice_and_a_best_that_nothing_scores_are_refu
         return dataclasses.replace(found, checkpoints=kept)
 
     with pytest.raises(ConfigError, match=r"checkpoints\.best is 'generation/pope': unknown"):
-        during_scores.require_scorable(with_best("generation/pope", "shapes=shapes:1"))
-    during_scores.require_scorable(with_best("generation/shapes", "shapes=shapes:1"))
+        during_scores.require_scorable(
+            with_best("generation/pope", "shapes=shapes:1"), tiny.processor()
+        )
+    during_scores.require_scorable(
+        with_best("generation/shapes", "shapes=shapes:1"), tiny.processor()
+    )
     with pytest.raises(ValueError, match=r"none\.tsv"):
-        during_scores.require_scorable(with_best("", f"pope={tmp_path}/none.tsv"))
+        during_scores.require_scorable(with_best("", f"pope={tmp_path}/none.tsv"), tiny.processor())
 
 
 def test_a_full_disk_costs_a_score_and_not_the_run(tmp_path, monkeypatch):
@@ -93,7 +100,7 @@ def test_a_half_that_a_stage_does_not_keep_is_not_scored_and_cannot_be_all_that_
 
     said = []
     asked = keeping("understanding+text", "understanding/shapes", "shapes@6=shapes:1")
-    during_scores.require_scorable(asked)
+    during_scores.require_scorable(asked, tiny.processor())
     scores = Scores(asked, "stage3", tmp_path, said.append)
     assert [task.half for task, _ in scores.asked] == ["understanding"]
     (line,) = [line for line in said if "not scored" in line]
@@ -104,6 +111,6 @@ def test_a_half_that_a_stage_does_not_keep_is_not_scored_and_cannot_be_all_that_
     assert len(Scores(asked, "stage2", tmp_path, said.append).asked) == 2
     wrong = keeping("text", "generation/shapes", "shapes@6=shapes:1")
     with pytest.raises(ConfigError) as error:
-        during_scores.require_scorable(wrong)
+        during_scores.require_scorable(wrong, tiny.processor())
     assert "checkpoints.best is 'generation/shapes': stages.stage3" in str(error.value)
     assert "nothing of it would be scored" in str(error.value)

@@ -40,7 +40,8 @@ def test_a_data_set_none_of_whose_first_records_can_be_used_is_refused_and_a_few
     # The first that can be used, as the model sees it.
     assert "\nscenes, it.jsonl:3, as stage1 sees it: " in out
     assert "User: a cat\n\nAssistant:<begin_of_image>«[36 x image]»<end_of_image>" in out
-    assert "janus-jax data show --config=" in out
+    # A command of --config alone would show the file's own data.
+    assert "data show --out=shown.html, with the --config and --data flags of this" in out
     path.write_text("\n".join(map(json.dumps, lines[:2])))
     told = refusal(SourceError, QUICKSTART, tmp_path / "run", overrides)
     assert (

@@ -24,6 +24,7 @@ from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.data.tools import command, forecast, held_out, report, unread
 from janus_jax.data.tools.sheet import Band, sheets
 from janus_jax.data.tools.survey import Survey, survey
+from janus_jax.data.tools.view import visible
 from janus_jax.model.presets import janus_1_3b
 
 VOCABULARY = 16384  # of a tokenizer learned from the data where none is named
@@ -79,16 +80,16 @@ def check(lines: dict, experiment, stages: list[str], options, say=print) -> dic
         length = next(iter(stages_of(line, experiment, stages).values())).rows.length
         out["datasets"][name] = report.summary(found[name], sources.get(name), length)
         say("\n" + "\n".join(report.summary_lines(name, out["datasets"][name], found[name].bad)))
-        left = unread.unread(sources[name]) if name in sources and not options.records else {}
-        out["datasets"][name]["not_read"] = {root: n[: report.KEPT] for root, n in left.items()}
-        for told in unread.lines(left):
-            say(f"  {told}")
+    if not (stopped or options.records):
+        stopped = _tell_unread(sources, out, say)
+    apart = held_out.numbers(experiment, found, sources) if experiment else {}
     if experiment:
-        out["leaks"] = held_out.leaks(experiment, found, sources)
+        out["leaks"] = held_out.leaks(experiment, found, sources, apart)
         for text in out["leaks"]:
             say(f"\nWARNING: {text}")
+    trained = held_out.trained(found, apart)
     for name in stages if not stopped else ():
-        out["stages"][name] = _forecast(lines, found, name, experiment, say)
+        out["stages"][name] = _forecast(lines, trained, name, experiment, say)
     if options.out:
         _save(pathlib.Path(options.out), out, found, bands, say)
     if stopped:
@@ -191,6 +192,22 @@ def _forecast(lines: dict, found: dict, name: str, experiment, say) -> list:
     return phases
 
 
+def _tell_unread(sources: dict, out: dict, say) -> bool:
+    """Tells the files that no record reads, and enters them in the report. Returns whether Ctrl-C
+    has ended the look."""
+    try:
+        left = unread.unread(sources.values())
+    except KeyboardInterrupt:
+        return True
+    except SourceError as error:
+        say(f"\nwhich files no record reads is not known: {error}")
+        return False
+    out["not_read"] = {root: names[: report.KEPT] for root, names in left.items()}
+    if left:
+        say("\n" + "\n".join(unread.lines(left)))
+    return False
+
+
 def _save(directory: pathlib.Path, out: dict, found: dict, bands: list[Band], say):
     bad = [{"dataset": name} | line for name, s in found.items() for line in s.bad]
     made = {
@@ -239,7 +256,8 @@ def chosen_stages(f, overrides: dict[str, str]):
 def _run(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
     lines, experiment, stages = chosen_stages(f, overrides)
-    records, closed = unusable(check(lines, experiment, stages, f))
+    say = lambda text: print(visible(text))  # names of files and fields are others' words
+    records, closed = unusable(check(lines, experiment, stages, f, say))
     bad = []
     if records:
         bad.append(f"unusable records: {records:,}")

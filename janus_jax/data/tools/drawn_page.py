@@ -95,14 +95,17 @@ class _Canvas:
         return self.image.crop((0, 0, _WIDTH, self.y + _LINE))
 
 
-def drawn_pages(views: list[View], rows: list[PackedRow], name: str) -> dict[str, bytes]:
+def drawn_pages(
+    notes: list[str], views: list[View], rows: list[PackedRow], name: str
+) -> dict[str, bytes]:
     """PNG files by name, `name` first, then with numbers from 2 on.
 
+    notes: facts about all of it, a paragraph each.
     views: data sets, as stages see them.
     rows: the first packed row of each stage.
     name: of a file that ends with .png.
     """
-    blocks = [block for view in views for block in _view(view)]
+    blocks = [_head(notes), *(block for view in views for block in _view(view))]
     blocks += [_packed(row) for row in rows]
     pages = [[]]
     for block in blocks:
@@ -122,6 +125,22 @@ def drawn_pages(views: list[View], rows: list[PackedRow], name: str) -> dict[str
     return out
 
 
+def _head(notes: list[str]) -> Image.Image:
+    """The notes, and what the colours mean."""
+    canvas = _Canvas()
+    for note in notes:
+        canvas.text(visible(note), _SOFT)
+    for word, *colours in (
+        ("to predict", _INK, _LEARN),
+        ("read, not learned from", _INK, _READ),
+        ("control id", _CONTROL, None, _CONTROL),
+    ):
+        canvas.word(word, *colours)
+        canvas.word("  ")
+    canvas.line()
+    return canvas.done()
+
+
 def _view(view: View) -> list[Image.Image]:
     head = _Canvas()
     head.text(visible(f"{view.title}: {view.facts}"))
@@ -138,7 +157,8 @@ def _example(example: Shown) -> Image.Image:
         if example.cut and piece.at <= example.cut[0] < piece.at + len(piece.ids):
             canvas.word(f" ... {example.cut[1]} tokens are left out ... ", _CUT)
         _piece(canvas, piece, waiting)
-    if example.cut and example.cut[0] > example.pieces[-1].at:
+    last = example.pieces[-1]
+    if example.cut and example.cut[0] >= last.at + len(last.ids):
         canvas.word(f" ... {example.cut[1]} tokens are left out", _CUT)
     canvas.line()
     return canvas.done()

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from janus_jax.common.text import short, table
+from janus_jax.config.epochs import endless
 from janus_jax.config.schema import Experiment
 from janus_jax.data.holdout import stage_entries, stage_mixture_of
 from janus_jax.data.kept import kinds_kept, only
@@ -48,6 +49,7 @@ def first_rows(
     """
     rows = []
     told = []
+    experiment = endless(experiment)  # epochs are not counted here, and the first row is the same
     for name in stages:
         s = experiment.stages[name]
         chances = s.condition_dropout, s.first_sentence

@@ -20,50 +20,70 @@ def with_held_out(lines: dict, sources: dict) -> tuple[dict, dict]:
     return lines | more, sources | {name + SUFFIX: s for name, s in apart.items()}
 
 
-def leaks(experiment: Experiment, surveys: dict, sources: dict) -> list[str]:
+def numbers(experiment: Experiment, surveys: dict, sources: dict) -> dict[str, set[int]]:
+    """The numbers of the records that are held out of each data set by their share, by name.
+
+    surveys: survey.Survey by name.
+    sources: by name, as `with_held_out` gives them.
+    """
+    out = {}
+    for name in surveys:
+        if name.endswith(SUFFIX) or name not in sources:
+            continue
+        asked = holdout_of(experiment, name)
+        if isinstance(asked, str) or not asked:
+            continue
+        try:
+            part = part_of(experiment, name, sources[name], held_out=True)
+        except SourceError:  # too few records: a dry run tells it
+            continue
+        out[name] = {part.index(i) for i in range(len(part))}
+    return out
+
+
+def trained(surveys: dict, apart: dict[str, set[int]]) -> dict:
+    """The surveys of what is trained on, by name: without `apart`, as `numbers` gives it."""
+    out = dict(surveys)
+    for name, held in apart.items():
+        found = surveys[name]
+        good = [record for record in found.good if record.index not in held]
+        bad = [line for line in found.bad if line["record"] not in held]
+        left = {"good": good, "bad": bad, "looked": len(good) + len(bad)}
+        out[name] = dataclasses.replace(found, total=found.total - len(held), **left)
+    return out
+
+
+def leaks(experiment: Experiment, surveys: dict, sources: dict, apart: dict) -> list[str]:
     """A line for each data set whose held-out records show pictures, or say texts, that are trained
     on too.
 
     surveys: survey.Survey by name.
     sources: by name, as `with_held_out` gives them.
+    apart: as `numbers` gives it.
     """
-    apart = {name for name in surveys if name.endswith(SUFFIX)}
-    numbers = {name: _numbers(experiment, name, sources.get(name)) for name in {*surveys} - apart}
-    if not apart and not any(numbers.values()):
-        return []
-    trained = {}
+    drawn = {name for stage in experiment.stages for name in experiment.draws(stage)}
+    known = {}
     held = {}
     for name, found in surveys.items():
-        for record in found.good:
+        of = name.removesuffix(SUFFIX)
+        for record in found.good if of in drawn else ():
             where = sources[name].where(record.index)
-            if name in apart or record.index in numbers[name]:
-                held.setdefault(name.removesuffix(SUFFIX), []).append((where, _content(record)))
+            if of != name or record.index in apart.get(name, ()):
+                held.setdefault(of, []).append((where, _content(record)))
             else:
-                trained |= dict.fromkeys(_content(record), f"{where} of {name}")
+                known |= dict.fromkeys(_content(record), f"{where} of {name}")
     out = []
     for name, records in held.items():
-        known = [(where, trained[x]) for where, content in records for x in content if x in trained]
-        count = len(dict(known))
+        again = [(where, known[x]) for where, content in records for x in content if x in known]
+        count = len(dict(again))
         if count:
-            where, copy = known[0]
+            where, copy = again[0]
             out.append(
                 f"data.datasets.{name}.holdout: of {len(records)} held-out records {count} show what is "
                 f"trained on too, such as {where}, which is {copy}; their loss will look better than "
                 "it is: remove the copies, or hold out a file without them"
             )
     return out
-
-
-def _numbers(experiment: Experiment, name: str, source) -> set[int]:
-    """The numbers of the records of a source that are held out."""
-    asked = holdout_of(experiment, name)
-    if source is None or isinstance(asked, str) or not asked:
-        return set()
-    try:
-        part = part_of(experiment, name, source, held_out=True)
-    except SourceError:  # too few records: a dry run tells it
-        return set()
-    return {part.index(i) for i in range(len(part))}
 
 
 def _content(record) -> list[bytes]:

@@ -95,12 +95,11 @@ def _sample(kind: str, source, i: int, encoder) -> tuple[np.ndarray, str]:
     record = source[i]
     example = encoder(kind, record, np.random.default_rng(i))
     text = words(record)
-    if kind == "text":
+    drawn = {k: v for k, v in record.items() if k != "image_ids"}
+    pixels = encoder.pixels(kind, source, i, drawn, example) if kind != "text" else []
+    if not pixels:  # nor where all pictures stood in questions that a row has no room for
         side = encoder.model.understanding_encoder.image_size
         return _page(text, side * max(SIDE // side, 1)), source.where(i)
-    pixels = encoder.pixels(
-        kind, source, i, {k: v for k, v in record.items() if k != "image_ids"}, example
-    )
     more = f"({len(pixels)} pictures, the first) " if len(pixels) > 1 else ""
     return pixels[0], f"{more}{_cut(text, LETTERS)}"
 

@@ -20,7 +20,7 @@ from janus_jax.data.tools.drawn_page import drawn_pages
 from janus_jax.data.tools.first_row import first_rows, packed_row, row_lines
 from janus_jax.data.tools.page import View, page
 from janus_jax.data.tools.sheet import title
-from janus_jax.data.tools.view import as_text, look
+from janus_jax.data.tools.view import as_text, look, visible
 
 FILES = (".html", ".png")
 
@@ -41,9 +41,9 @@ def show(name: str, line, source, encoders: dict, experiment, count: int) -> lis
         views.append(View(title(name, line), facts, shown, bad))
         print(f"\n{title(name, line)}: {facts}")
         for why in bad:
-            print(f"\n{why}")
+            print(f"\n{visible(why)}")
         for example in shown:
-            print(f"\n{example.where}: {example.told}\n{as_text(example.pieces)}")
+            print(f"\n{visible(example.where)}: {example.told}\n{as_text(example.pieces)}")
             for k, (_, how) in enumerate(example.pictures, 1):
                 print(f"  picture {k}: {how}")
     return views
@@ -67,7 +67,9 @@ def told(line, source, encoder, experiment, stages: list[str]) -> str:
         seen = "which no stage packs into rows, as the released models would see them, "
     t = encoder.processor.template
     roles = f", {t.user!r} and {t.assistant!r}" if encoder.form == "chat" else ""
-    learned = "answers alone" if encoder.supervise == "answers" else "all that is said"
+    learned = "all that is said"
+    if encoder.supervise == "answers":
+        learned = "answers alone" + (", and documents whole" if line.kind == "text" else "")
     if line.kind == "generation":
         learned = "the image"
         if stage:
@@ -125,8 +127,8 @@ def _run(f, overrides: dict[str, str]) -> int:
     for name, source in sources.items():
         encoders = check.encoders_of(lines[name], experiment, stages, processor)
         views += show(name, lines[name], source, encoders, experiment, f.n)
-    rows, without = packed(lines, sources, experiment, stages, processor)
-    for text in without:
+    rows, untold = packed(lines, sources, experiment, stages, processor)
+    for text in untold:
         notes.append(text)
         print(f"\n{text}")
     if f.dataset and rows:
@@ -134,9 +136,10 @@ def _run(f, overrides: dict[str, str]) -> int:
         print(f"\n{notes[-1]}")
     for row in rows:
         print("\n" + "\n".join(row_lines(row)))
+    without = ", and packed rows are without it" if rows else ""
     for name, why in closed.items():
-        notes.append(f"{name}: CANNOT BE OPENED: {why}")
-        print(f"\n{name}: CANNOT BE OPENED\n  {why}")
+        notes.append(f"{name}: CANNOT BE OPENED{without}: {why}")
+        print(f"\n{name}: CANNOT BE OPENED{without}\n  {visible(why)}")
     if f.out:
         _write(pathlib.Path(f.out), f.config or lines["data"].path, notes, views, rows)
     seen = {view.title for view in views if view.shown}
@@ -146,10 +149,10 @@ def _run(f, overrides: dict[str, str]) -> int:
 
 def _write(out: pathlib.Path, of: str, notes: list, views: list, rows: list):
     print()
-    if out.suffix == ".html":
+    if out.name.endswith(".html"):
         made = {out.name: page(f"What the model sees of {of}", notes, views, rows)}
     else:
-        made = drawn_pages(views, rows, out.name)
+        made = drawn_pages(notes, views, rows, out.name)
     for name, content in made.items():
         kept = outputs.replace(out.with_name(name), content)
         print(f"the page is {out.with_name(name)}{kept and f'; {kept}'}")

@@ -1,4 +1,4 @@
-"""Files of a data set that none of its records reads."""
+"""Files in the folders of data sets that no record reads."""
 
 import itertools
 import os
@@ -12,15 +12,16 @@ from janus_jax.data.sources import RecordError
 _OURS = (MANIFEST, "bad_records.jsonl")  # lists that a conversion writes beside its shards
 
 
-def unread(source) -> dict[str, list[str]]:
-    """By folder, the files below it that no record of a source reads, as names below that folder.
+def unread(sources) -> dict[str, list[str]]:
+    """By folder, the files below it that no record of any of these sources reads, as names below
+    that folder. Raises SourceError for a folder that cannot be read.
 
-    The folders are those that the data set's line names, as path or images. Asks every record for
+    The folders are those that the data sets' lines name, as path or images. Asks every record for
     its pictures' paths, which opens none of them.
     """
     used = set()
     roots = []
-    for part in getattr(source, "parts", [source]):
+    for part in (part for source in sources for part in getattr(source, "parts", [source])):
         reader = getattr(part, "reader", None)
         if hasattr(reader, "files") or hasattr(reader, "own_files"):
             roots += _roots(part)
@@ -63,6 +64,7 @@ def _files(source):
                     file = source.picture_file(i, k)
                 except RecordError:
                     break
-                if isinstance(file, bytes):
-                    return  # the records hold their pictures
-                yield file
+                if isinstance(file, str):
+                    yield file
+                elif not hasattr(reader, "root"):
+                    return  # shards hold the pictures; elsewhere one record may, and others not

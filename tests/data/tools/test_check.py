@@ -10,6 +10,7 @@ from support.planted import FAULTS, PLANTED, start
 
 from janus_jax.config.read import read
 from janus_jax.config.schema import Dataset
+from janus_jax.data.sources import SourceError
 from janus_jax.data.tools import check, command
 
 OPTIONS = types.SimpleNamespace(tokenizer="", records=0, threads=2, out="")
@@ -94,6 +95,46 @@ def test_what_is_held_out_is_looked_at_too_and_told_where_it_is_trained_on(tmp_p
     (told,) = checked("twice.jsonl", "1")[0]["leaks"]  # each picture is there twice
     assert "of 1 held-out records 1 show" in told
     assert checked("train.jsonl", "1")[0]["leaks"] == checked("twice.jsonl", "0")[0]["leaks"] == []
+
+
+def test_epochs_are_those_of_what_is_trained_on_alone(tmp_path, monkeypatch):
+    """Half is held out, so that each of the others comes twice as often."""
+    for name, few in (("STREAMS", 1), ("WARM", 1), ("STEPS", 9)):
+        monkeypatch.setattr(check.forecast, name, few)
+    lines = [{"text": f"a text about {k}"} for k in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def epochs(holdout):
+        own = {"path": str(tmp_path / "a.jsonl"), "holdout": holdout}
+        shares = {"understanding": "0", "text": "1", "generation": "0"}
+        experiment, _ = read(
+            QUICKSTART,
+            {f"data.datasets.sentences.{name}": value for name, value in own.items()}
+            | {f"stages.stage3.ratio.{kind}": share for kind, share in shares.items()},
+        )
+        lines = {"sentences": experiment.data.datasets["sentences"]}
+        found = check.check(lines, experiment, ["stage3"], OPTIONS, lambda text: None)
+        return found["stages"]["stage3"][0]["datasets"]["sentences"]["epochs"]
+
+    assert epochs("10") == pytest.approx(2 * epochs("0"), rel=0.05)
+
+
+def test_what_a_terminal_would_obey_in_names_of_fields_is_told_and_not_done(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "x", "\x1b[31m\u202e": 1}]))
+    assert check.main(["--kind=text", f"--path={tmp_path}/a.json"]) == 0
+    assert "fields that nothing reads: \\x1b[31m\\u202e (1)" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_read_costs_the_report_one_line(plain, monkeypatch):
+    def refuse(sources):
+        raise SourceError("photos: Permission denied")
+
+    monkeypatch.setattr(check.unread, "unread", refuse)
+    told = []
+    assert check.check({"mine": plain}, None, [], OPTIONS, told.append)["datasets"]["mine"][
+        "usable"
+    ]
+    assert "which files no record reads is not known: photos: Permission" in told[-1]
 
 
 @pytest.mark.processes

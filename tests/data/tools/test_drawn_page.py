@@ -10,7 +10,8 @@ from janus_jax.config.schema import Dataset
 from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.tools import drawn_page
 from janus_jax.data.tools.page import View
-from janus_jax.data.tools.view import look
+from janus_jax.data.tools.view import Piece, Shown, look
+from janus_jax.model import batch as bt
 
 
 def drawn(answer: str, supervise: str) -> np.ndarray:
@@ -18,7 +19,7 @@ def drawn(answer: str, supervise: str) -> np.ndarray:
     source = quick.Listed({"messages": quick.dialogue(quick.asked("what is it?"), answer)})
     encoder = ExampleEncoder(quick.processor(), quick.MODEL, quick.ROWS, supervise)
     shown, _, _ = look(Dataset("understanding", "x"), source, encoder, 1)
-    ((name, content),) = drawn_page.drawn_pages([View("t", "", shown, [])], [], "a.png").items()
+    ((name, content),) = drawn_page.drawn_pages([], [View("t", "", shown, [])], [], "a.png").items()
     assert name == "a.png"
     return np.asarray(Image.open(io.BytesIO(content)))
 
@@ -41,10 +42,40 @@ def test_a_page_grows_with_its_words_and_ends_before_it_is_too_tall(monkeypatch)
     assert heights[0] <= heights[1]
     monkeypatch.setattr(drawn_page, "_HEIGHT", 1)
     views = [View("one", "facts", [], []), View("two", "", [], ["x" * 3000])]
-    pages = drawn_page.drawn_pages(views, [], "a.png")
-    assert list(pages) == ["a.png", "a-2.png"]
+    pages = drawn_page.drawn_pages([], views, [], "a.png")
+    assert list(pages) == ["a.png", "a-2.png", "a-3.png"]
     sizes = [Image.open(io.BytesIO(content)).size for content in pages.values()]
-    assert {width for width, _ in sizes} == {1200} and sizes[1][1] > 20 * 26  # a long word is cut
+    assert {width for width, _ in sizes} == {1200} and sizes[2][1] > 20 * 26  # a long word is cut
+
+
+def test_a_cut_is_told_once_wherever_it_is(monkeypatch):
+    """Within the last piece too, whose character is several tokens."""
+    said = []
+    monkeypatch.setattr(
+        drawn_page._Canvas, "word", lambda canvas, text, *colours: said.append(text)
+    )
+    pieces = [
+        Piece("a", [1], 0, bt.TEXT, False, True),
+        Piece("🚀", [2, 3], 1, bt.TEXT, False, True),
+    ]
+    for at in (0, 1, 2, 3):
+        said.clear()
+        drawn_page.drawn_pages(
+            [], [View("", "", [Shown("", "", pieces, [], (at, 5))], [])], [], "a.png"
+        )
+        assert sum("5 tokens are left out" in text for text in said) == 1
+
+
+def test_a_picture_says_what_its_colours_mean_and_what_is_to_be_known():
+    plain, noted = (
+        drawn_page.drawn_pages(notes, [], [], "a.png")["a.png"] for notes in ([], ["lengths of x"])
+    )
+    plain, noted = (np.asarray(Image.open(io.BytesIO(page))) for page in (plain, noted))
+    for colour in (drawn_page._LEARN, drawn_page._READ, drawn_page._CONTROL):
+        assert count(plain, colour) > 100
+    assert len(noted) > len(plain) and count(noted, drawn_page._SOFT) > count(
+        plain, drawn_page._SOFT
+    )
 
 
 def test_letters_that_the_font_lacks_are_drawn_as_their_escapes():

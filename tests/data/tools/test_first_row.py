@@ -36,3 +36,16 @@ def test_the_packed_row_is_the_first_that_the_stage_trains_on(one_device, tmp_pa
     assert "row 1 of step 1 of stage3: 208 tokens" in told and row.segments[0].where in told
     text = page("", [], [], [row])
     assert text.count("<details") == len(row.segments) and row.segments[0].where in text
+
+
+def test_epochs_beside_data_sets_of_some_steps_alone_are_no_fault_of_the_row():
+    """Their steps are not counted here; the fault is the config's, and told."""
+    given = {"stages.stage3.steps": "2 epochs of questions", "data.datasets.scenes.steps": "(0, 9)"}
+    experiment, _ = read(QUICKSTART, given)
+    sources = catalog.open_datasets(experiment.data.datasets, 24, 0)
+    rows, told = first_rows(experiment, ["stage3"], sources, quick.processor())
+    assert rows == [] and "stage3: no packed row: from step 9 on no data.datasets" in told[0]
+    more = {"data.add.more": "", "data.datasets.more.kind": "generation"}
+    experiment, _ = read(QUICKSTART, given | more | {"data.datasets.more.path": "shapes:"})
+    sources = catalog.open_datasets(experiment.data.datasets, 24, 0)
+    assert len(first_rows(experiment, ["stage3"], sources, quick.processor())[0]) == 1

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from PIL import Image
 from support import tiny
+from support.configs import QUICKSTART
 
 from janus_jax.config.schema import Rows
 from janus_jax.data.__main__ import main
@@ -29,7 +30,17 @@ def test_the_command_passes_over_what_cannot_be_used_and_shows_the_rest(planted,
     assert show.main(["--kind=text", f"--path={tmp_path}/bad.jsonl"]) == 3
     assert "bad.jsonl:1 cannot be used: " in capsys.readouterr().out
     assert show.main(["--kind=text", "--path=nowhere.txt"]) == 3
-    assert "CANNOT BE OPENED" in capsys.readouterr().out
+    assert "CANNOT BE OPENED\n" in capsys.readouterr().out
+
+
+def test_a_packed_row_without_a_data_set_that_cannot_be_opened_says_so(tmp_path, capsys):
+    out = tmp_path / "shown.html"
+    closed = "--config.data.datasets.sentences.path=nowhere.jsonl"
+    assert show.main([f"--config={QUICKSTART}", "--stage=stage3", closed, f"--out={out}"]) == 3
+    told = capsys.readouterr().out
+    assert "row 1 of step 1 of stage3" in told
+    lost = "sentences: CANNOT BE OPENED, and packed rows are without it"
+    assert lost in told and lost in out.read_text()
 
 
 def test_stages_that_see_records_alike_are_shown_once():
