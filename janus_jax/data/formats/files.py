@@ -1,6 +1,7 @@
 """Files of a data set: found once in one order, then read by position from any thread of any
 process."""
 
+import array
 import concurrent.futures
 import contextlib
 import hashlib
@@ -38,6 +39,7 @@ class Files:
 
     def __init__(self, path: str, suffixes: tuple[str, ...], whole: bool = False):
         found = find(path, suffixes)
+        self._path = path
         self.base = os.path.dirname(found[0]) if len(found) == 1 else os.path.commonpath(found)
         self.paths = once(found)
         self.names = [printable(os.path.relpath(p, self.base)) for p in self.paths]
@@ -61,21 +63,43 @@ class Files:
     @contextlib.contextmanager
     def view(self, file: int):
         """The content of file number `file` in memory, unpacked where it is gzipped: `read` then
-        reads of that. Raises SourceError."""
-        if is_gzipped(self.paths[file]):
-            self._gzipped.add(file)
-            data = self._content(file)
-            if not data:
-                raise SourceError(_EMPTY)
-            with mmap.mmap(-1, len(data)) as memory:
+        reads of that. Raises SourceError, also for text in UTF-16."""
+        with contextlib.ExitStack() as opened:
+            if is_gzipped(self.paths[file]):
+                self._gzipped.add(file)
+                data = self._content(file)
+                if not data:
+                    raise SourceError(_EMPTY)
+                memory = opened.enter_context(mmap.mmap(-1, len(data)))
                 memory[:] = data
-                yield memory
-            return
-        with (
-            open(self.paths[file], "rb") as opened,
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as memory,
-        ):
+            else:
+                number = opened.enter_context(open(self.paths[file], "rb")).fileno()
+                memory = opened.enter_context(mmap.mmap(number, 0, access=mmap.ACCESS_READ))
+            if memory[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise SourceError("is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
             yield memory
+
+    def indexed(self, rows, empty: str) -> list[np.ndarray]:
+        """Of every record the number of its file, and the whole numbers of its row: an array each.
+
+        rows: takes a file's number, and gives a row for each record. Raises SourceError.
+        empty: what is wrong with a file without records.
+
+        Raises SourceError for all files at once.
+        """
+        found = array.array("q")
+        problems = []
+        for file, name in enumerate(self.names):
+            before = len(found)
+            try:
+                for row in rows(file):
+                    found.extend((file, *row))
+                problems += [f"{name}: {empty}"] if len(found) == before else []
+            except SourceError as error:
+                problems.append(f"{name}: {error}")
+        refuse(self._path, problems)
+        columns = np.array(found, np.int64).reshape(-1, 1 + len(row)).T
+        return [column.astype(np.int32 if column.max() < 2**31 else np.int64) for column in columns]
 
     def read(self, file: int, start: int, size: int) -> bytes:
         """`size` bytes of file number `file` from `start`. Raises RecordError when it has become
