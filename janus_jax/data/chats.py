@@ -40,8 +40,8 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
         if turn.count_pictures and turn.role != "user":
             raise RecordError(
                 "placeholders",
-                f'field "{field}[{k}]" has a picture in role {turn.role}; put it in a user turn, or, '
-                f"to learn to draw it, read the record as kind generation",
+                f'field "{field}[{k}]" has a picture in role {turn.role}; put it in a user turn; to '
+                f"learn to draw it, read a record of one question and this answer as kind generation",
             )
     system = next((name for name in _SYSTEM if name in raw), None)
     words = raw[system] if system else ""
@@ -67,6 +67,13 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
 def asked(question: str, answer: str, raw: Raw, images: int) -> list[Turn]:
     """The conversation of one question and its answer, about the pictures of a record."""
     return conversation(Raw(_beside(raw) | {"question": question, "answer": answer}), images)
+
+
+def answered(raw: Raw, field: str, answer: str, images: int) -> list[Turn]:
+    """The conversation of what a record asks, and of the answer in a field of another name."""
+    others = {*CHATS, "texts", *ANSWERS, field}
+    kept = {name: value for name, value in raw.items() if name not in others}
+    return conversation(Raw(kept | {"answer": answer}, raw), images)
 
 
 def of_field(raw: Raw, field: str, images: int) -> list[Turn]:

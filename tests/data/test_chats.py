@@ -259,7 +259,7 @@ def test_a_chat_whose_answer_is_the_picture_is_a_request_to_draw_it(source):
         == "placeholders"
     )
     edited = {"messages": [{"role": "system", "content": "Draw."}, ask, held]}
-    assert "read the record as kind generation" in str(
+    assert "read a record of one question and this answer as kind generation" in str(
         refused(lambda: source("generation", [edited])[0])
     )
 
@@ -380,3 +380,16 @@ def test_a_line_that_names_what_is_not_there_is_told_what_is(source):
     assert '"ask" (question), nor "said" (answer)' in message
     assert "records of kind generation have captions" in told("generation", answer="prompt")
     assert "name one" in told("understanding", answer="prompt", caption="prompt")
+
+
+def test_an_answer_of_another_name_answers_what_the_record_asks(source):
+    """Not "Describe the picture."; and what belongs to the question stays with it."""
+    record = {"image": "a/1.png", "query": "What?", "response": "A dog.", "gold": "A cat."}
+    assert source("understanding", [record], answer="gold")[0] == {"messages": PAIR}
+    more = {"instruction": "Sum.", "input": "1 2", "history": [["Hi", "Ho"]], "gold": "3"}
+    turns = source("text", [more], answer="gold")[0]["messages"]
+    assert [turn.content for turn in turns] == [["Hi"], ["Ho"], ["Sum.\n1 2"], ["3"]]
+    asked = source("understanding", [record], answer="gold", prompt=("Which?",))[0]["messages"]
+    assert asked[0].content[2] == "Which?"
+    bad = said("What?", "A dog.") | {"kto_tag": False}
+    assert refused(lambda: source("generation", [bad])[0]).cause == "unwanted answer"
