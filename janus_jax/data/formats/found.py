@@ -38,6 +38,10 @@ def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
         return [os.path.abspath(path)]
     elif wide := _RANGE.search(path):
         first, last = wide.groups()
+        if int(first) > int(last):
+            raise SourceError(
+                f"{path}: nothing is from {first} to {last}; give the smaller number first"
+            )
         numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
         return [
             p

@@ -53,8 +53,8 @@ class Names:
 
 def label(names: list[str], value, column: str) -> dict:
     """The fields of a class label that a data set itself names, the class's word in its own column
-    too: {} where it is missing (-1 in unlabelled splits)."""
-    if not isinstance(value, int) or not 0 <= value < len(names):
+    too: {} where it is missing (-1 in unlabelled splits) or blank."""
+    if not isinstance(value, int) or not 0 <= value < len(names) or not names[value].strip(" _,"):
         return {}
     known = _synonyms(names[value].replace("_", " "))
     return {column: known[0], "class": value, "name": known[0], "names": known}

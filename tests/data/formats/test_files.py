@@ -36,6 +36,8 @@ def test_files_are_found_once_in_one_order(tmp_path, caplog):
     )
     assert texts("b-?.jsonl") == texts("b-{0..1}.jsonl") == ["b-0.jsonl", "b-1.jsonl"]
     assert texts("**/*-0.jsonl") == ["b-0.jsonl", "sub/c-0.jsonl"]
+    with pytest.raises(SourceError, match="nothing is from 1 to 0; give the smaller"):
+        texts("b-{1..0}.jsonl")
     for pattern in ("no-*.jsonl", "no.jsonl", "b-{0..7}.jsonl"):
         with pytest.raises(SourceError, match="no such file"):
             texts(pattern)
