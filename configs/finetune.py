@@ -75,8 +75,8 @@ def get_config(target: str = "", given: dict | None = None) -> ConfigDict:
     given = given or {}
     init = given.get("stages.finetune.init", "weights/Janus-Pro-1B").strip("()[]'\" ").split(",")[0]
     found = of_weights(init)
-    named = [name for name in DATA if f"data.datasets.{name}.path" in given]
     added = [key.removeprefix("data.add.") for key in given if key.startswith("data.add.")]
+    named = [n for n in DATA if f"data.datasets.{n}.path" in given and n not in added]
     kinds = {name: DATA[name] for name in named or ("chats", "captions") if named or not added}
     drawn = {*kinds.values(), *(given.get(f"data.datasets.{name}.kind") for name in added)}
     lora = "base" in t

@@ -137,8 +137,8 @@ def _require_read(d: Dataset, format: str):
     for name, formats in _READ_BY.items():
         if getattr(d, name) and format not in formats:
             raise SourceError(
-                f"{d.path}: {name} is {getattr(d, name)!r}, which format {format} does not read; leave it out "
-                f"({', '.join(formats)} read it)"
+                f"{d.path}: {name} is {getattr(d, name)!r}, which format {format} does not read "
+                f"({', '.join(formats)} do); leave it out, or give this path a line of its own"
             )
 
 

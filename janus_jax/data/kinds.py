@@ -26,7 +26,7 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
         raise _no_picture(raw, d)
     chat = chats.is_chat(raw)
     named = d.caption or d.question or d.answer
-    is_list = isinstance(raw.get("images", raw.get("image")), list)
+    is_list = any(isinstance(dict.get(raw, name), list) for name in PICTURES)
     if not named and not chat and ("texts" in raw or ("text" in raw and is_list)):
         return {"document": fields.document(raw, images)}
     if None in images:

@@ -144,7 +144,8 @@ def mapped(fields: dict, d) -> Raw:
             raw |= {name: _items(dict.get(raw, name))}
     if d.picture and has(raw, d.picture):
         pictures = lookup(raw, d.picture, "picture")
-        raw = _replaced(raw, d.picture, pictures)
+        unpacked = as_data(pictures) if isinstance(pictures, str) else None
+        raw = _replaced(raw, d.picture, pictures if unpacked is None else unpacked)
     return _gathered(raw)
 
 

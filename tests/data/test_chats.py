@@ -352,6 +352,9 @@ def test_a_field_that_the_line_names_holds_what_it_is_named_for(source):
     ):
         assert reads(**names)[0] == {"messages": PAIR}, names
     assert reads(answer="a.b")[0]["unasked"] is True
+    cell = {"imgs": "['a/1.png', 'a/2.png']", "question": "Same?", "answer": "No."}
+    made = source("understanding", [cell], picture="imgs")
+    assert made[0]["messages"][0].count_pictures == 2 and made.image(0, 1).size == (8, 5)
     inner = [{"data": {"pic": "a/2.png", "id": 1}, "caption": "x"}, {"data": {}, "caption": "y"}]
     made = source("generation", inner, picture="data.pic")
     assert len(made) == 1 and made.image(0).size == (8, 5)

@@ -237,3 +237,9 @@ def test_a_caption_that_is_the_name_of_a_folder_is_told(root):
     made = open_dataset(Dataset("generation", str(root)), 24, 0)
     assert made[0] == {"captions": ["a"]}
     assert made.understood(0) == (['caption from "name", the name of its class'], [])
+
+
+def test_pictures_that_stand_beside_others_are_told_as_unread(source):
+    record = {"image": "a/1.png", "images": ["a/2.png"], "question": "What?", "answer": "A cat."}
+    made = source("understanding", [record])
+    assert made[0]["messages"] and made.understood(0)[1] == ["images"]

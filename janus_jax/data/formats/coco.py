@@ -33,8 +33,8 @@ class CocoCaptions:
         ids = [image.get("id") for image in whole["images"]]
         if twice := [i for i, n in collections.Counter(ids).items() if n > 1]:
             raise SourceError(
-                f"{path}: {len(twice)} ids, such as {twice[0]!r}, stand at several of its images: whose are the captions? "
-                "Give each image an id of its own"
+                f"{path}: {len(twice)} ids, such as {twice[0]!r}, stand at several of its images, and whose the "
+                "captions are is not known; give each image an id of its own"
             )
         captions = {}
         for annotation in whole["annotations"]:

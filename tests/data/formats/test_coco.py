@@ -71,4 +71,6 @@ def test_a_file_of_coco_is_no_record_beside_others_and_captions_belong_to_one_pi
     )
     whole["images"][1]["id"] = 7
     (tmp_path / "mine.json").write_text(json.dumps(whole))
-    assert "1 ids, such as 7, stand at several of its images" in refusal(tmp_path / "mine.json")
+    assert "1 ids, such as 7, stand at several of its images, and whose" in refusal(
+        tmp_path / "mine.json"
+    )
