@@ -13,7 +13,7 @@ from janus_jax.data.formats.array_record import ArrayRecords
 from janus_jax.data.formats.coco import CocoCaptions, is_captions
 from janus_jax.data.formats.csv_files import CsvFiles
 from janus_jax.data.formats.folder import Folder
-from janus_jax.data.formats.found import below, find
+from janus_jax.data.formats.found import below, find, resolved
 from janus_jax.data.formats.hub import HubDataset
 from janus_jax.data.formats.image_folder import metadata
 from janus_jax.data.formats.json_files import ENDINGS, JsonFiles
@@ -176,7 +176,7 @@ def _files_of(several: str) -> dict[str, str]:
             out[path] = path
         else:
             files = below(folder) if os.path.isdir(folder) else find(path, ())
-            out |= {os.path.realpath(file): file for file in files}
+            out |= resolved(files)
     return out
 
 

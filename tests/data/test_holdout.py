@@ -135,9 +135,12 @@ def test_what_is_held_out_by_path_is_opened_beside_and_never_what_is_trained_on(
         assert str(error.value).endswith(said)
     with pytest.raises(SourceError, match=r"holdout: .*gone.txt: no such file"):
         catalog.open_dataset(line("mine.txt", "gone.txt"), 24, 0)
-    (tmp_path / "link.txt").symlink_to(tmp_path / "mine.txt")
-    with pytest.raises(SourceError, match="names the same"):
-        catalog.open_dataset(line("mine.txt", "link.txt"), 24, 0)
+    for name, to in (("d/link.txt", "mine.txt"), ("e/two.txt", "d/link.txt"), ("f", "e")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / to)
+    for path, holdout in (("mine.txt", "d"), ("f", "mine.txt"), ("d", "e"), ("e", "f/two.txt")):
+        with pytest.raises(SourceError, match="names the same"):
+            catalog.open_dataset(line(path, holdout), 24, 0)
     for path in ("shapes:", f"{tmp_path}/mine.txt,shapes:"):
         with pytest.raises(SourceError, match="names the same"):
             catalog.open_dataset(Dataset("text", path, holdout="shapes:"), 24, 0)

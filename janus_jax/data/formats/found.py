@@ -92,6 +92,22 @@ def once(found: list[str]) -> list[str]:
     return kept
 
 
+def resolved(files) -> dict[str, str]:
+    """What each path leads to -> the path. Looks at folders, and at no file that is no link: there
+    may be a million."""
+    out = {}
+    folders = {}
+    for path in files:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            with os.scandir(folder) as entries:
+                links = {entry.name for entry in entries if entry.is_symlink()}
+            folders[folder] = os.path.realpath(folder), links
+        real, links = folders[folder]
+        out[os.path.realpath(path) if name in links else os.path.join(real, name)] = path
+    return out
+
+
 def split_of(name: str) -> str:
     """The split whose word stands in a name ("chats_test-1.jsonl"): train, validation, test, or
     none."""
