@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import stat
+import threading
 
 import numpy as np
 
@@ -25,6 +26,7 @@ _THREADS = 16  # that look at files: network disks answer slowly
 _EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
 _SPARE = 64  # descriptors left to all else: sockets, logs, checkpoints
 _HEAD = 64 * 1024  # bytes at either end that tell large files apart
+_UNPACKING = threading.Lock()  # not by every thread that reads at once
 _WHOLE = 4 * 1024 * 1024  # files up to this size are hashed whole
 
 
@@ -81,11 +83,10 @@ class Files:
 
     def indexed(self, rows, empty: str) -> list[np.ndarray]:
         """Of every record the number of its file, and the whole numbers of its row: an array each.
+        Raises SourceError for all files at once.
 
         rows: takes a file's number, and gives a row for each record. Raises SourceError.
         empty: what is wrong with a file without records.
-
-        Raises SourceError for all files at once.
         """
         found = array.array("q")
         problems = []
@@ -104,8 +105,25 @@ class Files:
     def read(self, file: int, start: int, size: int) -> bytes:
         """`size` bytes of file number `file` from `start`. Raises RecordError when it has become
         shorter or is gone."""
-        if file in self._gzipped:
-            return self._content(file)[start : start + size]
+        try:
+            if file in self._gzipped:
+                data = self._content(file)[start : start + size]
+            else:
+                data = self._at(file, start, size)
+        except OSError as error:
+            refuse_open_files(error)
+            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+            raise RecordError(
+                cause, f"{self.names[file]}: {error.strerror}; check the disk"
+            ) from None
+        if len(data) < size:
+            raise RecordError(
+                "damaged",
+                f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?",
+            )
+        return data
+
+    def _at(self, file: int, start: int, size: int) -> bytes:
         descriptor = self._descriptors.get(file)
         kept = descriptor is not None
         try:
@@ -113,31 +131,19 @@ class Files:
                 descriptor = os.open(self.paths[file], os.O_RDONLY)
                 if len(self._descriptors) < _OPEN:
                     kept = True
-                    if (
-                        self._descriptors.setdefault(file, descriptor) != descriptor
-                    ):  # another thread was first
+                    before = self._descriptors.setdefault(file, descriptor)
+                    if before != descriptor:  # another thread was first
                         os.close(descriptor)
-                        descriptor = self._descriptors[file]
+                        descriptor = before
             data = os.pread(descriptor, size, start)
             while len(data) < size and (
                 more := os.pread(descriptor, size - len(data), start + len(data))
             ):
                 data += more  # one read of Linux ends at 2 GiB
-        except OSError as error:
-            refuse_open_files(error)
-            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
-            raise RecordError(
-                cause, f"{self.names[file]}: {error.strerror}; check the disk"
-            ) from None
+            return data
         finally:
             if not kept and descriptor is not None:
                 os.close(descriptor)
-        if len(data) < size:
-            raise RecordError(
-                "damaged",
-                f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?",
-            )
-        return data
 
     def fingerprint(self, *more) -> str:
         """16 hex digits over names, sizes and contents, and the repr of `more`. Of files above 4 MB
@@ -155,8 +161,9 @@ class Files:
 
     def _content(self, file: int) -> bytes:
         """Of a gzipped file; not pickled, since it may be large."""
-        if file not in self._unpacked:
-            self._unpacked[file] = unpacked(self.paths[file])
+        with _UNPACKING:
+            if file not in self._unpacked:
+                self._unpacked[file] = unpacked(self.paths[file])
         return self._unpacked[file]
 
     def __getstate__(self):

@@ -1,16 +1,20 @@
 """Which files a path names, and their fingerprints."""
 
+import concurrent.futures
+import gzip
 import json
 import os
 import pickle
 import resource
 import shutil
+import time
 
 import pytest
-from support.formats import array_record, caption, json_lines, refusal
+from support.formats import array_record, caption, gzipped, json_lines, refusal, refused
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
+from janus_jax.data.formats import files
 from janus_jax.data.formats.files import Files, allow_open_files, inside
 from janus_jax.data.formats.names import Names
 from janus_jax.data.image_files import read_image
@@ -117,3 +121,24 @@ def test_what_cannot_be_opened_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", denied)
     assert "Permission denied; give a folder that can be read" in refusal(tmp_path)
+
+
+def test_a_gzipped_file_is_unpacked_once_for_all_threads_and_when_it_is_gone_its_records_are_bad(
+    tmp_path, monkeypatch
+):
+    """Each of sixteen threads held a copy, and a file that was gone ended the worker."""
+    path = gzipped(tmp_path, 16)
+    copy = pickle.dumps(open_dataset(Dataset("generation", str(path)), 24, 0))
+    unpacked = []
+
+    def slowly(path):
+        unpacked.append(path)
+        time.sleep(0.02)
+        return gzip.decompress(open(path, "rb").read())
+
+    monkeypatch.setattr(files, "unpacked", slowly)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        read = list(pool.map(pickle.loads(copy).__getitem__, range(16)))
+    assert read[3] == {"captions": [caption(3)]} and len(unpacked) == 1
+    path.unlink()
+    assert refused(lambda: pickle.loads(copy)[0]).cause == "missing file"
