@@ -8,11 +8,13 @@ import numpy as np
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data import chats, fields
+from janus_jax.data.formats.found import is_split, split_of
 from janus_jax.data.image_files import header
 from janus_jax.data.mapping import PICTURES, Raw, field_names, require_named
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
 
 _LOOKED_AT = 20  # records in one of which each field that the line names must be
+_SPLIT = ("split", "subset", "partition")  # fields that may say whose split a record is
 _THREADS = 16  # that look at sizes and scores: they wait for the disk
 
 
@@ -60,6 +62,7 @@ def by_kind(records) -> tuple[np.ndarray | None, dict[str, int]]:
             require_named(_first(records, kept), d)
         except RecordError as error:
             raise SourceError(f"{d.path}: {error}") from None
+    _warn_of_splits(records, kept)
     left = 0 if kept is None else len(records.reader) - len(kept)
     if not left:
         return None, {}
@@ -149,11 +152,35 @@ def _no_picture(records) -> SourceError:
     )
 
 
+def _warn_of_splits(records, kept: np.ndarray | None):
+    """Says it where some records are of one split by a field of theirs, and some of another."""
+    numbers = np.arange(len(records)) if kept is None else kept
+    places = np.unique(np.linspace(0, len(numbers) - 1, _LOOKED_AT).astype(np.int64))
+    named = [name for raw in _read(records, numbers[:1]) for name in _SPLIT if name in raw]
+    said = {}
+    for raw in _read(records, numbers[places]) if named else ():
+        for name in named:
+            value = str(dict.get(raw, name, ""))
+            if is_split(value):
+                said.setdefault(name, set()).add(split_of(value))
+    for name, splits in said.items():
+        if len(splits) > 1:
+            logging.warning(
+                "%s: its field %r names %s, and all of it is trained on; write each split into a file of its own",
+                records.dataset.path, name, " and ".join(sorted(splits)),
+            )  # fmt: skip
+
+
 def _first(records, kept: np.ndarray | None) -> list[Raw]:
     """The first records that can be read, of those that are kept."""
-    out = []
     numbers = range(len(records)) if kept is None else kept
-    for i in numbers[:_LOOKED_AT]:
+    return _read(records, numbers[:_LOOKED_AT])
+
+
+def _read(records, numbers) -> list[Raw]:
+    """The records of these numbers that can be read."""
+    out = []
+    for i in numbers:
         try:
             out.append(records.raw(int(i)))
         except RecordError:

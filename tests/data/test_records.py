@@ -186,3 +186,14 @@ def test_the_fingerprint_follows_the_content_and_the_options(tmp_path):
     path.write_text(path.read_text().replace("number 1", "number 7"))
     prints.append(open_dataset(Dataset("generation", str(path)), 24, 0).fingerprint)
     assert len(set(prints)) == 3
+
+
+def test_records_of_two_splits_by_a_field_of_theirs_are_told(source, caplog):
+    """As in Karpathy's lists: what is tested on was trained on without a word."""
+    lines = [{"text": "a", "split": "train"}] * 300 + [{"text": "b", "split": "test"}] * 30
+    assert len(source("text", lines)) == 330
+    (told,) = [m for m in caplog.messages if "data.json: its field" in m]
+    assert "'split' names test and train, and all of it is trained on" in told
+    caplog.clear()
+    source("text", lines[:300] + [{"text": "no split"}, {"text": "a", "split": "left"}])
+    assert not caplog.messages
