@@ -85,7 +85,8 @@ def of_field(raw: Raw, field: str, images: int) -> list[Turn]:
 
 
 def _beside(raw: Raw) -> dict:
-    return {name: raw[name] for name in (*_SYSTEM, *PICTURES) if name in raw}
+    pictures = {name: dict.get(raw, name) for name in PICTURES if name in raw}  # not read here
+    return pictures | {name: raw[name] for name in _SYSTEM if name in raw}
 
 
 def drawn(raw: Raw) -> str | None:

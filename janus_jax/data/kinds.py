@@ -74,8 +74,9 @@ def text_record(raw: Raw, d: Dataset) -> dict:
                 f"as question",
             )
         return made
-    if d.caption in CHATS and not images:
-        return {"messages": chats.of_field(raw, d.caption, 0)}
+    if d.caption in CHATS:
+        said = chats.of_field(raw, d.caption, len(images))
+        return {"text": "\n".join(_answers(said))} if images else {"messages": said}
     if chat and not images and not named:
         return {"messages": _conversation(raw, 0)}
     if chat and not named and not any(name in raw for name in fields.CAPTIONS):

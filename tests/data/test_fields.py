@@ -241,5 +241,6 @@ def test_a_caption_that_is_the_name_of_a_folder_is_told(root):
 
 def test_pictures_that_stand_beside_others_are_told_as_unread(source):
     record = {"image": "a/1.png", "images": ["a/2.png"], "question": "What?", "answer": "A cat."}
-    made = source("understanding", [record])
-    assert made[0]["messages"] and made.understood(0)[1] == ["images"]
+    for line in ({}, {"question": "question"}):
+        made = source("understanding", [record], **line)
+        assert made[0]["messages"] and made.understood(0)[1] == ["images"]

@@ -256,5 +256,7 @@ def test_the_field_that_a_line_names_goes_before_other_forms_of_the_record(sourc
     said_twice = {**said("Who?", "Me.", image=None), "messages": said("Hi", "Ho")["conversations"]}
     made = source("text", [said_twice], caption="messages")
     assert made[0]["messages"] == asked("Hi", "Ho")
+    said_twice["image"] = "a/1.png"
+    assert source("text", [said_twice], caption="messages")[0] == {"text": "Ho"}
     pictured = {"image": "a/1.png", "caption": "A cat.", "gold": "A pet."}
     assert source("text", [pictured], answer="gold")[0] == {"text": "A pet."}
