@@ -125,7 +125,7 @@ def _said(raw: Raw) -> tuple[str, list[Turn]]:
         if keys := _keys(turn, ("role", "from"), ("content", "value")):
             out.append(_turn(turn, *keys, at))
         elif keys := _keys(turn, QUESTIONS, ANSWERS):
-            out += _pair(turn, *keys, f"{at}.")
+            out += _pair(turn, *keys, f"{at}.", _learn(turn, "assistant", at))
         else:
             raise RecordError(
                 "missing field",
@@ -170,8 +170,9 @@ def _pairs(raw: Raw, question: str, answer: str) -> list[Turn]:
                     "missing field",
                     f'field "texts[{k}]" is {short_value(pair)}, needs "user" and "assistant"',
                 )
-            raw.read |= {f"texts[].{name}" for name in keys}
-            out += _pair(pair, *keys, f"texts[{k}].")
+            raw.read |= {f"texts[].{name}" for name in (*keys, *_LEARN)}
+            learn = _learn(pair, "assistant", f"texts[{k}]")
+            out += _pair(pair, *keys, f"texts[{k}].", learn)
         return out
     before = raw.get("history") or []
     for k, pair in enumerate(before if isinstance(before, list) else [before]):
@@ -188,9 +189,12 @@ def _pairs(raw: Raw, question: str, answer: str) -> list[Turn]:
     return out
 
 
-def _pair(fields: dict, question: str, answer: str, at: str) -> list[Turn]:
-    roles = (("user", question), ("assistant", answer))
-    return [Turn(role, [text(fields[name], f"{at}{name}")]) for role, name in roles]
+def _pair(
+    fields: dict, question: str, answer: str, at: str, learn: bool | None = None
+) -> list[Turn]:
+    """learn: of the answer."""
+    asked = Turn("user", [text(fields[question], f"{at}{question}")])
+    return [asked, Turn("assistant", [text(fields[answer], f"{at}{answer}")], learn=learn)]
 
 
 def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:

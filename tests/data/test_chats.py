@@ -315,6 +315,11 @@ def test_a_turn_that_says_whether_it_is_learned_is_heard(source, form):
     told = [learned(processor, made[i]["messages"], form).replace(" ", "") for i in range(5)]
     both = f"red{end}blue{end}"
     assert told == [both, f"blue{end}", f"blue{end}", f"one{line}red{end}", both]
+    pair = {"user": "one", "assistant": "red", "loss": False}
+    pairs = [pair, {"user": "two", "assistant": "blue"}]
+    made_of_pairs = source("text", [{"texts": pairs}, {"conversations": pairs}], "pairs.json")
+    for i in range(2):
+        assert learned(processor, made_of_pairs[i]["messages"], form).strip() == f"blue{end}"
     everything = learned(processor, made[1]["messages"], form, "all").replace(" ", "")
     assert "red" not in everything and "one" in everything and "two" in everything
     # What is not learned is still read, and may be cut.
