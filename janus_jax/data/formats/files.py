@@ -163,7 +163,8 @@ class Files:
         """Of a gzipped file; not pickled, since it may be large."""
         with _UNPACKING:
             if file not in self._unpacked:
-                self._unpacked[file] = unpacked(self.paths[file])
+                held = sum(map(len, self._unpacked.values()))
+                self._unpacked[file] = unpacked(self.paths[file], held)
         return self._unpacked[file]
 
     def __getstate__(self):
@@ -233,8 +234,7 @@ def allow_open_files(count: int, name: str):
     if soft != resource.RLIM_INFINITY and count + _SPARE > soft:
         raise SourceError(
             f"{name}: {count:,} shards stay open while they are read, this system allows {soft:,} "
-            f"files; raise the "
-            f"limit with `ulimit -n {count + _SPARE}`, or convert to fewer, larger shards"
+            f"files; raise the limit with `ulimit -n {count + _SPARE}`, or convert to fewer, larger shards"
         )
 
 

@@ -15,6 +15,7 @@ from support.formats import array_record, caption, gzipped, json_lines, refusal,
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.formats import files
+from janus_jax.data.formats import gzipped as zipped
 from janus_jax.data.formats.files import Files, allow_open_files, inside
 from janus_jax.data.formats.names import Names
 from janus_jax.data.image_files import read_image
@@ -131,7 +132,7 @@ def test_a_gzipped_file_is_unpacked_once_for_all_threads_and_when_it_is_gone_its
     copy = pickle.dumps(open_dataset(Dataset("generation", str(path)), 24, 0))
     unpacked = []
 
-    def slowly(path):
+    def slowly(path, held):
         unpacked.append(path)
         time.sleep(0.02)
         return gzip.decompress(open(path, "rb").read())
@@ -142,3 +143,15 @@ def test_a_gzipped_file_is_unpacked_once_for_all_threads_and_when_it_is_gone_its
     assert read[3] == {"captions": [caption(3)]} and len(unpacked) == 1
     path.unlink()
     assert refused(lambda: pickle.loads(copy)[0]).cause == "missing file"
+
+
+def test_gzipped_files_together_are_no_more_than_a_process_may_hold(tmp_path, monkeypatch):
+    """Each of a hundred might be as large."""
+    monkeypatch.setattr(zipped, "_MOST", 100)
+    for name in ("a", "b"):
+        text = json.dumps({"text": name * 60})
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert len(open_dataset(Dataset("text", f"{tmp_path}/a.jsonl.gz"), 24, 0)) == 1
+    message = refusal(tmp_path, "text")
+    assert "b.jsonl.gz: unpacks, with the files before it, to more than" in message
+    assert "a.jsonl.gz: " not in message
