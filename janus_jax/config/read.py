@@ -140,7 +140,9 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
     else:
         fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
     if name not in fields:
-        problems.append(f"--config.{key}: there is no {name!r} here" + _instead(name, fields))
+        more = f'; --data.add="name={name} ..." adds it' if key.startswith("data.datasets.") else ""
+        more = more if typing.get_origin(kind) is dict else ""
+        problems.append(f"--config.{key}: there is no {name!r} here{_instead(name, fields)}{more}")
     elif len(keys) > 1:
         given = values.get(name)
         if not isinstance(given, dict) and (given is None or fields[name] == ByPart):

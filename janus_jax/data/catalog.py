@@ -13,7 +13,7 @@ from janus_jax.data.formats.array_record import ArrayRecords
 from janus_jax.data.formats.coco import CocoCaptions, is_captions
 from janus_jax.data.formats.csv_files import CsvFiles
 from janus_jax.data.formats.folder import Folder
-from janus_jax.data.formats.found import find
+from janus_jax.data.formats.found import below, find, resolved
 from janus_jax.data.formats.hub import HubDataset
 from janus_jax.data.formats.image_folder import metadata
 from janus_jax.data.formats.json_files import ENDINGS, JsonFiles
@@ -31,12 +31,16 @@ _READERS = {
     "csv": lambda d: CsvFiles(d.path, d.images, d.score),
     "folder": lambda d: Folder(d.path, d.names),
     "webdataset": lambda d: Tars(d.path, d.names),
-    "array_record": lambda d: ArrayRecords(d.path),
-    "parquet": lambda d: Parquet(d.path),
+    "array_record": lambda d: ArrayRecords(d.path, d.images),
+    "parquet": lambda d: Parquet(d.path, d.images),
     "text": lambda d: TextFiles(d.path),
     "text_files": lambda d: TextFiles(d.path, whole=True),
     "tfds": lambda d: Tfds(d.path.removeprefix("tfds:")),
-    "hf": lambda d: HubDataset(d.path.removeprefix("hf:")),
+    "hf": lambda d: HubDataset(d.path.removeprefix("hf:"), d.images),
+}
+_READ_BY = {  # fields of a line -> the formats that read them
+    "images": ("json", "csv", "parquet", "array_record", "hf"),
+    "names": ("folder", "webdataset"),
 }
 PRESETS = ("shapes", "emoji", "scenes")
 
@@ -114,16 +118,28 @@ def open_dataset(
     if format.startswith("text") and dataset.kind != "text":
         raise SourceError(
             f"{dataset.path}: plain text has no pictures, its kind is {dataset.kind}; use kind text, or give the "
-            "folder of the pictures; a table or JSON in a .txt file is read with format=csv or format=json"
+            "folder of the pictures (format=folder where it holds folders of classes); a table or JSON in a .txt "
+            "file is read with format=csv or format=json"
         )
-    if format == "text" and not dataset.format and sniff.is_json(find(dataset.path, (".txt",))[0]):
+    _require_read(dataset, format)
+    is_bare = bare and format == "folder"
+    reader = Folder(dataset.path, dataset.names, bare) if is_bare else _READERS[format](dataset)
+    if format == "text" and not dataset.format and sniff.is_json(reader.files.paths[0]):
         raise SourceError(
             f"{dataset.path}: its lines are JSON; set format=json, or format=text if they are what is to be learned"
         )
     scaled = side if resized and dataset.kind == "generation" else resized
-    if bare and format == "folder":
-        return Records(Folder(dataset.path, dataset.names, bare), dataset, scaled)
-    return Records(_READERS[format](dataset), dataset, scaled)
+    return Records(reader, dataset, scaled)
+
+
+def _require_read(d: Dataset, format: str):
+    """Raises SourceError where a line gives what its format does not read."""
+    for name, formats in _READ_BY.items():
+        if getattr(d, name) and format not in formats:
+            raise SourceError(
+                f"{d.path}: {name} is {getattr(d, name)!r}, which format {format} does not read "
+                f"({', '.join(formats)} do); leave it out, or give this path a line of its own"
+            )
 
 
 def _joined(dataset: Dataset, paths: list[str], *options) -> Joined:
@@ -142,36 +158,37 @@ def _joined(dataset: Dataset, paths: list[str], *options) -> Joined:
 
 def _require_apart(dataset: Dataset):
     """Raises SourceError where a file of `holdout` is trained on."""
-    elsewhere = ("hf", "tfds", *PRESETS)
-    held, trained = (
-        {
-            x
-            for path in paths_in(several)
-            if path.partition(":")[0] not in elsewhere
-            for x in find(path, ("",))
-        }
-        for several in (dataset.holdout, dataset.path)
-    )
-    both = sorted(held & trained)
-    if both or dataset.holdout == dataset.path:
-        shared = listed(both or [dataset.path])
+    held = _files_of(dataset.holdout)
+    if both := sorted(held[real] for real in held.keys() & _files_of(dataset.path).keys()):
         raise SourceError(
             f"holdout is {dataset.holdout!r}, of which path {dataset.path!r} names the same: it would be "
             f"trained on and evaluated with; let path name only what to train on, or give holdout as "
-            f"a share, such as 0.1:{shared}"
+            f"a share, such as 0.1:{listed(both)}"
         )
+
+
+def _files_of(several: str) -> dict[str, str]:
+    """What the paths of a line lead to -> as it is found: files, and names of what is no file."""
+    out = {}
+    for path in paths_in(several):
+        folder = os.path.expanduser(path)
+        if path.partition(":")[0] in ("hf", "tfds", *PRESETS):
+            out[path] = path
+        else:
+            files = below(folder) if os.path.isdir(folder) else find(path, ())
+            out |= resolved(files)
+    return out
 
 
 def _json(d: Dataset):
     """The reader of JSON files, or of one of COCO's. Raises SourceError."""
     found = find(d.path, ENDINGS)
-    if is_captions(found[0]):
-        if len(found) > 1:
-            raise SourceError(
-                f"{d.path}: {found[0]} is one of COCO's files; give the paths of all with commas between them"
-            )
-        return CocoCaptions(d.path, d.images)
-    return JsonFiles(d.path, d.images)
+    of_coco = [path for path in found if is_captions(path)]
+    if of_coco and len(found) > 1:
+        raise SourceError(
+            f"{d.path}: {of_coco[0]} is one of COCO's files; give the paths of all with commas between them"
+        )
+    return CocoCaptions(d.path, d.images) if of_coco else JsonFiles(d.path, d.images)
 
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:

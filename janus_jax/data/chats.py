@@ -46,8 +46,8 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
         if turn.count_pictures and turn.role != "user":
             raise RecordError(
                 "placeholders",
-                f'field "{field}[{k}]" has a picture in role {turn.role}; put it in a user turn, or, '
-                f"to learn to draw it, read the record as kind generation",
+                f'field "{field}[{k}]" has a picture in role {turn.role}; put it in a user turn; to '
+                f"learn to draw it, read a record of one question and this answer as kind generation",
             )
     system = next((name for name in _SYSTEM if name in raw), None)
     words = raw[system] if system else ""
@@ -75,6 +75,13 @@ def asked(question: str, answer: str, raw: Raw, images: int) -> list[Turn]:
     return conversation(Raw(_beside(raw) | {"question": question, "answer": answer}), images)
 
 
+def answered(raw: Raw, field: str, answer: str, images: int) -> list[Turn]:
+    """The conversation of what a record asks, and of the answer in a field of another name."""
+    others = {*CHATS, "texts", *ANSWERS, field}
+    kept = {name: value for name, value in raw.items() if name not in others}
+    return conversation(Raw(kept | {"answer": answer}, raw), images)
+
+
 def of_field(raw: Raw, field: str, images: int) -> list[Turn]:
     """The conversation in one field."""
     made = Raw(_beside(raw) | {field: lookup(raw, field, "caption")})
@@ -84,7 +91,8 @@ def of_field(raw: Raw, field: str, images: int) -> list[Turn]:
 
 
 def _beside(raw: Raw) -> dict:
-    return {name: raw[name] for name in (*_SYSTEM, *PICTURES) if name in raw}
+    pictures = {name: dict.get(raw, name) for name in PICTURES if name in raw}  # not read here
+    return pictures | {name: raw[name] for name in _SYSTEM if name in raw}
 
 
 def drawn(raw: Raw) -> str | None:
@@ -123,7 +131,7 @@ def _said(raw: Raw) -> tuple[str, list[Turn]]:
         if keys := _keys(turn, ("role", "from"), ("content", "value")):
             out.append(_turn(turn, *keys, at))
         elif keys := _keys(turn, QUESTIONS, ANSWERS):
-            out += _pair(turn, *keys, f"{at}.")
+            out += _pair(turn, *keys, f"{at}.", _learn(turn, "assistant", at))
         else:
             raise RecordError(
                 "missing field",
@@ -168,8 +176,9 @@ def _pairs(raw: Raw, question: str, answer: str) -> list[Turn]:
                     "missing field",
                     f'field "texts[{k}]" is {short_value(pair)}, needs "user" and "assistant"',
                 )
-            raw.read |= {f"texts[].{name}" for name in keys}
-            out += _pair(pair, *keys, f"texts[{k}].")
+            raw.read |= {f"texts[].{name}" for name in (*keys, *_LEARN)}
+            learn = _learn(pair, "assistant", f"texts[{k}]")
+            out += _pair(pair, *keys, f"texts[{k}].", learn)
         return out
     before = raw.get("history") or []
     for k, pair in enumerate(before if isinstance(before, list) else [before]):
@@ -186,9 +195,12 @@ def _pairs(raw: Raw, question: str, answer: str) -> list[Turn]:
     return out
 
 
-def _pair(fields: dict, question: str, answer: str, at: str) -> list[Turn]:
-    roles = (("user", question), ("assistant", answer))
-    return [Turn(role, [text(fields[name], f"{at}{name}")]) for role, name in roles]
+def _pair(
+    fields: dict, question: str, answer: str, at: str, learn: bool | None = None
+) -> list[Turn]:
+    """learn: of the answer."""
+    asked = Turn("user", [text(fields[question], f"{at}{question}")])
+    return [asked, Turn("assistant", [text(fields[answer], f"{at}{answer}")], learn=learn)]
 
 
 def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:

@@ -21,6 +21,7 @@ from janus_jax.data.mapping import (
 )
 from janus_jax.data.messages import PICTURE, Turn, blank, laid_out
 from janus_jax.data.notation import as_data
+from janus_jax.data.places import MARK
 from janus_jax.data.sources import RecordError, SourceError
 
 CAPTIONS = (
@@ -35,7 +36,6 @@ _BRACES = re.compile(r"\{([\w.]+)\}")
 _DATA = re.compile(r"""\s*([\[{]\s*['"]|b(['"]).*\2\s*$)""", re.S)
 # What is absent, as tables write it; a class may be called so.
 _ABSENT = {"nan", "NaN", "None", "null", "NULL", "<NA>", "N/A", "#N/A"}
-_MARK = "<image>"  # stands for a picture in LLaVA's files
 
 
 def captions(raw: dict, field: str = "", is_data_said: bool = False) -> list[str]:
@@ -165,11 +165,11 @@ def document(raw: dict, images: list) -> list[str | None]:
     when it has none)."""
     if "texts" not in raw:
         value = text(raw.get("text"), "text")
-        pieces = value.split(_MARK) if _MARK in value else [""] * len(images) + [value]
+        pieces = value.split(MARK) if MARK in value else [""] * len(images) + [value]
         if len(pieces) - 1 != len(images):
             raise RecordError(
                 "placeholders",
-                f'field "text" has {len(pieces) - 1} {_MARK} placeholders for {len(images)} '
+                f'field "text" has {len(pieces) - 1} {MARK} placeholders for {len(images)} '
                 f"images; write one for each",
             )
         found = [pieces[0], *(item for piece in pieces[1:] for item in (None, piece))]

@@ -10,6 +10,8 @@ import numpy as np
 
 from janus_jax.data.sources import SourceError, printable
 
+_BEYOND = ("picture_file", "portable", "raw", "understood")
+
 
 class Joined:
     """The records of some sources, `parts`, one after the other."""
@@ -56,27 +58,21 @@ class Joined:
         part, inner = self._at(i)
         return part.image(inner, k)
 
-    def picture_file(self, i, k: int = 0) -> str | bytes:
-        part, inner = self._at(i)
-        return part.picture_file(inner, k)
+    def __getattr__(self, name):
+        """What sources may have beyond the protocol, where all parts have it."""
+        if name not in _BEYOND or not all(hasattr(part, name) for part in self.parts):
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return functools.partial(self._of_part, name)
 
-    def portable(self, i) -> dict:
+    def _of_part(self, name: str, i, *more):
         part, k = self._at(i)
-        return part.portable(k)
-
-    def raw(self, i) -> dict:
-        part, k = self._at(i)
-        return part.raw(k)
+        return getattr(part, name)(k, *more)
 
     @property
     def left_out(self) -> dict[str, int]:
         """See `Records`; of all parts."""
         counts = [collections.Counter(getattr(part, "left_out", {})) for part in self.parts]
         return dict(sum(counts, collections.Counter()))
-
-    def understood(self, i) -> tuple[list[str], list[str]]:
-        part, k = self._at(i)
-        return part.understood(k)
 
     def where(self, i) -> str:
         """With the folder that the line names: files of two folders may have one name."""

@@ -10,6 +10,11 @@ from janus_jax.data.sources import RecordError
 
 _OTHER_MEDIA = ("video", "videos", "audio", "audios")
 _WANTED = ("kto_tag", "label")  # of LLaMA-Factory, of ms-swift and trl: false marks a bad answer
+_ASKS = (
+    "question",
+    "instruction",
+    "query",
+)  # these hold what is asked, "prompt" may be for drawing
 REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
 
 
@@ -20,19 +25,17 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
     if not any(image is not None for image in images):
         raise _no_picture(raw, d)
     chat = chats.is_chat(raw)
-    named = d.question or d.answer
-    is_list = isinstance(raw.get("images", raw.get("image")), list)
+    named = d.caption or d.question or d.answer
+    is_list = any(isinstance(dict.get(raw, name), list) for name in PICTURES)
     if not named and not chat and ("texts" in raw or ("text" in raw and is_list)):
         return {"document": fields.document(raw, images)}
     if None in images:
         raise RecordError(
             "wrong type", 'a picture of the list is null; only beside "texts" may it be'
         )
-    if chat and not d.caption and not named:
+    if chat and not named:
         return {"messages": _conversation(raw, len(images))}
-    question, unasked = _question(raw, d, i)
-    said = chats.asked(question, _answer(raw, d, len(images)), raw, len(images))
-    return {"messages": said} | ({"unasked": True} if unasked else {})  # the question is ours
+    return _asked(raw, d, i, len(images))
 
 
 def generation_record(raw: Raw, d: Dataset) -> dict:
@@ -60,22 +63,28 @@ def text_record(raw: Raw, d: Dataset) -> dict:
     """A text, or a conversation without pictures."""
     images = fields.pictures(raw)
     chat = chats.is_chat(raw)
-    if "texts" in raw and not chat:
+    named = d.caption or d.question or d.answer
+    if "texts" in raw and not chat and not named:
         return {"text": "\n\n".join(filter(None, fields.document(raw, images)))}
     images = [image for image in images if image is not None]
-    if (d.question or d.answer) and not images:
-        question, unasked = _question(raw, d, 0)
-        if unasked and not d.prompt:
+    if (d.question or d.answer) and images:
+        return {"text": _answer(raw, d, len(images))}
+    if d.question or d.answer:
+        made = _asked(raw, d, 0, 0)
+        if "unasked" in made:
             raise RecordError(
                 "missing field",
                 f'no "question" to the answer "{d.answer}" (fields: {there(raw)}); name its field '
                 f"as question",
             )
-        return {"messages": chats.asked(question, _answer(raw, d, 0), raw, 0)}
-    if chat and not images:
+        return made
+    if d.caption in CHATS:
+        said = chats.of_field(raw, d.caption, len(images))
+        return {"text": "\n".join(_answers(said))} if images else {"messages": said}
+    if chat and not images and not named:
         return {"messages": _conversation(raw, 0)}
-    if chat and not d.caption and not any(name in raw for name in fields.CAPTIONS):
-        return {"text": "\n".join(_answers(chats.conversation(raw, len(images))))}
+    if chat and not named and not any(name in raw for name in fields.CAPTIONS):
+        return {"text": "\n".join(_answers(_conversation(raw, len(images))))}
     field = d.caption or ("text" if "text" in raw else "")
     return {"text": "\n".join(fields.captions(raw, field, is_data_said=True))}
 
@@ -98,12 +107,22 @@ def _conversation(raw: Raw, pictures: int) -> list:
     return chats.conversation(raw, pictures)
 
 
+def _asked(raw: Raw, d: Dataset, i: int, pictures: int) -> dict:
+    """The conversation of a question and an answer of which the line names one, or a caption. A
+    record's own question goes before `prompt`."""
+    known = _ASKS[:1] if d.prompt else _ASKS
+    if d.answer and not d.question and any(name in raw for name in known if name != d.answer):
+        said = chats.answered(raw, d.answer, _answer(raw, d, pictures), pictures)
+        return {"messages": said}
+    question, unasked = _question(raw, d, i)
+    said = chats.asked(question, _answer(raw, d, pictures), raw, pictures)
+    return {"messages": said} | ({"unasked": True} if unasked else {})  # the question is ours
+
+
 def _question(raw: Raw, d: Dataset, i: int) -> tuple[str, bool]:
     """(what is asked, whether neither the record nor the line says so)."""
     if d.question:
         return text(lookup(raw, d.question, "question"), d.question), False
-    if d.answer and "question" in raw:
-        return text(raw["question"], "question"), False
     prompts = d.prompt or REQUEST
     asked = prompts[i % len(prompts)]
     raw.note(f"asked {asked!r}")
@@ -147,7 +166,7 @@ def _no_picture(raw: Raw, d: Dataset) -> RecordError:
 
 def _first_answer(raw: Raw, field: str, pictures: int) -> str:
     """Of the chat in a field, or of the record's where none is named."""
-    found = chats.of_field(raw, field, pictures) if field else chats.conversation(raw, pictures)
+    found = chats.of_field(raw, field, pictures) if field else _conversation(raw, pictures)
     return _answers(found)[0]
 
 

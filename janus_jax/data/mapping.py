@@ -89,7 +89,7 @@ def lookup(raw: dict, name: str, of: str):
         )
     if isinstance(raw, Raw):
         first = name.split(".")[0]
-        plain = ".".join(part for part in name.split(".") if not part.isdigit())
+        plain = ".".join(part for part in name.split(".") if not part.isdecimal())
         raw.read |= {name, plain, plain.replace(".", "[].")}
         raw.read |= {first} if isinstance(dict.get(raw, first), str) else set()
     return value
@@ -102,7 +102,7 @@ def _find(value, name: str):
     first, dot, rest = name.partition(".")
     if isinstance(value, str):
         value = as_data(value)
-    if isinstance(value, list) and first.isdigit():
+    if isinstance(value, list) and first.isdecimal():
         inner = value[int(first)] if int(first) < len(value) else None
     elif isinstance(value, list):
         found = [x for x in (_find(item, name) for item in value) if x is not None]
@@ -128,7 +128,8 @@ def mapped(fields: dict, d) -> Raw:
             raw |= {name: _items(dict.get(raw, name))}
     if d.picture and has(raw, d.picture):
         pictures = lookup(raw, d.picture, "picture")
-        raw = _replaced(raw, d.picture, pictures)
+        unpacked = as_data(pictures) if isinstance(pictures, str) else None
+        raw = _replaced(raw, d.picture, pictures if unpacked is None else unpacked)
     return _gathered(raw)
 
 

@@ -14,7 +14,8 @@ from janus_jax.data.mapping import PICTURES, Raw, field_names, require_named
 from janus_jax.data.sources import RecordError, SourceError, refuse_open_files, shown
 
 _LOOKED_AT = 20  # records in one of which each field that the line names must be
-_SPREAD = 1000  # records whose split is looked at, where the first have one
+_SPLIT = ("split", "subset", "partition")  # fields that may say whose split a record is
+_SPREAD = 1000  # records whose split is looked at, where the first has one
 _THREADS = 16  # that look at sizes and scores: they wait for the disk
 
 
@@ -76,25 +77,30 @@ def by_kind(records) -> tuple[np.ndarray | None, dict[str, int]]:
 
 
 def _refuse_splits(records, kept: np.ndarray | None):
-    """Raises SourceError where the records' field "split" says two. No more than the first is read
-    where it has no such field."""
+    """Raises SourceError where a field of the records, such as "split", says two splits. No more than
+    the first is read where it has no such field."""
     numbers = range(len(records.reader)) if kept is None else kept
     said = {}
     for i in numbers[:: max(len(numbers) // _SPREAD, 1)]:
         try:
-            value = records.reader[int(i)].get("split")
+            raw = records.reader[int(i)]
         except RecordError:
             continue
-        if not said and not isinstance(value, str):
+        asked = said or {name: {} for name in _SPLIT if isinstance(raw.get(name), str)}
+        if not asked:
             return
-        if isinstance(value, str) and split_of(value):
-            said.setdefault(split_of(value), value)
-    if len(said) > 1:
-        raise SourceError(
-            f'{records.dataset.path}: by their field "split" its records are of {" and ".join(sorted(said.values()))}, '
-            f"and what is tested on must not be trained on; write those to train on into a file of their own, or take "
-            "the field out"
-        )
+        said = asked
+        for name, found in said.items():
+            value = raw.get(name)
+            if isinstance(value, str) and split_of(value):
+                found.setdefault(split_of(value), value)
+    for name, found in said.items():
+        if len(found) > 1:
+            raise SourceError(
+                f'{records.dataset.path}: by their field "{name}" its records are of '
+                f"{' and '.join(sorted(found.values()))}, and what is tested on must not be trained on; "
+                "write those to train on into a file of their own, or take the field out"
+            )
 
 
 def by_size_and_score(records) -> tuple[np.ndarray | None, dict[str, int]]:
@@ -180,9 +186,14 @@ def _no_picture(records) -> SourceError:
 
 def _first(records, kept: np.ndarray | None) -> list[Raw]:
     """The first records that can be read, of those that are kept."""
-    out = []
     numbers = range(len(records)) if kept is None else kept
-    for i in numbers[:_LOOKED_AT]:
+    return _read(records, numbers[:_LOOKED_AT])
+
+
+def _read(records, numbers) -> list[Raw]:
+    """The records of these numbers that can be read."""
+    out = []
+    for i in numbers:
         try:
             out.append(records.raw(int(i)))
         except RecordError:

@@ -70,3 +70,12 @@ def test_what_is_wrong_with_an_added_data_set_is_told_at_once():
         "data.datasets.mine.kind: missing",
     ):
         assert said in str(error.value)
+
+
+def test_a_field_of_a_data_set_that_an_added_one_replaced_is_told_how_to_have_it():
+    flags = ["--data.add=name=mine kind=text path=a", "--config.data.datasets.chats.images=b"]
+    _, wrong = read(QUICKSTART.replace("quickstart", "finetune"), split_flags(flags)[1])
+    assert wrong == [
+        "--config.data.datasets.chats.images: there is no 'chats' here; known: mine; "
+        '--data.add="name=chats ..." adds it'
+    ]

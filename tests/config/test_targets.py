@@ -384,6 +384,17 @@ def test_finetuning_trains_what_it_is_given_and_pays_for_no_other_pictures():
         ({"data.datasets.captions.path": "a.jsonl"}, ["captions"], (0, 0, 1), (0, 4)),
         (added | {"data.datasets.mine.path": "a.jsonl"}, ["mine"], (1, 0, 0), (4, 0)),
         ({}, ["chats", "captions"], (1, 0, 1), (4, 4)),
+        # One that is added may have a name of the file's.
+        (
+            {
+                "data.add.text": "",
+                "data.datasets.text.kind": "text",
+                "data.datasets.text.path": "a",
+            },
+            ["text"],
+            (0, 1, 0),
+            (0, 0),
+        ),
     ):
         built, wrong = read_.read(f"{CONFIGS / 'finetune.py'}", given)
         stage = built.stages["finetune"]

@@ -152,3 +152,11 @@ def test_a_suffix_that_is_not_known_is_told_by_content_and_what_is_not_read_by_i
     assert "plain text has no pictures, its kind is generation" in refusal(tmp_path / "words.txt")
     (tmp_path / "lines.txt").write_text('{"text": "words"}\n')
     assert "its lines are JSON; set format=json" in refusal(tmp_path / "lines.txt", "text")
+
+
+def test_what_a_format_does_not_read_is_not_given_for_nothing(tmp_path):
+    classes = write_classes(tmp_path / "classes")
+    assert "images is" in (said := refusal(classes, images=str(tmp_path)))
+    assert "which format folder does not read (json, csv, parquet," in said
+    table = str(json_list(tmp_path, 2))
+    assert "names is 'a.tsv', which format json does not read" in refusal(table, names="a.tsv")

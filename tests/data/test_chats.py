@@ -270,7 +270,7 @@ def test_a_chat_whose_answer_is_the_picture_is_a_request_to_draw_it(source):
         == "placeholders"
     )
     edited = {"messages": [{"role": "system", "content": "Draw."}, ask, held]}
-    assert "read the record as kind generation" in str(
+    assert "read a record of one question and this answer as kind generation" in str(
         refused(lambda: source("generation", [edited])[0])
     )
 
@@ -327,6 +327,11 @@ def test_a_turn_that_says_whether_it_is_learned_is_heard(source, form):
     told = [learned(processor, made[i]["messages"], form).replace(" ", "") for i in range(6)]
     both = f"red{end}blue{end}"
     assert told == [both, f"blue{end}", f"blue{end}", f"one{line}red{end}", both, f"blue{end}"]
+    pair = {"user": "one", "assistant": "red", "loss": False}
+    pairs = [pair, {"user": "two", "assistant": "blue"}]
+    made_of_pairs = source("text", [{"texts": pairs}, {"conversations": pairs}], "pairs.json")
+    for i in range(2):
+        assert learned(processor, made_of_pairs[i]["messages"], form).strip() == f"blue{end}"
     everything = learned(processor, made[1]["messages"], form, "all").replace(" ", "")
     assert "red" not in everything and "one" in everything and "two" in everything
     # What is not learned is still read, and may be cut.
@@ -364,6 +369,9 @@ def test_a_field_that_the_line_names_holds_what_it_is_named_for(source):
     ):
         assert reads(**names)[0] == {"messages": PAIR}, names
     assert reads(answer="a.b")[0]["unasked"] is True
+    cell = {"imgs": "['a/1.png', 'a/2.png']", "question": "Same?", "answer": "No."}
+    made = source("understanding", [cell], picture="imgs")
+    assert made[0]["messages"][0].count_pictures == 2 and made.image(0, 1).size == (8, 5)
     inner = [{"data": {"pic": "a/2.png", "id": 1}, "caption": "x"}, {"data": {}, "caption": "y"}]
     made = source("generation", inner, picture="data.pic")
     assert len(made) == 1 and made.image(0).size == (8, 5)
@@ -397,3 +405,16 @@ def test_a_line_that_names_what_is_not_there_is_told_what_is(source):
 def test_a_part_that_holds_its_picture_is_told_without_fields_that_it_does_not_have(source):
     made = source("understanding", [parts({"type": "image", "image": "a/1.png"}, PARTS[1])])
     assert made[0]["messages"] == PAIR and made.understood(0)[1] == []
+
+
+def test_an_answer_of_another_name_answers_what_the_record_asks(source):
+    """Not "Describe the picture."; and what belongs to the question stays with it."""
+    record = {"image": "a/1.png", "query": "What?", "response": "A dog.", "gold": "A cat."}
+    assert source("understanding", [record], answer="gold")[0] == {"messages": PAIR}
+    more = {"instruction": "Sum.", "input": "1 2", "history": [["Hi", "Ho"]], "gold": "3"}
+    turns = source("text", [more], answer="gold")[0]["messages"]
+    assert [turn.content for turn in turns] == [["Hi"], ["Ho"], ["Sum.\n1 2"], ["3"]]
+    asked = source("understanding", [record], answer="gold", prompt=("Which?",))[0]["messages"]
+    assert asked[0].content[2] == "Which?"
+    bad = said("What?", "A dog.") | {"kto_tag": False}
+    assert refused(lambda: source("generation", [bad])[0]).cause == "unwanted answer"

@@ -277,3 +277,10 @@ def test_what_tables_write_for_nothing_is_a_blank_caption(source):
     for label in ({"name": "None"}, {"label": "None", "name": "None"}):  # a class may be called so
         made = source("generation", [{"image": "a/1.png"} | label], caption=next(iter(label)))
         assert made[0]["captions"] == ["None"]
+
+
+def test_pictures_that_stand_beside_others_are_told_as_unread(source):
+    record = {"image": "a/1.png", "images": ["a/2.png"], "question": "What?", "answer": "A cat."}
+    for line in ({}, {"question": "question"}):
+        made = source("understanding", [record], **line)
+        assert made[0]["messages"] and made.understood(0)[1] == ["images"]

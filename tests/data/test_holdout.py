@@ -4,6 +4,7 @@ import pickle
 
 import pytest
 from support import tiny
+from support.formats import photo
 
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import Dataset, Rows
@@ -134,8 +135,23 @@ def test_what_is_held_out_by_path_is_opened_beside_and_never_what_is_trained_on(
         assert str(error.value).endswith(said)
     with pytest.raises(SourceError, match=r"holdout: .*gone.txt: no such file"):
         catalog.open_dataset(line("mine.txt", "gone.txt"), 24, 0)
-    with pytest.raises(SourceError, match="names the same"):
-        catalog.open_dataset(Dataset("text", "shapes:", holdout="shapes:"), 24, 0)
+    for name, to in (("d/link.txt", "mine.txt"), ("e/two.txt", "d/link.txt"), ("f", "e")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / to)
+    for path, holdout in (("mine.txt", "d"), ("f", "mine.txt"), ("d", "e"), ("e", "f/two.txt")):
+        with pytest.raises(SourceError, match="names the same"):
+            catalog.open_dataset(line(path, holdout), 24, 0)
+    for path in ("shapes:", f"{tmp_path}/mine.txt,shapes:"):
+        with pytest.raises(SourceError, match="names the same"):
+            catalog.open_dataset(Dataset("text", path, holdout="shapes:"), 24, 0)
+
+
+def test_classes_whose_pictures_are_called_by_splits_may_have_a_folder_held_out(tmp_path):
+    for name in ("d/bus/train_1.jpg", "d/bus/test_1.jpg", "apart/bus/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo(0))
+    line = Dataset("generation", f"{tmp_path}/d", holdout=f"{tmp_path}/apart")
+    assert len(catalog.open_dataset(line, 24, 0).held_out) == 1
 
 
 def test_batches_of_the_others_never_hold_a_held_out_record():

@@ -40,3 +40,12 @@ def test_what_is_wrong_with_several_paths_is_told_at_once(tmp_path):
     assert "names a path twice" in refusal(f"{path},{path}")
     comma = path.rename(tmp_path / "a,b.jsonl")
     assert len(open_dataset(Dataset("generation", str(comma)), 24, 0)) == 2
+
+
+def test_a_toy_beside_a_file_has_what_both_have(tmp_path):
+    """`data check` asked the toy how it understands its records."""
+    source = open_dataset(Dataset("generation", f"{json_lines(tmp_path, 2)},shapes:"), 24, 0)
+    assert source[2]["captions"] and source.image(2).shape == (24, 24, 3)
+    assert not hasattr(source, "understood") and not hasattr(
+        pickle.loads(pickle.dumps(source)), "raw"
+    )

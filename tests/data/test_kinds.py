@@ -242,3 +242,21 @@ def test_text_forms(source):
     assert source("understanding", [nulls | {"image": "a/1.png", "caption": "c"}])[0]["messages"][
         1
     ].content == ["c"]
+
+
+def test_the_field_that_a_line_names_goes_before_other_forms_of_the_record(source):
+    """A document or a chat beside it was learned instead, without a word."""
+    seen = {"image": ["a/1.png"], "text": "letters in it", "caption": "A cat."}
+    made = source("understanding", [seen], caption="caption", prompt=("What?",))
+    assert made[0]["messages"] == asked([IMAGE, "What?"], "A cat.")
+    chat = {"question": "Who?", "answer": "Me.", "summary": "He."}
+    assert source("text", [chat], caption="summary")[0] == {"text": "He."}
+    pieces = {"texts": ["One", "two"], "summary": "Both."}
+    assert source("text", [pieces], caption="summary")[0] == {"text": "Both."}
+    said_twice = {**said("Who?", "Me.", image=None), "messages": said("Hi", "Ho")["conversations"]}
+    made = source("text", [said_twice], caption="messages")
+    assert made[0]["messages"] == asked("Hi", "Ho")
+    said_twice["image"] = "a/1.png"
+    assert source("text", [said_twice], caption="messages")[0] == {"text": "Ho"}
+    pictured = {"image": "a/1.png", "caption": "A cat.", "gold": "A pet."}
+    assert source("text", [pictured], answer="gold")[0] == {"text": "A pet."}

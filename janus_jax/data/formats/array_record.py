@@ -17,12 +17,14 @@ class ArrayRecords:
     """A record is a msgpack map of fields; "image" holds a picture's file as bytes, a list of
     several, or None."""
 
-    def __init__(self, path: str):
-        """Raises SourceError."""
+    def __init__(self, path: str, images: str = ""):
+        """images: where pictures lie that were left outside; by default the folder of the shards.
+        Raises SourceError."""
         from array_record.python.array_record_module import ArrayRecordReader
         from grain.sources import ArrayRecordDataSource
 
         self.files = Files(path, (".array_record", ".arrayrecord"))
+        self._root = images or self.files.base
         allow_open_files(len(self.files.paths), path)
         counts = []
         problems = _unfinished(self.files.paths)
@@ -69,9 +71,8 @@ class ArrayRecords:
         return record
 
     def open(self, ref: str) -> str:
-        """The path of a picture that was left outside, below the folder of the shards. Raises
-        RecordError."""
-        return inside(self.files.base, ref)
+        """The path of a picture that was left outside. Raises RecordError."""
+        return inside(self._root, ref)
 
     def where(self, i) -> str:
         file = bisect.bisect_right(self._ends, i)

@@ -1,5 +1,6 @@
 """COCO's caption files: one JSON object with lists of images and of annotations."""
 
+import collections
 import io
 import json
 import os
@@ -9,7 +10,6 @@ from janus_jax.data.formats.files import Files, Strings, inside
 from janus_jax.data.formats.gzipped import is_gzipped, unpacked
 from janus_jax.data.sources import SourceError
 
-_LISTS = ("images", "annotations")
 _FIELDS = ("file_name", "width", "height", "id")  # of an image, that its record keeps
 _LONGEST = 2**30  # bytes of a file that is one object
 _WRAPS = ("data", "records", "rows", "items", "samples", "questions", "annotations", "images")
@@ -30,14 +30,18 @@ class CocoCaptions:
         train2017 beside annotations/captions_train2017.json. Raises SourceError."""
         self.files = Files(path, (".json", ".json.gz"), whole=True)
         whole = only_object(self.files.paths[0])
+        ids = [image.get("id") for image in whole["images"]]
+        if twice := [i for i, n in collections.Counter(ids).items() if n > 1]:
+            raise SourceError(
+                f"{path}: {len(twice)} ids, such as {twice[0]!r}, stand at several of its images, and whose the "
+                "captions are is not known; give each image an id of its own"
+            )
         captions = {}
         for annotation in whole["annotations"]:
-            if isinstance(annotation, dict) and annotation.get("caption"):
+            if annotation.get("caption"):
                 captions.setdefault(annotation.get("image_id"), []).append(annotation["caption"])
         if not captions:
-            has = next(
-                (", ".join(a) for a in whole["annotations"] if isinstance(a, dict)), "nothing"
-            )
+            has = next(map(", ".join, whole["annotations"]), "nothing")
             raise SourceError(
                 f"{path}: is COCO's, but no file of captions: its annotations have {has}; give captions_*.json"
             )
@@ -89,9 +93,10 @@ def only_object(path: str) -> dict | None:
     try:
         packed = is_gzipped(path)
         with io.BytesIO(unpacked(path)) if packed else open(path, "rb") as file:
+            if not file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
+                return None  # a list may be long, and on one line
+            file.seek(0)
             line = file.readline(_LONGEST)
-            if not line.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-                return None
             try:
                 found = json.loads(line)
                 return None if file.read(1024).strip() else found
@@ -107,11 +112,13 @@ def is_captions(path: str) -> bool:
     whole = only_object(path)
     if whole is None:
         return False
-    if all(isinstance(whole.get(name), list) for name in _LISTS):
-        return True
     lists = {name: whole[name] for name in _WRAPS if isinstance(whole.get(name), list)}
-    of = [n for n, rows in lists.items() if rows and all(isinstance(row, dict) for row in rows)]
-    if of and not whole.keys() & _OF_RECORDS:
+    of = [name for name, rows in lists.items() if all(isinstance(row, dict) for row in rows)]
+    if whole.keys() & _OF_RECORDS:
+        return False
+    if {"images", "annotations"} <= set(of):
+        return True
+    if of := [name for name in of if lists[name]]:
         others = ", ".join(name for name in whole if name != of[0]) or "nothing else"
         raise SourceError(
             f"{path}: is one object, whose list {of[0]!r} holds {len(whole[of[0]]):,} records (beside it: {others}); "

@@ -1,20 +1,19 @@
 """CSV and TSV with a header: rows are indexed once by position, then read when asked for."""
 
-import array
 import csv
 import io
 import logging
 import os
 
-import numpy as np
-
-from janus_jax.data.formats.files import Files, inside, refuse
+from janus_jax.data.formats.files import Files, inside
 from janus_jax.data.formats.left_out import is_picture
 from janus_jax.data.sources import RecordError, SourceError, shown
 
 _DELIMITERS = ",;\t|"
 _BOM = b"\xef\xbb\xbf"
 _ICONV = "convert it, a file of Excel's with `iconv -f WINDOWS-1252 -t UTF-8`"
+_HEADER = 2**16  # bytes of a first row, at most
+_RETURN = "a carriage return stands alone, outside quotes"
 _LONGEST = 2**26  # characters of a cell: texts, conversations, pictures in base64
 
 
@@ -24,7 +23,8 @@ class CsvFiles:
 
     Cells are separated by what stands most often in the first row, of comma, semicolon, tab and
     bar. Those that hold it, quotes or line breaks stand in quotes, with quotes in them doubled
-    (RFC 4180). A file with tabs that does not keep to that is read without quoting, which is said.
+    (RFC 4180). A file with tabs that does not keep to that is read without quoting, which is said;
+    so is one in which a cell would hold tabs and line breaks, the rows behind a lone quote.
     """
 
     def __init__(self, path: str, images: str = "", number: str = ""):
@@ -32,21 +32,10 @@ class CsvFiles:
         self.files = Files(path, (".csv", ".tsv", ".csv.gz", ".tsv.gz"), whole=True)
         self.root = os.path.realpath(images or self.files.base)
         self._number = number
-        columns = [array.array("q") for _ in range(4)]
-        problems = []
         self._headers = []
-        self._forms = []
-        for f, name in enumerate(self.files.names):
-            before = len(columns[0])
-            try:
-                self._index(f, columns)
-            except SourceError as error:
-                problems.append(f"{name}: {error}")
-            else:
-                if len(columns[0]) == before:
-                    problems.append(f"{name}: has no row below its header; remove it")
-        refuse(path, problems)
-        self._file, self._start, self._size, self._line = (np.array(c, np.int64) for c in columns)
+        self._forms = []  # of each file its delimiter, and whether cells may stand in quotes
+        empty = "has no row below its header; remove it"
+        self._file, self._start, self._size, self._line = self.files.indexed(self._index, empty)
         self.fingerprint = self.files.fingerprint(len(self))
 
     def __len__(self):
@@ -64,7 +53,7 @@ class CsvFiles:
                 "not UTF-8", f"{self.where(i)}: {byte} is not UTF-8; {_ICONV}"
             ) from None
         try:
-            cells = next(_rows(io.StringIO(text, newline=""), self._forms[f]))
+            cells = next(_cells(io.StringIO(text, newline="\n"), *self._forms[f]))
         except (csv.Error, StopIteration):
             raise RecordError(
                 "damaged", f"{self.where(i)}: is no row; was the file changed meanwhile?"
@@ -74,7 +63,7 @@ class CsvFiles:
             raise RecordError(
                 "cells",
                 f"{self.where(i)}: has {len(cells)} cells, the header {len(header)} ({shown(', '.join(header))}); "
-                f"put cells that hold {self._forms[f]['delimiter']!r} in quotes",
+                f"put cells that hold {self._forms[f][0]!r} in quotes",
             )
         record = {name: cell for name, cell in zip(header, cells) if name and cell != ""}
         if self._number in record:
@@ -91,31 +80,25 @@ class CsvFiles:
     def __repr__(self):
         return f"CsvFiles({self.files!r}, {len(self)} rows, {self.fingerprint})"
 
-    def _index(self, f: int, columns):
-        """Appends file, start, size and first line of each row of file `f`. Raises SourceError."""
+    def _index(self, f: int) -> list[tuple]:
+        """(first byte, bytes, first line) of each row of file `f`. Raises SourceError."""
+        name = self.files.names[f]
         with self.files.view(f) as view:
-            head = view[:1024]
-            if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise SourceError("is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
-            start = len(_BOM) if head.startswith(_BOM) else 0
+            start = len(_BOM) if view[:3] == _BOM else 0
             skipped = 0
-            if head[start : start + 4].lower() == b"sep=":  # Excel's own first line
+            if view[start : start + 4].lower() == b"sep=":  # Excel's own first line
                 start = view.find(b"\n", start) + 1
                 skipped = 1
-            tabs = ".tsv" in self.files.names[f].lower()
-            form = {"delimiter": _delimiter(view, start, "\t" if tabs else ",")}
+            delimiter = _delimiter(view, start, "\t" if ".tsv" in name.lower() else ",")
+            quoted = True
             try:
-                found = list(_spans(view, start, form))
+                found = list(_spans(view, start, delimiter, quoted))
             except csv.Error as error:
-                if form["delimiter"] != "\t":
-                    raise SourceError(
-                        f'{error}; a cell with quotes in it is written "he said ""hi""", mend that line'
-                    ) from None
-                logging.warning(
-                    "%s: its quotes are part of the texts (%s)", self.files.names[f], error
-                )
-                form["quoting"] = csv.QUOTE_NONE
-                found = list(_spans(view, start, form))
+                if delimiter != "\t":
+                    raise SourceError(f"{error}; {_mend(str(error))}") from None
+                logging.warning("%s: its quotes are part of the texts (%s)", name, error)
+                quoted = False
+                found = list(_spans(view, start, delimiter, quoted))
         if not found:
             raise SourceError(
                 "is empty; needs a header such as image,caption and a row for each picture"
@@ -123,28 +106,27 @@ class CsvFiles:
         header = [name.strip() for name in found[0][3]]
         _check_header(header)
         self._headers.append(header)
-        self._forms.append(form)
-        for at, size, line, _ in found[1:]:
-            for column, value in zip(columns, (f, at, size, line + skipped)):
-                column.append(value)
+        self._forms.append((delimiter, quoted))
+        return [(at, size, line + skipped) for at, size, line, _ in found[1:]]
 
 
 def _delimiter(view, start: int, first: str) -> str:
     """What separates the cells of the first row; `first` where there is one alone."""
-    end = view.find(b"\n", start)
-    line = view[start : len(view) if end < 0 else end].decode("utf-8", "replace")
-    cells = lambda sign: len(next(csv.reader([line], delimiter=sign), ()))
+    line = view[start : start + _HEADER].decode("utf-8", "replace").splitlines()[:1]
+    cells = lambda sign: len(next(csv.reader(line, delimiter=sign), ()))
     return max(first + _DELIMITERS, key=cells)
 
 
-def _rows(lines, form: dict):
+def _cells(lines, delimiter: str, quoted: bool):
     """The cells of each row. Raises csv.Error."""
+    if not quoted:
+        return (line.rstrip("\r\n").split(delimiter) for line in lines)
     if csv.field_size_limit() < _LONGEST:
         csv.field_size_limit(_LONGEST)  # of the process: threads read at once
-    return csv.reader(lines, strict=True, **form)
+    return csv.reader(lines, strict=True, delimiter=delimiter)
 
 
-def _spans(view, start: int, form: dict):
+def _spans(view, start: int, delimiter: str, quoted: bool):
     """(first byte, bytes, line from 1, cells) of every row that is not blank; the cells of the first
     alone are kept. Raises csv.Error that names the line."""
     at = start
@@ -162,14 +144,24 @@ def _spans(view, start: int, form: dict):
     first = 1
     named = False
     try:
-        for cells in _rows(lines(), form):
+        for cells in _cells(lines(), delimiter, quoted):
+            if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                raise csv.Error("a quote takes in the rows behind it")
             if any(map(str.strip, cells)):
                 yield begin, at - begin, first, () if named else cells
                 named = True
             begin = at
             first = line + 1
     except csv.Error as error:
-        raise csv.Error(f"line {first}: {error}") from None
+        what = _RETURN if "new-line" in str(error) else error
+        raise csv.Error(f"line {first}: {what}") from None
+
+
+def _mend(error: str) -> str:
+    """What to do about a row that breaks the rules."""
+    if _RETURN in error:
+        return "where all rows end so, run `tr '\\r' '\\n'` on it, else put that cell in quotes"
+    return 'a cell with quotes in it is written "he said ""hi""", mend that line'
 
 
 def _check_header(header: list[str]):

@@ -1,6 +1,7 @@
 """Files of a data set: found once in one order, then read by position from any thread of any
 process."""
 
+import array
 import concurrent.futures
 import contextlib
 import hashlib
@@ -10,6 +11,7 @@ import os
 import re
 import resource
 import stat
+import threading
 
 import numpy as np
 
@@ -24,6 +26,7 @@ _THREADS = 16  # that look at files: network disks answer slowly
 _EMPTY = "is empty (0 bytes); copy or download it again, or remove it"
 _SPARE = 64  # descriptors left to all else: sockets, logs, checkpoints
 _HEAD = 64 * 1024  # bytes at either end that tell large files apart
+_UNPACKING = threading.Lock()  # not by every thread that reads at once
 _WHOLE = 4 * 1024 * 1024  # files up to this size are hashed whole
 
 
@@ -38,6 +41,7 @@ class Files:
 
     def __init__(self, path: str, suffixes: tuple[str, ...], whole: bool = False):
         found = find(path, suffixes)
+        self._path = path
         self.base = os.path.dirname(found[0]) if len(found) == 1 else os.path.commonpath(found)
         self.paths = once(found)
         self.names = [printable(os.path.relpath(p, self.base)) for p in self.paths]
@@ -61,27 +65,65 @@ class Files:
     @contextlib.contextmanager
     def view(self, file: int):
         """The content of file number `file` in memory, unpacked where it is gzipped: `read` then
-        reads of that. Raises SourceError."""
-        if is_gzipped(self.paths[file]):
-            self._gzipped.add(file)
-            data = self._content(file)
-            if not data:
-                raise SourceError(_EMPTY)
-            with mmap.mmap(-1, len(data)) as memory:
+        reads of that. Raises SourceError, also for text in UTF-16."""
+        with contextlib.ExitStack() as opened:
+            if is_gzipped(self.paths[file]):
+                self._gzipped.add(file)
+                data = self._content(file)
+                if not data:
+                    raise SourceError(_EMPTY)
+                memory = opened.enter_context(mmap.mmap(-1, len(data)))
                 memory[:] = data
-                yield memory
-            return
-        with (
-            open(self.paths[file], "rb") as opened,
-            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as memory,
-        ):
+            else:
+                number = opened.enter_context(open(self.paths[file], "rb")).fileno()
+                memory = opened.enter_context(mmap.mmap(number, 0, access=mmap.ACCESS_READ))
+            if memory[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                raise SourceError("is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
             yield memory
+
+    def indexed(self, rows, empty: str) -> list[np.ndarray]:
+        """Of every record the number of its file, and the whole numbers of its row: an array each.
+        Raises SourceError for all files at once.
+
+        rows: takes a file's number, and gives a row for each record. Raises SourceError.
+        empty: what is wrong with a file without records.
+        """
+        found = array.array("q")
+        problems = []
+        for file, name in enumerate(self.names):
+            before = len(found)
+            try:
+                for row in rows(file):
+                    found.extend((file, *row))
+                problems += [f"{name}: {empty}"] if len(found) == before else []
+            except SourceError as error:
+                problems.append(f"{name}: {error}")
+        refuse(self._path, problems)
+        columns = np.array(found, np.int64).reshape(-1, 1 + len(row)).T
+        return [column.astype(np.int32 if column.max() < 2**31 else np.int64) for column in columns]
 
     def read(self, file: int, start: int, size: int) -> bytes:
         """`size` bytes of file number `file` from `start`. Raises RecordError when it has become
         shorter or is gone."""
-        if file in self._gzipped:
-            return self._content(file)[start : start + size]
+        try:
+            if file in self._gzipped:
+                data = self._content(file)[start : start + size]
+            else:
+                data = self._at(file, start, size)
+        except OSError as error:
+            refuse_open_files(error)
+            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+            raise RecordError(
+                cause, f"{self.names[file]}: {error.strerror}; check the disk"
+            ) from None
+        if len(data) < size:
+            raise RecordError(
+                "damaged",
+                f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?",
+            )
+        return data
+
+    def _at(self, file: int, start: int, size: int) -> bytes:
         descriptor = self._descriptors.get(file)
         kept = descriptor is not None
         try:
@@ -89,31 +131,19 @@ class Files:
                 descriptor = os.open(self.paths[file], os.O_RDONLY)
                 if len(self._descriptors) < _OPEN:
                     kept = True
-                    if (
-                        self._descriptors.setdefault(file, descriptor) != descriptor
-                    ):  # another thread was first
+                    before = self._descriptors.setdefault(file, descriptor)
+                    if before != descriptor:  # another thread was first
                         os.close(descriptor)
-                        descriptor = self._descriptors[file]
+                        descriptor = before
             data = os.pread(descriptor, size, start)
             while len(data) < size and (
                 more := os.pread(descriptor, size - len(data), start + len(data))
             ):
                 data += more  # one read of Linux ends at 2 GiB
-        except OSError as error:
-            refuse_open_files(error)
-            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
-            raise RecordError(
-                cause, f"{self.names[file]}: {error.strerror}; check the disk"
-            ) from None
+            return data
         finally:
             if not kept and descriptor is not None:
                 os.close(descriptor)
-        if len(data) < size:
-            raise RecordError(
-                "damaged",
-                f"{self.names[file]}: ends before byte {start + size}; was it changed meanwhile?",
-            )
-        return data
 
     def fingerprint(self, *more) -> str:
         """16 hex digits over names, sizes and contents, and the repr of `more`. Of files above 4 MB
@@ -131,8 +161,10 @@ class Files:
 
     def _content(self, file: int) -> bytes:
         """Of a gzipped file; not pickled, since it may be large."""
-        if file not in self._unpacked:
-            self._unpacked[file] = unpacked(self.paths[file])
+        with _UNPACKING:
+            if file not in self._unpacked:
+                held = sum(map(len, self._unpacked.values()))
+                self._unpacked[file] = unpacked(self.paths[file], held)
         return self._unpacked[file]
 
     def __getstate__(self):
@@ -202,8 +234,7 @@ def allow_open_files(count: int, name: str):
     if soft != resource.RLIM_INFINITY and count + _SPARE > soft:
         raise SourceError(
             f"{name}: {count:,} shards stay open while they are read, this system allows {soft:,} "
-            f"files; raise the "
-            f"limit with `ulimit -n {count + _SPARE}`, or convert to fewer, larger shards"
+            f"files; raise the limit with `ulimit -n {count + _SPARE}`, or convert to fewer, larger shards"
         )
 
 

@@ -40,6 +40,10 @@ def find(path: str, suffixes: tuple[str, ...]) -> list[str]:
         return [os.path.abspath(path)]
     elif wide := _RANGE.search(path):
         first, last = wide.groups()
+        if int(first) > int(last):
+            raise SourceError(
+                f"{path}: nothing is from {first} to {last}; give the smaller number first"
+            )
         numbers = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
         return [
             p
@@ -93,6 +97,22 @@ def once(found: list[str]) -> list[str]:
             seen[real] = path
             kept.append(path)
     return kept
+
+
+def resolved(files) -> dict[str, str]:
+    """What each path leads to -> the path. Looks at folders, and at no file that is no link: there
+    may be a million."""
+    out = {}
+    folders = {}
+    for path in files:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            with os.scandir(folder) as entries:
+                links = {entry.name for entry in entries if entry.is_symlink()}
+            folders[folder] = os.path.realpath(folder), links
+        real, links = folders[folder]
+        out[os.path.realpath(path) if name in links else os.path.join(real, name)] = path
+    return out
 
 
 def split_of(name: str) -> str:

@@ -14,8 +14,9 @@ class HubDataset:
     Rows as fields, pictures as they are stored; the only column of pictures is "image", and class
     labels become words."""
 
-    def __init__(self, name: str):
-        """Raises SourceError, or ImportError without the package."""
+    def __init__(self, name: str, images: str = ""):
+        """images: where rows name pictures by path; by default the folder. Raises SourceError, or
+        ImportError without the package."""
         self.name, _, split = name.partition(":")
         self.split = split or "train"
         try:
@@ -25,7 +26,7 @@ class HubDataset:
                 f'datasets: not installed ({error}); run: pip install "janus_jax[hf]"'
             ) from error
         folder = os.path.expanduser(self.name)
-        self._roots = [folder, os.path.dirname(str(datasets.config.HF_DATASETS_CACHE))]
+        self._roots = [images or folder, os.path.dirname(str(datasets.config.HF_DATASETS_CACHE))]
         try:
             self._data = self._load(datasets, folder)
         except IndexError:  # what `load_from_disk` makes of a set without files

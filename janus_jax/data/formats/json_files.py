@@ -1,7 +1,6 @@
 """JSON lists and JSON lines, told by content: records are indexed once by position, then read when
 asked for."""
 
-import array
 import itertools
 import json
 import os
@@ -9,7 +8,7 @@ import re
 
 import numpy as np
 
-from janus_jax.data.formats.files import Files, inside, refuse
+from janus_jax.data.formats.files import Files, inside
 from janus_jax.data.formats.left_out import is_picture
 from janus_jax.data.sources import RecordError, SourceError, shown
 
@@ -35,24 +34,9 @@ class JsonFiles:
         """Indexes every record, without keeping one. Raises SourceError."""
         self.files = Files(path, ENDINGS, whole=True)
         self.root = os.path.realpath(images or self.files.base)
-        columns = [array.array("q") for _ in range(4)]
-        problems = []
-        self._list = []
-        for f, name in enumerate(self.files.names):
-            before = len(columns[0])
-            try:
-                self._index(f, columns)
-            except SourceError as error:
-                problems.append(f"{name}: {error}")
-            else:
-                if len(columns[0]) == before:
-                    problems.append(
-                        f"{name}: is empty; needs a JSON list of records, or one record a line"
-                    )
-        refuse(path, problems)
-        self._file, self._start, self._size, self._number = (
-            np.array(c, np.int32 if max(c) < 2**31 else np.int64) for c in columns
-        )
+        self._list = []  # of each file, whether it is one list
+        empty = "is empty; needs a JSON list of records, or one record a line"
+        self._file, self._start, self._size, self._number = self.files.indexed(self._rows, empty)
         self.fingerprint = self.files.fingerprint(len(self))
 
     def __len__(self):
@@ -108,23 +92,17 @@ class JsonFiles:
     def __repr__(self):
         return f"JsonFiles({self.files!r}, {len(self)} records, {self.fingerprint})"
 
-    def _index(self, f: int, columns):
-        """Appends file, start, size and number (of the line, or in the list) of each record of file
-        `f`."""
+    def _rows(self, f: int):
+        """(start, size, number of the line or in the list) of each record of file `f`."""
         with self.files.view(f) as view:
             head = view[:1024]
-            if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise SourceError("is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
             start = len(_BOM) if head.startswith(_BOM) else 0
             self._list.append(head[start:].lstrip(_GAPS).startswith(b"["))
-            if self._list[f]:
-                spans = _list(view, view.find(b"[") + 1)
+            if self._list[-1]:
+                yield from _list(view, view.find(b"[") + 1)
             else:
                 _require_json(view, start)
-                spans = _lines(view, start)
-            for start, size, number in spans:
-                for column, value in zip(columns, (f, start, size, number)):
-                    column.append(value)
+                yield from _lines(view, start)
 
 
 def _lines(view, start: int):

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import re
 
 from janus_jax.data.sources import SourceError
+
+_NUMBER = re.compile(r"n?\d+")  # a class's, as ImageNet's n01440764
 
 
 class Names:
@@ -40,21 +43,19 @@ class Names:
         known = self.table.get(str(label))
         if known is None:
             known = [" ".join(str(label).replace("_", " ").split())]
-            if self.path and not self._said:
+            if not self._said and (self.path or _NUMBER.fullmatch(str(label))):
                 self._said = True
+                of = f"{self.path}: does" if self.path else "without names a number does"
                 logging.warning(
-                    "%s: does not name class %r, perhaps others: it is called %r",
-                    self.path,
-                    label,
-                    known[0],
+                    "%s not name class %r, perhaps others: it is called %r", of, label, known[0]
                 )
         return {"class": label, "name": known[0], "names": list(known)}
 
 
 def label(names: list[str], value, column: str) -> dict:
     """The fields of a class label that a data set itself names, the class's word in its own column
-    too: {} where it is missing (-1 in unlabelled splits)."""
-    if not isinstance(value, int) or not 0 <= value < len(names):
+    too: {} where it is missing (-1 in unlabelled splits) or blank."""
+    if not isinstance(value, int) or not 0 <= value < len(names) or not names[value].strip(" _,"):
         return {}
     known = _synonyms(names[value].replace("_", " "))
     return {column: known[0], "class": value, "name": known[0], "names": known}

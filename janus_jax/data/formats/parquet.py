@@ -22,10 +22,12 @@ class Parquet:
     only when a picture is opened; the only such struct is "image", whatever its name. The hub's
     class labels become words."""
 
-    def __init__(self, path: str):
-        """Raises SourceError, or ImportError without pyarrow."""
+    def __init__(self, path: str, images: str = ""):
+        """images: where rows name pictures by path; by default the folder of the files. Raises
+        SourceError, or ImportError without pyarrow."""
         parquet = _pyarrow()
         self.files = Files(path, (".parquet",))
+        self._root = images or self.files.base
         problems = []
         rows = []
         first = None
@@ -80,8 +82,7 @@ class Parquet:
         return record
 
     def open(self, ref) -> str | bytes:
-        """A picture's file, or its path below the folder of the parquet files. Raises
-        RecordError."""
+        """A picture's file, or its path. Raises RecordError."""
         if isinstance(ref, tuple):
             i, name = ref
             ref = self._row(i, [name])[name]
@@ -89,7 +90,7 @@ class Parquet:
                 ref = ref.get("bytes") or ref.get("path")
             if not ref:
                 raise RecordError("no picture", f'field "{name}" is null')
-        return ref if isinstance(ref, bytes) else inside(self.files.base, ref)
+        return ref if isinstance(ref, bytes) else inside(self._root, ref)
 
     def where(self, i) -> str:
         g = int(np.searchsorted(self._ends, i, side="right"))

@@ -1,11 +1,9 @@
 """Plain text: documents separated by blank lines, or a document each file."""
 
-import array
-
 import numpy as np
 
-from janus_jax.data.formats.files import Files, refuse
-from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.data.formats.files import Files
+from janus_jax.data.sources import RecordError
 
 _BLANK = b"\0 \t\r\n\v\f"
 _BOM = b"\xef\xbb\xbf"
@@ -18,28 +16,17 @@ class TextFiles:
     def __init__(self, path: str, whole: bool = False):
         """Indexes every document, without keeping one. Raises SourceError."""
         self.files = Files(path, (".txt", ".txt.gz"), whole=True)
-        columns = [array.array("q") for _ in range(3)]
-        problems = []
-        for f, name in enumerate(self.files.names):
-            before = len(columns[0])
-            try:
-                self._index(f, columns, whole)
-            except SourceError as error:
-                problems.append(f"{name}: {error}")
-                continue
-            if len(columns[0]) == before:
-                problems.append(f"{name}: holds blank lines only; remove it")
-        refuse(path, problems)
-        self._file, self._start, self._end = (np.array(c, np.int64) for c in columns)
+        self._whole = whole
+        empty = "holds blank lines only; remove it"
+        self._file, self._start, self._end = self.files.indexed(self._rows, empty)
         self.fingerprint = self.files.fingerprint(len(self))
 
-    def _index(self, f: int, columns: list, whole: bool):
-        """Appends file, first byte and end of each document of file `f`."""
+    def _rows(self, f: int):
+        """(first byte, end) of each document of file `f`."""
         with self.files.view(f) as view:
-            for span in [(0, len(view))] if whole else _documents(view):
-                if view[span[0] : span[1]].strip(_BLANK + _BOM):
-                    for column, value in zip(columns, (f, *span)):
-                        column.append(value)
+            for start, end in [(0, len(view))] if self._whole else _documents(view):
+                if view[start:end].strip(_BLANK + _BOM):
+                    yield start, end
 
     def __len__(self):
         return len(self._start)

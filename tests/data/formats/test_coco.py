@@ -80,3 +80,24 @@ def test_one_record_of_lists_is_no_table(tmp_path):
     for record in (document, pairs):
         (tmp_path / "a.json").write_text(json.dumps(record))
         assert len(open_dataset(Dataset("understanding", str(tmp_path / "a.json")), 24, 0)) == 1
+
+    two = {"images": ["a.jpg", "b.jpg"], "annotations": [], "question": "Same?", "answer": "No."}
+    (tmp_path / "one.json").write_text(json.dumps(two))  # a record, and none of COCO's files
+    source = open_dataset(Dataset("understanding", str(tmp_path / "one.json")), 24, 0)
+    assert source[0]["messages"][1].content == ["No."]
+
+
+def test_a_file_of_coco_is_no_record_beside_others_and_captions_belong_to_one_picture(
+    tmp_path, whole
+):
+    """Behind another file it was one bad record."""
+    (tmp_path / "lines.jsonl").write_text('{"image": "train2017/0.jpg", "caption": "x"}\n')
+    (tmp_path / "mine.json").write_text(json.dumps(whole))
+    assert "mine.json is one of COCO's files; give the paths of all" in refusal(
+        tmp_path / "*.json*"
+    )
+    whole["images"][1]["id"] = 7
+    (tmp_path / "mine.json").write_text(json.dumps(whole))
+    assert "1 ids, such as 7, stand at several of its images, and whose" in refusal(
+        tmp_path / "mine.json"
+    )

@@ -65,6 +65,11 @@ def test_files_that_are_no_tables_are_refused_with_their_line(table, tmp_path):
         ("image,caption\n", "has no row below its header"),
         (b"image,l\xe9gende\na.jpg,x\n", "its header is not UTF-8; convert it"),
         ("image,caption\n".encode("utf-16"), "is UTF-16"),
+        (
+            "image,caption\ra.jpg,A cat\r",
+            "line 1: a carriage return stands alone, outside quotes; where all rows end so",
+        ),
+        ("image,caption\na.jpg,A\rcat\n", "line 2: a carriage return stands alone"),
     ):
         with pytest.raises(ValueError, match=r"data\.csv"):
             table(text)
@@ -95,3 +100,13 @@ def test_a_path_as_windows_writes_it_is_told_by_its_backslash(table):
     source = table("image,caption\nsub\\a.jpg,x\n")
     error = refused(lambda: source.image(0), ImageError)
     assert "between folders stands /, not a backslash" in str(error)
+
+
+def test_a_lone_quote_of_a_table_with_tabs_takes_in_no_rows_and_a_return_is_part_of_its_cell(table):
+    """The rows up to the next quote were one record, and a return ended the command with a trace."""
+    source = table('image\tcaption\na.jpg\t"he\na.jpg\tsaid"\na.jpg\tmore\n', "quotes.tsv")
+    assert [source[i]["captions"][0] for i in range(len(source))] == ['"he', 'said"', "more"]
+    kept = table('image\tcaption\na.jpg\t"two\nlines"\n', "lines.tsv")
+    assert kept[0]["captions"] == ["two\nlines"]
+    source = table('image\tcaption\na.jpg\t"Cat" here\rthere\n', "returns.tsv")
+    assert source[0]["captions"] == ['"Cat" here\rthere']

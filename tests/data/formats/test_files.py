@@ -1,16 +1,21 @@
 """Which files a path names, and their fingerprints."""
 
+import concurrent.futures
+import gzip
 import json
 import os
 import pickle
 import resource
 import shutil
+import time
 
 import pytest
-from support.formats import array_record, caption, json_lines, refusal
+from support.formats import array_record, caption, gzipped, json_lines, refusal, refused
 
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
+from janus_jax.data.formats import files
+from janus_jax.data.formats import gzipped as zipped
 from janus_jax.data.formats.files import Files, allow_open_files, inside
 from janus_jax.data.formats.names import Names
 from janus_jax.data.image_files import read_image
@@ -36,6 +41,8 @@ def test_files_are_found_once_in_one_order(tmp_path, caplog):
     )
     assert texts("b-?.jsonl") == texts("b-{0..1}.jsonl") == ["b-0.jsonl", "b-1.jsonl"]
     assert texts("**/*-0.jsonl") == ["b-0.jsonl", "sub/c-0.jsonl"]
+    with pytest.raises(SourceError, match="nothing is from 1 to 0; give the smaller"):
+        texts("b-{1..0}.jsonl")
     for pattern in ("no-*.jsonl", "no.jsonl", "b-{0..7}.jsonl"):
         with pytest.raises(SourceError, match="no such file"):
             texts(pattern)
@@ -115,3 +122,36 @@ def test_what_cannot_be_opened_is_refused(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", denied)
     assert "Permission denied; give a folder that can be read" in refusal(tmp_path)
+
+
+def test_a_gzipped_file_is_unpacked_once_for_all_threads_and_when_it_is_gone_its_records_are_bad(
+    tmp_path, monkeypatch
+):
+    """Each of sixteen threads held a copy, and a file that was gone ended the worker."""
+    path = gzipped(tmp_path, 16)
+    copy = pickle.dumps(open_dataset(Dataset("generation", str(path)), 24, 0))
+    unpacked = []
+
+    def slowly(path, held):
+        unpacked.append(path)
+        time.sleep(0.02)
+        return gzip.decompress(open(path, "rb").read())
+
+    monkeypatch.setattr(files, "unpacked", slowly)
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        read = list(pool.map(pickle.loads(copy).__getitem__, range(16)))
+    assert read[3] == {"captions": [caption(3)]} and len(unpacked) == 1
+    path.unlink()
+    assert refused(lambda: pickle.loads(copy)[0]).cause == "missing file"
+
+
+def test_gzipped_files_together_are_no_more_than_a_process_may_hold(tmp_path, monkeypatch):
+    """Each of a hundred might be as large."""
+    monkeypatch.setattr(zipped, "_MOST", 100)
+    for name in ("a", "b"):
+        text = json.dumps({"text": name * 60})
+        (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert len(open_dataset(Dataset("text", f"{tmp_path}/a.jsonl.gz"), 24, 0)) == 1
+    message = refusal(tmp_path, "text")
+    assert "b.jsonl.gz: unpacks, with the files before it, to more than" in message
+    assert "a.jsonl.gz: " not in message

@@ -2,7 +2,7 @@
 
 import pytest
 
-from janus_jax.data.formats.names import Names
+from janus_jax.data.formats.names import Names, label
 from janus_jax.data.sources import SourceError
 
 
@@ -11,3 +11,18 @@ def test_names_that_are_none_are_refused(tmp_path):
         (tmp_path / "names").write_text(text)
         with pytest.raises(SourceError, match="names"):
             Names(str(tmp_path / "names"))
+
+
+def test_a_label_without_a_word_gives_none():
+    assert label(["", "big_cat, cat"], 0, "kind") == {}
+    assert label(["", "big_cat, cat"], 1, "kind")["kind"] == "big cat"
+
+
+def test_a_class_that_is_a_number_without_a_name_is_told(caplog):
+    """Captions were "n01440764" without a word."""
+    for name in ("sea_lion", "n01440764", "7"):
+        Names().fields(name)
+    assert [m.partition(" does not name class ")[2] for m in caplog.messages] == [
+        "'n01440764', perhaps others: it is called 'n01440764'",
+        "'7', perhaps others: it is called '7'",
+    ]

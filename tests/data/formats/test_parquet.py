@@ -1,7 +1,10 @@
 """Parquet by row groups."""
 
 import pytest
+from support.formats import photo
 
+from janus_jax.config.schema import Dataset
+from janus_jax.data.catalog import open_dataset
 from janus_jax.data.formats.parquet import Parquet
 
 
@@ -16,3 +19,14 @@ def test_parquet_rows_are_the_same_in_any_order(tmp_path):
         reader = Parquet(str(tmp_path))
         for k in order:
             assert reader.open(reader[k]["image"]) == pictures[k]
+
+
+def test_rows_name_pictures_below_the_folder_that_the_line_names(tmp_path):
+    """The folder was accepted, and not read."""
+    pyarrow, parquet = map(pytest.importorskip, ("pyarrow", "pyarrow.parquet"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(photo(0))
+    table = pyarrow.table({"image": ["a.jpg"], "caption": ["x"]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    line = Dataset("generation", str(tmp_path / "x.parquet"), images=str(tmp_path / "photos"))
+    assert open_dataset(line, 24, 0).image(0).width == 96

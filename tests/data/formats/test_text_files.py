@@ -1,5 +1,7 @@
 """Text documents between blank lines, or a file each."""
 
+import gzip
+
 import pytest
 from support.formats import refusal
 
@@ -26,3 +28,12 @@ def test_text_documents(tmp_path):
     assert [len(long[i]["text"]) for i in range(len(long))] == [10**6 + 2, 3]
     (tmp_path / "c.txt").write_text(" \n\n\0")
     assert "c.txt: holds blank lines only" in refusal(tmp_path, "text")
+
+
+def test_text_in_utf16_is_refused_and_a_folder_of_gzipped_texts_read(tmp_path):
+    """Latin letters of UTF-16 are UTF-8 with zeros between them."""
+    (tmp_path / "a.txt").write_text("one\n\ntwo", "utf-16")
+    assert "a.txt: is UTF-16; convert it with `iconv" in refusal(tmp_path, "text")
+    (tmp_path / "a.txt").unlink()
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one\n\ntwo"))
+    assert len(open_dataset(Dataset("text", str(tmp_path)), 24, 0)) == 2
