@@ -31,6 +31,7 @@ from janus_jax.training.run_dir import changed_before, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
 from janus_jax.training.stage_plan import StagePlan, learns, shape
 from janus_jax.training.validation import Validation
+from janus_jax.weights.adapter_export import remember_bases
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.table import WeightsError
@@ -151,6 +152,8 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     aside = run.checkpointer.directory / ASIDE
     state = run.restore(plan.state())
     if state is not None:
+        if plan.adapted:
+            remember_bases(run.checkpointer.directory, weights, anew=False)
         params = read_aside(plan, aside, weights, run.log.say)
         require_ids(plan, state.params | params, run.data.with_ids, aside)
         return state, params
@@ -160,6 +163,8 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     require_ids(plan, state.params | params, run.data.with_ids, tokenizer)
     if plan.without:
         export(aside, on_devices(params))
+    if plan.adapted:
+        remember_bases(run.checkpointer.directory, weights, anew=True)
     WATCH.at("saving step 0")
     run.save(0, state)
     return state, params

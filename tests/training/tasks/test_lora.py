@@ -23,6 +23,7 @@ from janus_jax.training.log import Log
 from janus_jax.training.loss import janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage
+from janus_jax.weights.adapter_facts import read_facts, weights_mark
 from janus_jax.weights.load import export
 from janus_jax.weights.source import open_source
 
@@ -303,6 +304,15 @@ def test_options_that_cannot_be(options, told):
     assert line.startswith(f"{path}.options.") and re.search(told, line)
 
 
+def test_a_head_that_learns_whole_has_no_pair_that_dropout_could_not_reach():
+    options = {"targets": "heads", "dropout": "0.1"}
+    given = {f"stages.stage3.options.{name}": value for name, value in options.items()}
+    (line,) = refusal(
+        {"stages.stage3.task": "lora", "stages.stage3.trainable": "text_head"} | given
+    )
+    assert "targets has image_head/fc2, and dropout is 0.1" in line
+
+
 class Killed(Exception):
     pass
 
@@ -340,12 +350,17 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_bits(tmp_path):
         with on_mesh():
             plan = plan_of(**changes)
             run_stage(plan, tiny.sources(), tiny.processor(), workdir, log(workdir), shows_nothing)
-        return plan, open_source(workdir / "one").require()
 
     with pytest.raises(Killed):
         trained(tmp_path / "two", Dying)
-    _, stopped = trained(tmp_path / "two")
-    _, whole = trained(tmp_path / "one")
+    (tmp_path / "weights").rename(tmp_path / "away")
+    trained(tmp_path / "two")
+    (tmp_path / "away").rename(tmp_path / "weights")
+    stopped = open_source(tmp_path / "two/one").require()
+    (base,) = read_facts(tmp_path / "two/one").bases
+    assert base.sha256 == weights_mark(open_source(tmp_path / "weights"))
+    trained(tmp_path / "one")
+    whole = open_source(tmp_path / "one/one").require()
     different = [n for n in whole.leaves if whole.read(n).tobytes() != stopped.read(n).tobytes()]
     assert not different
     before = open_source(tmp_path / "weights")
