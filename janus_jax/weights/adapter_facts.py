@@ -139,9 +139,9 @@ def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable
             f"({base.sha256[:12]})"
         )
     raise tb.WeightsError(
-        f"{directory}: an adapter whose base is not found; put the weights that it was trained on, "
-        f"{base.path}, beside it, or name them by --base, where there is such a flag (base= in "
-        f"Python):{listed(tried)}"
+        f"{directory}: an adapter whose base is not found; put the folder of the weights that it was "
+        f"trained on, {base.path}, beside it, or name it by --base, where there is such a flag (base= "
+        f"in Python):{listed(tried)}"
     )
 
 

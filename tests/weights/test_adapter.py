@@ -163,6 +163,15 @@ def test_an_adapter_that_lies_where_its_base_was_is_not_its_own_base(run, tmp_pa
     assert open_source(adapter, base=tmp_path / "moved").require()
 
 
+def test_a_base_that_was_put_into_the_adapters_own_folder_is_not_read_in_its_place(run, tmp_path):
+    directory, _ = run
+    shutil.copytree(directory / "lora", tmp_path / "lora")
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(directory / "base" / name, tmp_path / "lora")
+    with pytest.raises(WeightsError, match="an adapter and whole weights, and which is meant"):
+        open_source(tmp_path / "lora")
+
+
 def test_an_adapter_may_be_the_base_of_another(run, tmp_path):
     directory, tensors = run
     again = adapters.planted(directory / "lora", seed=1)

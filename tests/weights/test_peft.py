@@ -194,7 +194,7 @@ def test_a_pair_that_lacks_a_half_and_names_of_another_model_are_told(base, tmp_
     other = {key.replace("q_proj", "c_attn"): torch.zeros(2, 64), key: torch.zeros(2, 64)}
     with pytest.raises(WeightsError, match=r"unknown: \S+c_attn.lora_A.weight"):
         open_source(plant(tmp_path / "other", base, other)).require()
-    with pytest.raises(WeightsError, match="an adapter whose base is not found; put the weights"):
+    with pytest.raises(WeightsError, match="an adapter whose base is not found; put the folder"):
         open_source(plant(tmp_path / "gone", tmp_path / "nowhere", other))
     with pytest.raises(WeightsError, match="missing: the pairs, of which its file holds none"):
         open_source(plant(tmp_path / "empty", base, {})).require()

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -256,6 +257,20 @@ def test_a_model_that_draws_has_the_pairs_in_its_kernels(one_device):
         kernel = low_rank_layers.of_path(model, path).kernel[...]
         right = at(want, path.split("/"))["kernel"]
         np.testing.assert_allclose(kernel, right, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+def test_a_pair_begins_with_a_drawn_and_b_zero(one_device):
+    """So that the model begins as its base is, and b learns: the gradient of either is a product with
+    the other. Each is drawn by its path, as one of `in` inputs."""
+    linear = low_rank_layers.Linear(64, 32, sh.W_DF, sh.ACT_BTF, "float32", nnx.Rngs(0))
+    model = types.SimpleNamespace(head=types.SimpleNamespace(q=linear, k=linear))
+    low_rank_layers.attach(model, ("head/q", "head/k"), 8, 2.0, 0.0, jax.random.key(0))
+    a, other = (np.asarray(x.a[...]) for x in model.lora.paths().values())
+    assert a.shape == (64, 8) and 0.12 < np.abs(a).max() <= 64**-0.5
+    assert a.std() == pytest.approx((3 * 64) ** -0.5, rel=0.1)
+    assert np.abs(a - other).max() > 0.1
+    b = np.asarray(model.lora.head.q.b[...])
+    assert b.shape == (8, 32) and not b.any()
 
 
 def test_the_base_is_narrow_and_what_learns_is_not(one_device):
