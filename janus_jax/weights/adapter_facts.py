@@ -112,13 +112,21 @@ def find_bases(
     """
     found = []
     for base in bases:
-        name = pathlib.PurePath(base.path).name
-        folders = (directory, *directory.absolute().parents[:2])
-        near = [folder / name for folder in folders if (folder / name).exists()]
-        near = [base.path, *near] if hub.is_local(base.path) else [*near, base.path]
-        places = [*given, *(near if not given or len(bases) > 1 else [])]
-        found.append(_find(base, directory, places, open_base))
+        known = _places(base.path, directory) if not given or len(bases) > 1 else []
+        found.append(_find(base, directory, [*given, *known], open_base))
     return found
+
+
+def _places(path: str, directory: pathlib.Path) -> list:
+    """Where a base may be that was at a path; of a hub id, what lies near counts first."""
+    name = pathlib.PurePath(path).name
+    folders = (directory, *directory.absolute().parents[:2])
+    near = [folder / name for folder in folders if (folder / name).exists()]
+    try:
+        there = hub.is_local(path)
+    except ValueError:  # an address that nothing is read from, which `open_base` will say
+        there = False
+    return [path, *near] if there else [*near, path]
 
 
 def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable) -> WeightReader:

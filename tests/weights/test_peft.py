@@ -171,7 +171,7 @@ def plant(directory, base, tensors: dict, **config):
         ("init_lora_weights", "pissa", "init_lora_weights is 'pissa'"),
         ("layer_replication", [[0, 2]], "layer_replication is"),
         ("alpha_pattern", {"q_proj": "x"}, "alpha_pattern.q_proj is 'x'"),
-        ("base_model_name_or_path", None, "base_model_name_or_path is missing"),
+        ("base_model_name_or_path", None, "base_model_name_or_path is None: must name the weights"),
         ("r", 8, r"shape: \S+lora_A.weight is \(3, 64\) in the file, \(8, 64\) by the config"),
     ],
 )
@@ -207,6 +207,11 @@ def test_a_base_on_this_disk_is_found_though_the_adapter_names_a_revision(base, 
     adapter = plant(tmp_path / "adapter", base, pair, revision="main")
     assert open_source(adapter).require()
     assert values_for_config(adapter)["tokenizer"] == str(base)
+    for i, unknown in enumerate((None, "s3://bucket/janus")):
+        adapter = plant(tmp_path / str(i), base, pair, base_model_name_or_path=unknown)
+        assert open_source(adapter, base=base).require()
+    with pytest.raises(WeightsError, match="s3://bucket/janus: weights are not read from such"):
+        open_source(adapter)
 
 
 def janus_of(model):
