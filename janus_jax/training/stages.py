@@ -151,9 +151,9 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     weights = directories(plan, previous and workdir / previous)
     aside = run.checkpointer.directory / ASIDE
     state = run.restore(plan.state())
+    if plan.adapted:
+        weights = remember_bases(run.checkpointer.directory, weights, anew=state is None)
     if state is not None:
-        if plan.adapted:
-            remember_bases(run.checkpointer.directory, weights, anew=False)
         params = read_aside(plan, aside, weights, run.log.say)
         require_ids(plan, state.params | params, run.data.with_ids, aside)
         return state, params
@@ -163,8 +163,6 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     require_ids(plan, state.params | params, run.data.with_ids, tokenizer)
     if plan.without:
         export(aside, on_devices(params))
-    if plan.adapted:
-        remember_bases(run.checkpointer.directory, weights, anew=True)
     WATCH.at("saving step 0")
     run.save(0, state)
     return state, params

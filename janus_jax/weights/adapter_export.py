@@ -43,13 +43,14 @@ def export_adapter(
     gather(directory, own, write)
 
 
-def remember_bases(folder: pathlib.Path, init: list, anew: bool):
+def remember_bases(folder: pathlib.Path, init: list, anew: bool) -> list:
     """Keeps, beside a stage's checkpoints, what it begins with: by its end other weights may lie at
-    the same paths. All processes call it; the first writes.
+    the same paths. All processes call it; the first writes. Returns the paths to read it from: of a
+    stage whose checkpoints are still made, the step that was marked.
 
     folder: of the checkpoints.
     init: the paths of the weights that the stage begins with, in order.
-    anew: what was kept before, if anything, is replaced.
+    anew: the stage begins now, and what was kept before, if anything, is replaced.
     """
     path = folder / adapter_facts.BEGUN_FILE
 
@@ -59,6 +60,7 @@ def remember_bases(folder: pathlib.Path, init: list, anew: bool):
 
     wanted = lambda: processes.is_lead() and (anew or not path.is_file())
     processes.all_or_none(lambda: wanted() and write())
+    return [base.path for base in begun_with(folder).bases] if anew else init
 
 
 def begun_with(folder: pathlib.Path) -> adapter_facts.Begun:

@@ -141,7 +141,7 @@ def test_other_weights_that_lie_in_the_bases_place_by_the_end_are_not_taken_for_
     directory, tensors = run
     base = shutil.copytree(directory / "base", tmp_path / "base")
     folder = tmp_path / "checkpoints" / "lora"
-    remember_bases(folder, [base], anew=True)
+    assert remember_bases(folder, [base], anew=True) == [str(base)]
     shutil.rmtree(base)
     convert(directory / "lora", base, "janus_jax")
     remember_bases(folder, [base], anew=False)  # as the stage goes on
@@ -283,6 +283,8 @@ def test_a_checkpoint_of_pairs_is_read_merged_with_an_int8_base_too(one_device, 
     source = open_source(tmp_path / "checkpoints/one").require()
     close(leaves_of(source), adapters.merged(base, pairs, 32 / 3))
     assert source.processor().cfg_scale == 2.5
+    step = tmp_path / "checkpoints/one/7"  # what the stage goes on to save later is not its base
+    assert remember_bases(tmp_path / "next", [step.parent], anew=True) == [str(step)]
     assert {tb.child(name) for name in source.trained} == {"image_head"}
     held = [child for child in tiny.CONFIG.children if child != "generation_adaptor"]
     begun = Begun((Base("weights/base", "a" * 64),), tuple(held))
