@@ -102,13 +102,13 @@ def _target_problems(path: str, o: dict, model: JanusConfig, trainable) -> list[
         if not hit:
             known = [*WORDS, *there]
             found.append(f"{path} has {pattern!r}, which no linear map fits{near(pattern, known)}")
-        elif all(x.split("/")[0] in trainable for x in hit):
+        elif not (paired := [x for x in hit if x.split("/")[0] not in trainable]):
             children = ", ".join(sorted({x.split("/")[0] for x in hit}))
             found.append(
                 f"{path} has {pattern!r}, all of {children}, which trainable trains whole; take one "
                 "of the two out"
             )
-        elif o["dropout"] and (logits := [x for x in hit if x in LOGITS]):
+        elif o["dropout"] and (logits := [x for x in paired if x in LOGITS]):
             found.append(
                 f"{path} has {', '.join(logits)}, and dropout is {o['dropout']}: the loss takes these "
                 "maps' kernels, whose inputs it cannot leave out; set dropout to 0, or name what else "

@@ -32,6 +32,7 @@ from janus_jax.training.run_dir import changed_before, run_id
 from janus_jax.training.spikes import PATIENCE, LossMonitor
 from janus_jax.training.stage_plan import StagePlan, learns, shape
 from janus_jax.training.validation import Validation
+from janus_jax.weights.adapter_export import remember_bases
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.table import WeightsError
@@ -151,6 +152,8 @@ def begin(plan: StagePlan, run: Run, processor: Processor, workdir: pathlib.Path
     weights = directories(plan, workdir)
     aside = run.checkpointer.directory / ASIDE
     state = run.restore(plan.state())
+    if plan.adapted:
+        weights = remember_bases(run.checkpointer.directory, weights, anew=state is None)
     if state is not None:
         params = read_aside(plan, aside, weights, run.log.say)
         require_ids(plan, state.params | params, run.data.with_ids, aside)

@@ -12,12 +12,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from janus_jax.common.files import ADAPTER_FILE
+from janus_jax.common.files import ADAPTER_FILE, read_json
 from janus_jax.model import low_rank
+from janus_jax.model.config import CHILDREN
 from janus_jax.weights import files, own, run_checkpoint
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
-from janus_jax.weights.adapter_facts import Base, Facts, find_bases, read_facts
+from janus_jax.weights.adapter_facts import (
+    BEGUN_FILE,
+    Base,
+    Begun,
+    Facts,
+    begun_of,
+    find_bases,
+    read_facts,
+)
 from janus_jax.weights.reader import WeightReader, other_sizes
 
 PAIRS = "lora."  # what the names of all pairs begin with
@@ -41,7 +50,7 @@ class AdapterReader(WeightReader):
 
     facts: of the adapter.
     pairs: (kernel's path, layer or None) -> its Pair.
-    trained: the leaves that were trained whole.
+    trained: the leaves that were trained whole, or that no base holds.
     """
 
     def __init__(self, *reader, facts: Facts, pairs: dict, trained: list[str] | None = None):
@@ -55,6 +64,8 @@ class AdapterReader(WeightReader):
         for base in dict.fromkeys(self.fallback.values()):
             self.kept |= base.kept
         self._adapted = {name for name, _ in pairs}
+        if not pairs:
+            self._problems.append("missing: the pairs, of which its file holds none; copy it again")
         self._problems += [
             f"unknown: {name} has a pair, and no such matrix is in the model"
             for name in sorted(self._adapted - self.leaves.keys())
@@ -146,20 +157,30 @@ def of_checkpoint(reader: tuple, expected: dict) -> AdapterReader:
     expected: the shapes of the model's leaves.
     """
     weights, layout, *rest = reader
-    stage, bases = run_checkpoint.stage_of(weights.directory)
+    step = weights.directory
+    stage, init = run_checkpoint.stage_of(step)
+    if not stage:
+        raise ValueError(
+            f"{step}: it holds low-rank pairs, and {step.parent.name} is no stage of its run's config, "
+            "which says by what their products are multiplied; give the folder of its stage the "
+            "stage's name"
+        )
+    begun = Begun(tuple(Base(str(path)) for path in init), CHILDREN)
+    if (step.parent / BEGUN_FILE).is_file():
+        begun = begun_of(read_json(step.parent / BEGUN_FILE))
     options = DEFAULTS | stage["options"]
     shapes = {name: x.shape for name, x in weights.tensors.items()}
     rank = next(x[-1] for name, x in shapes.items() if name.startswith(PAIRS) and name[-2:] == ".a")
     options["rank"] = rank
     facts = Facts(
-        rank, options["alpha"], bool(options["rslora"]), options,
-        tuple(Base(str(path)) for path in bases), layout.config,
+        rank, options["alpha"], bool(options["rslora"]), options, begun.bases, layout.config,
     )  # fmt: skip
     pairs, pair_shapes = pairs_among(shapes, expected, facts)
     rows = [row for row in layout.rows if not row.ours.startswith(PAIRS)]
     layout = dataclasses.replace(layout, rows=[*rows, *tb.own_rows(pair_shapes)])
     weights = dataclasses.replace(weights, tensors=_widened(weights.tensors))
-    trained = [row.ours for row in rows if tb.child(row.ours) in stage["trainable"]]
+    given = {child for child in begun.held if child not in stage["trainable"]}
+    trained = [row.ours for row in rows if tb.child(row.ours) not in given]
     return AdapterReader(weights, layout, *rest, facts=facts, pairs=pairs, trained=trained)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Callable
 
@@ -16,6 +17,7 @@ from janus_jax.weights import table as tb
 from janus_jax.weights.reader import WeightReader
 
 FACTS_FILE = "adapter.json"
+BEGUN_FILE = "bases.json"  # beside the checkpoints of a stage that trains pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +27,19 @@ class Base:
 
     path: str
     sha256: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """What a stage began with. held: the children of the model that the bases hold."""
+
+    bases: tuple[Base, ...]
+    held: tuple[str, ...]
+
+
+def begun_of(values: dict) -> Begun:
+    """Of what stands in BEGUN_FILE."""
+    return Begun(tuple(Base(**base) for base in values["bases"]), tuple(values["held"]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +71,10 @@ def read_facts(directory: pathlib.Path) -> Facts:
     rank, alpha = v.whole("rank", None), v.number("alpha", None, above=True)
     rslora = v.flag("rslora", False)
     bases = []
-    for i, one in enumerate(v.get("base", ())):
+    given = v.get("base", [])
+    if not isinstance(given, list):
+        v.refuse("base", given, "a list of the weights that it stands on")
+    for i, one in enumerate(given if isinstance(given, list) else ()):
         section = settings.Section(one, f"base[{i}].", problems)
         where, sha256 = section.get("path"), section.get("sha256")
         if not isinstance(where, str) or not isinstance(sha256, str | None):
@@ -74,6 +92,8 @@ def read_facts(directory: pathlib.Path) -> Facts:
 def write_facts(directory: pathlib.Path, facts: Facts):
     """The adapter.json that `read_facts` reads."""
     values = facts.options | {"rank": facts.rank, "alpha": facts.alpha, "rslora": facts.rslora}
+    if "base" in values:  # of task lora's options: in what it was kept
+        values["base_kept_as"] = values["base"] or facts.config.dtype
     values["base"] = [dataclasses.asdict(base) for base in facts.bases]
     values["model"] = model_config.to_dict(facts.config)
     (directory / FACTS_FILE).write_text(json.dumps(values, indent=2), "utf-8")
@@ -92,21 +112,31 @@ def find_bases(
     """
     found = []
     for base in bases:
-        name = pathlib.PurePath(base.path).name
-        folders = (directory, *directory.absolute().parents[:2])
-        near = [folder / name for folder in folders if (folder / name).exists()]
-        near = [base.path, *near] if hub.is_local(base.path) else [*near, base.path]
-        places = [*given, *(near if not given or len(bases) > 1 else [])]
-        found.append(_find(base, directory, places, open_base))
+        known = _places(base.path, directory) if not given or len(bases) > 1 else []
+        found.append(_find(base, directory, [*given, *known], open_base))
     return found
+
+
+def _places(path: str, directory: pathlib.Path) -> list:
+    """Where a base may be that was at a path; of a hub id, what lies near counts first."""
+    name = pathlib.PurePath(path).name
+    folders = (directory, *directory.absolute().parents[:2])
+    near = [folder / name for folder in folders if (folder / name).exists()]
+    try:
+        there = hub.is_local(path)
+    except ValueError:  # an address that nothing is read from, which `open_base` will say
+        there = False
+    return [path, *near] if there else [*near, path]
 
 
 def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable) -> WeightReader:
     tried = []
     for place in places:
         try:
+            if os.path.exists(place) and os.path.samefile(place, directory):
+                raise ValueError(f"{place} is this adapter itself")
             source = open_base(place)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             tried.append(str(error))
             continue
         mark = weights_mark(source)
@@ -117,8 +147,9 @@ def _find(base: Base, directory: pathlib.Path, places: list, open_base: Callable
             f"({base.sha256[:12]})"
         )
     raise tb.WeightsError(
-        f"{directory}: an adapter whose base is not found; give the weights that it was trained on, "
-        f"{base.path}, by --base (base= in Python), or put them beside it:{listed(tried)}"
+        f"{directory}: an adapter whose base is not found; put the folder of the weights that it was "
+        f"trained on, {base.path}, beside it, or name it by --base, where there is such a flag (base= "
+        f"in Python):{listed(tried)}"
     )
 
 

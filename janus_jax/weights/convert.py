@@ -49,19 +49,19 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
         )  # fmt: skip
         copy_tokenizer(source, pathlib.Path(directory))
         return
-    if layout == PEFT:
-        return to_peft(source, directory, dtype, wrote)
     if layout == SIGLIP:
         write_big_vision(source, directory, dtype, wrote)
         return
     if layout == LLAMAGEN:
         return _to_llamagen(source, directory, dtype, wrote)
-    module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
     if source.config is None:
         raise ValueError(
             f"{source.path}: a part ({source.kind}), no whole Janus; give --format={OWN}, or, of a VQ "
             f"tokenizer, {LLAMAGEN}, of an understanding encoder, {SIGLIP}"
         )
+    if layout == PEFT:
+        return to_peft(source, directory, dtype, wrote)
+    module = {DEEPSEEK: janus_torch, TRANSFORMERS: janus_hf}[layout]
     problems = module.unwritable(source.config)
     if problems:
         raise ValueError(f"{source.path}: {layout} cannot represent this model:{listed(problems)}")

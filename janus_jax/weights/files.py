@@ -53,13 +53,19 @@ class Choice:
 
 def adapter_at(path: pathlib.Path) -> tuple[pathlib.Path, str] | None:
     """(the directory of an adapter, of which kind) that a path means, by itself or by its file; None
-    for any other path."""
+    for any other path. Raises ValueError for an adapter of ours that shares its directory with whole
+    weights."""
     if path.name == ADAPTER_FILE or path.name.startswith("adapter_model."):
         path = path.parent
     if not path.is_dir():
         return None
     there = {p.name for p in path.iterdir() if p.suffix in sum((f for f, _ in FAMILIES), ())}
-    if ADAPTER_FILE in there and WEIGHTS_FILE not in there:
+    if {ADAPTER_FILE, WEIGHTS_FILE} <= there:
+        raise ValueError(
+            f"{path}: {ADAPTER_FILE} and {WEIGHTS_FILE} lie in it, an adapter and whole weights, and "
+            "which is meant does not show; put each into a folder of its own"
+        )
+    if ADAPTER_FILE in there:
         return path, table.ADAPTER
     theirs = any(name.startswith("adapter_model.") for name in there)
     return (path, table.PEFT) if theirs and all(map(BESIDE.match, there)) else None

@@ -6,14 +6,13 @@ Modules that were trained whole (modules_to_save) and biases lie there under the
 """
 
 import dataclasses
-import functools
 import pathlib
 import re
 from collections.abc import Callable
 
 from janus_jax.common.text import listed
 from janus_jax.model.low_rank import scaling
-from janus_jax.weights import adapter, adapter_facts, files, parts, settings
+from janus_jax.weights import adapter, adapter_facts, files, hub, parts, settings
 from janus_jax.weights import table as tb
 from janus_jax.weights.adapter import AdapterReader, Pair
 from janus_jax.weights.adapter_facts import Base, Facts
@@ -45,8 +44,9 @@ def open_peft(
         path = directory / "adapter_model.bin"
         files.require_allowed(directory, [path.name], allow["allow_pickle"])
     tensors, left_out = files.read_file(path)
-    open_base = functools.partial(open_base, revision=values["revision"])
-    bases = adapter_facts.find_bases(_bases(directory, values), directory, given, open_base)
+    at = lambda place: None if hub.is_local(place) else values["revision"]
+    opened = lambda place: open_base(place, revision=at(place))
+    bases = adapter_facts.find_bases(_bases(directory, values, given), directory, given, opened)
     c = bases[-1].config
     if c is None or parts.ablated(c):
         raise ValueError(f"{bases[-1].path}: the base of {directory} is no whole Janus; give one")
@@ -63,13 +63,17 @@ def open_peft(
     return AdapterReader(*reader, facts=facts, pairs=pairs)
 
 
-def _bases(directory: pathlib.Path, values: dict) -> tuple[Base, ...]:
-    """What it was trained on: with the marks of the weights where this project has written it."""
+def _bases(directory: pathlib.Path, values: dict, given) -> tuple[Base, ...]:
+    """What it was trained on: with the marks of the weights where this project has written it.
+    given: paths where its base is, which need not be named then."""
     if (directory / adapter_facts.FACTS_FILE).is_file():
         return adapter_facts.read_facts(directory).bases
-    path = values["base_model_name_or_path"]
-    if not isinstance(path, str) or not path:
-        raise ValueError(f"{directory / CONFIG}: base_model_name_or_path is missing")
+    path = values["base_model_name_or_path"] or (str(given[0]) if given else None)
+    if not isinstance(path, str):
+        raise ValueError(
+            f"{directory / CONFIG}: base_model_name_or_path is {settings.brief(path)}: must name the "
+            "weights that it was trained on; name them by --base (base= in Python)"
+        )
     return (Base(path),)
 
 

@@ -97,10 +97,10 @@ def write_own(
     wrote=lambda count: None, verify=lambda: None, unshaped: dict | None = None,
     name: str = WEIGHTS_FILE, also=lambda directory: None,
 ):  # fmt: skip
-    """This project's weights directory: model.safetensors (or another `name`), config.json, the processor's files; in
-    manifest.json a checksum of every layer, the tokenizer's special ids and, of a part, which has
-    no config.json, the sizes that no shape tells (`unshaped`); in kept.safetensors what only a way
-    back needs.
+    """This project's weights directory: model.safetensors (or another `name`), config.json, the
+    processor's files; in manifest.json a checksum of every layer, the tokenizer's special ids and,
+    of a part, which has no config.json, the sizes that no shape tells (`unshaped`); in
+    kept.safetensors what only a way back needs.
 
     An entry whose name holds all layers yields them as pieces, one each. verify(): raises when what
     was read turned out damaged; then nothing is left behind. also(directory): writes what else

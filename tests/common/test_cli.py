@@ -1,5 +1,6 @@
 """The frame of the commands: flags, --help, errors and their codes, and the command of commands."""
 
+import ast
 import subprocess
 import sys
 import time
@@ -248,3 +249,17 @@ def test_no_command_writes_to_an_address(monkeypatch, capsys, words, flag):
             janus_jax(monkeypatch, *words, f"--{flag}={value}")
         told = capsys.readouterr().err
         assert end.value.code == 2 and f"--{flag}={value}: {said}" in told and told.count("\n") == 1
+
+
+def test_a_command_that_opens_a_model_gives_it_the_base_that_was_named():
+    """Wherever it opens or loads it: --base would be taken and not heeded."""
+    given = {}
+    for path in (ROOT / "janus_jax").rglob("*.py"):
+        text = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(text if "f.allow_pickle" in text else "")):
+            if isinstance(node, ast.Call) and node.args:
+                words = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                model = ast.unparse(node.args[0]) in ("f.model", "f.source")
+                if model and "allow_pickle" in words:
+                    given[f"{path.relative_to(ROOT)}:{node.lineno}"] = words.get("base")
+    assert len(given) >= 9 and set(given.values()) == {"f.base"}, given

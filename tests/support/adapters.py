@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from janus_jax.weights.adapter_export import export_adapter
+from janus_jax.weights.adapter_export import bases_of, export_adapter
 from janus_jax.weights.source import open_source
 
 RANK = 3
@@ -40,11 +40,11 @@ def nested(flat: dict) -> dict:
     return tree
 
 
-def save(directory, base, tensors: dict, **options):
-    """The adapter as a stage hands it on."""
+def save(directory, base, tensors: dict, begun=None, **options):
+    """The adapter as a stage hands it on. begun: what it began with, where that is not the base."""
     source = open_source(base)
     export_adapter(
-        directory, nested(tensors), trainable=WHOLE, init=[base], options=OPTIONS | options,
+        directory, nested(tensors), trainable=WHOLE, begun=begun or bases_of([base]), options=OPTIONS | options,
         config=source.config, processor=source.processor(),
     )  # fmt: skip
     return directory

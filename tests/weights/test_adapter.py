@@ -21,7 +21,9 @@ from janus_jax.training import lora_options
 from janus_jax.training.state import TrainState
 from janus_jax.weights import __main__ as command
 from janus_jax.weights import adapter, own
-from janus_jax.weights.adapter_export import export_adapter
+from janus_jax.weights import table as tb
+from janus_jax.weights.adapter_export import bases_of, begun_with, export_adapter, remember_bases
+from janus_jax.weights.adapter_facts import BEGUN_FILE, Base, Begun
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.source import open_source
@@ -113,7 +115,7 @@ def test_a_moved_run_finds_the_base_beside_and_a_moved_adapter_by_base(run, tmp_
     (tmp_path / "moved/lora/adapter.json").write_text(json.dumps(values))
     assert open_source(tmp_path / "moved/lora").require()
     alone = shutil.move(tmp_path / "moved/lora", tmp_path / "alone")
-    with pytest.raises(WeightsError, match="gone/base, by --base") as told:
+    with pytest.raises(WeightsError, match="gone/base, beside it, or") as told:
         open_source(alone)
     assert "an adapter whose base is not found" in str(told.value)
     assert open_source(alone, base=directory / "base").require()
@@ -134,6 +136,42 @@ def test_a_base_of_other_weights_is_refused(run, tmp_path):
         open_source(tmp_path / "base", base=directory / "base")
 
 
+def test_other_weights_that_lie_in_the_bases_place_by_the_end_are_not_taken_for_it(run, tmp_path):
+    """What a stage began with is known from its beginning."""
+    directory, tensors = run
+    base = shutil.copytree(directory / "base", tmp_path / "base")
+    folder = tmp_path / "checkpoints" / "lora"
+    assert remember_bases(folder, [base], anew=True) == [str(base)]
+    shutil.rmtree(base)
+    convert(directory / "lora", base, "janus_jax")
+    remember_bases(folder, [base], anew=False)  # as the stage goes on
+    adapters.save(tmp_path / "lora", directory / "base", tensors, begun=begun_with(folder))
+    with pytest.raises(WeightsError, match=rf"{base} holds other weights"):
+        open_source(tmp_path / "lora")
+    assert open_source(tmp_path / "lora", base=directory / "base").require()
+
+
+def test_an_adapter_that_lies_where_its_base_was_is_not_its_own_base(run, tmp_path):
+    directory, tensors = run
+    base = shutil.copytree(directory / "base", tmp_path / "one" / "finetune")
+    adapter = adapters.save(tmp_path / "two" / "finetune", base, tensors)
+    shutil.move(base, tmp_path / "moved")
+    with pytest.raises(WeightsError, match="two/finetune is this adapter itself"):
+        open_source(adapter)
+    with pytest.raises(WeightsError, match="two/finetune is this adapter itself"):
+        open_source(adapter, base=adapter)
+    assert open_source(adapter, base=tmp_path / "moved").require()
+
+
+def test_a_base_that_was_put_into_the_adapters_own_folder_is_not_read_in_its_place(run, tmp_path):
+    directory, _ = run
+    shutil.copytree(directory / "lora", tmp_path / "lora")
+    for name in ("model.safetensors", "config.json"):
+        shutil.copy(directory / "base" / name, tmp_path / "lora")
+    with pytest.raises(WeightsError, match="an adapter and whole weights, and which is meant"):
+        open_source(tmp_path / "lora")
+
+
 def test_an_adapter_may_be_the_base_of_another(run, tmp_path):
     directory, tensors = run
     again = adapters.planted(directory / "lora", seed=1)
@@ -152,10 +190,11 @@ def test_bases_may_be_parts_and_children_that_none_holds_are_kept_whole(run, tmp
     params = adapters.nested(tensors | head)
     params["transformer"] = {"norm": {"scale": params["lora"]["text_head"]["linear"]["a"]}}
     export_adapter(
-        tmp_path / "lora", params, trainable=adapters.WHOLE, init=[tmp_path / "part"],
-        options=adapters.OPTIONS, config=source.config, processor=source.processor(),
+        tmp_path / "lora", params, trainable=adapters.WHOLE, begun=bases_of([tmp_path / "part"]),
+        options=adapters.OPTIONS | {"base": "int8"}, config=source.config, processor=source.processor(),
     )  # fmt: skip
     close(leaves_of(open_source(tmp_path / "lora").require()), adapters.merged(there, tensors))
+    assert json.loads((tmp_path / "lora/adapter.json").read_text())["base_kept_as"] == "int8"
 
 
 @pytest.mark.parametrize(
@@ -167,6 +206,7 @@ def test_bases_may_be_parts_and_children_that_none_holds_are_kept_whole(run, tmp
         ("base", [], "missing: generation_adaptor, .* which neither it nor its base holds"),
         ("base", None, "base: missing"),
         ("base", [{"path": 3}], r"base\[0\] is .* must have a path"),
+        ("base", "weights/base", "base is 'weights/base': must be a list of the weights"),
         ("model", {}, "transformer: missing"),
     ],
 )
@@ -194,6 +234,10 @@ def test_a_pair_that_is_cut_or_damaged_is_told_by_name(run, tmp_path):
     adapters.save(tmp_path / "cut", directory / "base", whole)
     with pytest.raises(WeightsError, match=r"missing: lora.text_head.linear.b \(3, 384\)"):
         open_source(tmp_path / "cut").require()
+    none = {name: x for name, x in tensors.items() if not name.startswith("lora.")}
+    adapters.save(tmp_path / "none", directory / "base", none)
+    with pytest.raises(WeightsError, match="missing: the pairs, of which its file holds none"):
+        open_source(tmp_path / "none").require()
     extra = tensors | {"lora.transformer.blocks.norm1.a": np.zeros((2, 64, 3), np.float32)}
     adapters.save(tmp_path / "extra", directory / "base", extra)
     with pytest.raises(
@@ -239,5 +283,17 @@ def test_a_checkpoint_of_pairs_is_read_merged_with_an_int8_base_too(one_device, 
     source = open_source(tmp_path / "checkpoints/one").require()
     close(leaves_of(source), adapters.merged(base, pairs, 32 / 3))
     assert source.processor().cfg_scale == 2.5
-    assert {name.split(".")[0] for name in source.trained} == {"image_head"}
+    step = tmp_path / "checkpoints/one/7"  # what the stage goes on to save later is not its base
+    assert remember_bases(tmp_path / "next", [step.parent], anew=True) == [str(step)]
+    assert {tb.child(name) for name in source.trained} == {"image_head"}
+    held = [child for child in tiny.CONFIG.children if child != "generation_adaptor"]
+    begun = Begun((Base("weights/base", "a" * 64),), tuple(held))
+    file = tmp_path / "checkpoints/one" / BEGUN_FILE
+    file.write_text(json.dumps(dataclasses.asdict(begun)))
+    source = open_source(tmp_path / "checkpoints/one")
+    assert source.facts.bases == begun.bases
+    assert {tb.child(name) for name in source.trained} == {"image_head", "generation_adaptor"}
+    shutil.copytree(tmp_path / "checkpoints/one/7", tmp_path / "checkpoints/copy/7")
+    with pytest.raises(WeightsError, match="copy is no stage of its run's config, which says by"):
+        open_source(tmp_path / "checkpoints/copy/7")
     assert {name: lora_options.OPTIONS[name] for name in adapter.DEFAULTS} == adapter.DEFAULTS

@@ -19,6 +19,7 @@ from janus_jax.model import low_rank_layers
 from janus_jax.training import state
 from janus_jax.weights import __main__ as command
 from janus_jax.weights import peft_export as ours
+from janus_jax.weights.for_config import values_for_config
 from janus_jax.weights.layouts import janus_hf
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.source import open_source
@@ -170,7 +171,7 @@ def plant(directory, base, tensors: dict, **config):
         ("init_lora_weights", "pissa", "init_lora_weights is 'pissa'"),
         ("layer_replication", [[0, 2]], "layer_replication is"),
         ("alpha_pattern", {"q_proj": "x"}, "alpha_pattern.q_proj is 'x'"),
-        ("base_model_name_or_path", None, "base_model_name_or_path is missing"),
+        ("base_model_name_or_path", None, "base_model_name_or_path is None: must name the weights"),
         ("r", 8, r"shape: \S+lora_A.weight is \(3, 64\) in the file, \(8, 64\) by the config"),
     ],
 )
@@ -193,8 +194,24 @@ def test_a_pair_that_lacks_a_half_and_names_of_another_model_are_told(base, tmp_
     other = {key.replace("q_proj", "c_attn"): torch.zeros(2, 64), key: torch.zeros(2, 64)}
     with pytest.raises(WeightsError, match=r"unknown: \S+c_attn.lora_A.weight"):
         open_source(plant(tmp_path / "other", base, other)).require()
-    with pytest.raises(WeightsError, match="an adapter whose base is not found; give the weights"):
+    with pytest.raises(WeightsError, match="an adapter whose base is not found; put the folder"):
         open_source(plant(tmp_path / "gone", tmp_path / "nowhere", other))
+    with pytest.raises(WeightsError, match="missing: the pairs, of which its file holds none"):
+        open_source(plant(tmp_path / "empty", base, {})).require()
+
+
+def test_a_base_on_this_disk_is_found_though_the_adapter_names_a_revision(base, tmp_path):
+    """Which is of a hub id. Its tokenizer is the base's, also for a config that begins with it."""
+    up = "base_model.model.model.language_model.layers.0.mlp.up_proj.lora_"
+    pair = {f"{up}A.weight": torch.zeros(2, 64), f"{up}B.weight": torch.zeros(96, 2)}
+    adapter = plant(tmp_path / "adapter", base, pair, revision="main")
+    assert open_source(adapter).require()
+    assert values_for_config(adapter)["tokenizer"] == str(base)
+    for i, unknown in enumerate((None, "s3://bucket/janus")):
+        adapter = plant(tmp_path / str(i), base, pair, base_model_name_or_path=unknown)
+        assert open_source(adapter, base=base).require()
+    with pytest.raises(WeightsError, match="s3://bucket/janus: weights are not read from such"):
+        open_source(adapter)
 
 
 def janus_of(model):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from janus_jax.checkpoint.inspect import stage_directory
 from janus_jax.config.schema import Experiment
 from janus_jax.model import low_rank_layers
 from janus_jax.model import sharding as sh
@@ -24,7 +25,7 @@ from janus_jax.training.loss import counts, janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState, new_state, split, update
 from janus_jax.training.tasks import janus
-from janus_jax.weights.adapter_export import export_adapter
+from janus_jax.weights.adapter_export import begun_with, export_adapter
 from janus_jax.weights.load import CAST
 from janus_jax.weights.table import VQ
 
@@ -110,7 +111,6 @@ def validate(plan: StagePlan):
 def export(plan: StagePlan, directory, params: dict, processor):
     """An adapter of the weights that the stage began with (`weights/adapter.py`)."""
     workdir = next(p.parent for p in (directory, *directory.parents) if p.name == plan.name)
-    previous = plan.experiment.previous(plan.name)
-    init = [workdir / previous if x == "previous" else x for x in plan.stage.init]
-    how = dict(trainable=plan.stage.trainable, init=init, options=plan.options)
+    begun = begun_with(stage_directory(workdir, plan.name))
+    how = dict(trainable=plan.stage.trainable, begun=begun, options=plan.options)
     export_adapter(directory, params, **how, config=plan.experiment.model, processor=processor)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from janus_jax.training.log import Log
 from janus_jax.training.loss import janus_loss
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage
+from janus_jax.weights.adapter_facts import read_facts, weights_mark
 from janus_jax.weights.load import export
 from janus_jax.weights.source import open_source
 
@@ -257,6 +259,20 @@ def test_a_model_that_draws_has_the_pairs_in_its_kernels(one_device):
         np.testing.assert_allclose(kernel, right, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+def test_a_pair_begins_with_a_drawn_and_b_zero(one_device):
+    """So that the model begins as its base is, and b learns: the gradient of either is a product with
+    the other. Each is drawn by its path, as one of `in` inputs."""
+    linear = low_rank_layers.Linear(64, 32, sh.W_DF, sh.ACT_BTF, "float32", nnx.Rngs(0))
+    model = types.SimpleNamespace(head=types.SimpleNamespace(q=linear, k=linear))
+    low_rank_layers.attach(model, ("head/q", "head/k"), 8, 2.0, 0.0, jax.random.key(0))
+    a, other = (np.asarray(x.a[...]) for x in model.lora.paths().values())
+    assert a.shape == (64, 8) and 0.12 < np.abs(a).max() <= 64**-0.5
+    assert a.std() == pytest.approx((3 * 64) ** -0.5, rel=0.1)
+    assert np.abs(a - other).max() > 0.1
+    b = np.asarray(model.lora.head.q.b[...])
+    assert b.shape == (8, 32) and not b.any()
+
+
 def test_the_base_is_narrow_and_what_learns_is_not(one_device):
     options = EVERYWHERE | {"base": "int8", "targets": "attention,tower"}
     plan = plan_of(options, trainable=("image_head",))
@@ -303,6 +319,15 @@ def test_options_that_cannot_be(options, told):
     assert line.startswith(f"{path}.options.") and re.search(told, line)
 
 
+def test_a_head_that_learns_whole_has_no_pair_that_dropout_could_not_reach():
+    options = {"targets": "heads", "dropout": "0.1"}
+    given = {f"stages.stage3.options.{name}": value for name, value in options.items()}
+    (line,) = refusal(
+        {"stages.stage3.task": "lora", "stages.stage3.trainable": "text_head"} | given
+    )
+    assert "targets has image_head/fc2, and dropout is 0.1" in line
+
+
 class Killed(Exception):
     pass
 
@@ -340,12 +365,17 @@ def test_a_stage_that_was_killed_goes_on_to_the_same_bits(tmp_path):
         with on_mesh():
             plan = plan_of(**changes)
             run_stage(plan, tiny.sources(), tiny.processor(), workdir, log(workdir), shows_nothing)
-        return plan, open_source(workdir / "one").require()
 
     with pytest.raises(Killed):
         trained(tmp_path / "two", Dying)
-    _, stopped = trained(tmp_path / "two")
-    _, whole = trained(tmp_path / "one")
+    (tmp_path / "weights").rename(tmp_path / "away")
+    trained(tmp_path / "two")
+    (tmp_path / "away").rename(tmp_path / "weights")
+    stopped = open_source(tmp_path / "two/one").require()
+    (base,) = read_facts(tmp_path / "two/one").bases
+    assert base.sha256 == weights_mark(open_source(tmp_path / "weights"))
+    trained(tmp_path / "one")
+    whole = open_source(tmp_path / "one/one").require()
     different = [n for n in whole.leaves if whole.read(n).tobytes() != stopped.read(n).tobytes()]
     assert not different
     before = open_source(tmp_path / "weights")
