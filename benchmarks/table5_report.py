@@ -276,6 +276,12 @@ def write(out: pathlib.Path):
     (out / "table5.md").write_text(text, "utf-8")
     facts = {
         "made_by": machines, "clock": clock, "cells": cells, "ceilings": ceilings, "cosines": cosines,
+        "scores": {
+            f"{letter}-{seed} {half}": report["scores"]
+            for letter, seeds in runs.items()
+            for seed, reports in seeds.items()
+            for half, report in reports.items()
+        },
         "missing": lacking,
     }  # fmt: skip
     (out / "table5.json").write_text(json.dumps(facts, indent=2), "utf-8")

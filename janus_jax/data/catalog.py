@@ -138,7 +138,8 @@ def _require_read(d: Dataset, format: str):
         if getattr(d, name) and format not in formats:
             raise SourceError(
                 f"{d.path}: {name} is {getattr(d, name)!r}, which format {format} does not read "
-                f"({', '.join(formats)} do); leave it out, or give this path a line of its own"
+                f"({', '.join(formats)} do); leave it out (set it to nothing where a config gives it), or give this "
+                f"path a line of its own"
             )
 
 

@@ -18,7 +18,14 @@ def as_data(text: str):
     for read in (json.loads, _literal) if len(text) <= _PACKED else (json.loads,):
         try:
             value = read(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError, tokenize.TokenError):
+        except (
+            ValueError,
+            TypeError,
+            SyntaxError,
+            MemoryError,
+            RecursionError,
+            tokenize.TokenError,
+        ):
             continue
         value = list(value) if isinstance(value, tuple) else value
         return value if isinstance(value, list | dict) else None

@@ -187,13 +187,8 @@ def _no_picture(records) -> SourceError:
 def _first(records, kept: np.ndarray | None) -> list[Raw]:
     """The first records that can be read, of those that are kept."""
     numbers = range(len(records)) if kept is None else kept
-    return _read(records, numbers[:_LOOKED_AT])
-
-
-def _read(records, numbers) -> list[Raw]:
-    """The records of these numbers that can be read."""
     out = []
-    for i in numbers:
+    for i in numbers[:_LOOKED_AT]:
         try:
             out.append(records.raw(int(i)))
         except RecordError:

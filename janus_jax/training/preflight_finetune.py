@@ -86,7 +86,10 @@ def _above_guessing(plan: StagePlan, losses: dict[str, float], init: list) -> li
     far = [kind for kind, n in ids.items() if losses.get(f"{kind}_loss", 0.0) > math.log(n) + ABOVE]
     if not far or not processes.is_lead():
         return []
-    given = {child for path in init for child in children(open_source(path))}
+    try:
+        given = {child for path in init for child in children(open_source(path))}
+    except (OSError, ValueError):  # a stage that goes on from step 0 reads its init no more
+        return []
     return [
         f"{plan.name}: the first step's {kind}_loss is {losses[f'{kind}_loss']:.2f}, and guessing one "
         f"of {ids[kind]:,} ids costs {math.log(ids[kind]):.2f}: the weights of init do not fit what "

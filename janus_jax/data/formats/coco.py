@@ -31,6 +31,11 @@ class CocoCaptions:
         self.files = Files(path, (".json", ".json.gz"), whole=True)
         whole = only_object(self.files.paths[0])
         ids = [image.get("id") for image in whole["images"]]
+        if None in ids:
+            raise SourceError(
+                f"{path}: {ids.count(None)} of its images have no id, and by it an annotation names "
+                "its image; give each one"
+            )
         if twice := [i for i, n in collections.Counter(ids).items() if n > 1]:
             raise SourceError(
                 f"{path}: {len(twice)} ids, such as {twice[0]!r}, stand at several of its images, and whose the "

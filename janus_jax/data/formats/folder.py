@@ -75,7 +75,7 @@ class Folder:
                 path,
                 self._names.fields(numbered[0])["name"],
             )
-        for folder in self._classes:
+        for folder in () if all(beside) else self._classes:
             self._names.fields(folder)  # says now, not in every worker, if one has no name
         self._files = Strings(files)
         self._class = np.array(classes, np.int32)

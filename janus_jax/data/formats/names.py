@@ -45,10 +45,11 @@ class Names:
             known = [" ".join(str(label).replace("_", " ").split())]
             if not self._said and (self.path or _NUMBER.fullmatch(str(label))):
                 self._said = True
-                of = f"{self.path}: does" if self.path else "without names a number does"
-                logging.warning(
-                    "%s not name class %r, perhaps others: it is called %r", of, label, known[0]
-                )
+                if self.path:
+                    told = f"{self.path}: does not name class {label!r}, perhaps others"
+                else:
+                    told = f"class {label!r} is a number, perhaps others; give a file of what they are called as names"
+                logging.warning("%s: it is called %r", told, known[0])
         return {"class": label, "name": known[0], "names": list(known)}
 
 

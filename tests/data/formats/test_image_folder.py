@@ -153,21 +153,23 @@ def test_links_that_the_owner_made_are_followed(tmp_path):
         named.image(0)
 
 
-def test_records_whose_field_says_two_splits_are_not_trained_on_together(tmp_path):
+@pytest.mark.parametrize("field", ["split", "subset", "partition"])
+def test_records_whose_field_says_two_splits_are_not_trained_on_together(tmp_path, field):
     """Karpathy's files, and nlphuji/flickr30k: all splits in one file, and a field that tells them."""
-    rows = [{"image": "0.jpg", "caption": f"{k}", "split": "train"} for k in range(30)]
+    rows = [{"image": "0.jpg", "caption": f"{k}", field: "train"} for k in range(30)]
     path = tmp_path / "a.jsonl"
     write = lambda: path.write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "0.jpg").write_bytes(photo(0))
     write()
     assert len(open_dataset(Dataset("generation", str(path)), 24, 0)) == 30
-    rows[25]["split"] = "test"
+    rows[25][field] = "test"
     write()
     assert (
-        'by their field "split" its records are of test and train, and what is tested'
+        f'by their field "{field}" its records are of test and train, and what is tested'
         in refusal(path)
     )
-    rows[25]["split"] = "restval"  # of train
+    rows[25][field] = "restval"  # of train
+    del rows[26][field]
     write()
     assert len(open_dataset(Dataset("generation", str(path)), 24, 0)) == 30
 

@@ -22,7 +22,7 @@ def test_a_class_that_is_a_number_without_a_name_is_told(caplog):
     """Captions were "n01440764" without a word."""
     for name in ("sea_lion", "n01440764", "7"):
         Names().fields(name)
-    assert [m.partition(" does not name class ")[2] for m in caplog.messages] == [
-        "'n01440764', perhaps others: it is called 'n01440764'",
-        "'7', perhaps others: it is called '7'",
-    ]
+    told = (
+        " is a number, perhaps others; give a file of what they are called as names: it is called "
+    )
+    assert caplog.messages == [f"class {n!r}{told}{n!r}" for n in ("n01440764", "7")]
