@@ -16,6 +16,7 @@ from janus_jax.model.keys import Keys
 
 # the name of a `Linear`'s result, in its compute dtype
 PRODUCT = "product"
+FEW = 4  # layers that are compiled one by one, not as a loop
 TOGETHER = 8  # pictures of a device that are encoded at once, where its rows are fewer
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -162,9 +163,10 @@ def stack(make, layers: int, rngs: nnx.Rngs):
 def through_layers(layers, x, remat: str, *more):
     """x through each layer in turn, each called with `more`.
 
-    Stacked layers are scanned, recomputing in the backward pass as `remat` says. A list of layers,
-    as models that only infer have it, is gone through: a scan copies each layer's weights out of
-    the stack before it reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
+    Stacked layers are scanned, recomputing in the backward pass as `remat` says; FEW or fewer are
+    compiled one by one, for a scan copies what the backward pass needs into stacks. A list of
+    layers, as models that only infer have it, is gone through: a scan copies each layer's weights
+    out of the stack before it reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
     """
     if isinstance(layers, nnx.List):
         for one in layers:
@@ -173,7 +175,8 @@ def through_layers(layers, x, remat: str, *more):
     body = jax.checkpoint(
         lambda x, one: (one(x, *more), None), policy=REMAT[remat], prevent_cse=False
     )
-    return jax.lax.scan(body, x, layers)[0]
+    count = len(jax.tree.leaves(layers)[0])
+    return jax.lax.scan(body, x, layers, unroll=count if count <= FEW else 1)[0]
 
 
 def filled(slots, tokens: int):

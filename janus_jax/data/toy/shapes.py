@@ -174,37 +174,52 @@ def describe(scene: dict) -> str:
     return ", ".join(f"a {colour} {shape}" for _, (colour, shape) in sorted(scene.items()))
 
 
-def ask(rng: np.random.Generator, scene: dict, kind: str) -> tuple[str, str] | None:
-    """A question of this kind that has one answer in the scene, or None if it allows none."""
+def ask(
+    rng: np.random.Generator, scene: dict, kind: str, named: frozenset = frozenset()
+) -> tuple[str, str] | None:
+    """A question of this kind that has one answer in the scene, or None if it allows none.
+
+    `named` are shapes and colours of which earlier words have told. Nothing is asked that these
+    words answer already: only places are asked of them."""
     things = list(scene.values())
     shapes = [s for _, s in things]
     colours = [c for c, _ in things]
     lone = [i for i, s in enumerate(shapes) if shapes.count(s) == 1]
-    if kind in ("color", "row", "column") and not lone:
-        return None
-    if kind == "color":
-        i = lone[rng.integers(len(lone))]
-        return f"what color is the {shapes[i]}?", colours[i]
-    if kind == "shape":
-        lone = [i for i, c in enumerate(colours) if colours.count(c) == 1]
+    if kind in ("row", "column"):
         if not lone:
             return None
         i = lone[rng.integers(len(lone))]
-        return f"what shape is {colours[i]}?", shapes[i]
-    if kind == "count":
-        shape = shapes[rng.integers(len(shapes))]
-        return f"how many {PLURAL[shape]} are there?", NUMBERS[shapes.count(shape)]
-    if kind in ("row", "column"):
-        i = lone[rng.integers(len(lone))]
         row, column = divmod(list(scene)[i], GRID)
-        return f"which {kind} is the {shapes[i]} in?", ROWS[row] if kind == "row" else COLUMNS[
-            column
-        ]
-    present = rng.random() < 0.5
-    able = [s for s in SHAPES if (s in shapes) == present]
-    if not able:
+        place = ROWS[row] if kind == "row" else COLUMNS[column]
+        return f"which {kind} is the {shapes[i]} in?", place
+    if kind == "exists":
+        able = [[s for s in SHAPES if s not in named and (s in shapes) == on] for on in (0, 1)]
+        if not all(able):  # one answer alone would be the likelier one
+            return None
+        present = int(rng.integers(2))
+        shape = able[present][rng.integers(len(able[present]))]
+        return f"is there a {shape}?", "yes" if present else "no"
+    if kind == "shape":
+        lone = [i for i, c in enumerate(colours) if colours.count(c) == 1 and c not in named]
+    elif kind == "color":
+        lone = [i for i in lone if shapes[i] not in named]
+    else:
+        lone = [i for i, s in enumerate(shapes) if s not in named]
+    if not lone:
         return None
-    return f"is there a {able[rng.integers(len(able))]}?", "yes" if present else "no"
+    i = lone[rng.integers(len(lone))]
+    if kind == "color":
+        return f"what color is the {shapes[i]}?", colours[i]
+    if kind == "shape":
+        return f"what shape is {colours[i]}?", shapes[i]
+    return f"how many {PLURAL[shapes[i]]} are there?", NUMBERS[shapes.count(shapes[i])]
+
+
+def named(text: str) -> frozenset:
+    """The shapes and colours that a question or an answer names."""
+    words = text.strip("?").split()
+    of = {**{s: s for s in SHAPES}, **{PLURAL[s]: s for s in SHAPES}, **{c: c for c in COLOURS}}
+    return frozenset(of[w] for w in words if w in of)
 
 
 ANSWERS = {

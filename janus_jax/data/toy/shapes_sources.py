@@ -16,6 +16,7 @@ from janus_jax.data.toy.shapes import (
     ask,
     describe,
     draw,
+    named,
     random_prompt,
     random_scene,
 )
@@ -50,8 +51,8 @@ class World:
 
 
 class ShapesUnderstanding(World):
-    """A picture and questions, each kind first equally often; half of the time a description at the
-    end."""
+    """A picture and questions, each kind first equally often, none that the words before it answer;
+    half of the time a description at the end."""
 
     def lead(self, rng):  # the kind of the first question, and a scene that allows it
         kind = QUESTIONS[rng.integers(len(QUESTIONS))]
@@ -67,13 +68,14 @@ class ShapesUnderstanding(World):
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
         scene, first, turn = self.lead(rng)
-        others = (
-            ask(rng, scene, kind) for kind in rng.permutation([k for k in QUESTIONS if k != first])
-        )
-        turns = [turn, *filter(None, others)][:5]
-        if (
-            rng.random() < 0.5
-        ):  # last, or questions would be answered from its words, not from the picture
+        turns = [turn]
+        for kind in rng.permutation([k for k in QUESTIONS if k != first]):
+            told = frozenset().union(*(named(words) for turn in turns for words in turn))
+            turn = ask(rng, scene, kind, told)
+            if turn:
+                turns.append(turn)
+        turns = turns[:5]
+        if rng.random() < 0.5:  # last: it would answer the questions
             turns = [*turns[:3], ("describe the picture.", describe(scene))]
         messages = []
         for question, answer in turns:
