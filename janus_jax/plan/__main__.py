@@ -15,6 +15,7 @@ import sys
 
 from janus_jax.common import cli, exit_codes, outputs
 from janus_jax.config import fields
+from janus_jax.plan import tpu_dump
 
 
 def define_flags(into):
@@ -95,7 +96,7 @@ COMMAND = cli.Command(
 
 def main(argv: list[str]) -> int:
     """argv: the words of the command line after `python -m janus_jax.plan`."""
-    return cli.run(COMMAND, plan, argv)
+    return tpu_dump.leave(cli.run(COMMAND, plan, argv))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 
 from janus_jax.distributed import xla_flags
 from janus_jax.distributed.chips import Chip
-from janus_jax.plan import collectives, hlo
+from janus_jax.plan import collectives, hlo, tpu_dump
 from janus_jax.plan.gpus import GPUS, Gpu
 
 TPU_HOST = {"v4": "v4-8", "v5e": "v5litepod-4", "v5p": "v5p-8", "v6e": "v6e-4"}
@@ -200,8 +200,12 @@ def compile_step(step, state, batch, deterministic: bool = False) -> Compiled:
         options = {"tpu": dump, "gpu": gpu_options(mesh.size, deterministic)}.get(
             platform, {"xla_backend_optimization_level": 0}
         )
+        lowered = step.lower(state, batch)
         try:
-            program = step.lower(state, batch).compile(compiler_options=options)
+            if platform == "tpu":
+                program = tpu_dump.compiled(lowered, options, pathlib.Path(folder))
+            else:
+                program = lowered.compile(compiler_options=options)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -210,23 +214,22 @@ def compile_step(step, state, batch, deterministic: bool = False) -> Compiled:
             return Compiled(seconds, own, temporaries=used(text), error=text.splitlines()[0])
         seconds = time.perf_counter() - begin
         if platform == "tpu":
-            dumps = pathlib.Path(folder).glob("*.after_optimizations.txt")
-            text = max(dumps, key=lambda file: file.stat().st_size).read_text("utf-8")
+            dumped = tpu_dump.read(pathlib.Path(folder))
+            module = hlo.Module(dumped.text)
         else:
-            text = program.as_text()
-    module = hlo.Module(text)
+            module = hlo.Module(program.as_text())
     sent, remarks = collectives.sent(module, dict(mesh.shape))
-    memory = program.memory_analysis()
-    return Compiled(
-        seconds,
-        own,
-        arguments=memory.argument_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
-        program=memory.generated_code_size_in_bytes,
-        sent=sent,
-        remarks=remarks,
-        module=module,
-    )
+    if program is None:
+        remarks = [*remarks, tpu_dump.UNMADE]
+        sizes = dumped.arguments, dumped.temporaries, 0
+    else:
+        memory = program.memory_analysis()
+        sizes = (
+            memory.argument_size_in_bytes,
+            memory.temp_size_in_bytes,
+            memory.generated_code_size_in_bytes,
+        )
+    return Compiled(seconds, own, *sizes, sent=sent, remarks=remarks, module=module)
 
 
 def gpu_options(devices: int, deterministic: bool) -> dict[str, bool | int | str]:

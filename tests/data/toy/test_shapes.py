@@ -165,6 +165,24 @@ def test_training_records_are_true():
         assert drawn[i] == {"captions": [prompt.text]} and prompt.fits(shapes.read(drawn.image(i)))
 
 
+def test_no_question_is_answered_by_the_words_before_it():
+    source, exists = shapes_sources.ShapesUnderstanding(3), collections.Counter()
+    singular = {plural: shape for shape, plural in shapes.PLURAL.items()}
+    for i in range(2000):
+        (said,) = zip(*(m.texts for m in source[i]["messages"]), strict=True)
+        told = set()
+        for question, answer in zip(said[::2], said[1::2], strict=True):
+            words = [singular.get(w, w) for w in re.findall(r"\w+", question)]
+            subject = {w for w in words if w in {*shapes.SHAPES, *shapes.COLOURS}}
+            if words[0] != "which":  # a place follows from no other answer
+                assert not subject & told
+            if words[0] == "is" and told:
+                exists[answer] += 1
+            told |= subject | set(answer.split())
+    assert min(exists.values()) > 100
+    assert exists["yes"] == pytest.approx(exists["no"], abs=4 * sum(exists.values()) ** 0.5)
+
+
 def test_sentences_about_the_world_are_true():
     opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
     source, seen = shapes_sources.ShapesText(2), collections.Counter()
