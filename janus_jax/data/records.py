@@ -110,11 +110,7 @@ class Records:
         """The record of this kind, see sources.Source. Raises RecordError."""
         raw = self.raw(i)
         try:
-            if self.dataset.kind == "understanding":
-                return kinds.understanding_record(raw, self.dataset, int(i))
-            if self.dataset.kind == "generation":
-                return kinds.generation_record(raw, self.dataset)
-            return kinds.text_record(raw, self.dataset)
+            return kinds.record(raw, self.dataset, int(i))
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
 

@@ -81,7 +81,7 @@ class ExampleEncoder:
                 "a picture too many", f"has {count} image parts, and a record of text needs none"
             )
         if not example["supervised"].any():
-            raise RecordError("no answer", "nothing in it is to be predicted; give it an answer")
+            raise RecordError("no answer", "nothing in it is to be predicted; answer it or drop it")
         return example
 
     def pixels(
