@@ -102,9 +102,8 @@ def assemble(examples: list[dict], length: int) -> dict:
     """One row of a batch without its pictures (see batch.py): targets and slots of examples laid
     end to end."""
     sizes = [len(e["tokens"]) for e in examples]
-    join = lambda parts, dtype: np.concatenate([*parts, np.zeros(length - sum(sizes))]).astype(
-        dtype
-    )
+    padding = np.zeros(length - sum(sizes))
+    join = lambda parts, dtype: np.concatenate([*parts, padding]).astype(dtype)
     tokens, role, supervised = (join([e[name] for e in examples], np.int32) for name in PER_TOKEN)
     segment = join([np.full(n, i + 1) for i, n in enumerate(sizes)], np.int32)
     following = np.zeros(length, bool)
