@@ -14,13 +14,9 @@ from janus_jax.data.sources import RecordError
 # list of pairs: LLaVA, Alpaca, ms-swift and trl, The Cauldron.
 QUESTIONS = ("question", "instruction", "query", "prompt", "input", "user", "human")
 ANSWERS = ("answer", "output", "response", "completion", "assistant", "gpt")
-_LEARN = (
-    "loss",
-    "train",
-    "training",
-    "weight",
-    "loss_mask",
-)  # of a turn: whether it is to be predicted
+# Of a turn, or of a record beside its answers: whether words are to be predicted.
+LEARN = ("loss", "train", "training", "weight", "loss_mask")
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 _SYSTEM = ("system", "system_prompt", "system_message")
 _FORM = "needs [system,] human, gpt, ..."
 
@@ -125,13 +121,13 @@ def _said(raw: Raw) -> tuple[str, list[Turn]]:
         return "question", [Turn("user", [text(raw["question"], "question")])]
     value = dict.__getitem__(raw, field)
     out = []
-    known = {*_LEARN, "images", "content[].type", "content[].text", "content[].index"}
+    known = {*LEARN, "images", "content[].type", "content[].text", "content[].index"}
     for k, turn in enumerate(value if isinstance(value, list) else [value]):
         at = f"{field}[{k}]"
         if keys := _keys(turn, ("role", "from"), ("content", "value")):
             out.append(_turn(turn, *keys, at))
         elif keys := _keys(turn, QUESTIONS, ANSWERS):
-            out += _pair(turn, *keys, f"{at}.", _learn(turn, "assistant", at))
+            out += _pair(turn, *keys, f"{at}.", flag(turn, "assistant", f"{at}."))
         else:
             raise RecordError(
                 "missing field",
@@ -176,8 +172,8 @@ def _pairs(raw: Raw, question: str, answer: str) -> list[Turn]:
                     "missing field",
                     f'field "texts[{k}]" is {short_value(pair)}, needs "user" and "assistant"',
                 )
-            raw.read |= {f"texts[].{name}" for name in (*keys, *_LEARN)}
-            learn = _learn(pair, "assistant", f"texts[{k}]")
+            raw.read |= {f"texts[].{name}" for name in (*keys, *LEARN)}
+            learn = flag(pair, "assistant", f"texts[{k}].")
             out += _pair(pair, *keys, f"texts[{k}].", learn)
         return out
     before = raw.get("history") or []
@@ -229,32 +225,32 @@ def _turn(turn: dict, role_name: str, content: str, at: str) -> Turn:
         ]
     else:
         out = Turn(role, [text(value, f"{at}.{content}")])
-    out.learn = _learn(turn, role, at)
+    out.learn = flag(turn, role, f"{at}.")
     return out
 
 
-def _learn(turn: dict, role: str, at: str) -> bool | None:
-    """Whether a turn says that it is to be predicted, or not; None where it says nothing."""
-    if turn.keys().isdisjoint(_LEARN):
-        return None
-    said = {name: turn[name] for name in _LEARN if turn.get(name) is not None}
-    for name, value in said.items():
-        if not isinstance(value, bool | int | float) or value not in (0, 1):
+def flag(fields: dict, role: str, at: str = "") -> bool | None:
+    """Whether one of LEARN says that words are to be predicted, or not; None where none is there.
+
+    fields: of a turn, or of a record.
+    role: whose words they are.
+    at: what stands before the names in messages.
+    """
+    said = {name: fields[name] for name in LEARN if dict.get(fields, name) is not None}
+    found = {name: _FLAGS.get(str(value).lower()) for name, value in said.items()}
+    for name, learn in found.items():
+        if learn is None:
             raise RecordError(
                 "wrong type",
-                f'field "{at}.{name}" is {short_value(value)}: a turn is predicted or not; give '
-                f"true or false, 1 or 0",
+                f'field "{at}{name}" is {short_value(said[name])}: words are predicted or not; give '
+                f"true or false, 1 or 0, or call the field otherwise, where it means something else",
             )
-    if len({bool(value) for value in said.values()}) > 1:
-        raise RecordError(
-            "wrong type", f'field "{at}": {" and ".join(said)} contradict each other; keep one'
-        )
-    learn = next((bool(value) for value in said.values()), None)
-    if learn and role == "system":
-        raise RecordError(
-            "wrong type", f'field "{at}.{next(iter(said))}": a system text is never predicted'
-        )
-    return learn
+        if learn and role == "system":
+            raise RecordError("wrong type", f'field "{at}{name}": a system text is never predicted')
+    if len(set(found.values())) > 1:
+        names = " and ".join(f'"{at}{name}"' for name in found)
+        raise RecordError("wrong type", f"fields {names} contradict each other; keep one")
+    return next(iter(found.values()), None)
 
 
 def _require_order(field: str, said: list[Turn]):

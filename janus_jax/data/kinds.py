@@ -18,6 +18,32 @@ _ASKS = (
 REQUEST = ("Describe the picture.",)  # asked where a record holds a picture and a caption only
 
 
+def record(raw: Raw, d: Dataset, i: int) -> dict:
+    """A record of the line's kind, see sources.Source. A flag beside its answers, such as "train", is
+    of those that do not say it themselves.
+
+    i: the record's number, by which prompts alternate.
+    """
+    if d.kind == "understanding":
+        made = understanding_record(raw, d, i)
+    else:
+        made = generation_record(raw, d) if d.kind == "generation" else text_record(raw, d)
+    named = {d.picture, d.caption, d.question, d.answer, d.score}
+    others = [name for name in chats.LEARN if name in named or f"{{{name}}}" in "".join(d.prompt)]
+    flags = {name: raw[name] for name in chats.LEARN if name in raw and name not in others}
+    learn = chats.flag(flags, "assistant")
+    if learn is False and "messages" not in made:
+        raise RecordError(
+            "no answer",
+            f'field "{next(iter(flags))}" is {next(iter(flags.values()))}: nothing of the record is '
+            f"to be predicted; leave such records out",
+        )
+    for turn in made.get("messages", ()):
+        if turn.role == "assistant" and turn.learn is None:
+            turn.learn = learn
+    return made
+
+
 def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
     """A conversation, or an interleaved document. i: the record's number, by which prompts
     alternate."""
@@ -171,4 +197,10 @@ def _first_answer(raw: Raw, field: str, pictures: int) -> str:
 
 
 def _answers(turns: list) -> list[str]:
-    return ["".join(turn.texts) for turn in turns if turn.role == "assistant"]
+    """Those that are to be predicted."""
+    said = [turn for turn in turns if turn.role == "assistant" and turn.learn is not False]
+    if not said:
+        raise RecordError(
+            "no answer", "no answer of its chat is to be predicted; leave such records out"
+        )
+    return ["".join(turn.texts) for turn in said]

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 
 import numpy as np
-from grain.experimental import index_shuffle
 
 from janus_jax.config.schema import KINDS
 from janus_jax.config.steps import ENDLESS, changes, gaps, is_active, seed_of
@@ -168,6 +167,8 @@ def shuffled(k: int, records: int, key: int) -> int:
     """The k-th of so many records in the random order of a key, in [0, 2^32)."""
     if records <= _SMALL:
         return int(_order(key, records)[k])
+    from grain.experimental import index_shuffle  # Grain imports JAX where it is installed
+
     return index_shuffle(k, max_index=records - 1, seed=key, rounds=4)
 
 

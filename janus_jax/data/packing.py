@@ -20,24 +20,25 @@ def shorten(spans: list[tuple], length: int, eos: int) -> tuple[list[tuple], boo
     """
     total = lambda: sum(len(ids) for ids, _, _ in spans)
     closes = lambda k: k < len(spans) and list(spans[k][0]) == [eos]
+    stretches = lambda: [
+        len(ids) if role == bt.TEXT and flag and not closes(k) else 0
+        for k, (ids, role, flag) in enumerate(spans)
+    ]
     whole = total()
+    beyond = np.cumsum([len(ids) for ids, _, _ in spans]) - length  # up to the end of each span
+    spare = np.maximum(np.maximum.accumulate(stretches()) - LEAST, 0)  # by one cut of those
+    ends = [k + 1 for k in range(len(spans) - 1) if closes(k)] + [len(spans)]
+    spans = spans[: next((n for n in reversed(ends) if beyond[n - 1] <= spare[n - 1]), ends[0])]
     while (over := total() - length) > 0:
-        words = [
-            len(ids) if role == bt.TEXT and flag and not closes(k) else 0
-            for k, (ids, role, flag) in enumerate(spans)
-        ]
+        words = stretches()
         at = int(np.argmax(words))
-        answered = [k + 1 for k in range(len(spans) - 1) if closes(k)]
-        if words[at] - LEAST < over and answered:
-            spans = spans[: answered[-1]]
-        elif words[at] > LEAST:
-            spans = _cut(spans, at, max(words[at] - over, LEAST), closes(at + 1))
-        else:
+        if words[at] <= LEAST or over > sum(words):
             raise RecordError(
                 "too long",
                 f"an example of {whole} tokens does not fit rows of {length}: all but {sum(words)} "
                 f"are pictures and template; raise the stage's rows.length",
             )
+        spans = _cut(spans, at, max(words[at] - over, LEAST), closes(at + 1))
     return spans, whole > length
 
 
@@ -101,9 +102,8 @@ def assemble(examples: list[dict], length: int) -> dict:
     """One row of a batch without its pictures (see batch.py): targets and slots of examples laid
     end to end."""
     sizes = [len(e["tokens"]) for e in examples]
-    join = lambda parts, dtype: np.concatenate([*parts, np.zeros(length - sum(sizes))]).astype(
-        dtype
-    )
+    padding = np.zeros(length - sum(sizes))
+    join = lambda parts, dtype: np.concatenate([*parts, padding]).astype(dtype)
     tokens, role, supervised = (join([e[name] for e in examples], np.int32) for name in PER_TOKEN)
     segment = join([np.full(n, i + 1) for i, n in enumerate(sizes)], np.int32)
     following = np.zeros(length, bool)

@@ -13,9 +13,8 @@ from janus_jax.model.batch import CONTINUED, TRUNCATED
 
 SHOWN = 20  # bad records that are logged one by one; the rest are counted
 JUDGED = 1000  # records read before a share of bad ones says anything
-_CERTAIN = (
-    4  # standard deviations: over a whole epoch, chance goes beyond about once in ten thousand runs
-)
+# standard deviations: over a whole epoch, chance goes beyond about once in ten thousand runs
+_CERTAIN = 4
 
 
 class ReadStats:

@@ -13,7 +13,7 @@ from janus_jax.config.schema import Dataset
 from janus_jax.data import fields, kinds, selection
 from janus_jax.data.image_files import NamedBytes, from_data_uri, read_image
 from janus_jax.data.mapping import PICTURES, Raw, mapped
-from janus_jax.data.sources import RecordError, refuse_open_files, shown
+from janus_jax.data.sources import RecordError, shown, unreadable
 
 
 class Reader(Protocol):
@@ -110,11 +110,7 @@ class Records:
         """The record of this kind, see sources.Source. Raises RecordError."""
         raw = self.raw(i)
         try:
-            if self.dataset.kind == "understanding":
-                return kinds.understanding_record(raw, self.dataset, int(i))
-            if self.dataset.kind == "generation":
-                return kinds.generation_record(raw, self.dataset)
-            return kinds.text_record(raw, self.dataset)
+            return kinds.record(raw, self.dataset, int(i))
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
 
@@ -210,8 +206,4 @@ class Records:
             with open(source, "rb") as file:
                 return file.read()
         except OSError as error:
-            refuse_open_files(error)
-            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
-            raise RecordError(
-                cause, f"{source}: {error.strerror}; check the path and the folder"
-            ) from None
+            raise unreadable(source, error) from None

@@ -81,7 +81,7 @@ class ExampleEncoder:
                 "a picture too many", f"has {count} image parts, and a record of text needs none"
             )
         if not example["supervised"].any():
-            raise RecordError("no answer", "nothing in it is to be predicted; give it an answer")
+            raise RecordError("no answer", "nothing in it is to be predicted; answer it or drop it")
         return example
 
     def pixels(
@@ -143,9 +143,8 @@ class RowStream:
         self.drawn_this_phase = list(state.get("drawn_this_phase", [0] * n))
         self.drawn = list(state.get("drawn", [0] * n))  # of each entry, beyond `start`
         self.start = list(state.get("start", [0] * n))  # the position at which its streams began
-        self.replay = [
-            list(x) for x in state.get("replay", [[]] * n)
-        ]  # (position, attempt, at) yet to be drawn: before `start`, and what is left of texts
+        # (position, attempt, at) yet to be drawn: before `start`, and what is left of texts
+        self.replay = [list(x) for x in state.get("replay", [[]] * n)]
         self.buffer = [self._read(*x) for x in state.get("buffer", ())]
         self.reads = {}  # those were counted when they were drawn
 

@@ -56,6 +56,14 @@ def refuse_open_files(error: Exception):
         ) from None
 
 
+def unreadable(name: str, error: OSError) -> RecordError:
+    """What is said of a record whose file cannot be read. name: of the file, for people."""
+    refuse_open_files(error)
+    cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
+    why = f"{error.strerror}; check the path, its permissions and the disk"
+    return RecordError(cause, f"{name}: {why}")
+
+
 class Source(Protocol):
     """Random access to records without pixels. Picklable, and safe to read from many threads.
 

@@ -30,13 +30,11 @@ def encode_document(parts, processor, length: int, pictures: int) -> dict:
     spans = [([t.bos], bt.TEXT, 0)]
     room = length - 1
     for part in [*parts, [t.eos]]:
-        new = (
-            processor.picture()
-            if part is None
-            else [
-                (part if part == [t.eos] else t.encode(part[: CHARACTERS * length])[0], bt.TEXT, 1)
-            ]
-        )
+        if part is None:
+            new = processor.picture()
+        else:
+            ids = part if part == [t.eos] else t.encode(part[: CHARACTERS * length])[0]
+            new = [(ids, bt.TEXT, 1)]
         size = sum(len(ids) for ids, _, _ in new)
         cut = part is not None and len(part) > CHARACTERS * length
         if size > room or cut or (part is None and images(spans) == pictures):

@@ -23,6 +23,7 @@ def settings_without_effect(experiment: Experiment) -> Report:
             for field, unset in TEXT_HAS_NONE.items()
             if d.kind == "text" and getattr(d, field) != unset
         ]
+    report.warnings += _begin_too_late(experiment)
     for name, stage in experiment.stages.items():
         report.warnings += _of_stage(f"stages.{name}", stage, experiment)
     held = [name for name in experiment.data.datasets if holdout_of(experiment, name)]
@@ -44,6 +45,23 @@ def undrawn(experiment: Experiment) -> dict[str, str]:
         for name, d in experiment.data.datasets.items()
         if name not in drawn
     }
+
+
+def _begin_too_late(experiment: Experiment) -> list[str]:
+    """The data sets whose `steps` begin when every stage that could draw them has ended."""
+    found = []
+    for name, d in experiment.data.datasets.items():
+        ends = {
+            s: experiment.stages[s].steps for s in experiment.stages if name in experiment.draws(s)
+        }
+        counted = all(isinstance(end, int) for end in ends.values())  # else in epochs, as yet
+        if d.steps and ends and counted and d.steps[0] >= max(ends.values()):
+            told = ", ".join(f"{stage} ends at step {end:,}" for stage, end in ends.items())
+            found.append(
+                f"data.datasets.{name}.steps is {d.steps}, and {told}: none of its records is drawn; "
+                "let its steps begin earlier, or give it weight 0"
+            )
+    return found
 
 
 def _of_stage(path: str, stage: Stage, experiment: Experiment) -> list[str]:

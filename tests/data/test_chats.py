@@ -8,6 +8,7 @@ from support.sets import said
 from janus_jax.data import packing
 from janus_jax.data import text as text_
 from janus_jax.data.messages import PICTURE, Turn
+from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import SourceError
 from janus_jax.model import batch as bt
 
@@ -209,14 +210,18 @@ REFUSED = {
     "an answer of a placeholder": (said("Draw", "<image>"), "nothing but <image>"),
     "half a loss": (
         {"image": "a/1.png", "messages": [{"role": "user", "content": "a"}, ANSWER | {"weight": 0.5}]},
-        '"messages[1].weight" is \'0.5\' (float): a turn is predicted or not',
+        '"messages[1].weight" is \'0.5\' (float): words are predicted or not',
     ),
     "two losses": (
         {
             "image": "a/1.png",
             "messages": [{"role": "user", "content": "a"}, ANSWER | {"loss": True, "train": False}],
         },
-        "loss and train contradict each other",
+        '"messages[1].loss" and "messages[1].train" contradict each other',
+    ),
+    "a flag of a record that is none": (
+        {"image": "a/1.png", "question": "What?", "answer": "A cat.", "weight": 12.5},
+        'field "weight" is \'12.5\' (float): words are predicted or not; give true or false, 1 or 0, or call',
     ),
     "a mark of another model": (
         said("<|image_1|>\nWhat?", "A cat."),
@@ -340,6 +345,58 @@ def test_a_turn_that_says_whether_it_is_learned_is_heard(source, form):
         bt.GIVEN
     ]
     assert packing.shorten(spans, 200, processor.tokenizer.eos) == (spans, False)
+
+
+FLAT = {
+    "question and answer": {"question": "one", "answer": "red"},
+    "Alpaca": {"instruction": "one", "input": "", "output": "red"},
+    "ms-swift": {"query": "one", "response": "red"},
+    "pairs": {"texts": [{"user": "one", "assistant": "red"}]},
+    "a chat": {
+        "messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": "red"}]
+    },
+}
+
+
+@pytest.mark.parametrize("form", FLAT)
+def test_a_flag_beside_an_answer_is_of_that_answer(source, form):
+    """Every such record was trained on, whatever it said."""
+    processor = quick.processor()
+    flags = [{"train": False}, {"weight": 0}, {"loss": 0}, {"loss_mask": "0"}, {}, {"loss": 1.0}]
+    made = source("text", [FLAT[form] | flag for flag in flags])
+    told = [learned(processor, made[i]["messages"], "chat") for i in range(len(flags))]
+    assert told[:4] == [""] * 4 and told[4] == told[5] != "", told
+    assert made[0] and made.understood(0)[1] == []
+    told = learned(processor, made[0]["messages"], "chat", "all")
+    assert told.split() == ["one"]
+    # A turn's own word goes before that of the record.
+    turn = {"user": "one", "assistant": "red", "loss": True}
+    both = source("text", [{"texts": [turn, turn | {"loss": None}], "loss": False}], "both.json")
+    assert [turn.learn for turn in both[0]["messages"]] == [None, True, None, False]
+
+
+def test_a_record_of_which_nothing_is_learned_is_refused_as_a_record(source, processor):
+    picture = {"image": "a/1.png", "caption": "a cat", "train": False}
+    for kind in ("generation", "text"):
+        error = refused(lambda kind=kind: source(kind, [picture], f"{kind}.json")[0])
+        assert error.cause == "no answer"
+        assert f'{kind}.json: record 0: field "train" is False: nothing of' in str(error)
+    document = picture | {"caption": None, "text": "see <image>", "images": ["a/1.png"]}
+    assert refused(lambda: source("understanding", [document])[0]).cause == "no answer"
+    encode = ExampleEncoder(processor, quick.MODEL, quick.ROWS, "answers")
+    asked = source("understanding", [picture], "asked.json")[0]
+    assert refused(lambda: encode("understanding", asked, None)).cause == "no answer"
+    # Of a chat of several answers the caption is the first that is to be predicted.
+    chat = said("One?", "red", "Two?", "blue")
+    chat["conversations"][1]["train"] = False
+    assert source("generation", [chat], "chat.json")[0] == {"captions": ["blue"]}
+
+
+def test_a_field_that_the_line_names_is_no_flag(source):
+    record = {"image": "a/1.png", "caption": "a cat", "weight": 0}
+    assert source("generation", [record], score="weight")[0] == {"captions": ["a cat"]}
+    made = source("generation", [record], prompt=("{caption} of {weight} kg",))
+    assert made[0] == {"captions": ["a cat of 0 kg"]}
 
 
 def test_a_field_that_the_line_names_holds_what_it_is_named_for(source):

@@ -32,6 +32,7 @@ NAMES = [
     "query",
     "response",
     "kto_tag",
+    "train",
     "id",
 ]
 INNER = [
@@ -101,11 +102,7 @@ def test_whatever_a_record_holds_it_is_read_or_refused_as_a_record():
         d = rng.choice(LINES)
         try:
             raw = mapping.mapped(record(rng), d)
-            made = (
-                kinds.understanding_record(raw, d, number)
-                if d.kind == "understanding"
-                else getattr(kinds, f"{d.kind}_record")(raw, d)
-            )
+            made = kinds.record(raw, d, number)
         except RecordError as error:
             assert len(str(error)) < 1500
             causes[error.cause] += 1

@@ -1,6 +1,8 @@
 """Examples laid into rows, which never mixes them."""
 
 import collections
+import random
+import time
 
 import pytest
 from support.quick import (
@@ -23,6 +25,7 @@ from support.quick import (
 
 from janus_jax.config import schema
 from janus_jax.data import packing, text, understanding
+from janus_jax.data.sources import RecordError
 from janus_jax.model import batch as bt
 
 
@@ -198,3 +201,65 @@ def test_what_one_cut_cannot_shorten_loses_its_last_questions_with_their_answers
         assert learned(processor, cut).count(EOS) == cut["tokens"].tolist().count(
             processor.tokenizer.eos
         )
+
+
+def shortened_a_step_at_a_time(spans, length, eos):
+    """The rule as it reads: the last question is left out while one cut is not enough."""
+    total = lambda: sum(len(ids) for ids, _, _ in spans)
+    while (over := total() - length) > 0:
+        ends = [k for k, (ids, _, _) in enumerate(spans[:-1]) if ids == [eos]]
+        words = [
+            len(ids) if role == bt.TEXT and flag and ids != [eos] else 0
+            for ids, role, flag in spans
+        ]
+        at = words.index(max(words))
+        if words[at] - packing.LEAST < over and ends:
+            spans = spans[: ends[-1] + 1]
+        elif words[at] > packing.LEAST:
+            closed = spans[at + 1 : at + 2] and spans[at + 1][0] == [eos]
+            spans = packing._cut(spans, at, max(words[at] - over, packing.LEAST), closed)
+        else:
+            return None
+    return spans
+
+
+def random_spans(rng, eos):
+    spans = [([0], bt.TEXT, 0)]
+    for _ in range(rng.randint(0, 9)):
+        spans.append(
+            rng.choice(
+                [
+                    ([eos], bt.TEXT, 1),
+                    ([8] * rng.randint(1, 4), bt.TEXT, 0),
+                    ([9] * rng.randint(1, 12), bt.UNDERSTANDING_SLOT, 0),
+                    (list(range(10, rng.randint(11, 35))), bt.TEXT, 1),
+                    (list(range(10, rng.randint(11, 35))), bt.TEXT, bt.GIVEN),
+                ]
+            )
+        )
+    return spans
+
+
+def test_examples_are_shortened_as_if_a_question_at_a_time_were_left_out():
+    rng, eos = random.Random(5), 1
+    counts = collections.Counter()
+    for _ in range(5000):
+        spans, length = random_spans(rng, eos), rng.randint(1, 80)
+        expected = shortened_a_step_at_a_time(list(spans), length, eos)
+        if expected is None:
+            with pytest.raises(RecordError, match="pictures and template"):
+                packing.shorten(spans, length, eos)
+        else:
+            whole = sum(len(ids) for ids, _, _ in spans)
+            assert packing.shorten(spans, length, eos) == (expected, whole > length)
+        counts["too long" if expected is None else "whole" if expected == spans else "cut"] += 1
+    assert min(counts.values()) > 300 and len(counts) == 3, counts
+
+
+def test_a_chat_of_20_000_turns_is_shortened_in_a_second_and_not_in_minutes():
+    turn = [([8] * 4, bt.TEXT, 0), ([9] * 12, bt.TEXT, bt.GIVEN), ([7] * 14, bt.TEXT, 1)]
+    spans = [([0], bt.TEXT, 0), *[*turn, ([1], bt.TEXT, 1)] * 10_000]
+    begin = time.process_time()
+    shortened, _ = packing.shorten(spans, 4096, 1)
+    assert sum(len(ids) for ids, _, _ in shortened) == 1 + 132 * 31
+    assert time.process_time() - begin < 10

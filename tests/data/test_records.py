@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -86,6 +87,25 @@ def test_rotten_pictures_name_their_file(source, root):
         error = str(refused(lambda i=i: made.image(i), ImageError))
         assert name in error and why in error
     assert refused(lambda: made.portable(4)).cause == "missing file"
+
+
+def test_every_file_that_is_gone_is_told_with_one_remedy(tmp_path):
+    """The records themselves, a picture to be copied, and a caption beside its picture."""
+    made = []
+    for write in (flat, json_lines, json_lines):
+        root = tmp_path / str(len(made))
+        root.mkdir()
+        made.append(open_dataset(Dataset("generation", str(write(root, 2))), 24, 0))
+    beside, lines, copied = made
+    assert copied[0]  # its fields are kept while its picture is copied
+    for path in ("0/000.txt", "1/data.jsonl", "2/0.jpg"):
+        (tmp_path / path).unlink()
+    again = pickle.loads(pickle.dumps(lines))  # as a worker that opens the file anew
+    for read in (lambda: beside[0], lambda: again[0], lambda: copied.portable(0)):
+        error = refused(read)
+        assert error.cause == "missing file"
+        remedy = "No such file or directory; check the path, its permissions and the disk"
+        assert str(error).endswith(remedy), error
 
 
 def test_what_a_kind_leaves_out_is_said(source, caplog):

@@ -15,6 +15,8 @@ WITHOUT = [  # overrides of the quick start, and the warning
     ({"stages.stage2.ratio.generation": "0", "stages.stage2.condition_dropout": "0.3"},
      "stages.stage2.condition_dropout is 0.3 and ratio.generation 0"),
     ({"data.workers": "40"}, "data.workers is 40: stages.stage1 has 16 rows a step"),
+    ({"data.datasets.questions.steps": "(1000, 2000)", "stages.stage3.steps": "1000"},
+     "stage2 ends at step 850, stage3 ends at step 1,000: none of its records is drawn"),
     ({"data.datasets.sentences.min_side": "64"}, "sentences.min_side is 64: kind text has no pictures"),
 ]  # fmt: skip
 
@@ -30,6 +32,15 @@ def test_a_setting_without_effect_is_told(overrides, said):
 def test_no_shipped_config_has_one():
     for path in shipped():
         assert settings_without_effect(read.read(path)[0]).warnings == [], path
+
+
+def test_steps_of_a_data_set_that_one_of_its_stages_reaches_are_not_told():
+    late = {"data.datasets.questions.steps": "(1000, 2000)"}
+    for stages in (
+        {"stages.stage3.steps": "1001"},
+        {"stages.stage3.steps": "'2 epochs of questions'"},
+    ):
+        assert settings_without_effect(read.read(QUICKSTART, late | stages)[0]).warnings == []
 
 
 def test_data_sets_that_no_stage_draws_are_told_with_the_reason():

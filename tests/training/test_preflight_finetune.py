@@ -63,3 +63,13 @@ def test_a_first_loss_above_that_of_guessing_is_told_once(step, above, held, sai
         assert stepped(types.SimpleNamespace(step=step), {})[1] == losses
     assert len(told) == len(said)
     assert all(words in line for words, line in zip(said, told, strict=True))
+
+
+def test_a_first_loss_above_that_of_guessing_ends_no_run_whose_init_is_gone(tmp_path):
+    """A stage that goes on from a checkpoint of step 0 needs it no more."""
+    plan = StagePlan.of(read(str(ROOT / "configs/stage3.py"))[0], "stage3")
+    losses = {"generation_loss": math.log(16384) + 1.5}
+    gone = [str(tmp_path / "gone")]
+    told = []
+    stepped = with_first_losses(plan, lambda state, batch: (state, losses), gone, told.append)
+    assert stepped(types.SimpleNamespace(step=0), {})[1] == losses and told == []

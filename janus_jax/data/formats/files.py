@@ -17,7 +17,13 @@ import numpy as np
 
 from janus_jax.data.formats.found import find, once
 from janus_jax.data.formats.gzipped import is_gzipped, unpacked
-from janus_jax.data.sources import RecordError, SourceError, printable, refuse_open_files
+from janus_jax.data.sources import (
+    RecordError,
+    SourceError,
+    printable,
+    refuse_open_files,
+    unreadable,
+)
 
 # Descriptors that a data set keeps in a process, of perhaps 1024: other files are opened for each
 # read.
@@ -47,14 +53,8 @@ class Files:
         self.names = [printable(os.path.relpath(p, self.base)) for p in self.paths]
         with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
             probed = list(pool.map(lambda p: _probe(p, whole), self.paths))
-        refuse(
-            path,
-            [
-                f"{name}: {found}"
-                for name, found in zip(self.names, probed)
-                if isinstance(found, str)
-            ],
-        )
+        named = zip(self.names, probed)
+        refuse(path, [f"{name}: {found}" for name, found in named if isinstance(found, str)])
         self.sizes = [size for size, _, _ in probed]
         self._hashes = [content for _, _, content in probed]
         _warn_of_copies(self.names, [(size, head) for size, head, _ in probed])
@@ -111,11 +111,7 @@ class Files:
             else:
                 data = self._at(file, start, size)
         except OSError as error:
-            refuse_open_files(error)
-            cause = "missing file" if isinstance(error, FileNotFoundError) else "not readable"
-            raise RecordError(
-                cause, f"{self.names[file]}: {error.strerror}; check the disk"
-            ) from None
+            raise unreadable(self.names[file], error) from None
         if len(data) < size:
             raise RecordError(
                 "damaged",

@@ -16,7 +16,13 @@ from janus_jax.data.formats.found import is_hidden, refuse_as_classes, refuse_pi
 from janus_jax.data.formats.image_folder import METADATA
 from janus_jax.data.formats.names import Names
 from janus_jax.data.image_types import PICTURES
-from janus_jax.data.sources import RecordError, SourceError, printable, refuse_open_files
+from janus_jax.data.sources import (
+    RecordError,
+    SourceError,
+    printable,
+    refuse_open_files,
+    unreadable,
+)
 
 _THREADS = 16  # that look at files: network disks answer slowly
 _AT_ONCE = 256  # files that a thread looks at before it reports
@@ -129,8 +135,7 @@ class Folder:
             there = f" (it holds {left_out.counted(self.root, left)})" if left else ""
             raise SourceError(
                 f"{path}: no picture in its folder {folder!r}, and folders are classes here{there}; "
-                f"remove it, or give "
-                f"the folder right above the classes' (pictures end in {', '.join(PICTURES)})"
+                f"remove it, or give the folder right above the classes' (pictures end in {', '.join(PICTURES)})"
             )
 
     def _refuse(self, path: str, folders: list[str], loose: list[str], beside: list[int]):
@@ -245,10 +250,7 @@ class Folder:
             with open(inside(self.root, name, "caption"), "rb") as file:
                 return file.read()
         except OSError as error:
-            refuse_open_files(error)
-            raise RecordError(
-                "not readable", f"{name}: {error.strerror}; make it readable"
-            ) from None
+            raise unreadable(name, error) from None
 
     def __repr__(self):
         name = printable(os.path.basename(self.root))

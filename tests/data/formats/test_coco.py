@@ -41,6 +41,15 @@ def test_captions_of_coco_are_those_of_its_pictures(tmp_path, whole, indent, suf
     assert len(again) == 2
 
 
+def test_images_of_coco_without_an_id_are_told_and_not_left_out(tmp_path, whole):
+    del whole["images"][1]["id"]
+    whole["images"][2]["id"] = None
+    (tmp_path / "a.json").write_text(json.dumps(whole))
+    assert "2 of its images have no id, and by it an annotation names its image; give each one" in (
+        refusal(tmp_path / "a.json")
+    )
+
+
 def test_objects_around_records_are_named_as_what_they_are(tmp_path, whole):
     def said(content):
         (tmp_path / "a.json").write_text(json.dumps(content))

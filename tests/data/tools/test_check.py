@@ -1,11 +1,14 @@
 """What `check` tells of data sets, as plain data and as a command."""
 
 import json
+import subprocess
+import sys
 import types
 
 import pytest
 from PIL import Image
 from support.configs import QUICKSTART
+from support.paths import ROOT
 from support.planted import FAULTS, PLANTED, start
 
 from janus_jax.config.read import read
@@ -164,6 +167,24 @@ def get_config():
     assert "[blank caption] all.jsonl:13" in told and "nowhere/*.tar: no such file" in told
     assert "stage2, steps 0 to" in told and "stage3, steps" not in told
     assert "unusable records: 8; data sets that cannot be opened: 1" in told
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("tool", ["check", "to_array_record", "show"])
+def test_a_command_about_data_does_not_import_jax(tool, plain, tmp_path):
+    """Grain imports it where it is installed: seconds, and notes of its plugins on stderr."""
+    words = ["--kind=generation", f"--path={plain.path}", f"--images={plain.images}"]
+    words += [f"--out={tmp_path}/out{'.html' if tool == 'show' else ''}"]
+    program = (
+        "import sys\n"
+        f"from janus_jax.data.tools import {tool}\n"
+        f"code = {tool}.main({words})\n"
+        "print(code, [name for name in ('jax', 'grain') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout + done.stderr
 
 
 def test_where_nothing_can_be_written_nothing_is_read(plain, tmp_path):
