@@ -163,10 +163,10 @@ def stack(make, layers: int, rngs: nnx.Rngs):
 def through_layers(layers, x, remat: str, *more):
     """x through each layer in turn, each called with `more`.
 
-    Stacked layers are scanned, recomputing in the backward pass as `remat` says; FEW or fewer are
-    compiled one by one, for a scan copies what the backward pass needs into stacks. A list of
-    layers, as models that only infer have it, is gone through: a scan copies each layer's weights
-    out of the stack before it reads them, and in bfloat16 XLA's CPU compiler widens the whole stack.
+    Stacked layers are scanned, recomputing in the backward pass as `remat` says; up to FEW one by
+    one, for a loop stacks what the backward pass needs. A list of layers, as models that only infer
+    have it, is gone through: a scan copies each layer's weights out of the stack before it reads
+    them, and in bfloat16 XLA's CPU compiler widens the whole stack.
     """
     if isinstance(layers, nnx.List):
         for one in layers:
@@ -175,8 +175,7 @@ def through_layers(layers, x, remat: str, *more):
     body = jax.checkpoint(
         lambda x, one: (one(x, *more), None), policy=REMAT[remat], prevent_cse=False
     )
-    count = len(jax.tree.leaves(layers)[0])
-    return jax.lax.scan(body, x, layers, unroll=count if count <= FEW else 1)[0]
+    return jax.lax.scan(body, x, layers, unroll=len(jax.tree.leaves(layers)[0]) <= FEW)[0]
 
 
 def filled(slots, tokens: int):
