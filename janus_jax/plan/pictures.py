@@ -114,7 +114,7 @@ def picture_tables(plan: dict, name: str, study: dict) -> str:
     shown = lambda n: f"{n:,}" if n else ""
     rows = [[part, *map(shown, counts)] for part, counts in study["parameters"].items()]
     sections = {"parameters": table(("part", "trainable", "other"), rows)}
-    rows = [[part, size(x)] for part, x in study["bytes"].items()]
+    rows = [[part, size(x)] for part, x in study["bytes"].items() if x]
     text = table(("", "bytes"), [*rows, [f"usable of {plan['chip']}", size(study["memory"])]])
     verdict = "FITS"
     if not study["fits"]:

@@ -15,8 +15,8 @@ import time
 
 PATIENCE = 120.0  # seconds that machine code is waited for, once the rest is written
 UNMADE = (
-    f"its machine code was not waited for longer than {PATIENCE:.0f} s: its bytes are not counted, "
-    "nor whether libtpu can make it"
+    f"machine code was not waited for longer than {PATIENCE:.0f} s: its bytes are not counted, nor is "
+    "it known that libtpu can make it"
 )
 _THREAD = "machine code"
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (color \d+, )?page \d+, ([a-z-]+)", re.M)
@@ -61,7 +61,9 @@ def compiled(lowered, options: dict, folder: pathlib.Path, patience: float = PAT
     while not done:
         thread.join(1.0)
         # libtpu writes it after the buffers, and before machine code.
-        written = [file.stat().st_mtime for file in folder.glob("*.after_optimizations-memory-usage*")]
+        written = [
+            file.stat().st_mtime for file in folder.glob("*.after_optimizations-memory-usage*")
+        ]
         if not done and written and time.time() - max(written) > patience:
             return None
     if isinstance(done[0], Exception):

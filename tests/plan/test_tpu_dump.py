@@ -74,6 +74,8 @@ def test_a_process_does_not_end_with_the_compiler_that_it_left():
         "threading.Thread(target=time.sleep, args=(60,), name='machine code').start()\n"
         "print('planned'); tpu_dump.leave(2)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
     assert (done.returncode, done.stdout) == (2, "planned\n")
     assert tpu_dump.leave(1) == 1
