@@ -4,6 +4,7 @@ import numpy as np
 
 from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.data.toy.shapes import (
+    ASKED,
     NUMBERS,
     PLURAL,
     QUESTIONS,
@@ -51,11 +52,11 @@ class World:
 
 
 class ShapesUnderstanding(World):
-    """A picture and questions, each kind first equally often, none that the words before it answer;
-    half of the time a description at the end."""
+    """A picture and questions, the first in the shares of ASKED, none that the words before it
+    answer; half of the time a description at the end."""
 
     def lead(self, rng):  # the kind of the first question, and a scene that allows it
-        kind = QUESTIONS[rng.integers(len(QUESTIONS))]
+        kind = QUESTIONS[np.searchsorted(np.cumsum(ASKED), rng.random())]
         while True:
             scene = any_scene(rng)
             turn = ask(rng, scene, kind)
@@ -76,7 +77,7 @@ class ShapesUnderstanding(World):
                 turns.append(turn)
         turns = turns[:5]
         if rng.random() < 0.5:  # last: it would answer the questions
-            turns = [*turns[:3], ("describe the picture.", describe(scene))]
+            turns = [*turns[:3], ("describe the picture.", describe(scene, places=True))]
         messages = []
         for question, answer in turns:
             messages += [Turn("user", [question]), Turn("assistant", [answer])]

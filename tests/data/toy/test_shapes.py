@@ -135,6 +135,11 @@ def truth(scene, question):
     return answer
 
 
+def place(row, column):
+    """The cell of two words."""
+    return 3 * ("top", "middle", "bottom").index(row) + ("left", "center", "right").index(column)
+
+
 def test_evaluation_questions_are_true_and_every_answer_is_asked_equally_often():
     asked = shapes.evaluation_questions(20, seed=5)
     counts = collections.Counter((kind, answer) for kind, _, _, answer in asked)
@@ -156,6 +161,8 @@ def test_training_records_are_true():
             kinds[" ".join(question.split()[:2])] += 1  # "which row" and "which column" differ
             if question == "describe the picture.":
                 assert THING.findall(answer) == [thing for _, thing in sorted(scene.items())]
+                places = re.findall(r" at the (\w+) (\w+)", answer)
+                assert [place(*words) for words in places] == sorted(scene)
             else:
                 assert truth(scene, question) == answer
     assert len(kinds) == 7 and min(kinds.values()) > 20
