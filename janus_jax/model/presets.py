@@ -29,14 +29,14 @@ def janus_pro_7b() -> JanusConfig:
 
 
 def quickstart() -> JanusConfig:
-    """About a million parameters over 24 x 24 pictures of 36 tokens."""
+    """About a million parameters over 24 x 24 pictures, read as 9 tokens and drawn as 36."""
     return JanusConfig(
         UnderstandingEncoderConfig(
-            image_size=24, patch_size=4, width=64, mlp_width=128, layers=2, heads=2
+            image_size=24, patch_size=8, width=64, mlp_width=128, layers=2, heads=2
         ),
         GenerationEncoderConfig(
             image_size=24, channels=16, multipliers=(1, 1, 2), res_blocks=1, z_channels=32, norm_groups=8,
-            codebook_size=128, code_dim=8,
+            codebook_size=64, code_dim=8,
         ),
         TransformerConfig(width=128, mlp_width=384, layers=3, heads=4, vocabulary=448),
         image_head_width=128,
