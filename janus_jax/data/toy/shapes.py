@@ -24,19 +24,13 @@ PLURAL = dict(zip(SHAPES, ("circles", "squares", "triangles", "crosses")))
 NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-TRAINED = (
-    0.08,
-    0.12,
-    0.2,
-    0.12,
-    0.22,
-    0.26,
-)  # share of each task in training: more of what is harder
+# share of each task in training: more of what is harder
+TRAINED = (0.04, 0.08, 0.2, 0.06, 0.3, 0.32)
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 QUESTIONS = ("color", "shape", "count", "row", "column", "exists")
-# share of each kind among the first questions of pictures in training: more of what is harder
-ASKED = (0.12, 0.12, 0.16, 0.2, 0.2, 0.2)
+# how likely each kind is the next that is asked in training: more of what is harder
+ASKED = (0.14, 0.08, 0.16, 0.24, 0.24, 0.14)
 
 
 def _coverage(shape: str, fine: int = 8) -> np.ndarray:

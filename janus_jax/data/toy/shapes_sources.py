@@ -52,32 +52,31 @@ class World:
 
 
 class ShapesUnderstanding(World):
-    """A picture and questions, the first in the shares of ASKED, none that the words before it
-    answer; half of the time a description at the end."""
+    """A picture, three questions at most, none that the words before it answer, and a
+    description."""
 
-    def lead(self, rng):  # the kind of the first question, and a scene that allows it
-        kind = QUESTIONS[np.searchsorted(np.cumsum(ASKED), rng.random())]
+    def lead(self, rng):  # the kinds in the order they are asked, and a scene that allows the first
+        kinds = rng.choice(QUESTIONS, len(QUESTIONS), replace=False, p=ASKED)
         while True:
             scene = any_scene(rng)
-            turn = ask(rng, scene, kind)
+            turn = ask(rng, scene, kinds[0])
             if turn:
-                return scene, kind, turn
+                return scene, kinds, turn
 
     def scene(self, rng):
         return self.lead(rng)[0]
 
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
-        scene, first, turn = self.lead(rng)
+        scene, kinds, turn = self.lead(rng)
         turns = [turn]
-        for kind in rng.permutation([k for k in QUESTIONS if k != first]):
+        for kind in kinds[1:]:
             told = frozenset().union(*(named(words) for turn in turns for words in turn))
             turn = ask(rng, scene, kind, told)
             if turn:
                 turns.append(turn)
-        turns = turns[:5]
-        if rng.random() < 0.5:  # last: it would answer the questions
-            turns = [*turns[:3], ("describe the picture.", describe(scene, places=True))]
+        # last: it would answer the questions
+        turns = [*turns[:3], ("describe the picture.", describe(scene, places=True))]
         messages = []
         for question, answer in turns:
             messages += [Turn("user", [question]), Turn("assistant", [answer])]
