@@ -25,7 +25,7 @@ NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 # share of each task in training: more of what is harder
-TRAINED = (0.04, 0.08, 0.2, 0.06, 0.3, 0.32)
+TRAINED = (0.04, 0.08, 0.16, 0.06, 0.32, 0.34)
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 QUESTIONS = ("color", "shape", "count", "row", "column", "exists")
@@ -155,10 +155,10 @@ def random_scene(rng: np.random.Generator, prompt: Prompt) -> dict:
     return {int(cell): (c, s) for cell, c, (_, s) in zip(cells, pick, prompt.objects)}
 
 
-def any_scene(rng: np.random.Generator) -> dict:
-    """One to four things anywhere; a third of the time all of one shape, a third all of different
-    shapes."""
-    n = int(rng.integers(1, 5))
+def any_scene(rng: np.random.Generator, least: int = 1) -> dict:
+    """`least` to four things anywhere; a third of the time all of one shape, a third all of
+    different shapes."""
+    n = int(rng.integers(least, 5))
     kind = rng.integers(3)
     picks = ([rng.integers(4)] * n, rng.permutation(4)[:n], rng.integers(4, size=n))[kind]
     colours = [list(COLOURS)[i] for i in rng.integers(4, size=n)]
@@ -215,6 +215,17 @@ def ask(
     if kind == "shape":
         return f"what shape is {colours[i]}?", shapes[i]
     return f"how many {PLURAL[shapes[i]]} are there?", NUMBERS[shapes.count(shapes[i])]
+
+
+def describe_one(rng: np.random.Generator, scene: dict) -> tuple[str, str] | None:
+    """A request for one thing by its shape, and what and where it is; None where none is alone of
+    its shape."""
+    shapes = [s for _, s in scene.values()]
+    lone = [cell for cell, (_, s) in scene.items() if shapes.count(s) == 1]
+    if not lone:
+        return None
+    cell = lone[rng.integers(len(lone))]
+    return f"describe the {scene[cell][1]}.", describe({cell: scene[cell]}, places=True)
 
 
 def named(text: str) -> frozenset:

@@ -16,6 +16,7 @@ from janus_jax.data.toy.shapes import (
     any_scene,
     ask,
     describe,
+    describe_one,
     draw,
     named,
     random_prompt,
@@ -53,12 +54,12 @@ class World:
 
 class ShapesUnderstanding(World):
     """A picture, three questions at most, none that the words before it answer, and a
-    description."""
+    description of one thing or of all."""
 
     def lead(self, rng):  # the kinds in the order they are asked, and a scene that allows the first
         kinds = rng.choice(QUESTIONS, len(QUESTIONS), replace=False, p=ASKED)
         while True:
-            scene = any_scene(rng)
+            scene = any_scene(rng, least=int(rng.integers(1, 3)))  # one thing needs no looking for
             turn = ask(rng, scene, kinds[0])
             if turn:
                 return scene, kinds, turn
@@ -76,7 +77,8 @@ class ShapesUnderstanding(World):
             if turn:
                 turns.append(turn)
         # last: it would answer the questions
-        turns = [*turns[:3], ("describe the picture.", describe(scene, places=True))]
+        one = describe_one(rng, scene) if rng.random() < 0.6 else None
+        turns = [*turns[:3], one or ("describe the picture.", describe(scene, places=True))]
         messages = []
         for question, answer in turns:
             messages += [Turn("user", [question]), Turn("assistant", [answer])]
