@@ -217,17 +217,6 @@ def ask(
     return f"how many {PLURAL[shapes[i]]} are there?", NUMBERS[shapes.count(shapes[i])]
 
 
-def describe_one(rng: np.random.Generator, scene: dict) -> tuple[str, str] | None:
-    """A request for one thing by its shape, and what and where it is; None where none is alone of
-    its shape."""
-    shapes = [s for _, s in scene.values()]
-    lone = [cell for cell, (_, s) in scene.items() if shapes.count(s) == 1]
-    if not lone:
-        return None
-    cell = lone[rng.integers(len(lone))]
-    return f"describe the {scene[cell][1]}.", describe({cell: scene[cell]}, places=True)
-
-
 def named(text: str) -> frozenset:
     """The shapes and colours that a question or an answer names."""
     words = text.strip("?").split()

@@ -16,7 +16,6 @@ from janus_jax.data.toy.shapes import (
     any_scene,
     ask,
     describe,
-    describe_one,
     draw,
     named,
     random_prompt,
@@ -54,7 +53,7 @@ class World:
 
 class ShapesUnderstanding(World):
     """A picture, three questions at most, none that the words before it answer, and a
-    description of one thing or of all."""
+    description."""
 
     def lead(self, rng):  # the kinds in the order they are asked, and a scene that allows the first
         kinds = rng.choice(QUESTIONS, len(QUESTIONS), replace=False, p=ASKED)
@@ -77,8 +76,7 @@ class ShapesUnderstanding(World):
             if turn:
                 turns.append(turn)
         # last: it would answer the questions
-        one = describe_one(rng, scene) if rng.random() < 0.6 else None
-        turns = [*turns[:3], one or ("describe the picture.", describe(scene, places=True))]
+        turns = [*turns[:3], ("describe the picture.", describe(scene, places=True))]
         messages = []
         for question, answer in turns:
             messages += [Turn("user", [question]), Turn("assistant", [answer])]
