@@ -125,8 +125,11 @@ def _instead(name: str, known) -> str:
 def inner_type(kind):
     """The section inside `X | None` or `float | dict`, else the type itself."""
     inside = typing.get_args(kind) if isinstance(kind, types.UnionType) else ()
-    section = lambda k: dataclasses.is_dataclass(k) or typing.get_origin(k) is dict
-    return next(filter(section, inside), kind)
+    return next(filter(_is_section, inside), kind)
+
+
+def _is_section(kind) -> bool:
+    return dataclasses.is_dataclass(kind) or typing.get_origin(kind) is dict
 
 
 def _override(values: dict, kind, keys: list[str], text: str, key: str, problems: list[str]):
@@ -148,10 +151,7 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
         if not isinstance(given, dict) and (given is None or fields[name] == ByPart):
             values[name] = {} if given is None else {"default": given}
         _override(values[name], fields[name], keys[1:], text, key, problems)
-    elif (
-        dataclasses.is_dataclass(inner_type(fields[name]))
-        or typing.get_origin(fields[name]) is dict
-    ):
+    elif _is_section(inner_type(fields[name])):
         inner = values[name] if isinstance(values.get(name), dict) else {}
         problems.append(
             f"--config.{key}={text}: this is a section; set one of its fields: {', '.join(inner)}"
