@@ -24,15 +24,15 @@ class Names:
     leading: axes of one before the class token's and the positions' own.
     """
 
-    patch: str
-    class_token: str
-    positions: str
     block: str
-    norm1: str
-    norm2: str
-    o: str
-    fc1: str
-    fc2: str
+    patch: str = ""
+    class_token: str = ""
+    positions: str = ""
+    norm1: str = ""
+    norm2: str = ""
+    o: str = ""
+    fc1: str = ""
+    fc2: str = ""
     q: str = ""
     k: str = ""
     v: str = ""
@@ -122,17 +122,7 @@ def shape_of(tensors: dict, name: str, kind: str) -> tuple[int, ...]:
     return tensors[name].shape
 
 
-OURS = Names(
-    patch="",
-    class_token="",
-    positions="",
-    block="blocks.*",
-    norm1="",
-    norm2="",
-    o="",
-    fc1="",
-    fc2="",
-)  # whose names are not read
+OURS = Names(block="blocks.*")  # of whose rows our paths and shapes are read alone
 
 
 def own_shapes(c: UnderstandingEncoderConfig) -> dict[str, tuple[int, ...]]:
@@ -156,9 +146,13 @@ def beyond_siglip(leaves, unshaped: dict) -> list[str]:
     of GELU is SigLIP's own."""
     own = {row.ours for row in parts.tower_rows(UnderstandingEncoderConfig(layers=1), "", "")}
     mine = {name for name in leaves if name.startswith(f"{ENCODER}.")}
-    found = written_unshaped(unshaped)
-    told = [f"{key} is {found[key]!r}" for key in found if key.rsplit(".", 1)[1] in DIFFERENCES]
-    told = [line for line in told if not line.endswith("'gelu_tanh'")]
-    return told + [
+    fields = {f"{ENCODER}.{x}" for x in DIFFERENCES}
+    told = {
+        key: x
+        for key, x in written_unshaped(unshaped).items()
+        if key in fields and x != "gelu_tanh"
+    }
+    found = [f"{key} is {x!r}" for key, x in told.items()]
+    return found + [
         f"{name} is {'missing' if name in own else 'unknown'}" for name in sorted(own ^ mine)
     ]
