@@ -139,27 +139,25 @@ def _override(values: dict, kind, keys: list[str], text: str, key: str, problems
         fields = dict.fromkeys(values if dataclasses.is_dataclass(of) else [*values, name], of)
     else:
         fields = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+    of = fields.get(name)
     if name not in fields:
         more = f'; --data.add="name={name} ..." adds it' if key.startswith("data.datasets.") else ""
         more = more if typing.get_origin(kind) is dict else ""
         problems.append(f"--config.{key}: there is no {name!r} here{_instead(name, fields)}{more}")
     elif len(keys) > 1:
         given = values.get(name)
-        if not isinstance(given, dict) and (given is None or fields[name] == ByPart):
+        if not isinstance(given, dict) and (given is None or of == ByPart):
             values[name] = {} if given is None else {"default": given}
-        _override(values[name], fields[name], keys[1:], text, key, problems)
-    elif (
-        dataclasses.is_dataclass(inner_type(fields[name]))
-        or typing.get_origin(fields[name]) is dict
-    ):
+        _override(values[name], of, keys[1:], text, key, problems)
+    elif dataclasses.is_dataclass(inner_type(of)) or typing.get_origin(of) is dict:
         inner = values[name] if isinstance(values.get(name), dict) else {}
         problems.append(
             f"--config.{key}={text}: this is a section; set one of its fields: {', '.join(inner)}"
         )
     else:
-        value = _literal(fields[name], text)
+        value = _literal(of, text)
         before = len(problems)
-        build(fields[name], value, f"--config.{key}", problems)
+        build(of, value, f"--config.{key}", problems)
         if len(problems) == before:
             values[name] = value
 

@@ -4,6 +4,18 @@ from janus_jax.common import float32
 from janus_jax.common.text import near
 from janus_jax.model import config as model_config
 
+REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see model/layers.py
+# What the two adaptors may read (the paper's ablations, Table 5).
+UNDERSTANDING = ("siglip", "vq", "semantic")
+GENERATION = ("embedding", "semantic")
+# Of an understanding encoder, see model/vit.py.
+ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
+PIXELS = ("siglip", "clip", "imagenet")
+VARIANTS = (
+    "class_token", "pre_norm", "no_patch_bias", "no_qkv_bias", "no_key_bias", "qk_norm", "layer_scale",
+    "rms_norm", "sub_norm", "no_final_norm",
+)  # fmt: skip
+
 
 def named(field: str, value: str, known) -> list[str]:
     return [] if value in known else [f"{field} is {value!r}: unknown{near(value, known)}"]
@@ -55,12 +67,12 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     problems += finite(f"{at}transformer", llm, ("rope_theta", "norm_eps"))
     if llm.rope_theta == 0:
         problems.append(f"{at}transformer.rope_theta is 0: must be above 0; Janus has 10000")
-    problems += positive(f"{at}understanding_encoder", tower, vars(tower))
+    problems += encoder_problems(tower, f"{at}understanding_encoder")
     problems += positive(
         f"{at}semantic_decoder", model.semantic_decoder, vars(model.semantic_decoder)
     )
-    problems += named(f"{at}understanding", model.understanding, model_config.UNDERSTANDING)
-    problems += named(f"{at}generation", model.generation, model_config.GENERATION)
+    problems += named(f"{at}understanding", model.understanding, UNDERSTANDING)
+    problems += named(f"{at}generation", model.generation, GENERATION)
     whole = [name for name in vars(vq) if name != "multipliers"]
     problems += positive(f"{at}generation_encoder", vq, whole)
     if min(vq.multipliers, default=0) < 1:
@@ -70,13 +82,16 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
         )
     problems += positive(at[:-1] or "this model", model, ("image_head_width",))
     problems += named(f"{at}dtype", model.dtype, ("float32", "bfloat16"))
-    problems += named(f"{at}remat", model.remat, model_config.REMAT)
+    problems += named(f"{at}remat", model.remat, REMAT)
     problems += named(f"{at}attention", model.attention, model_config.ATTENTION)
     if problems:
         return problems
     path = f"{at}understanding_encoder"
     problems += divides(f"{path}.image_size", tower.image_size, tower.patch_size, "patch_size")
     problems += divides(f"{path}.width", tower.width, tower.heads, "heads")
+    if tower.rotary_grid:
+        why = "2-D rotary embeddings turn pairs along two axes, 4 * heads ="
+        problems += divides(f"{path}.width", tower.width, 4 * tower.heads, why)
     path = f"{at}generation_encoder"
     problems += divides(
         f"{path}.image_size", vq.image_size, vq.stride, "the stride 2 ** (levels - 1) ="
@@ -94,5 +109,33 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"are understood, and has {vq.image_size} pixels and {vq.tokens} tokens of one; set "
             f"{at}understanding_encoder.image_size and patch_size, which say {tower.image_size} and "
             f"{tower.tokens}, to {vq.image_size} and {vq.stride}"
+        )
+    return problems
+
+
+def encoder_problems(tower: model_config.UnderstandingEncoderConfig, path: str) -> list[str]:
+    """What an understanding encoder by itself cannot be; `path` leads the names of its fields."""
+    numbers = ("image_size", "patch_size", "width", "mlp_width", "layers", "heads")
+    problems = positive(path, tower, numbers) + finite(path, tower, ("norm_eps",))
+    problems += named(f"{path}.activation", tower.activation, ACTIVATIONS)
+    problems += named(f"{path}.pixels", tower.pixels, PIXELS)
+    for word in tower.variant:
+        problems += named(f"{path}.variant", word, VARIANTS)
+    if len(set(tower.variant)) < len(tower.variant):
+        problems.append(f"{path}.variant is {tower.variant}: a word stands twice; name each once")
+    if not -tower.layers <= tower.feature_layer <= -1:
+        problems.append(
+            f"{path}.feature_layer is {tower.feature_layer}: it counts from the last of "
+            f"{path}.layers = {tower.layers}; must be from {-tower.layers} to -1, the last"
+        )
+    if tower.rotary_grid < 0:
+        problems.append(
+            f"{path}.rotary_grid is {tower.rotary_grid}: must be 0, without rotary embeddings, or the "
+            "side of the grid of patches whose places they were trained on, such as 16"
+        )
+    if {"no_qkv_bias", "no_key_bias"} <= set(tower.variant):
+        problems.append(
+            f"{path}.variant has no_key_bias and no_qkv_bias: the second takes all three away; leave "
+            "the first out"
         )
     return problems

@@ -71,6 +71,7 @@ def shapes(
     """name -> (shape, dtype) of a batch, for a `model.config.JanusConfig`."""
     s = model.understanding_encoder.image_size
     vq = model.generation_encoder
+    side = vq.image_size
     out = {
         name: ((rows, length), np.int32)
         for name in (
@@ -82,10 +83,7 @@ def shapes(
     if precomputed:
         out["image_ids"] = ((rows, generation_images, vq.tokens), np.int32)
     else:
-        out["generation_images"] = (
-            (rows, generation_images, vq.image_size, vq.image_size, 3),
-            np.uint8,
-        )
+        out["generation_images"] = ((rows, generation_images, side, side, 3), np.uint8)
     return out
 
 

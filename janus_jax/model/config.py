@@ -9,20 +9,21 @@ from dataclasses import dataclass
 FREE = {"resume": "free"}  # of a field that changes how a run computes, not what it learns
 # Kinds of model/attention.py.
 ATTENTION = ("auto", "plain", "blockwise", "splash", "triton", "cudnn")
-REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see model/layers.py
 CHILDREN = (
     "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
     "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
     "semantic_decoder", "pooling_head", "text_tower", "contrast", "detector",
 )  # fmt: skip
-# What the two adaptors may read (the paper's ablations, Table 5).
-UNDERSTANDING = ("siglip", "vq", "semantic")
-GENERATION = ("embedding", "semantic")
+# In what an understanding encoder may differ from SigLIP beside its sizes; the words are in
+# config/sizes.py.
+DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 
 
 @dataclass(frozen=True)
 class UnderstandingEncoderConfig:
-    """SigLIP (paper section 3.1). Released: SigLIP-Large-patch16-384 without its pooling head."""
+    """A ViT: SigLIP-Large-patch16-384 without its pooling head (paper section 3.1). Other encoders have
+    DIFFERENCES (docs/weights.md): the layer whose output is taken, -1 the last; how `pixels` are
+    normalised; the grid's side that 2-D rotary embeddings are for, 0 without; words of `variant`."""
 
     image_size: int = 384
     patch_size: int = 16
@@ -30,16 +31,25 @@ class UnderstandingEncoderConfig:
     mlp_width: int = 4096
     layers: int = 24
     heads: int = 16
+    feature_layer: int = -1
+    activation: str = "gelu"
+    norm_eps: float = 1e-6
+    pixels: str = "siglip"
+    rotary_grid: int = 0
+    variant: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
         return (self.image_size // self.patch_size) ** 2
 
+    @property
+    def depth(self) -> int:  # layers that are computed
+        return self.layers + 1 + self.feature_layer
+
 
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
-    """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
-    codes."""
+    """LlamaGen's VQ tokenizer (paper section 3.1): stride 2 ** (levels - 1), `codebook_size` codes."""
 
     image_size: int = 384
     channels: int = 128
@@ -88,15 +98,14 @@ class TransformerConfig:
 
 @dataclass(frozen=True)
 class JanusConfig:
-    """All of Figure 2. `dtype` is the compute dtype (weights are kept as they are loaded, float32
-    in training); the VQ tokenizer always computes in float32, so that ids do not depend on it.
-    `remat` says what the layer scan keeps for the backward pass: `full` recomputes all, `dots` keeps
-    matrix products, `none` keeps everything. `attention` is how packed rows attend in training, a
-    kind of `model.attention` or `auto`, the devices' own; all give the same numbers.
-
-    `understanding` says whose features of a picture are understood: SigLIP's (Janus), the VQ
-    tokenizer's codes, or those of the semantic decoder on these. `generation` says what of the image
-    ids drawn so far is read: their own `embedding` (Janus), or the semantic decoder's features."""
+    """All of Figure 2. `dtype` is the compute dtype (weights stay as they are loaded, float32 in
+    training); the VQ tokenizer always computes in float32, so that ids do not depend on it. `remat`:
+    the layer scan recomputes all for the backward pass (`full`), keeps matrix products (`dots`) or
+    everything (`none`). `attention`: a kind of `model.attention` for packed rows in training, or
+    `auto`, the devices' own; all give the same numbers. `understanding`: whose features of a picture
+    are understood, SigLIP's (or another ViT's), the VQ tokenizer's codes, or the semantic decoder's
+    on these. `generation`: what is read of the image ids drawn so far, their own `embedding` (Janus)
+    or the semantic decoder's features."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -131,8 +140,7 @@ class JanusConfig:
         codes = self.generation_encoder.code_dim
         semantic = self.semantic_decoder.width
         seen = {"siglip": self.understanding_encoder.width, "vq": codes, "semantic": semantic}
-        drawn = {"embedding": codes, "semantic": semantic}
-        return seen[self.understanding], drawn[self.generation]
+        return seen[self.understanding], codes if self.generation == "embedding" else semantic
 
 
 def to_dict(config: JanusConfig) -> dict:

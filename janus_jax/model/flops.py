@@ -152,13 +152,12 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
     if model.generation == "semantic":
         read += work.image / model.generation_encoder.tokens
     semantic = model.semantic_decoder
-    blocks = encoder_blocks(semantic, model.generation_encoder.tokens)
+    blocks = encoder_blocks(semantic, semantic.layers, model.generation_encoder.tokens)
+    seen_tokens = tower.tokens + ("class_token" in tower.variant)
+    tower_blocks = encoder_blocks(tower, tower.depth, seen_tokens, tower.activation == "swiglu")
     return {
         "understanding_encoder": seen
-        * (
-            encoder_blocks(tower, tower.tokens) * through_tower
-            + patches * passes("understanding_encoder")
-        ),
+        * (tower_blocks * through_tower + patches * passes("understanding_encoder")),
         "understanding_adaptor": work.understanding_images
         * tower.tokens
         * two_layers(
@@ -195,11 +194,11 @@ def read_by(child: str, model: JanusConfig, work: Work) -> float:
     }[child]
 
 
-def encoder_blocks(box, n: int) -> float:
-    """Forward FLOPs of the layers of the tower or of the semantic decoder for one picture of n
-    tokens; all of its attention is computed."""
+def encoder_blocks(box, layers: int, n: int, gated: bool = False) -> float:
+    """Forward FLOPs of some layers of the tower or of the semantic decoder for one picture of n
+    tokens; all of its attention is computed. gated: its MLPs have a gate."""
     c = box.width
-    return box.layers * n * (2 * (4 * c * c + 2 * c * box.mlp_width) + 4 * c * n)
+    return layers * n * (2 * (4 * c * c + (2 + gated) * c * box.mlp_width) + 4 * c * n)
 
 
 def vq_encode(vq: GenerationEncoderConfig) -> float:

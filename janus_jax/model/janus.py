@@ -16,7 +16,7 @@ from janus_jax.model.heads import ImageHead, TextHead
 from janus_jax.model.keys import Keys
 from janus_jax.model.layers import filled, of_filled, with_whole_weights
 from janus_jax.model.transformer import Transformer
-from janus_jax.model.understanding_encoder import UnderstandingEncoder
+from janus_jax.model.understanding_encoder import encoder
 
 
 class Janus(nnx.Module):
@@ -29,16 +29,15 @@ class Janus(nnx.Module):
         d = llm.width
         dtype = config.dtype
         self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
-        self.understanding_encoder = UnderstandingEncoder(
-            tower, dtype, config.remat, config.attention, rngs
-        )
+        how = dtype, config.remat, config.attention, rngs
+        self.understanding_encoder = encoder(tower, *how)
         self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
         self.generation_encoder = GenerationEncoder(vq, rngs)
         self.generation_embedding = Embedding(
             vq.codebook_size, vq.code_dim, sh.REPLICATED, dtype, rngs, std=vq.code_dim**-0.5
         )
         self.generation_adaptor = Adaptor(vq.code_dim, d, dtype, rngs)
-        self.transformer = Transformer(llm, dtype, config.remat, config.attention, rngs)
+        self.transformer = Transformer(llm, *how)
         self.text_head = TextHead(d, llm.vocabulary, dtype, rngs)
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)
         self.config = config

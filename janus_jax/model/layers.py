@@ -95,9 +95,8 @@ class Linear(nnx.Module):
         )
 
     def product(self, x, out):  # [N, in] -> [N, out], float32 or the compute type
-        w = sh.gather(
-            self.kernel[...].astype(self.dtype), self.spec
-        )  # cast first: half the bytes travel
+        # Cast first: half the bytes travel.
+        w = sh.gather(self.kernel[...].astype(self.dtype), self.spec)
         if len(x) == 1 and self.dtype != jnp.float32:
             # XLA's CPU product of one bfloat16 row is ten times slower than that of two.
             return self.product(jnp.concatenate([x, x]), out)[:1]

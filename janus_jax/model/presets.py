@@ -78,3 +78,48 @@ def miniature() -> JanusConfig:
         dtype="float32",
         remat="none",
     )  # fmt: skip
+
+
+# Understanding encoders, each with the layer that is taken of it (docs/weights.md).
+
+
+def siglip_l_384() -> UnderstandingEncoderConfig:
+    """SigLIP-Large-patch16-384 (arXiv 2303.15343), Janus' own."""
+    return UnderstandingEncoderConfig()
+
+
+def siglip2_so400m_14_384() -> UnderstandingEncoderConfig:
+    """SigLIP 2 So400m/14 (arXiv 2502.14786). Its patches see 27 x 14 = 378 of the 384 pixels."""
+    return UnderstandingEncoderConfig(
+        image_size=378, patch_size=14, width=1152, mlp_width=4304, layers=27, heads=16, activation="gelu_tanh"
+    )  # fmt: skip
+
+
+def siglip2_so400m_16_512() -> UnderstandingEncoderConfig:
+    """SigLIP 2 So400m/16 at 512 pixels."""
+    return UnderstandingEncoderConfig(
+        image_size=512, patch_size=16, width=1152, mlp_width=4304, layers=27, heads=16, activation="gelu_tanh"
+    )  # fmt: skip
+
+
+def clip_l_336() -> UnderstandingEncoderConfig:
+    """CLIP ViT-L/14 at 336 pixels (arXiv 2103.00020), the last layer but one, as LLaVA takes it."""
+    return UnderstandingEncoderConfig(
+        image_size=336, patch_size=14, feature_layer=-2, activation="quick_gelu", norm_eps=1e-5, pixels="clip",
+        variant=("class_token", "pre_norm", "no_patch_bias", "no_final_norm"),
+    )  # fmt: skip
+
+
+def internvit_300m_448() -> UnderstandingEncoderConfig:
+    """InternViT-300M at 448 pixels (arXiv 2412.05271)."""
+    return UnderstandingEncoderConfig(
+        image_size=448, patch_size=14, pixels="imagenet", variant=("class_token", "layer_scale", "no_final_norm")
+    )  # fmt: skip
+
+
+def eva02_clip_l_336() -> UnderstandingEncoderConfig:
+    """EVA-02-CLIP-L/14 at 336 pixels (arXiv 2303.15389)."""
+    return UnderstandingEncoderConfig(
+        image_size=336, patch_size=14, mlp_width=2730, activation="swiglu", pixels="clip", rotary_grid=16,
+        variant=("class_token", "no_key_bias", "sub_norm"),
+    )  # fmt: skip

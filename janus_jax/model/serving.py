@@ -257,7 +257,7 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
     for name in ("understanding_encoder", "semantic_decoder"):
         if hasattr(model, name):
             box = copy.copy(getattr(model, name))
-            layers = range(getattr(model.config, name).layers)
+            layers = range(jax.tree.leaves(box.blocks)[0].shape[0])
             box.blocks = nnx.List([with_kernels(part(f"{name}.blocks", i), seeing) for i in layers])
             setattr(served, name, box)
     blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))

@@ -121,9 +121,8 @@ def traced_on(data: int, fsdp: int, tensor: int, devices: int):
     mesh is set. See `mesh_shape` for -1 and errors."""
     shape = mesh_shape(data, fsdp, tensor, devices)
     mesh = jax.sharding.AbstractMesh(shape, AXES, axis_types=(AxisType.Explicit,) * 3)
-    none = jax.sharding.AbstractMesh(
-        (), ()
-    )  # JAX refuses to go from a mesh to one of another size at once
+    # JAX refuses to go from a mesh to one of another size at once.
+    none = jax.sharding.AbstractMesh((), ())
     with jax.sharding.use_abstract_mesh(none), jax.sharding.use_abstract_mesh(mesh):
         yield
 
@@ -134,9 +133,8 @@ def concrete(abstract):
     mesh = jax.sharding.get_mesh()
 
     def put(x):
-        return x.update(
-            sharding=NamedSharding(mesh, x.sharding.spec if x.sharding is not None else P())
-        )
+        spec = x.sharding.spec if x.sharding is not None else P()
+        return x.update(sharding=NamedSharding(mesh, spec))
 
     return jax.tree.map(put, abstract)
 

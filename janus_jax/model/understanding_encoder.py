@@ -1,10 +1,12 @@
-"""Figure 2, "Und. Encoder": the SigLIP vision tower (paper section 3.1; arXiv 2303.15343).
+"""Figure 2, "Und. Encoder": the SigLIP vision tower (paper section 3.1; arXiv 2303.15343), or another
+ViT in its place (section 3.5; model/vit.py).
 
 All patches after the final LayerNorm are returned; the attention-pooling head that checkpoints
 carry is not part of Janus' computation and is not built.
 """
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from flax import nnx
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.attention import full
-from janus_jax.model.config import UnderstandingEncoderConfig
+from janus_jax.model.config import DIFFERENCES, UnderstandingEncoderConfig
 from janus_jax.model.kernels import precision
 from janus_jax.model.layers import MLP, Attention, stack, through_layers, weight
 
@@ -34,16 +36,10 @@ class EncoderBlock(nnx.Module):
 
 
 class UnderstandingEncoder(nnx.Module):
-    """Pictures to continuous features; learned positions for exactly one picture size; `attention`
-    as in attention.full."""
+    """Pictures of one size to continuous features; `attention` as in attention.full."""
 
     def __init__(
-        self,
-        config: UnderstandingEncoderConfig,
-        dtype,
-        remat: str,
-        attention: str,
-        rngs: nnx.Rngs,
+        self, config: UnderstandingEncoderConfig, dtype, remat: str, attention: str, rngs: nnx.Rngs
     ):
         p = config.patch_size
         c = config.width
@@ -58,11 +54,10 @@ class UnderstandingEncoder(nnx.Module):
         self.patch = p
         self.size = config.image_size
 
-    def __call__(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, C]
-        if images.shape[1:] != (self.size, self.size, 3):
-            raise ValueError(
-                f"images {images.shape}: the tower reads [B, {self.size}, {self.size}, 3]"
-            )
+    def embedded(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, C], patches in their places
+        s = self.size
+        if images.shape[1:] != (s, s, 3):
+            raise ValueError(f"images {images.shape}: the tower reads [B, {s}, {s}, 3]")
         kernel, positions = (
             jax.sharding.reshard(w[...].astype(self.dtype), sh.REPLICATED)
             for w in (self.patch_kernel, self.positions)
@@ -71,7 +66,23 @@ class UnderstandingEncoder(nnx.Module):
             images.astype(self.dtype), kernel, (self.patch,) * 2, "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=precision(self.dtype),
         )  # fmt: skip
-        x = x.reshape(x.shape[0], -1, x.shape[-1]) + self.patch_bias.astype(self.dtype) + positions
-        x = jax.sharding.reshard(x, sh.ACT_BTD)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        if self.patch_bias is not None:
+            x = x + self.patch_bias.astype(self.dtype)
+        return jax.sharding.reshard(x + positions, sh.ACT_BTD)
+
+    def __call__(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, C]
         attend = functools.partial(full, kind=self.kind)
-        return self.norm(through_layers(self.blocks, x, self.remat, attend))
+        x = through_layers(self.blocks, self.embedded(images), self.remat, attend)
+        return self.norm(x)
+
+
+def is_siglip(config: UnderstandingEncoderConfig) -> bool:
+    return all(getattr(config, x) == getattr(UnderstandingEncoderConfig, x) for x in DIFFERENCES)
+
+
+def encoder(config: UnderstandingEncoderConfig, *how):
+    """SigLIP's, or another ViT, whose file is loaded where it is used; how: as the class has it."""
+    if is_siglip(config):
+        return UnderstandingEncoder(config, *how)
+    return importlib.import_module("janus_jax.model.vit").ViT(config, *how)

@@ -198,7 +198,7 @@ class _Walk:
         place = f"janus_jax/{ours[0][0]}:{ours[0][1]}"
         if "model/generation_encoder.py" in files:
             return place, VQ, False
-        if "model/understanding_encoder.py" in files:
+        if files & {"model/understanding_encoder.py", "model/vit.py"}:
             return place, TOWER, False
         if any(file == "training/loss.py" and "janus_loss" not in f for file, _, f in ours):
             return place, LOSS, True

@@ -83,9 +83,8 @@ def _local(kernel, bias, hidden, targets, wanted):
     first = sh.tensor_index() * v
     count = (targets != bt.IGNORE).sum()
     if sh.tensor_shards() > 1:
-        count = sh.largest(
-            count
-        )  # the loop's sums over the vocabulary are reached by all equally often
+        # The loop's sums over the vocabulary are reached by all equally often.
+        count = sh.largest(count)
     order = jnp.argsort(targets == bt.IGNORE, stable=True)
     order = jnp.pad(order, (0, -n % chunk), constant_values=n)
     exact = precision(dtype)

@@ -56,15 +56,14 @@ def update(state: TrainState, tx, loss_fn, parts=None) -> tuple[TrainState, dict
     if parts is None:
         (loss, metrics), grads = value_and_grad(state.trainable)
     else:
-        add = lambda total, part: (
-            jax.tree.map(jnp.add, total, value_and_grad(state.trainable, part)),
-            None,
+        add = lambda total, part: jax.tree.map(
+            jnp.add, total, value_and_grad(state.trainable, part)
         )
         first = jax.eval_shape(value_and_grad, state.trainable, jax.tree.map(lambda x: x[0], parts))
         zeros = jax.tree.map(
             lambda x: jnp.zeros(x.shape, x.dtype, out_sharding=x.sharding.spec), first
         )
-        ((loss, metrics), grads), _ = jax.lax.scan(add, zeros, parts)
+        ((loss, metrics), grads), _ = jax.lax.scan(lambda *of: (add(*of), None), zeros, parts)
     updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
     norms = {part: optax.tree.norm(grad) for part, grad in grads.items()}
     trainable = optax.apply_updates(state.trainable, updates)
@@ -77,17 +76,14 @@ def update(state: TrainState, tx, loss_fn, parts=None) -> tuple[TrainState, dict
         (trainable, opt_state),
         (state.trainable, state.opt_state),
     )
-    nonfinite_updates = state.nonfinite_updates + jnp.where(good, 0, 1)
+    left_out = state.nonfinite_updates + jnp.where(good, 0, 1)
     state = state.replace(
-        step=state.step + 1,
-        nonfinite_updates=nonfinite_updates,
-        trainable=trainable,
-        opt_state=opt_state,
+        step=state.step + 1, nonfinite_updates=left_out, trainable=trainable, opt_state=opt_state
     )
     return state, {
         "loss": loss,
         **metrics,
         "grad_norm": norm,
         **{f"grad_norm/{part}": one for part, one in norms.items()},
-        "nonfinite_updates": nonfinite_updates,
+        "nonfinite_updates": left_out,
     }

@@ -12,7 +12,7 @@ from janus_jax.common import provenance
 from janus_jax.common.text import listed
 from janus_jax.model import config as model_config
 from janus_jax.model import low_rank
-from janus_jax.weights import hub, own, settings
+from janus_jax.weights import differences, hub, own, settings
 from janus_jax.weights import table as tb
 from janus_jax.weights.reader import WeightReader
 
@@ -95,7 +95,7 @@ def write_facts(directory: pathlib.Path, facts: Facts):
     if "base" in values:  # of task lora's options: in what it was kept
         values["base_kept_as"] = values["base"] or facts.config.dtype
     values["base"] = [dataclasses.asdict(base) for base in facts.bases]
-    values["model"] = model_config.to_dict(facts.config)
+    values["model"] = differences.written_config(facts.config)
     (directory / FACTS_FILE).write_text(json.dumps(values, indent=2), "utf-8")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.text import listed
 from janus_jax.data.processor import Processor
-from janus_jax.weights import processor_export
+from janus_jax.weights import encoders, processor_export
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 from janus_jax.weights.layouts import janus_hf, janus_torch, llamagen_vq, siglip
@@ -116,6 +116,11 @@ def write_big_vision(source, directory, dtype: str | None, wrote):
         raise ValueError(
             f"{source.path}: no {siglip.TOWER} whose number of heads is known; give what a stage of "
             "task siglip hands on, or a Janus"
+        )
+    if other := encoders.beyond_siglip(source.leaves, source.unshaped):
+        raise ValueError(
+            f"{source.path}: no SigLIP, whose layout has no place for it: {'; '.join(other)}; keep it in "
+            f"this project's (--format={OWN})"
         )
     keys = tb.by_their_key(siglip.rows_of(source.leaves, heads))
     entries = [_their_entry(source, key, rows, dtype) for key, rows in keys.items()]

@@ -8,10 +8,13 @@ from janus_jax.config import read as config_read
 from janus_jax.config.sizes import model_problems
 from janus_jax.data.messages import SPECIALS
 from janus_jax.model import config as model_config
-from janus_jax.weights import parts, settings
+from janus_jax.weights import differences, parts, settings
 from janus_jax.weights import table as tb
 
 LAYOUTS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "layouts").glob("[a-z]*.py"))
+
+# Of the sizes that no shape tells, those that are no numbers.
+WORDS = ("understanding_encoder.activation", "understanding_encoder.pixels")
 
 
 def layout_module(name: str):
@@ -24,7 +27,13 @@ def our_shapes(config: model_config.JanusConfig) -> dict[str, tuple[int, ...]]:
     """The shapes of all leaves of a model by their paths: as the table of DeepSeek's layout has
     them, since tracing the model takes seconds."""
     rows = layout_module("janus_torch").rows(config) + parts.semantic_rows(config)
-    return {row.ours: row.our_shape for row in rows if row.ours.split(".")[0] in config.children}
+    shapes = {row.ours: row.our_shape for row in rows if tb.child(row.ours) in config.children}
+    if differences.ENCODER in config.children and differences.others(config):
+        # Loaded where it is used: most read SigLIP.
+        encoders = importlib.import_module("janus_jax.weights.encoders")
+        shapes = {name: x for name, x in shapes.items() if tb.child(name) != differences.ENCODER}
+        shapes |= encoders.own_shapes(config.understanding_encoder)
+    return shapes
 
 
 def own_manifest(directory: pathlib.Path) -> dict:
@@ -38,8 +47,9 @@ def own_manifest(directory: pathlib.Path) -> dict:
             sums.refuse(name, x, "a list of checksums, one a layer")
     unshaped = v.section("unshaped")
     for name, x in unshaped.values.items():
-        if name not in tb.UNSHAPED or not isinstance(x, int | float):
-            unshaped.refuse(name, x, f"a number, for one of {', '.join(tb.UNSHAPED)}")
+        kind, due = (str, "a word") if name in WORDS else (int | float, "a number")
+        if name not in tb.UNSHAPED or not isinstance(x, kind):
+            unshaped.refuse(name, x, f"{due}, for one of {', '.join(tb.UNSHAPED)}")
     tokenizer = v.section("tokenizer")
     ids = tokenizer.section("ids")
     for name, x in ids.values.items():
@@ -65,7 +75,7 @@ def sizes(values, where) -> model_config.JanusConfig:
     """
     problems = []
     given = values if isinstance(values, dict) else {}
-    for name, value in model_config.to_dict(model_config.JanusConfig()).items():
+    for name, value in differences.written_config(model_config.JanusConfig()).items():
         if name in ("remat", "attention"):  # they change how it computes, not what
             continue
         if name in ("semantic_decoder", "understanding", "generation"):

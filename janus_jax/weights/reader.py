@@ -10,7 +10,7 @@ import numpy as np
 
 from janus_jax.common.text import listed
 from janus_jax.model.config import CHILDREN
-from janus_jax.weights import files
+from janus_jax.weights import differences, files
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 
@@ -226,12 +226,13 @@ def flatten(params: dict) -> dict:
     return {".".join(str(k.key) for k in path): x for path, x in jax.tree.leaves_with_path(params)}
 
 
-def require_fit(source: WeightReader, params: dict, partly: bool) -> list[str]:
+def require_fit(source: WeightReader, params: dict, partly: bool, wrong=()) -> list[str]:
     """The children that a source holds; raises WeightsError naming every leaf that does not fit.
 
     source: what is to be read.
     params: the tree that it is to fill, of arrays or of their shapes.
     partly: it may hold some children only, and others that the tree does not have.
+    wrong: what else does not fit, to be told with it.
     """
     found = {name: shape for name, (shape, _) in source.leaves.items()}
     wanted = {name: tuple(x.shape) for name, x in flatten(params).items()}
@@ -240,10 +241,11 @@ def require_fit(source: WeightReader, params: dict, partly: bool) -> list[str]:
         held = [child for child in held if child in params]
         found = {name: shape for name, shape in found.items() if name.split(".")[0] in held}
         wanted = {name: shape for name, shape in wanted.items() if name.split(".")[0] in held}
+        found = differences.taken(source.layout.layers, found, wanted)
         if not held:
             there = ", ".join(children(source))
             raise misfit(source, [f"it holds {there}, and none of {', '.join(params)}"])
-    if problems := misfits(found, wanted):
+    if problems := [*wrong, *misfits(found, wanted)]:
         raise misfit(source, problems)
     return held
 
@@ -277,7 +279,7 @@ def other_sizes(source: WeightReader, config) -> list[str]:
         f"{key} is {value!r} there, {here[key]!r} here"
         for key, value in source.unshaped.items()
         if here.get(key, value) != value
-    ]
+    ] + differences.other_depth(source.layout.layers, config)
 
 
 def misfit(source: WeightReader, problems: list[str]) -> tb.WeightsError:

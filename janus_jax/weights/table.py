@@ -30,10 +30,10 @@ class NoWeightsError(FileNotFoundError, WeightsError):
 @dataclasses.dataclass(frozen=True)
 class Transform:
     """`to_ours(x)` of one of their tensors; `to_theirs(y, shape)` of one of ours, theirs having
-    that shape. Views, not copies."""
+    that shape, None in a layout that is only read. Views, not copies."""
 
     to_ours: Callable
-    to_theirs: Callable
+    to_theirs: Callable | None
 
 
 SAME = Transform(lambda x: x, lambda y, shape: y)
@@ -200,6 +200,8 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
 UNSHAPED = (
     "transformer.heads", "transformer.rope_theta", "transformer.norm_eps", "understanding_encoder.heads",
     "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
+    "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
+    "understanding_encoder.rotary_grid",
 )  # fmt: skip
 
 
@@ -243,6 +245,7 @@ class Layout:
     unshaped: of a part, the sizes that no shape tells (`UNSHAPED`).
     notes: what a user should know.
     image_token_id: the placeholder's id where the config names it.
+    layers: of an understanding encoder's file, how many it has; a model may take fewer.
     """
 
     kind: str
@@ -253,6 +256,7 @@ class Layout:
     unshaped: dict = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     image_token_id: int | None = None
+    layers: int | None = None
 
 
 def compute_dtype(values: dict, dtypes: set) -> str:

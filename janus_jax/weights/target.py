@@ -19,8 +19,7 @@ from janus_jax.common import files
 from janus_jax.common.files import WEIGHTS_FILE
 from janus_jax.common.paths import local
 from janus_jax.data.processor import Processor
-from janus_jax.model import config as model_config
-from janus_jax.weights import processor_files
+from janus_jax.weights import differences, processor_files
 from janus_jax.weights import tensors as ts
 
 
@@ -127,9 +126,11 @@ def write_own(
             write_safetensors(partial / "kept.safetensors", kept, wrote)
         verify()
         if config is not None:
-            values = json.dumps(model_config.to_dict(config), indent=2)
+            values = json.dumps(differences.written_config(config), indent=2)
             (partial / "config.json").write_text(values, "utf-8")
-        manifest = {"crc32": sums} | ({"unshaped": unshaped} if unshaped and config is None else {})
+        manifest = {"crc32": sums}
+        if unshaped and config is None:
+            manifest["unshaped"] = differences.written_unshaped(unshaped)
         if processor is not None:
             processor.save(partial)
             tokenizer = partial / "tokenizer.json"

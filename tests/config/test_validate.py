@@ -86,6 +86,16 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("model.transformer.layers", "0", ["is 0", "at least 1"]),
     ("model.understanding_encoder.patch_size", "5", ["24", "patch_size 5", "nearest: 20 or 25"]),
     ("model.understanding_encoder.patch_size", "0", ["is 0", "at least 1"]),
+    ("model.understanding_encoder.heads", "3", ["width is 64", "heads 3 must divide it", "nearest: 63 or 66"]),
+    ("model.understanding_encoder.feature_layer", "-3", ["is -3", "layers = 2", "from -2 to -1, the last"]),
+    ("model.understanding_encoder.feature_layer", "0", ["is 0", "from -2 to -1, the last"]),
+    ("model.understanding_encoder.activation", "quickgelu", ["'quickgelu'", "did you mean 'quick_gelu'"]),
+    ("model.understanding_encoder.pixels", "0.5", ["'0.5'", "known: siglip, clip, imagenet"]),
+    ("model.understanding_encoder.variant", "class_tokens", ["'class_tokens'", "did you mean 'class_token'"]),
+    ("model.understanding_encoder.variant", "qk_norm,qk_norm", ["stands twice", "name each once"]),
+    ("model.understanding_encoder.variant", "no_key_bias,no_qkv_bias", ["takes all three away", "leave the first out"]),
+    ("model.understanding_encoder.norm_eps", "-1.0", ["-1.0", "0 or more"]),
+    ("model.understanding_encoder.rotary_grid", "-1", ["is -1", "0, without rotary embeddings"]),
     ("model.generation_encoder.norm_groups", "3", ["16", "norm_groups 3", "nearest: 15 or 18"]),
     ("model.generation_encoder.multipliers", "()", ["()", "at least one"]),
     ("model.dtype", "float8", ["'float8'", "did you mean 'float"]),
@@ -140,6 +150,13 @@ def test_one_fault_is_one_message_with_field_value_and_remedy(key, value, said):
     found = [line for line in lines if about in line]
     assert found, lines
     assert any(all(word in line for word in said) for line in found), found
+
+
+def test_rotary_embeddings_need_heads_of_pairs_along_two_axes():
+    encoder = "model.understanding_encoder"
+    lines = refusal({f"{encoder}.rotary_grid": "6", f"{encoder}.width": "60"})
+    (found,) = [line for line in lines if "rotary" in line]
+    assert f"{encoder}.width is 60" in found and "4 * heads = 8" in found and "56 or 64" in found
 
 
 def test_a_decay_that_leaves_no_room_for_the_warm_up_is_refused():

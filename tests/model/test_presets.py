@@ -1,10 +1,19 @@
 """The presets have as many parameters as the released files."""
 
+import jax
 import pytest
+import torch
+import transformers
+from support import paths
 
+from janus_jax.config.read import read
+from janus_jax.config.sizes import encoder_problems
+from janus_jax.config.validate import value_problems
 from janus_jax.model import presets
 from janus_jax.model.janus import abstract
+from janus_jax.model.keys import Keys
 from janus_jax.model.layers import parameter_count
+from janus_jax.model.understanding_encoder import encoder
 
 NOT_BUILT = 12_595_200 + 65_536  # the tower's pooling head and the tokenizer's usage buffer
 SHARED = {
@@ -49,3 +58,54 @@ def test_parameter_counts(config, total, children, one_device):
     } == children
     assert parameter_count(model.generation_encoder.encoder) == 29_298_176
     assert parameter_count(model.generation_encoder.decoder) == 42_449_795
+
+
+# Of transformers' classes at the published sizes: (class, its config), and what ours leaves out.
+SO400M = {
+    "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
+    "hidden_act": "gelu_pytorch_tanh", "vision_use_head": False,
+}  # fmt: skip
+LARGE = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+}  # fmt: skip
+NORM = 2 * 1024
+LAYER = 4 * (1024 + 1) * 1024 + (4096 + 1) * 1024 + (1024 + 1) * 4096 + 2 * NORM
+ENCODERS = {
+    "siglip_l_384": ("Siglip", LARGE | {"image_size": 384, "patch_size": 16, "vision_use_head": False}, 0),
+    "siglip2_so400m_14_384": ("Siglip", SO400M | {"image_size": 384, "patch_size": 14}, 0),
+    "siglip2_so400m_16_512": ("Siglip", SO400M | {"image_size": 512, "patch_size": 16}, 0),
+    "clip_l_336": ("CLIP", LARGE | {"image_size": 336, "patch_size": 14}, LAYER + NORM),
+    "internvit_300m_448": ("InternVL", LARGE | {"image_size": 448, "patch_size": 14, "attention_bias": True}, 0),
+}  # fmt: skip
+
+
+def encoder_parameters(config) -> int:
+    how = "float32", "none", "plain"
+    return parameter_count(jax.eval_shape(lambda: encoder(config, *how, Keys(jax.random.key(0)))))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoders_have_the_parameters_of_transformers(name, one_device):
+    kind, sizes, left_out = ENCODERS[name]
+    config = getattr(presets, name)()
+    with torch.device("meta"):
+        sizes = getattr(transformers, f"{kind}VisionConfig")(**sizes)
+        theirs = getattr(transformers, f"{kind}VisionModel")(sizes)
+    count = sum(p.numel() for p in theirs.parameters())
+    assert encoder_parameters(config) == count - left_out
+    assert not encoder_problems(config, "model.understanding_encoder")
+
+
+def test_eva_02_has_the_parameters_of_timms_less_its_head(one_device):
+    assert encoder_parameters(presets.eva02_clip_l_336()) == 304_432_832 - (1024 + 1) * 768
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_shipped_config_takes_an_encoder_by_its_fields(name):
+    config = getattr(presets, name)()
+    field = lambda x: ",".join(x) if isinstance(x, tuple) else str(x)
+    given = {f"model.understanding_encoder.{k}": field(x) for k, x in vars(config).items()}
+    experiment, wrong = read(f"{paths.ROOT}/configs/stage1.py:h100:64", given)
+    assert not wrong
+    assert experiment.model.understanding_encoder == config
+    assert not value_problems(experiment, 64)

@@ -19,7 +19,7 @@ from janus_jax.model.generation_encoder import normalise
 from janus_jax.model.keys import Keys
 from janus_jax.model.layers import Linear
 from janus_jax.model.semantic_decoder import SemanticDecoder
-from janus_jax.model.understanding_encoder import UnderstandingEncoder
+from janus_jax.model.understanding_encoder import encoder
 from janus_jax.training import optim, picture_stages
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import new_state
@@ -53,7 +53,7 @@ class SemanticTokenizer(vq.Tokenizer):
         how = model.dtype, model.remat
         self.semantic_decoder = SemanticDecoder(model.generation_encoder, box, *how, rngs)
         self.semantic_head = Linear(box.width, tower.width, sh.W_DD, sh.ACT_BTD, model.dtype, rngs)
-        self.understanding_encoder = UnderstandingEncoder(tower, *how, "plain", rngs)
+        self.understanding_encoder = encoder(tower, *how, "plain", rngs)
 
 
 def mean_cosine(model: SemanticTokenizer, painted: Painted):

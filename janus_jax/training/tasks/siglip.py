@@ -18,7 +18,7 @@ from janus_jax.data.image_text_pairs import ImageTextPairs, text_ids
 from janus_jax.data.images import understanding_image
 from janus_jax.distributed import arrays, processes
 from janus_jax.model.batch import pixels
-from janus_jax.model.config import JanusConfig
+from janus_jax.model.config import DIFFERENCES, JanusConfig, UnderstandingEncoderConfig
 from janus_jax.model.keys import Keys
 from janus_jax.model.pairs import hits, pair_loss
 from janus_jax.model.siglip import CHILDREN, SigLIP
@@ -51,6 +51,13 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         f"{path}.{field} is {getattr(stage, field)!r}: task siglip reads no such field; leave it out"
         for field, default in unused.items()
         if getattr(stage, field) != default
+    ]
+    encoder = experiment.model.understanding_encoder
+    found += [
+        f"model.understanding_encoder.{field} is {getattr(encoder, field)!r}: task siglip trains SigLIP as "
+        "Janus has it, alone; leave it out, or take released weights of that encoder as they are"
+        for field in DIFFERENCES
+        if getattr(encoder, field) != getattr(UnderstandingEncoderConfig, field)
     ]
     length = stage.options.get("text_length", OPTIONS["text_length"])
     if length != int(length) or length < 2:

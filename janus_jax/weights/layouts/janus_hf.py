@@ -6,7 +6,7 @@ the language model; the VQ grid is taken from the vision tower's.
 """
 
 from janus_jax.model.config import GenerationEncoderConfig, JanusConfig, UnderstandingEncoderConfig
-from janus_jax.weights import parts
+from janus_jax.weights import differences, parts
 from janus_jax.weights.settings import Section
 from janus_jax.weights.table import Ignored, Layout, Row, compute_dtype, linear, same
 
@@ -173,4 +173,4 @@ def unwritable(c: JanusConfig) -> list[str]:
             f"understanding_encoder.mlp_width {tower.mlp_width} is no ratio of width {tower.width}",
         ),
     )
-    return parts.ablated(c) + [text for fine, text in checks if not fine]
+    return parts.ablated(c) + differences.others(c) + [text for fine, text in checks if not fine]

@@ -9,7 +9,7 @@ does not read.
 import dataclasses
 
 from janus_jax.model.config import GenerationEncoderConfig, JanusConfig, UnderstandingEncoderConfig
-from janus_jax.weights import parts
+from janus_jax.weights import differences, parts
 from janus_jax.weights.settings import Section
 from janus_jax.weights.table import Ignored, Layout, Row, compute_dtype, linear, same
 
@@ -205,4 +205,4 @@ def config_values(c: JanusConfig, dtype: str, ids: dict) -> dict:
 
 def unwritable(c: JanusConfig) -> list[str]:
     """What of this config the layout cannot say; sizes it can, see the module's note."""
-    return parts.ablated(c)
+    return parts.ablated(c) + differences.others(c)

@@ -1,4 +1,5 @@
-"""SigLIP: big_vision's .npz checkpoints, and transformers' SiglipModel/SiglipVisionModel.
+"""SigLIP and SigLIP 2 (arXiv 2502.14786) for pictures of one size: big_vision's .npz checkpoints, and
+transformers' SiglipModel/SiglipVisionModel.
 
 Of both, the image tower and its pooling head. The text tower, temperature and bias are taken from
 big_vision's layout alone, and where a tokenizer.json lies beside the file, as in what this project
@@ -7,7 +8,7 @@ writes: released text towers know the ids of a SentencePiece model, which no tok
 big_vision (google-research/big_vision, models/vit.py): paths joined by `/`, below `params/` or
 `opt/target/` in some files, the image tower below `img/` where there are two; layers one by one
 (`encoderblock_3`), or stacked (`encoderblock`) when trained with a scan. Its MLPs use the tanh form
-of GELU, released Janus and this model the exact one; they differ by up to 5e-4 an activation.
+of GELU, released Janus and this model's default the exact one; they differ by up to 5e-4 an activation.
 """
 
 import dataclasses
@@ -32,16 +33,21 @@ from janus_jax.weights.table import (
 )
 
 KIND = "siglip"
-MODEL_TYPES = ("siglip", "siglip_vision_model")
+MODEL_TYPES = ("siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model")
 NEEDS_CONFIG = False  # its sizes are read off the tensors
 TOWER = "understanding_encoder"
-NOTE = "its MLPs were trained with the tanh form of GELU; this model computes the exact form, as released Janus does"
+NOTE = (
+    "its MLPs were trained with the tanh form of GELU, which a model computes whose "
+    "understanding_encoder.activation is gelu_tanh; gelu is the exact form, as released Janus has it"
+)
 TEXTS = "SigLIP's text tower and what belongs to it: no tokenizer.json says what its ids mean"
 PREFIX = re.compile(r"^(?:params/|opt/target/)?(?:img/)?(?=embedding/kernel$)")
 
 
 def recognises(names) -> bool:
     patches = re.compile(r"(vision_model\.)?embeddings\.patch_embedding\.weight$")
+    if any(name.endswith("embeddings.class_embedding") for name in names):
+        return False  # CLIP's or InternViT's
     return any(PREFIX.match(name) or patches.match(name) for name in names)
 
 
@@ -78,7 +84,8 @@ def _big_vision(prefix: str, tensors: dict) -> Layout:
         Ignored("opt/*", "optimizer state"),
     ]
     heads = {f"{TOWER}.heads": sizes.heads}
-    return Layout(KIND, rows, tuple(ignored), unshaped=heads, notes=notes)
+    layers = sizes.layers
+    return Layout(KIND, rows, tuple(ignored), unshaped=heads, notes=notes, layers=layers)
 
 
 def rows_of(leaves: dict, heads: int) -> list[Row]:
@@ -212,10 +219,15 @@ def _transformers(values: dict, tensors: dict) -> Layout:
     )
     fc1 = f"{root}encoder.layers.0.mlp.fc1.weight"
     _require(tensors, positions, fc1)
+    if len(tensors[patches].shape) != 4:
+        raise ValueError(
+            "SigLIP 2 for pictures of any size (NaFlex), whose patches and positions are not those of "
+            "one size; take one for a single size, such as google/siglip2-so400m-patch16-512"
+        )
     width, _, patch, _ = tensors[patches].shape
     problems = []
     section = Section(values.get("vision_config", values), "", problems)
-    heads = section.whole("num_attention_heads", 16 if width == 1024 else None)
+    heads = section.whole("num_attention_heads", 16 if width in (1024, 1152) else None)
     side = math.isqrt(tensors[positions].shape[0]) * patch
     sizes = UnderstandingEncoderConfig(
         image_size=side, patch_size=patch, width=width, mlp_width=tensors[fc1].shape[0],
@@ -236,7 +248,15 @@ def _transformers(values: dict, tensors: dict) -> Layout:
     rows = parts.tower_rows(sizes, root, "out_proj")
     if f"{root}head.probe" in tensors:
         rows += _their_pooling(f"{root}head", sizes)
-    return Layout(KIND, rows, ignored, problems=tuple(problems), unshaped=unshaped, notes=notes)
+    return Layout(
+        KIND,
+        rows,
+        ignored,
+        problems=tuple(problems),
+        unshaped=unshaped,
+        notes=notes,
+        layers=sizes.layers,
+    )
 
 
 def _their_pooling(head: str, c: UnderstandingEncoderConfig) -> list[Row]:

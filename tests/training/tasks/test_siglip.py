@@ -246,6 +246,13 @@ def test_a_value_that_the_task_cannot_work_with_is_refused(changes, told):
     assert any(told in line for line in found), found
 
 
+def test_another_encoder_than_siglip_is_refused():
+    encoder = dataclasses.replace(MODEL.understanding_encoder, variant=("class_token",))
+    (found,) = refused(dataclasses.replace(MODEL, understanding_encoder=encoder))
+    assert "understanding_encoder.variant is ('class_token',): task siglip trains SigLIP" in found
+    assert "leave it out" in found
+
+
 def test_a_mesh_that_cannot_split_the_encoder_is_refused_also_where_janus_would_read_codes():
     tower = dataclasses.replace(MODEL.understanding_encoder, heads=4)
     model = dataclasses.replace(MODEL, understanding="vq", understanding_encoder=tower)

@@ -1,6 +1,7 @@
 """SigLIP in big_vision's and transformers' layouts."""
 
 import collections
+import dataclasses
 import re
 
 import jax
@@ -8,14 +9,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+import transformers
 from flax import nnx
-from support import foreign
+from support import foreign, vision
 from support.foreign import shapes
+from support.outputs import nchw, pictures, same
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.weights.load import import_weights
 from janus_jax.weights.source import open_source
+from janus_jax.weights.table import WeightsError
 
 TOWER = "understanding_encoder"
 
@@ -134,3 +138,43 @@ def test_siglip_of_transformers_computes_the_same(siglip, tmp_path, root, one_de
     want = siglip(torch.from_numpy(images.transpose(0, 3, 1, 2))).last_hidden_state.numpy()
     got = np.asarray(tower(jax.device_put(images, sh.BATCH)))
     assert np.abs(got - want).max() < 1e-4 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("sides", [(28, 14), (32, 16)], ids=["patch14", "patch16"])
+def test_siglip_2_computes_the_same(tmp_path, sides, one_device):
+    size, patch = sides
+    theirs = vision.theirs(
+        "SiglipVisionModel", image_size=size, patch_size=patch, intermediate_size=52,
+        hidden_act="gelu_pytorch_tanh", vision_use_head=False,
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path)
+    config = vision.config(image_size=size, patch_size=patch, mlp_width=52, activation="gelu_tanh")
+    images = pictures(1, 2, size, size)
+    out = theirs(nchw(images), output_hidden_states=True)
+    same(vision.features(vision.ours(tmp_path, config), images), out.last_hidden_state)
+    earlier = {"feature_layer": -2, "variant": ("no_final_norm",)}
+    encoder = dataclasses.replace(config.understanding_encoder, **earlier)
+    config = dataclasses.replace(config, understanding_encoder=encoder)
+    same(vision.features(vision.ours(tmp_path, config), images), out.hidden_states[-2])
+
+
+def test_a_siglip_of_fewer_layers_is_not_taken_for_one_of_more(siglip, tmp_path, one_device):
+    siglip.save_pretrained(tmp_path)
+    whole = foreign.config().understanding_encoder
+    fewer = dataclasses.replace(
+        foreign.config(), understanding_encoder=dataclasses.replace(whole, layers=1)
+    )
+    with pytest.raises(WeightsError, match=r"understanding_encoder\.layers is 2 there, 1 here"):
+        vision.ours(tmp_path, fewer)
+
+
+def test_siglip_2_for_pictures_of_any_size_is_refused(tmp_path):
+    theirs = transformers.Siglip2VisionModel(
+        transformers.Siglip2VisionConfig(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, patch_size=4,
+            num_patches=16,
+        )
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"NaFlex.*take one for a single size"):
+        open_source(tmp_path)
