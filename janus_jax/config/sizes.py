@@ -61,8 +61,10 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     )
     problems += named(f"{at}understanding", model.understanding, model_config.UNDERSTANDING)
     problems += named(f"{at}generation", model.generation, model_config.GENERATION)
-    whole = [name for name in vars(vq) if name != "multipliers"]
+    words = ("multipliers", "decoder_norm", "codebook_l2_norm")
+    whole = [name for name in vars(vq) if name not in words]
     problems += positive(f"{at}generation_encoder", vq, whole)
+    problems += named(f"{at}generation_encoder.decoder_norm", vq.decoder_norm, model_config.NORMS)
     if min(vq.multipliers, default=0) < 1:
         problems.append(
             f"{at}generation_encoder.multipliers is {vq.multipliers}: needs at least one number, "

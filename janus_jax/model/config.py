@@ -18,6 +18,9 @@ CHILDREN = (
 # What the two adaptors may read (the paper's ablations, Table 5).
 UNDERSTANDING = ("siglip", "vq", "semantic")
 GENERATION = ("embedding", "semantic")
+NORMS = ("group", "spatial")  # of the image decoder
+# Fields that are not written where they are as here: files of before know them by no name.
+LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True}.items()
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class UnderstandingEncoderConfig:
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
-    codes."""
+    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`)."""
 
     image_size: int = 384
     channels: int = 128
@@ -49,6 +52,8 @@ class GenerationEncoderConfig:
     norm_groups: int = 32
     codebook_size: int = 16384
     code_dim: int = 8
+    decoder_norm: str = "group"
+    codebook_l2_norm: bool = True
 
     @property
     def stride(self) -> int:
@@ -135,6 +140,7 @@ class JanusConfig:
         return seen[self.understanding], drawn[self.generation]
 
 
-def to_dict(config: JanusConfig) -> dict:
-    """Plain nested dict (JSON, ConfigDict)."""
-    return dataclasses.asdict(config)
+def to_dict(config) -> dict:
+    """Plain nested dict (JSON, ConfigDict) of a dataclass, without what is LEFT_OUT."""
+    said = lambda fields: dict(field for field in fields if field not in LEFT_OUT)
+    return dataclasses.asdict(config, dict_factory=said)

@@ -28,17 +28,16 @@ class Janus(nnx.Module):
         tower = config.understanding_encoder
         d = llm.width
         dtype = config.dtype
+        how = config.remat, config.attention
         self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
-        self.understanding_encoder = UnderstandingEncoder(
-            tower, dtype, config.remat, config.attention, rngs
-        )
+        self.understanding_encoder = UnderstandingEncoder(tower, dtype, *how, rngs)
         self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
         self.generation_encoder = GenerationEncoder(vq, rngs)
         self.generation_embedding = Embedding(
             vq.codebook_size, vq.code_dim, sh.REPLICATED, dtype, rngs, std=vq.code_dim**-0.5
         )
         self.generation_adaptor = Adaptor(vq.code_dim, d, dtype, rngs)
-        self.transformer = Transformer(llm, dtype, config.remat, config.attention, rngs)
+        self.transformer = Transformer(llm, dtype, *how, rngs)
         self.text_head = TextHead(d, llm.vocabulary, dtype, rngs)
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)
         self.config = config
@@ -100,15 +99,9 @@ class Janus(nnx.Module):
         return x
 
     def __call__(
-        self,
-        tokens,
-        understanding_images,
-        image_ids,
-        understanding_slots,
-        generation_slots,
-        positions,
-        segment_ids,
-    ):
+        self, tokens, understanding_images, image_ids, understanding_slots, generation_slots,
+        positions, segment_ids,
+    ):  # fmt: skip
         """Packed rows to hidden states [B, T, D] after the final norm. See `embed`; positions and
         segment_ids are int32 [B, T], as in model.batch."""
         x = self.embed(

@@ -31,7 +31,6 @@ from janus_jax.weights.reader import (
     WeightReader,
     children,
     flatten,
-    misfit,
     other_sizes,
     require_fit,
 )
@@ -107,9 +106,8 @@ def import_weights(
     )  # a run may be saving its next step meanwhile
     for note in source.notes:
         say(note)
-    if config is not None and (wrong := other_sizes(source, config)):
-        raise misfit(source, wrong)
-    held = require_fit(source, params, partly)
+    wrong = other_sizes(source, config) if config is not None else []
+    held = require_fit(source, params, partly, wrong)
     source.require()
     if tokenizer is not None and source.config is not None:
         _require_tokenizer(source, tokenizer, say)

@@ -226,12 +226,13 @@ def flatten(params: dict) -> dict:
     return {".".join(str(k.key) for k in path): x for path, x in jax.tree.leaves_with_path(params)}
 
 
-def require_fit(source: WeightReader, params: dict, partly: bool) -> list[str]:
+def require_fit(source: WeightReader, params: dict, partly: bool, wrong=()) -> list[str]:
     """The children that a source holds; raises WeightsError naming every leaf that does not fit.
 
     source: what is to be read.
     params: the tree that it is to fill, of arrays or of their shapes.
     partly: it may hold some children only, and others that the tree does not have.
+    wrong: what does not fit already (`other_sizes`).
     """
     found = {name: shape for name, (shape, _) in source.leaves.items()}
     wanted = {name: tuple(x.shape) for name, x in flatten(params).items()}
@@ -243,7 +244,7 @@ def require_fit(source: WeightReader, params: dict, partly: bool) -> list[str]:
         if not held:
             there = ", ".join(children(source))
             raise misfit(source, [f"it holds {there}, and none of {', '.join(params)}"])
-    if problems := misfits(found, wanted):
+    if problems := [*wrong, *misfits(found, wanted)]:
         raise misfit(source, problems)
     return held
 
@@ -273,9 +274,13 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
 def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
     here = tb.unshaped(config, CHILDREN)
+    there = source.unshaped
+    if f"{tb.VQ}.codebook" in source.leaves:
+        lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]
+        here, there = here | lookups[0], there | lookups[1]
     return [
         f"{key} is {value!r} there, {here[key]!r} here"
-        for key, value in source.unshaped.items()
+        for key, value in there.items()
         if here.get(key, value) != value
     ]
 

@@ -1,9 +1,12 @@
 """The presets have as many parameters as the released files."""
 
+import jax
 import pytest
 
 from janus_jax.model import presets
+from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.janus import abstract
+from janus_jax.model.keys import Keys
 from janus_jax.model.layers import parameter_count
 
 NOT_BUILT = 12_595_200 + 65_536  # the tower's pooling head and the tokenizer's usage buffer
@@ -49,3 +52,19 @@ def test_parameter_counts(config, total, children, one_device):
     } == children
     assert parameter_count(model.generation_encoder.encoder) == 29_298_176
     assert parameter_count(model.generation_encoder.decoder) == 42_449_795
+
+
+@pytest.mark.parametrize(
+    "config, total, tokens",
+    [
+        (presets.vq_8(), 70_109_835, 2304),
+        # What diffusers' VQModel counts at Kandinsky's sizes, and at twice the width.
+        (presets.movq_67m(), 67_832_495, 2304),
+        (presets.movq_270m(), 270_669_103, 2304),
+    ],
+    ids=["VQ-8", "MoVQGAN-67M", "MoVQGAN-270M"],
+)
+def test_parameter_counts_of_tokenizers(config, total, tokens, one_device):
+    module = jax.eval_shape(lambda: GenerationEncoder(config, Keys(jax.random.key(0))))
+    assert parameter_count(module) == total
+    assert (config.stride, config.tokens) == (8, tokens)
