@@ -1,5 +1,6 @@
 """A small VQ tokenizer of real pictures, OpenMoji's at 64 pixels, in minutes on a laptop CPU: plain,
-or with a discriminator (`configs/vq_emoji.py:gan`) and all else alike.
+with a discriminator (`configs/vq_emoji.py:gan`), with spatial norms in its decoder (`:spatial`), or
+with these and free codes, as MoVQ (`:movq`), and all else alike.
 
     janus-jax train --config=configs/vq_emoji.py:gan --workdir=runs/vq_emoji_gan
 
@@ -19,14 +20,19 @@ ADVERSARIAL = {
     "discriminator": "patchgan", "discriminator_start": 250, "discriminator_width": 16,
     "weighting": "adaptive", "discriminator_weight": 0.1,
 }  # fmt: skip
-TARGETS = {"": {}, "plain": {}, "gan": ADVERSARIAL}
+TARGETS = {"": {}, "plain": {}, "gan": ADVERSARIAL, "spatial": {}, "movq": {}}
+SIZES = {  # of the tokenizer, by target
+    "spatial": {"decoder_norm": "spatial"},
+    "movq": {"decoder_norm": "spatial", "codebook_l2_norm": False},
+}
 
 
 def get_config(target: str = "") -> ConfigDict:
     model = presets.emoji()
     vq = dataclasses.replace(
-        model.generation_encoder, image_size=64, multipliers=(1, 1, 2, 4), codebook_size=512
-    )
+        model.generation_encoder, image_size=64, multipliers=(1, 1, 2, 4), codebook_size=512,
+        **SIZES.get(target, {}),
+    )  # fmt: skip
     return ConfigDict({
         "seed": 0,
         "model": model_config.to_dict(dataclasses.replace(model, generation_encoder=vq)),

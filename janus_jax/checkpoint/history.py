@@ -5,7 +5,6 @@ something: {"time": when, "stage": and "step": where the run went on, "changed":
 new", "data": {stage: `digest` of what it draws from since}}.
 """
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -14,13 +13,14 @@ from janus_jax.common import files
 from janus_jax.common.files import read_json
 from janus_jax.config.read import resolve
 from janus_jax.config.schema import Experiment
+from janus_jax.model.config import to_dict
 
 HISTORY = "history"
 
 
 def plain_values(experiment: Experiment) -> dict:
     """A config as JSON holds it."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+    return json.loads(json.dumps(to_dict(experiment)))
 
 
 def read_config(path: pathlib.Path) -> tuple[Experiment, list[dict]]:

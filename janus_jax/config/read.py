@@ -67,8 +67,7 @@ def read(
 
 def resolve(values: dict, overrides: dict[str, str]) -> tuple[Experiment, list[str]]:
     """`read` for a plain nested dict."""
-    wrong = []
-    problems = []
+    wrong, problems = [], []
     written = {key: _batch_size(values, key) for key in overrides if key.endswith(".batch_size")}
     # A number for all parts first, then those of single ones.
     for key, text in sorted(overrides.items(), key=lambda given: given[0].count(".")):

@@ -8,6 +8,7 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 # What the two adaptors may read (the paper's ablations, Table 5).
 UNDERSTANDING = ("siglip", "vq", "semantic")
 GENERATION = ("embedding", "semantic")
+NORMS = ("group", "spatial")  # of the image decoder
 # Of an understanding encoder, see model/vit.py.
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
 PIXELS = ("siglip", "clip", "imagenet")
@@ -73,8 +74,10 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     )
     problems += named(f"{at}understanding", model.understanding, UNDERSTANDING)
     problems += named(f"{at}generation", model.generation, GENERATION)
-    whole = [name for name in vars(vq) if name != "multipliers"]
+    words = ("multipliers", "decoder_norm", "codebook_l2_norm")
+    whole = [name for name in vars(vq) if name not in words]
     problems += positive(f"{at}generation_encoder", vq, whole)
+    problems += named(f"{at}generation_encoder.decoder_norm", vq.decoder_norm, NORMS)
     if min(vq.multipliers, default=0) < 1:
         problems.append(
             f"{at}generation_encoder.multipliers is {vq.multipliers}: needs at least one number, "

@@ -34,7 +34,7 @@ class Origin:
     """All that ids depend on, the machine's rounding aside.
 
     tokenizer: its `tokenizer_fingerprint`.
-    generation_encoder: its sizes, `dataclasses.asdict` of `model.config.GenerationEncoderConfig`.
+    generation_encoder: its sizes, `model.config.to_dict` of a GenerationEncoderConfig.
     preprocessing: see `preprocessing`.
     source: fingerprint of the pictures, see `pictures_of`.
     records: of the source.

@@ -26,14 +26,14 @@ from janus_jax.eval import record
 from janus_jax.eval.intervals import bootstrap, total
 from janus_jax.eval.reconstruct import Reconstructor, usage
 from janus_jax.eval.reconstructions import PARTS, Pairs, fill_pairs, gather_pairs, pairs_sheet
-from janus_jax.model.config import GenerationEncoderConfig
+from janus_jax.model.config import GenerationEncoderConfig, to_dict
 from janus_jax.training.perceptual import lpips_files, read_lpips
 from janus_jax.training.tokenize_images import chosen
 from janus_jax.weights import run_checkpoint
 from janus_jax.weights import table as tb
 from janus_jax.weights.own import sizes as config_sizes
-from janus_jax.weights.parts import vq_sizes
 from janus_jax.weights.source import open_source
+from janus_jax.weights.vq_parts import vq_sizes
 
 
 def define_flags(into):
@@ -141,7 +141,7 @@ def settings_of_pairs(f, source, sizes: GenerationEncoderConfig, pairs: Pairs) -
         "protocol": "reconstruction",
         "model": {
             "name": f.weights, "sha256": provenance.weights_hash(hashed), "layout": source.kind,
-            **dataclasses.asdict(sizes), "multipliers": list(sizes.multipliers),
+            **to_dict(sizes), "multipliers": list(sizes.multipliers),
         },
         "pictures": {
             "source": repr(pairs.source), "fingerprint": image_ids.pictures_of(pairs.source), "count": pairs.count,

@@ -3,20 +3,19 @@
 No JAX here: the data pipeline reads this too.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 FREE = {"resume": "free"}  # of a field that changes how a run computes, not what it learns
-# Kinds of model/attention.py.
-ATTENTION = ("auto", "plain", "blockwise", "splash", "triton", "cudnn")
+ATTENTION = ("auto", "plain", "blockwise", "splash", "triton", "cudnn")  # see model/attention.py
 CHILDREN = (
     "text_embedding", "understanding_encoder", "understanding_adaptor", "generation_encoder",
     "generation_embedding", "generation_adaptor", "transformer", "text_head", "image_head",
     "semantic_decoder", "pooling_head", "text_tower", "contrast", "detector",
 )  # fmt: skip
-# In what an understanding encoder may differ from SigLIP beside its sizes; the words are in
-# config/sizes.py.
+# In what an understanding encoder may differ from SigLIP; the words are in config/sizes.py.
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
+# Fields that are not written where they are as here: files of before know them by no name.
+LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True}.items()
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,8 @@ class UnderstandingEncoderConfig:
 
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
-    """LlamaGen's VQ tokenizer (paper section 3.1): stride 2 ** (levels - 1), `codebook_size` codes."""
+    """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
+    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`)."""
 
     image_size: int = 384
     channels: int = 128
@@ -59,6 +59,8 @@ class GenerationEncoderConfig:
     norm_groups: int = 32
     codebook_size: int = 16384
     code_dim: int = 8
+    decoder_norm: str = "group"
+    codebook_l2_norm: bool = True
 
     @property
     def stride(self) -> int:
@@ -100,12 +102,10 @@ class TransformerConfig:
 class JanusConfig:
     """All of Figure 2. `dtype` is the compute dtype (weights stay as they are loaded, float32 in
     training); the VQ tokenizer always computes in float32, so that ids do not depend on it. `remat`:
-    the layer scan recomputes all for the backward pass (`full`), keeps matrix products (`dots`) or
-    everything (`none`). `attention`: a kind of `model.attention` for packed rows in training, or
-    `auto`, the devices' own; all give the same numbers. `understanding`: whose features of a picture
-    are understood, SigLIP's (or another ViT's), the VQ tokenizer's codes, or the semantic decoder's
-    on these. `generation`: what is read of the image ids drawn so far, their own `embedding` (Janus)
-    or the semantic decoder's features."""
+    the backward pass computes all anew (`full`), or has matrix products (`dots`) or all (`none`)
+    kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
+    whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
+    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -115,8 +115,8 @@ class JanusConfig:
     generation: str = "embedding"
     image_head_width: int = 2048
     dtype: str = "bfloat16"
-    remat: str = dataclasses.field(default="dots", metadata=FREE)
-    attention: str = dataclasses.field(default="auto", metadata=FREE)
+    remat: str = field(default="dots", metadata=FREE)
+    attention: str = field(default="auto", metadata=FREE)
 
     @property
     def is_janus(self) -> bool:
@@ -126,8 +126,7 @@ class JanusConfig:
     @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has."""
-        # of the tasks siglip and detector alone
-        has = dict.fromkeys(("pooling_head", "text_tower", "contrast", "detector"), False) | {
+        has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
@@ -143,6 +142,6 @@ class JanusConfig:
         return seen[self.understanding], codes if self.generation == "embedding" else semantic
 
 
-def to_dict(config: JanusConfig) -> dict:
-    """Plain nested dict (JSON, ConfigDict)."""
-    return dataclasses.asdict(config)
+def to_dict(config) -> dict:
+    """Plain nested dict (JSON, ConfigDict) of a dataclass, without what is LEFT_OUT."""
+    return asdict(config, dict_factory=lambda fields: dict(x for x in fields if x not in LEFT_OUT))

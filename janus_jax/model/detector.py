@@ -10,7 +10,7 @@ import itertools
 import jax.numpy as jnp
 from flax import nnx
 
-from janus_jax.model.generation_encoder import Conv, ResBlock, group_norm
+from janus_jax.model.generation_encoder import Conv, ResBlock, norms
 
 STRIDE = 4  # pixels of a cell
 WIDTH = 64
@@ -22,13 +22,14 @@ class Detector(nnx.Module):
 
     def __init__(self, things: int, sizes: int, grounds: int, rngs: nnx.Rngs):
         c = WIDTH
+        norm = norms(GROUPS, rngs)
         self.conv_in = Conv(3, c // 2, rngs, stride=2)
         self.down = nnx.List([Conv(c // 2, c, rngs, stride=2), Conv(c, 2 * c, rngs, stride=2)])
-        self.fine = ResBlock(c, c, GROUPS, rngs)
-        self.coarse = nnx.List([ResBlock(2 * c, 2 * c, GROUPS, rngs) for _ in range(2)])
+        self.fine = ResBlock(c, c, norm, rngs)
+        self.coarse = nnx.List([ResBlock(2 * c, 2 * c, norm, rngs) for _ in range(2)])
         self.up = Conv(2 * c, c, rngs, size=1)
-        self.last = ResBlock(c, c, GROUPS, rngs)
-        self.norm_out = group_norm(c, GROUPS, rngs)
+        self.last = ResBlock(c, c, norm, rngs)
+        self.norm_out = norm(c)
         self.head = Conv(c, 1 + things + sizes, rngs, size=1)
         self.ground = Conv(c, grounds, rngs, size=1)
         self.ends = tuple(itertools.accumulate((1, things, sizes)))

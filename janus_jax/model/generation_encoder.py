@@ -1,13 +1,12 @@
 """Figure 2, "Gen. Encoder" and the image decoder: LlamaGen's VQ tokenizer (arXiv 2406.06525,
-section 2.1).
+section 2.1), and with spatial norms and free codes MoVQ's (arXiv 2209.09002, section 3.2).
 
-A convolutional encoder, an l2-normalised codebook lookup, a convolutional decoder, in float32
-throughout, its products too (see `model.kernels`): ids do not depend on the platform, but where two
-codes are equally near within float32's rounding. Weights are whole on every device (72 M at the
-released size). The checkpoint's `codebook_used` buffer counts usage and takes no part in the
-computation; it is not built.
+A convolutional encoder, a codebook lookup, a convolutional decoder, in float32 throughout, its
+products too (see `model.kernels`): ids do not depend on the platform, but where two codes are equally
+near within float32's rounding. Weights are whole on every device (72 M at the released size).
 """
 
+import importlib
 import itertools
 
 import jax
@@ -24,9 +23,8 @@ class Conv(nnx.Module):
     """3x3 (padding 1) or 1x1 convolution, or the stride-2 one that pads right and bottom only."""
 
     def __init__(self, c_in: int, c_out: int, rngs: nnx.Rngs, size: int = 3, stride: int = 1):
-        self.kernel = weight(
-            rngs, (size, size, c_in, c_out), sh.REPLICATED, (size * size * c_in) ** -0.5
-        )
+        fan_in = size * size * c_in
+        self.kernel = weight(rngs, (size, size, c_in, c_out), sh.REPLICATED, fan_in**-0.5)
         self.bias = nnx.Param(jnp.zeros(c_out))
         self.stride = stride
         self.pad = (0, 1) if stride == 2 else (size // 2, size // 2)
@@ -39,37 +37,38 @@ class Conv(nnx.Module):
         return y + self.bias
 
 
-def group_norm(channels: int, groups: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    return nnx.GroupNorm(
-        channels, num_groups=groups, epsilon=1e-6, use_fast_variance=False, rngs=rngs
-    )
+def norms(groups: int, rngs: nnx.Rngs, codes: int = 0):
+    """What makes a norm of so many channels; codes: the width of those that spatial norms read."""
+    how = dict(num_groups=groups, epsilon=1e-6, use_fast_variance=False, rngs=rngs)
+    if not codes:
+        return lambda channels: nnx.GroupNorm(channels, **how)
+    spatial = importlib.import_module("janus_jax.model.spatial_norm").SpatialNorm
+    return lambda channels: spatial(channels, codes, **how)
 
 
 class ResBlock(nnx.Module):
-    def __init__(self, c_in: int, c_out: int, groups: int, rngs: nnx.Rngs):
-        self.norm1 = group_norm(c_in, groups, rngs)
+    def __init__(self, c_in: int, c_out: int, norm, rngs: nnx.Rngs):
+        self.norm1 = norm(c_in)
         self.conv1 = Conv(c_in, c_out, rngs)
-        self.norm2 = group_norm(c_out, groups, rngs)
+        self.norm2 = norm(c_out)
         self.conv2 = Conv(c_out, c_out, rngs)
         self.shortcut = Conv(c_in, c_out, rngs, size=1) if c_in != c_out else nnx.data(None)
 
-    def __call__(self, x):  # [B, H, W, in] -> [B, H, W, out]
-        h = self.conv1(nnx.silu(self.norm1(x)))
-        h = self.conv2(nnx.silu(self.norm2(h)))
+    def __call__(self, x, *codes):  # [B, H, W, in] -> [B, H, W, out]
+        h = self.conv1(nnx.silu(self.norm1(x, *codes)))
+        h = self.conv2(nnx.silu(self.norm2(h, *codes)))
         return h + (x if self.shortcut is None else self.shortcut(x))
 
 
 class AttnBlock(nnx.Module):
     """One head over all positions."""
 
-    def __init__(self, channels: int, groups: int, rngs: nnx.Rngs):
-        self.norm = group_norm(channels, groups, rngs)
-        self.q, self.k, self.v, self.proj = (
-            Conv(channels, channels, rngs, size=1) for _ in range(4)
-        )
+    def __init__(self, channels: int, norm, rngs: nnx.Rngs):
+        self.norm = norm(channels)
+        self.q, self.k, self.v, self.proj = (Conv(channels, channels, rngs, 1) for _ in range(4))
 
-    def __call__(self, x):  # [B, H, W, C]
-        h = self.norm(x)
+    def __call__(self, x, *codes):  # [B, H, W, C]
+        h = self.norm(x, *codes)
         q = self.q(h)
         k = self.k(h)
         v = self.v(h)
@@ -80,45 +79,42 @@ class AttnBlock(nnx.Module):
 
 
 class Level(nnx.Module):
-    """One resolution: residual blocks, attention after each where asked, then a change of
-    resolution."""
+    """One resolution: residual blocks, attention after each where asked, then a change of it."""
 
-    def __init__(self, c_in, c_out, blocks, groups, rngs, *, attention: bool, resample: int | None):
+    def __init__(self, c_in, c_out, blocks, norm, rngs, *, attention: bool, resample: int | None):
         widths = [c_in] + [c_out] * blocks
-        self.res = nnx.List([ResBlock(a, b, groups, rngs) for a, b in itertools.pairwise(widths)])
-        self.attn = nnx.List(
-            [AttnBlock(c_out, groups, rngs) for _ in range(blocks if attention else 0)]
-        )
+        attended = widths[1:] if attention else []
+        self.res = nnx.List([ResBlock(a, b, norm, rngs) for a, b in itertools.pairwise(widths)])
+        self.attn = nnx.List([AttnBlock(width, norm, rngs) for width in attended])
         self.resample = Conv(c_out, c_out, rngs, stride=resample) if resample else nnx.data(None)
         self.upsamples = resample == 1
 
-    def __call__(self, x):  # [B, H, W, C] -> [B, H', W', C']
+    def __call__(self, x, *codes):  # [B, H, W, C] -> [B, H', W', C']
         for i, res in enumerate(self.res):
-            x = res(x)
-            x = self.attn[i](x) if self.attn else x
+            x = res(x, *codes)
+            x = self.attn[i](x, *codes) if self.attn else x
         if self.resample is None:
             return x
         return self.resample(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2) if self.upsamples else x)
 
 
-def middle(channels: int, groups: int, rngs: nnx.Rngs) -> nnx.List:
-    res = [ResBlock(channels, channels, groups, rngs) for _ in range(2)]
-    return nnx.List([res[0], AttnBlock(channels, groups, rngs), res[1]])
+def middle(channels: int, norm, rngs: nnx.Rngs) -> nnx.List:
+    res = [ResBlock(channels, channels, norm, rngs) for _ in range(2)]
+    return nnx.List([res[0], AttnBlock(channels, norm, rngs), res[1]])
 
 
 class VqEncoder(nnx.Module):
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
-        g = config.norm_groups
+        norm = norms(config.norm_groups, rngs)
         last = len(config.multipliers) - 1
         widths = [config.channels] + [config.channels * m for m in config.multipliers]
         self.conv_in = Conv(3, config.channels, rngs)
         self.levels = nnx.List([
-            Level(widths[i], widths[i + 1], config.res_blocks, g, rngs,
-                  attention=i == last, resample=2 if i < last else None)
-            for i in range(last + 1)
+            Level(a, b, config.res_blocks, norm, rngs, attention=i == last, resample=2 if i < last else None)
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
         ])  # fmt: skip
-        self.mid = middle(widths[-1], g, rngs)
-        self.norm_out = group_norm(widths[-1], g, rngs)
+        self.mid = middle(widths[-1], norm, rngs)
+        self.norm_out = norm(widths[-1])
         self.conv_out = Conv(widths[-1], config.z_channels, rngs)
 
     def __call__(self, x):  # [B, H, W, 3] -> [B, h, w, Z]
@@ -129,27 +125,29 @@ class VqEncoder(nnx.Module):
 
 class VqDecoder(nnx.Module):
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
-        g = config.norm_groups
+        self.spatial = config.decoder_norm == "spatial"
+        norm = norms(config.norm_groups, rngs, config.code_dim if self.spatial else 0)
         last = len(config.multipliers) - 1
         out = [config.channels * m for m in reversed(config.multipliers)]
         widths = [out[0], *out]
         self.conv_in = Conv(config.z_channels, out[0], rngs)
-        self.mid = middle(out[0], g, rngs)
+        self.mid = middle(out[0], norm, rngs)
         self.levels = nnx.List([
-            Level(widths[i], widths[i + 1], config.res_blocks + 1, g, rngs,
-                  attention=i == 0, resample=1 if i < last else None)
-            for i in range(last + 1)
+            Level(a, b, config.res_blocks + 1, norm, rngs, attention=i == 0, resample=1 if i < last else None)
+            for i, (a, b) in enumerate(itertools.pairwise(widths))
         ])  # fmt: skip
-        self.norm_out = group_norm(out[-1], g, rngs)
+        self.norm_out = norm(out[-1])
         self.conv_out = Conv(out[-1], 3, rngs)
 
-    def features(self, x):  # [B, h, w, Z] -> [B, H, W, C], what the last convolution reads
-        for box in [self.conv_in, *self.mid, *self.levels]:
-            x = box(x)
-        return nnx.silu(self.norm_out(x))
+    def features(self, z, codes):  # [B, h, w, Z] -> [B, H, W, C], what the last convolution reads
+        read = [codes] if self.spatial else []  # [B, h, w, code_dim], of which z was made
+        x = self.conv_in(z)
+        for box in [*self.mid, *self.levels]:
+            x = box(x, *read)
+        return nnx.silu(self.norm_out(x, *read))
 
-    def __call__(self, z):  # [B, h, w, Z] -> [B, H, W, 3], not bounded
-        return self.conv_out(self.features(z))
+    def __call__(self, z, codes):  # see `features`; -> [B, H, W, 3], not bounded
+        return self.conv_out(self.features(z, codes))
 
 
 def normalise(x):
@@ -158,7 +156,7 @@ def normalise(x):
 
 
 class GenerationEncoder(nnx.Module):
-    """Pictures to ids and back. `codebook` is stored raw and always used normalised."""
+    """Pictures to ids and back. `codebook` is stored raw, and used as `unit` says."""
 
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
         n = config.codebook_size
@@ -168,24 +166,28 @@ class GenerationEncoder(nnx.Module):
         self.codebook = nnx.Param(normalise(jax.random.uniform(rngs.params(), (n, c), minval=-1.0)))
         self.post_quant_conv = Conv(c, config.z_channels, rngs, size=1)
         self.decoder = VqDecoder(config, rngs)
+        self.l2_norm = config.codebook_l2_norm
 
-    def latents(self, images):  # [B, H, W, 3] in [-1, 1] -> unit vectors [B, h, w, code_dim]
-        return normalise(self.quant_conv(self.encoder(images.astype(jnp.float32))))
+    def unit(self, x):  # latents or codes: rows of unit length where the lookup is by direction
+        return normalise(x) if self.l2_norm else x
+
+    def latents(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, h, w, code_dim]
+        return self.unit(self.quant_conv(self.encoder(images.astype(jnp.float32))))
 
     def nearest(self, z):  # [B, h, w, code_dim] -> int32 ids [B, h, w]; the first code wins a tie
-        codes = normalise(self.codebook[...])
-        distance = 1.0 + (codes * codes).sum(-1) - 2.0 * einsum("bhwc,nc->bhwn", z, codes)
+        codes = self.unit(self.codebook[...])
+        own = 1.0 if self.l2_norm else 0.0  # a unit z by itself; others: without, for precision
+        distance = own + (codes * codes).sum(-1) - 2.0 * einsum("bhwc,nc->bhwn", z, codes)
         return jnp.argmin(distance, -1).astype(jnp.int32)
 
-    def codes(self, ids):  # int32 [...] -> normalised code vectors [..., code_dim]
-        return take(normalise(self.codebook[...]), ids)
+    def codes(self, ids):  # int32 [...] -> code vectors, as they are used [..., code_dim]
+        return take(self.unit(self.codebook[...]), ids)
 
     def render(self, codes):  # [B, h, w, code_dim] -> [B, H, W, 3], about [-1, 1] but not clipped
-        return self.decoder(self.post_quant_conv(codes))
+        return self.decoder(self.post_quant_conv(codes), codes)
 
     def encode(self, images):  # [B, H, W, 3] in [-1, 1] -> int32 ids [B, N], raster order
-        ids = self.nearest(self.latents(images))
-        return ids.reshape(ids.shape[0], -1)
+        return self.nearest(self.latents(images)).reshape(len(images), -1)
 
     def decode(self, ids, grid):  # int32 [B, N], (rows, columns) -> [B, H, W, 3]
         return self.render(self.codes(ids.reshape(ids.shape[0], *grid)))

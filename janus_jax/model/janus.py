@@ -28,8 +28,8 @@ class Janus(nnx.Module):
         tower = config.understanding_encoder
         d = llm.width
         dtype = config.dtype
-        self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
         how = dtype, config.remat, config.attention, rngs
+        self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
         self.understanding_encoder = encoder(tower, *how)
         self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
         self.generation_encoder = GenerationEncoder(vq, rngs)
@@ -99,15 +99,9 @@ class Janus(nnx.Module):
         return x
 
     def __call__(
-        self,
-        tokens,
-        understanding_images,
-        image_ids,
-        understanding_slots,
-        generation_slots,
-        positions,
-        segment_ids,
-    ):
+        self, tokens, understanding_images, image_ids, understanding_slots, generation_slots,
+        positions, segment_ids,
+    ):  # fmt: skip
         """Packed rows to hidden states [B, T, D] after the final norm. See `embed`; positions and
         segment_ids are int32 [B, T], as in model.batch."""
         x = self.embed(

@@ -1,6 +1,8 @@
 """The sizes of the released models, as the shapes of their state dicts have them, and of small ones that a laptop
 trains."""
 
+import dataclasses
+
 from janus_jax.model.config import (
     GenerationEncoderConfig,
     JanusConfig,
@@ -26,6 +28,25 @@ def janus_pro_7b() -> JanusConfig:
     likewise."""
     transformer = TransformerConfig(width=4096, mlp_width=11008, layers=30, heads=32)
     return JanusConfig(transformer=transformer, image_head_width=4096)
+
+
+def vq_8() -> GenerationEncoderConfig:
+    """LlamaGen's VQ-8 (arXiv 2406.06525, section 2.1): VQ-16 with one level fewer, a picture of 384
+    pixels in 2,304 tokens."""
+    return GenerationEncoderConfig(multipliers=(1, 2, 2, 4))
+
+
+def movq_67m() -> GenerationEncoderConfig:
+    """MoVQGAN-67M (ai-forever/MoVQGAN), the tokenizer of Kandinsky 2 and 3; 8 pixels a token."""
+    return GenerationEncoderConfig(
+        multipliers=(1, 2, 2, 4), z_channels=4, code_dim=4, decoder_norm="spatial",
+        codebook_l2_norm=False,
+    )  # fmt: skip
+
+
+def movq_270m() -> GenerationEncoderConfig:
+    """MoVQGAN-270M (ai-forever/MoVQGAN), twice as wide."""
+    return dataclasses.replace(movq_67m(), channels=256)
 
 
 def quickstart() -> JanusConfig:

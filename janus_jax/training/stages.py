@@ -1,6 +1,5 @@
 """The stages of a config, one after the other: weights in, data in, steps, weights out."""
 
-import dataclasses
 import pathlib
 from contextlib import closing, contextmanager, suppress
 
@@ -21,6 +20,7 @@ from janus_jax.distributed import arrays, processes, signals, xla_flags
 from janus_jax.distributed.watchdog import WATCH
 from janus_jax.model import low_rank
 from janus_jax.model import sharding as sh
+from janus_jax.model.config import to_dict
 from janus_jax.model.generation_encoder import normalise
 from janus_jax.training import ema, probes, stage_mixture
 from janus_jax.training.evaluations import Evaluations
@@ -268,7 +268,7 @@ def require_ids(plan: StagePlan, params: dict, sources: list, named):
 
     def compare():
         for source in sources:
-            sizes = dataclasses.asdict(plan.model.generation_encoder)
+            sizes = to_dict(plan.model.generation_encoder)
             source.ids.require(flatten(params["generation_encoder"]), sizes, str(named))
 
     processes.all_or_none(compare)

@@ -42,6 +42,7 @@ from janus_jax.data.tools.image_ids_writer import (
 )
 from janus_jax.distributed import compile_cache, initialize, processes, shares
 from janus_jax.distributed.platform import require_devices
+from janus_jax.model.config import to_dict
 from janus_jax.training.vq_encoder import TokenizerEncoder, cpu_beside, not_float32
 
 SHARD = 4096  # records; a kill loses what was done of one
@@ -62,7 +63,7 @@ def tokenize(
     directory = pathlib.Path(directory)
     side = encoder.config.image_size
     origin = image_ids.Origin(
-        encoder.fingerprint, dataclasses.asdict(encoder.config), image_ids.preprocessing(side),
+        encoder.fingerprint, to_dict(encoder.config), image_ids.preprocessing(side),
         image_ids.pictures_of(source), len(source), shard,
     )  # fmt: skip
     processes.require_equal({"what the ids are made of": json.dumps(dataclasses.asdict(origin))})

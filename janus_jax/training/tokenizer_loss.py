@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from janus_jax.model.batch import pixels
-from janus_jax.model.generation_encoder import GenerationEncoder, normalise
+from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.kernels import einsum
 from janus_jax.training.perceptual import lpips
 
@@ -44,8 +44,11 @@ class Painted:
 def entropy_loss(model: GenerationEncoder, z):
     """Low when each position is sure of its code and all codes are used alike (temperature
     0.01)."""
-    affinity = 2.0 * einsum("bhwc,nc->bhwn", z, normalise(model.codebook[...])) / 0.01
-    logp = jax.nn.log_softmax(affinity)
+    codes = model.unit(model.codebook[...])
+    affinity = 2.0 * einsum("bhwc,nc->bhwn", z, codes)
+    if not model.l2_norm:  # the lengths of the codes count too
+        affinity = affinity - (codes * codes).sum(-1)
+    logp = jax.nn.log_softmax(affinity / 0.01)
     p = jnp.exp(logp)
     mean = p.mean((0, 1, 2))
     return -(p * logp).sum(-1).mean() + (mean * jnp.log(mean + 1e-5)).sum()
@@ -64,7 +67,7 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
     ids = model.nearest(jax.lax.stop_gradient(z))
     codes = model.codes(ids)
     straight = z + jax.lax.stop_gradient(codes - z)
-    hidden = model.decoder.features(model.post_quant_conv(straight))
+    hidden = model.decoder.features(model.post_quant_conv(straight), straight)
     image = model.decoder.conv_out(hidden)
     terms = {
         "reconstruction": reconstruction_loss(x, image, options["reconstruction_loss"]),

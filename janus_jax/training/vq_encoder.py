@@ -18,7 +18,7 @@ from janus_jax.model.keys import Keys
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten, misfits
 from janus_jax.weights.source import open_source
-from janus_jax.weights.table import VQ
+from janus_jax.weights.table import VQ, by_direction
 
 COMPARED = 4  # pictures
 # Mean distance of unit latents from which a tokenizer does not compute in float32, by which they are
@@ -192,6 +192,10 @@ def require_tokenizer(source, wanted: dict[str, tuple], config: GenerationEncode
     groups = source.unshaped.get(f"{VQ}.norm_groups", config.norm_groups)
     if groups != config.norm_groups:
         problems.append(f"norm_groups is {groups} there, {config.norm_groups} here")
+    if by_direction(source.unshaped) != config.codebook_l2_norm:
+        problems.append(
+            f"codebook_l2_norm is {not config.codebook_l2_norm} there, {config.codebook_l2_norm} here"
+        )
     if problems:
         raise ValueError(
             f"{source.path}: its VQ tokenizer has other sizes than the model; name the --config "

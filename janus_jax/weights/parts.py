@@ -1,30 +1,16 @@
-"""The rows and sizes that several sources share: LLaMA in transformers' layout, LlamaGen's VQ
-tokenizer."""
+"""The rows and sizes that several sources share: LLaMA in transformers' layout, SigLIP; the VQ
+tokenizer's are in vq_parts.py."""
 
 import dataclasses
 
 from janus_jax.model.config import (
-    GenerationEncoderConfig,
+    LEFT_OUT,
     JanusConfig,
     TransformerConfig,
     UnderstandingEncoderConfig,
 )
 from janus_jax.weights.settings import Section
-from janus_jax.weights.table import DROP, Row, conv, count, fused, linear, norm, same
-
-
-@dataclasses.dataclass(frozen=True)
-class Naming:
-    """What LlamaGen's and transformers' copies of the VQ network call the same boxes."""
-
-    down: str
-    up: str
-    res: str
-    mid: tuple[str, str, str]
-
-
-LLAMAGEN = Naming("conv_blocks", "conv_blocks", "res", ("0", "1", "2"))
-TRANSFORMERS = Naming("down", "up", "block", ("block_1", "attn_1", "block_2"))
+from janus_jax.weights.table import DROP, Row, conv, fused, linear, norm, same
 
 
 def llama_config(v: Section) -> TransformerConfig:
@@ -83,26 +69,19 @@ def tower_problems(c: UnderstandingEncoderConfig, v: Section, width: str, heads:
         )
 
 
-def vq_problems(c: GenerationEncoderConfig, v: Section, channels: str, side: str) -> None:
-    """Tells of sizes that do not go together. channels, side: their names of these fields."""
-    if c.channels % c.norm_groups:
-        v.problems.append(
-            f"{v.where}{channels} is {c.channels}: {c.norm_groups} norm groups do not divide it"
-        )
-    if c.image_size % c.stride:
-        v.problems.append(
-            f"{v.where}{side} is {c.image_size}: the stride, {c.stride}, does not divide it"
-        )
-
-
 def ablated(c: JanusConfig) -> list[str]:
     """Why only this project's own layout has a place for such a model."""
-    usual = {"understanding": "siglip", "generation": "embedding"}
+    vq = c.generation_encoder
+    usual = [
+        ("understanding", c.understanding, "siglip"),
+        ("generation", c.generation, "embedding"),
+    ]
+    usual += [(f"generation_encoder.{name}", getattr(vq, name), usual) for name, usual in LEFT_OUT]
     return [
-        f"{field} is {getattr(c, field)!r}: other programs' Janus knows {value!r} alone; keep it in "
-        "this project's layout"
-        for field, value in usual.items()
-        if getattr(c, field) != value
+        f"{field} is {value!r}: other programs' Janus knows {known!r} alone; keep it in this "
+        "project's layout"
+        for field, value, known in usual
+        if value != known
     ]
 
 
@@ -193,89 +172,3 @@ def semantic_rows(c: JanusConfig) -> list[Row]:
     for p in "qkvo":
         rows += linear(f"{a}.blocks.attention.{p}", "", w, w, layers=s.layers)
     return rows + norm(f"{a}.norm", "", w)
-
-
-def vq_rows(c: GenerationEncoderConfig, theirs: str, naming: Naming) -> list[Row]:
-    """theirs: the prefix, with its dot. Levels and blocks stand in the order of computation in
-    both."""
-    a = "generation_encoder"
-    m = c.multipliers
-    widths = [c.channels * k for k in (1, *m)]
-    rows = _half(f"{a}.encoder", f"{theirs}encoder", widths, c.res_blocks, naming, down=True)
-    rows += conv(f"{a}.encoder.conv_in", f"{theirs}encoder.conv_in", 3, c.channels)
-    rows += conv(f"{a}.encoder.conv_out", f"{theirs}encoder.conv_out", widths[-1], c.z_channels)
-    widths = [c.channels * k for k in (m[-1], *m[::-1])]
-    rows += _half(f"{a}.decoder", f"{theirs}decoder", widths, c.res_blocks + 1, naming, down=False)
-    rows += conv(f"{a}.decoder.conv_in", f"{theirs}decoder.conv_in", c.z_channels, widths[0])
-    rows += conv(f"{a}.decoder.conv_out", f"{theirs}decoder.conv_out", widths[-1], 3)
-    rows += same(f"{a}.codebook", f"{theirs}quantize.embedding.weight", c.codebook_size, c.code_dim)
-    rows += conv(f"{a}.quant_conv", f"{theirs}quant_conv", c.z_channels, c.code_dim, 1)
-    return rows + conv(
-        f"{a}.post_quant_conv", f"{theirs}post_quant_conv", c.code_dim, c.z_channels, 1
-    )
-
-
-def _half(
-    a: str, b: str, widths: list[int], blocks: int, naming: Naming, *, down: bool
-) -> list[Row]:
-    rows = []
-    last = len(widths) - 2
-    for i in range(last + 1):
-        level = f"{a}.levels.{i}"
-        theirs = f"{b}.{naming.down if down else naming.up}.{i}"
-        for j in range(blocks):
-            w_in = widths[i] if j == 0 else widths[i + 1]
-            rows += _res(f"{level}.res.{j}", f"{theirs}.{naming.res}.{j}", w_in, widths[i + 1])
-            if i == (last if down else 0):
-                rows += _attn(f"{level}.attn.{j}", f"{theirs}.attn.{j}", widths[i + 1])
-        if i < last:
-            resample = f"{theirs}.{'downsample' if down else 'upsample'}.conv"
-            rows += conv(f"{level}.resample", resample, widths[i + 1], widths[i + 1])
-    deepest = widths[-1] if down else widths[0]
-    first, middle, second = (f"{b}.mid.{name}" for name in naming.mid)
-    rows += _res(f"{a}.mid.0", first, deepest, deepest) + _attn(f"{a}.mid.1", middle, deepest)
-    rows += _res(f"{a}.mid.2", second, deepest, deepest)
-    return rows + norm(f"{a}.norm_out", f"{b}.norm_out", widths[-1])
-
-
-def _res(a: str, b: str, w_in: int, w_out: int) -> list[Row]:
-    rows = norm(f"{a}.norm1", f"{b}.norm1", w_in) + conv(f"{a}.conv1", f"{b}.conv1", w_in, w_out)
-    rows += norm(f"{a}.norm2", f"{b}.norm2", w_out) + conv(f"{a}.conv2", f"{b}.conv2", w_out, w_out)
-    return rows + (
-        conv(f"{a}.shortcut", f"{b}.nin_shortcut", w_in, w_out, 1) if w_in != w_out else []
-    )
-
-
-def _attn(a: str, b: str, width: int) -> list[Row]:
-    rows = norm(f"{a}.norm", f"{b}.norm", width)
-    for ours, theirs in (("q", "q"), ("k", "k"), ("v", "v"), ("proj", "proj_out")):
-        rows += conv(f"{a}.{ours}", f"{b}.{theirs}", width, width, 1)
-    return rows
-
-
-def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfig:
-    """The sizes of a VQ tokenizer; its image_size, which no convolution knows, is the default.
-
-    shapes: of our leaves, those of other children too.
-    unshaped: `WeightReader.unshaped`.
-    Raises ValueError where there is no tokenizer among them, or its norm_groups are not known.
-    """
-    a = "generation_encoder"
-    levels = count(shapes, rf"{a}\.encoder\.levels\.(\d+)\.")
-    if not levels or f"{a}.codebook" not in shapes:
-        raise ValueError(f"holds no VQ tokenizer ({a})")
-    groups = unshaped.get(f"{a}.norm_groups")
-    if groups is None:
-        raise ValueError(
-            "a VQ tokenizer that does not say its norm_groups, on which all that it computes depends "
-            "(they stand in the manifest.json that was written beside the weights)"
-        )
-    channels = shapes[f"{a}.encoder.conv_in.kernel"][3]
-    firsts = [shapes[f"{a}.encoder.levels.{i}.res.0.conv1.kernel"][3] for i in range(levels)]
-    codes, code_dim = shapes[f"{a}.codebook"]
-    return GenerationEncoderConfig(
-        channels=channels, multipliers=tuple(width // channels for width in firsts),
-        res_blocks=count(shapes, rf"{a}\.encoder\.levels\.0\.res\.(\d+)\."),
-        z_channels=shapes[f"{a}.encoder.conv_out.kernel"][3], norm_groups=groups,
-        codebook_size=codes, code_dim=code_dim,
-    )  # fmt: skip

@@ -275,9 +275,13 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
 def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
     here = tb.unshaped(config, CHILDREN)
+    there = source.unshaped
+    if f"{tb.VQ}.codebook" in source.leaves:
+        lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]
+        here, there = here | lookups[0], there | lookups[1]
     return [
         f"{key} is {value!r} there, {here[key]!r} here"
-        for key, value in source.unshaped.items()
+        for key, value in there.items()
         if here.get(key, value) != value
     ] + differences.other_depth(source.layout.layers, config)
 

@@ -106,10 +106,9 @@ def _of_files(path, weights: files.Weights, allow_extra: bool) -> WeightReader:
         first = ", ".join(list(weights.tensors)[:3])
         raise ValueError(
             f"{path}: no layout that is known (its tensors begin {first}); known are this "
-            "project's, DeepSeek's and transformers' Janus, SigLIP, CLIP, InternViT, EVA-02, DeepSeek-LLM "
-            f"and LlamaGen's VQ tokenizer; {foreign.unknown(values or {}, weights.tensors)}".rstrip(
-                "; "
-            )
+            "project's, DeepSeek's and transformers' Janus, SigLIP, CLIP, InternViT, EVA-02, DeepSeek-LLM, "
+            "LlamaGen's VQ tokenizer and diffusers' VQModel; "
+            f"{foreign.unknown(values or {}, weights.tensors)}".rstrip("; ")
         )
     if values is None and found.NEEDS_CONFIG:
         raise ValueError(

@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from janus_jax.model.config import LEFT_OUT
+
 # Kinds of sources of this project; layouts/ has others.
 OWN, CHECKPOINT, ADAPTER = "janus_jax", "checkpoint", "adapter"
 PEFT = "peft"  # the kind of PEFT's adapters
@@ -185,7 +187,7 @@ FIELDS = {  # where a size of the config shows in a leaf's shape
 }
 
 
-def fields(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+def fields(shapes: dict[str, tuple[int, ...]]) -> dict:
     """The sizes of the config that the shapes of these leaves tell."""
     found = {key: shapes[name][axis] for key, (name, axis) in FIELDS.items() if name in shapes}
     levels = {
@@ -193,7 +195,17 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
         for name in shapes
         if name.startswith("generation_encoder.encoder.levels.")
     }
-    return found | ({"generation_encoder.levels": len(levels)} if levels else {})
+    if levels:
+        found["generation_encoder.levels"] = len(levels)
+    if "generation_encoder.decoder.norm_out.scale" in shapes:
+        found["generation_encoder.decoder_norm"] = decoder_norm(shapes)
+    return found
+
+
+def decoder_norm(names) -> str:
+    """That of a VQ tokenizer, of config.sizes.NORMS, by its leaves."""
+    spatial = "generation_encoder.decoder.norm_out.gamma.kernel" in names
+    return "spatial" if spatial else "group"
 
 
 # sizes that no shape tells, so that weights of others would load and compute something else
@@ -202,18 +214,26 @@ UNSHAPED = (
     "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
     "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
     "understanding_encoder.rotary_grid",
+    "generation_encoder.codebook_l2_norm",
 )  # fmt: skip
 
 
 def unshaped(config, children=None) -> dict:
-    """The sizes of a JanusConfig that no shape tells; of some of its children, or all."""
+    """The sizes of a JanusConfig that no shape tells, but for what is LEFT_OUT; of some of its
+    children, or all."""
     children = config.children if children is None else children
     keys = [key.split(".") for key in UNSHAPED]
+    found = {(box, size): getattr(getattr(config, box), size) for box, size in keys}
     return {
-        f"{box}.{size}": getattr(getattr(config, box), size)
-        for box, size in keys
-        if box in children
+        f"{box}.{size}": value
+        for (box, size), value in found.items()
+        if box in children and (size, value) not in LEFT_OUT
     }
+
+
+def by_direction(unshaped: dict) -> bool:
+    """`codebook_l2_norm` of a VQ tokenizer; what says nothing of it is older, or LlamaGen's."""
+    return bool(unshaped.get(f"{VQ}.codebook_l2_norm", True))
 
 
 def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:

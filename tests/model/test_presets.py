@@ -10,6 +10,7 @@ from janus_jax.config.read import read
 from janus_jax.config.sizes import encoder_problems
 from janus_jax.config.validate import value_problems
 from janus_jax.model import presets
+from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.janus import abstract
 from janus_jax.model.keys import Keys
 from janus_jax.model.layers import parameter_count
@@ -109,3 +110,19 @@ def test_a_shipped_config_takes_an_encoder_by_its_fields(name):
     assert not wrong
     assert experiment.model.understanding_encoder == config
     assert not value_problems(experiment, 64)
+
+
+@pytest.mark.parametrize(
+    "config, total, tokens",
+    [
+        (presets.vq_8(), 70_109_835, 2304),
+        # What diffusers' VQModel counts at Kandinsky's sizes, and at twice the width.
+        (presets.movq_67m(), 67_832_495, 2304),
+        (presets.movq_270m(), 270_669_103, 2304),
+    ],
+    ids=["VQ-8", "MoVQGAN-67M", "MoVQGAN-270M"],
+)
+def test_parameter_counts_of_tokenizers(config, total, tokens, one_device):
+    module = jax.eval_shape(lambda: GenerationEncoder(config, Keys(jax.random.key(0))))
+    assert parameter_count(module) == total
+    assert (config.stride, config.tokens) == (8, tokens)

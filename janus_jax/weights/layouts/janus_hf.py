@@ -6,7 +6,7 @@ the language model; the VQ grid is taken from the vision tower's.
 """
 
 from janus_jax.model.config import GenerationEncoderConfig, JanusConfig, UnderstandingEncoderConfig
-from janus_jax.weights import differences, parts
+from janus_jax.weights import differences, parts, vq_parts
 from janus_jax.weights.settings import Section
 from janus_jax.weights.table import Ignored, Layout, Row, compute_dtype, linear, same
 
@@ -36,7 +36,7 @@ def rows(c: JanusConfig, tied: bool = False) -> list[Row]:
     d = c.transformer.width
     vq = c.generation_encoder
     table = parts.tower_rows(c.understanding_encoder, "model.vision_model.", "projection_layer")
-    table += parts.vq_rows(vq, "model.vqmodel.", parts.TRANSFORMERS)
+    table += vq_parts.vq_rows(vq, "model.vqmodel.", vq_parts.TRANSFORMERS)
     for ours, theirs, d_in in (
         ("understanding_adaptor", "aligner", c.understanding_encoder.width),
         ("generation_adaptor", "generation_aligner", vq.code_dim),
@@ -117,7 +117,7 @@ def _vq(v: Section, tower: UnderstandingEncoderConfig) -> GenerationEncoderConfi
         z_channels=v.whole("latent_channels", 256), norm_groups=32,
         codebook_size=v.whole("num_embeddings", 16384), code_dim=v.whole("embed_dim", 8),
     )  # fmt: skip
-    parts.vq_problems(sizes, v, "base_channels", "image_size")
+    vq_parts.vq_problems(sizes, v, "base_channels", "image_size")
     return sizes
 
 

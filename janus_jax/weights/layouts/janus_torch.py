@@ -9,7 +9,7 @@ does not read.
 import dataclasses
 
 from janus_jax.model.config import GenerationEncoderConfig, JanusConfig, UnderstandingEncoderConfig
-from janus_jax.weights import differences, parts
+from janus_jax.weights import differences, parts, vq_parts
 from janus_jax.weights.settings import Section
 from janus_jax.weights.table import Ignored, Layout, Row, compute_dtype, linear, same
 
@@ -51,7 +51,7 @@ def rows(c: JanusConfig, tied: bool = False) -> list[Row]:
     vq = c.generation_encoder
     seen, drawn = c.read_widths
     table = parts.timm_tower_rows(c.understanding_encoder, "vision_model.vision_tower")
-    table += parts.vq_rows(vq, "gen_vision_model.", parts.LLAMAGEN)
+    table += vq_parts.vq_rows(vq, "gen_vision_model.", vq_parts.LLAMAGEN)
     for ours, theirs, d_in in (
         ("understanding_adaptor", "aligner", seen),
         ("generation_adaptor", "gen_aligner", drawn),
@@ -155,7 +155,7 @@ def _vq(v: Section, tower: UnderstandingEncoderConfig) -> GenerationEncoderConfi
     # A picture drawn has as many tokens a side as a picture read, unless the config says otherwise.
     side = v.whole("image_size", tower.image_size // tower.patch_size * vq.stride)
     vq = dataclasses.replace(vq, image_size=side)
-    parts.vq_problems(vq, v, "ch", "image_size")
+    vq_parts.vq_problems(vq, v, "ch", "image_size")
     v.rest()
     return vq
 

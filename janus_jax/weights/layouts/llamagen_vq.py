@@ -1,8 +1,8 @@
 """LlamaGen's VQ tokenizer alone (FoundationVision/LlamaGen,
 tokenizer/tokenizer_image/vq_model.py), read and written."""
 
-from janus_jax.model.config import GenerationEncoderConfig
-from janus_jax.weights import parts
+from janus_jax.model.config import LEFT_OUT, GenerationEncoderConfig
+from janus_jax.weights import vq_parts
 from janus_jax.weights.table import Ignored, Layout, Row, count
 
 KIND = "llamagen_vq"
@@ -15,7 +15,8 @@ GROUPS = 32  # of its norms, which stand in its code
 
 
 def recognises(names) -> bool:
-    return "quantize.embedding.weight" in names
+    theirs = any(name.startswith("encoder.down_blocks.") for name in names)  # diffusers' VQModel
+    return "quantize.embedding.weight" in names and not theirs
 
 
 def layout(values: dict, tensors: dict) -> Layout:
@@ -36,16 +37,23 @@ def layout(values: dict, tensors: dict) -> Layout:
         codebook_size=codes, code_dim=code_dim,
     )  # fmt: skip
     unshaped = {"generation_encoder.norm_groups": GROUPS}
-    return Layout(KIND, parts.vq_rows(sizes, "", parts.LLAMAGEN), IGNORED, unshaped=unshaped)
+    return Layout(KIND, vq_parts.vq_rows(sizes, "", vq_parts.LLAMAGEN), IGNORED, unshaped=unshaped)
 
 
 def rows(shapes: dict[str, tuple], unshaped: dict) -> list[Row]:
-    """The table of the tokenizer that has these of our leaves; see `parts.vq_sizes`. Raises
+    """The table of the tokenizer that has these of our leaves; see `vq_parts.vq_sizes`. Raises
     ValueError for one that LlamaGen's code would compute otherwise."""
-    sizes = parts.vq_sizes(shapes, unshaped)
+    sizes = vq_parts.vq_sizes(shapes, unshaped)
     if sizes.norm_groups != GROUPS:
         raise ValueError(
             f"{KIND} cannot represent this tokenizer: generation_encoder.norm_groups is "
             f"{sizes.norm_groups}, and LlamaGen's code always takes {GROUPS}"
         )
-    return parts.vq_rows(sizes, "", parts.LLAMAGEN)
+    for name, known in LEFT_OUT:
+        if getattr(sizes, name) != known:
+            raise ValueError(
+                f"{KIND} cannot represent this tokenizer: generation_encoder.{name} is "
+                f"{getattr(sizes, name)!r}, and LlamaGen's code knows {known!r} alone; keep it in "
+                "this project's layout"
+            )
+    return vq_parts.vq_rows(sizes, "", vq_parts.LLAMAGEN)

@@ -1,18 +1,23 @@
 """LlamaGen's tokenizer alone."""
 
 import argparse
+import dataclasses
 import json
+import re
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from support import foreign
 from support.foreign import shapes
 
+from janus_jax.model import presets
 from janus_jax.weights import convert
 from janus_jax.weights.load import export, import_weights
 from janus_jax.weights.source import open_source
+from janus_jax.weights.vq_parts import vq_sizes
 
 
 def llamagen(place: str) -> dict:
@@ -124,6 +129,29 @@ def test_weights_without_a_tokenizer_are_no_llamagen(tmp_path, siglip):
     source = open_source(tmp_path / "siglip")
     with pytest.raises(ValueError, match=r"siglip: holds no VQ tokenizer \(gen.*give what a stage"):
         convert.to_layout(source, tmp_path / "out", "llamagen_vq")
+
+
+def test_vq_8_is_read_by_its_levels(tmp_path):
+    """LlamaGen's VQ-8 has one level fewer and wider ones; names and sizes follow from the levels."""
+    config = transformers.JanusVQVAEConfig(
+        embed_dim=8, num_embeddings=64, latent_channels=16, base_channels=32, num_res_blocks=2,
+        channel_multiplier=[1, 2, 2, 4], projection_dim=8, image_token_embed_dim=8, num_patches=2,
+    )  # fmt: skip
+    theirs = transformers.JanusVQVAE(config)
+    prefix = "model.vqmodel."
+    rules = [rule for rule in foreign.RENAMED if "vqmodel" in rule[0]]
+    renamed = {}
+    for name, x in theirs.state_dict().items():
+        new = next(re.sub(a, b, prefix + name) for a, b in rules if re.search(a, prefix + name))
+        renamed[new.removeprefix("gen_vision_model.")] = x
+    torch.save({"model": renamed}, tmp_path / "vq_ds8_c2i.pt")
+    source = open_source(tmp_path / "vq_ds8_c2i.pt", allow_pickle=True).require()
+    shapes = {name: shape for name, (shape, _) in source.leaves.items()}
+    vq_8 = presets.vq_8()
+    assert vq_sizes(shapes, source.unshaped) == dataclasses.replace(
+        vq_8, channels=32, z_channels=16, codebook_size=64
+    )
+    assert {name.split(".")[3] for name in shapes if ".encoder.levels." in name} == set("0123")
 
 
 def test_an_exported_part_keeps_the_sizes_that_no_shape_tells(tmp_path, one_device):
