@@ -155,10 +155,10 @@ def random_scene(rng: np.random.Generator, prompt: Prompt) -> dict:
     return {int(cell): (c, s) for cell, c, (_, s) in zip(cells, pick, prompt.objects)}
 
 
-def any_scene(rng: np.random.Generator, least: int = 1) -> dict:
-    """`least` to four things anywhere; a third of the time all of one shape, a third all of
-    different shapes."""
-    n = int(rng.integers(least, 5))
+def any_scene(rng: np.random.Generator) -> dict:
+    """One to four things anywhere; a third of the time all of one shape, a third all of different
+    shapes."""
+    n = int(rng.integers(1, 5))
     kind = rng.integers(3)
     picks = ([rng.integers(4)] * n, rng.permutation(4)[:n], rng.integers(4, size=n))[kind]
     colours = [list(COLOURS)[i] for i in rng.integers(4, size=n)]

@@ -58,7 +58,7 @@ class ShapesUnderstanding(World):
     def lead(self, rng):  # the kinds in the order they are asked, and a scene that allows the first
         kinds = rng.choice(QUESTIONS, len(QUESTIONS), replace=False, p=ASKED)
         while True:
-            scene = any_scene(rng, least=int(rng.integers(1, 3)))  # one thing needs no looking for
+            scene = any_scene(rng)
             turn = ask(rng, scene, kinds[0])
             if turn:
                 return scene, kinds, turn
