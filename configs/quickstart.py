@@ -12,7 +12,7 @@ LLM = ("text_embedding", "transformer", "text_head")
 def stage(**changes) -> dict:
     base = {
         "init": ("previous",),
-        "rows": {"count": 14, "length": 208, "understanding_images": 3, "generation_images": 4},
+        "rows": {"count": 16, "length": 184, "understanding_images": 2, "generation_images": 3},
         "supervise": "all",
         "first_sentence": 0.0,
         "checkpoint_every": 200,
@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
                 "optim": optim(4e-3, schedule="cosine", warmup_steps=20), "checkpoint_every": 200, "log_every": 50,
             },
             "stage1": stage(
-                steps=60, batch_size=45, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
+                steps=60, batch_size=40, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
                 ratio={"understanding": 2, "text": 3, "generation": 5}, optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=800, batch_size=55, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                steps=800, batch_size=50, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
                 supervise="answers", ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),

@@ -12,12 +12,17 @@ from support.paths import CONFIGS
 from janus_jax.config.read import read
 from janus_jax.data.toy.scenes import MOST
 from janus_jax.model import flops, presets
+from janus_jax.model.layers import FEW
 from janus_jax.plan import assumed, hlo, memory, pictures, program, report
 from janus_jax.training.stage_plan import StagePlan
 
 
 def test_what_does_not_fit_names_three_flags_and_the_first_helps():
     experiment = quickstart.small("none", 2, 4)
+    # As many layers as go through a loop, which keeps what estimates count.
+    deep = dataclasses.replace(experiment.model.transformer, layers=FEW + 2)
+    deep = dataclasses.replace(experiment.model, transformer=deep)
+    experiment = dataclasses.replace(experiment, model=deep)
     found = quickstart.studied(
         experiment, "stage1", dataclasses.replace(quickstart.CPU, name="a100-40gb", memory=1e5)
     )
