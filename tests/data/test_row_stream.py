@@ -131,9 +131,9 @@ def test_precomputed_ids_take_the_place_of_pixels(processor):
 
 @pytest.mark.parametrize(
     "ids",
-    [[0] * (G - 1) + [128], [-1] + [0] * (G - 1), [0] * (G - 1), []],
+    [[0] * (G - 1) + [64], [-1] + [0] * (G - 1), [0] * (G - 1), []],
     ids=["high", "low", "few", "none"],
 )
 def test_precomputed_ids_out_of_range_are_named(processor, ids):
     message = refused(processor, with_ids(ids), ids=True)
-    assert "record 0: image_ids must be 36 numbers in [0, 128); got" in message
+    assert "record 0: image_ids must be 36 numbers in [0, 64); got" in message

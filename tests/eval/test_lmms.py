@@ -111,7 +111,7 @@ def request(plugin, task: str, document: int, text: str, *pictures, **options):
 def test_answers_come_in_the_order_of_requests_and_are_those_of_understand(asked):
     make, model, processor = asked
     plugin = make()
-    words = ["what?", sampling.PROMPTS[1], "is it red?", "a cross?", "red?"]
+    words = ["which one is blue?", sampling.PROMPTS[1], "is it red?", "a cross?", "how many?"]
     pictures = [sampling.picture(k) for k in range(5)]
     requests = [request(plugin, "t", k, *pair) for k, pair in enumerate(zip(words, pictures))]
     requests[2].args[2]["max_new_tokens"] = 3

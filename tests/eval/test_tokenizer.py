@@ -200,7 +200,7 @@ def test_flags_that_cannot_be_followed_are_told(world, tmp_path, capsys, siglip_
     told = refused(
         capsys, root, out, "--path=", f"--config={CONFIGS}/quickstart.py", "--dataset=pictures"
     )
-    assert "config -> weights:" in told and "generation_encoder.codebook_size: 128 -> 64" in told
+    assert "config -> weights:" in told and "generation_encoder.z_channels: 32 -> 16" in told
     shutil.copytree(root / "weights", tmp_path / "older")
     (tmp_path / "older" / "manifest.json").unlink()
     told = refused(capsys, root, out, f"--weights={tmp_path}/older")

@@ -33,7 +33,7 @@ def test_the_packed_row_is_the_first_that_the_stage_trains_on(one_device, tmp_pa
     assert row.padding == (of["segment_ids"] == 0).sum()
     assert not told
     told = "\n".join(row_lines(row))
-    assert "row 1 of step 1 of stage3: 208 tokens" in told and row.segments[0].where in told
+    assert "row 1 of step 1 of stage3: 184 tokens" in told and row.segments[0].where in told
     text = page("", [], [], [row])
     assert text.count("<details") == len(row.segments) and row.segments[0].where in text
 
