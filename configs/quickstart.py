@@ -61,7 +61,9 @@ def get_config() -> ConfigDict:
             "stage2": stage(
                 # The tower too, unlike the paper's: nothing has trained it before.
                 steps=850, batch_size=64, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
-                ratio={"understanding": 2, "text": 3, "generation": 5}, optim=optim(2e-3, warmup_steps=50),
+                # Answers alone: which question comes next cannot be known, and most words are questions.
+                supervise="answers", ratio={"understanding": 2, "text": 3, "generation": 5},
+                optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
                 steps=800, batch_size=50, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),

@@ -72,7 +72,7 @@ def test_a_packed_row_loses_what_its_examples_lose_alone(one_device):
         assert bool(image) == (task == "generation") and bool(text) != bool(image)
         texts, images = texts + text, images + image
         by_task.setdefault(task, []).extend(text + image)
-    assert len(images) == 32 and len(texts) > 40
+    assert len(images) == 32 and len(texts) > 30
     assert float(got) == pytest.approx(np.mean(texts + images), rel=1e-5)
     for task, values in by_task.items():
         assert float(metrics[f"{task}_loss"]) == pytest.approx(np.mean(values), rel=1e-5), task

@@ -11,7 +11,7 @@ WITHOUT = [  # overrides of the quick start, and the warning
     ({"checkpoints.keep_every": "300"}, "saves every 200 steps, so that only each 600th stays"),
     ({"evaluation.holdout": "0.1"}, "records are kept from training and nothing is evaluated"),
     ({"data.datasets.scenes.holdout": "8"}, "holdout of scenes, and evaluation.every is 0: records"),
-    ({"stages.stage2.ratio.generation": "0"}, "rows.generation_images is 4 and ratio.generation 0"),
+    ({"stages.stage2.ratio.generation": "0"}, "rows.generation_images is 3 and ratio.generation 0"),
     ({"stages.stage2.ratio.generation": "0", "stages.stage2.condition_dropout": "0.3"},
      "stages.stage2.condition_dropout is 0.3 and ratio.generation 0"),
     ({"data.workers": "40"}, "data.workers is 40: stages.stage1 has 16 rows a step"),
