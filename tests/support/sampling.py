@@ -79,7 +79,7 @@ def answer_by_hand(model, conversation, steps: int = WORDS) -> list[int]:
 
 CONVERSATIONS = {
     "text": said("how many circles are there?"),
-    "picture": said("what color is the cross?", picture(1)),
+    "picture": said("what color is the cross?", picture(3)),
     "turns": [
         *said("what is it?", picture(2)),
         {"role": "assistant", "content": "a cross"},
