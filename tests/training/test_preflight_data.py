@@ -62,7 +62,7 @@ def test_rows_that_hold_other_than_batch_size_examples_are_told(tmp_path, capsys
     assert int(told[2]) == pytest.approx(7 / 20 * int(told[1]), abs=1)
     (line,) = [line for line in out.splitlines() if line.startswith("WARNING")]
     held = re.search(
-        r"stages.stage2.batch_size is 128, but its 16 rows of 208 hold about (\d+) .* set "
+        r"stages.stage2.batch_size is 128, but its 16 rows of 184 hold about (\d+) .* set "
         r"stages.stage2.rows.count=(\d+)",
         line,
     )
