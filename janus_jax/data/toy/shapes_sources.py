@@ -75,8 +75,10 @@ class ShapesUnderstanding(World):
             turn = ask(rng, scene, kind, told)
             if turn:
                 turns.append(turn)
+            if len(turns) == 3:
+                break
         # last: it would answer the questions
-        turns = [*turns[:3], ("describe the picture.", describe(scene, places=True))]
+        turns = [*turns, ("describe the picture.", describe(scene, places=True))]
         messages = []
         for question, answer in turns:
             messages += [Turn("user", [question]), Turn("assistant", [answer])]
