@@ -170,7 +170,7 @@ def test_longer_needs_no_word_before_a_decay_at_the_end(schedule, decay, falls, 
 def test_what_the_step_learns_of_is_named_one_by_one_and_needs_a_word(workdir):
     how = {"stages__stage2__optim__learning_rate": "1e-3", "stages__stage2__optim__clip_norm": "0.5",
            "stages__stage2__ratio__text": "1", "data__datasets__questions__weight": "2.0",
-           "stages__stage2__supervise": "answers", "stages__stage2__rows__count": "8",
+           "stages__stage2__supervise": "all", "stages__stage2__rows__count": "8",
            "template__system": "Be brief.", "evaluation__holdout": "0.2"}  # fmt: skip
     at = found(workdir, **how)
     assert not at.refused and not at.free and len(at.asked) == len(how)

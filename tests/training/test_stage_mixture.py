@@ -40,7 +40,7 @@ def test_a_phase_begins_where_the_data_changes_and_is_called_by_what_it_draws():
         ({"stages.stage2.ratio.text": "0"}, (True, True, True)),
         ({"stages.stage2.rows.count": "8"}, (True, True, True)),
         # Their losses are others, which is no spike.
-        ({"stages.stage2.supervise": "answers"}, (True, True, True)),
+        ({"stages.stage2.supervise": "all"}, (True, True, True)),
         ({"template.system": "Be brief."}, (True, True, True)),
         ({"data.datasets.scenes.form": "plain"}, (True, True, True)),
     ],
