@@ -58,43 +58,40 @@ def _cut(spans: list[tuple], at: int, size: int, closed: bool) -> list[tuple]:
     return [*before, *pieces, *after]
 
 
-def choose(
-    sizes: list[tuple[int, int, int]],
-    length: int,
-    understanding_images: int,
-    generation_images: int,
-) -> list[int]:
+def choose(sizes: list[tuple[int, ...]], length: int, most: tuple[int, ...]) -> list[int]:
     """The examples that fill a row best: the first, which has waited longest, and of the others
     those that leave the fewest positions empty; the older ones where that is equal.
 
-    sizes: (tokens, images to understand, images to generate) of each. An exact subset sum: bit t of
-    a number says that t tokens can be reached, one number for each count of either.
+    sizes: (tokens, images to understand, images to generate) of each; most: of such images in a
+    row. An exact subset sum: bit t of a number says that t tokens can be reached, one number for
+    each count of images.
     """
     first = sizes[0]
     reached = {first[1:]: 1 << first[0]}
     before = []
     mask = (1 << (length + 1)) - 1
-    for tokens, p, g in sizes[1:]:
+    for tokens, *images in sizes[1:]:
         before.append(reached)
         grown = dict(reached)
-        for (a, b), totals in reached.items():
-            cell = (a + p, b + g)
+        for counts, totals in reached.items():
+            cell = tuple(map(sum, zip(counts, images)))
             moved = totals << tokens & mask
-            if moved and cell[0] <= understanding_images and cell[1] <= generation_images:
+            if moved and all(n <= limit for n, limit in zip(cell, most)):
                 grown[cell] = grown.get(cell, 0) | moved
         reached = grown
         if any(totals >> length for totals in reached.values()):
             break  # full: the younger ones wait
-    total, cell = max((totals.bit_length() - 1, (-a, -b)) for (a, b), totals in reached.items())
-    cell = (-cell[0], -cell[1])
+    fewest = lambda counts: tuple(-n for n in counts)
+    total, cell = max((totals.bit_length() - 1, fewest(n)) for n, totals in reached.items())
+    cell = fewest(cell)
     taken = [0]
     for i in range(len(before), 0, -1):
         if before[i - 1].get(cell, 0) >> total & 1:
             continue  # reached without it
-        tokens, p, g = sizes[i]
+        tokens, *images = sizes[i]
         taken.append(i)
         total = total - tokens
-        cell = (cell[0] - p, cell[1] - g)
+        cell = tuple(a - b for a, b in zip(cell, images))
     return sorted(taken)
 
 
@@ -110,17 +107,17 @@ def assemble(examples: list[dict], length: int) -> dict:
     following[:-1] = (segment[1:] == segment[:-1]) & (segment[1:] > 0)
     after = lambda x: np.append(x[1:], x[:1])
     slots = {
-        r: np.where(role == r, np.cumsum(role == r), 0).astype(np.int32)
-        for r in (bt.UNDERSTANDING_SLOT, bt.GENERATION_SLOT)
+        f"{kind}_slots": np.where(role == r, np.cumsum(role == r), 0).astype(np.int32)
+        for kind, r in bt.SLOTS.items()
     }
-    text_next = following & (after(role) == bt.TEXT) & (after(supervised) == 1)
+    predicts = following & (after(supervised) == 1)
+    text_next = predicts & (after(role) == bt.TEXT)
     codes = np.array([0, *(int(e["example"][0]) % bt.TRUNCATED for e in examples)], np.int32)
     return {
         "tokens": tokens,
         "text_targets": np.where(text_next, after(tokens), bt.IGNORE).astype(np.int32),
-        "image_targets": np.where(following, after(slots[bt.GENERATION_SLOT]), 0).astype(np.int32),
-        "understanding_slots": slots[bt.UNDERSTANDING_SLOT],
-        "generation_slots": slots[bt.GENERATION_SLOT],
+        "image_targets": np.where(predicts, after(slots["generation_slots"]), 0).astype(np.int32),
+        **slots,
         "positions": join([np.arange(n) for n in sizes], np.int32),
         "segment_ids": segment,
         "tasks": codes[segment],

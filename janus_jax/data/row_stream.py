@@ -86,19 +86,23 @@ class ExampleEncoder:
 
     def pixels(
         self, kind: str, source, index: int, record: dict, example: dict
-    ) -> list[np.ndarray]:
-        """What fills an example's slots: pictures uint8 [S, S, 3], or ids int32 [N]. Raises
-        ImageError, RecordError."""
-        if kind == "generation":
-            if "image_ids" in record:
-                return [generation.stored_ids(record["image_ids"], self.model.generation_encoder)]
-            side = self.model.generation_encoder.image_size
-            return [generation_image(source.image(index), side, fast=True)]
-        side = self.model.understanding_encoder.image_size
-        return [
-            understanding_image(source.image(index, int(k)), side, fast=True)
-            for k in example["understanding_images"]
-        ]
+    ) -> dict[str, list[np.ndarray]]:
+        """What fills an example's slots, by the batch's arrays: pictures uint8 [S, S, 3], or ids
+        int32 [N]. Raises ImageError, RecordError."""
+        if kind == "generation" and "image_ids" in record:
+            ids = generation.stored_ids(record["image_ids"], self.model.generation_encoder)
+            return {"image_ids": [ids]}
+        ways = {
+            "understanding_images": (understanding_image, self.model.understanding_encoder),
+            "generation_images": (generation_image, self.model.generation_encoder),
+        }
+        return {
+            name: [
+                open_image(source.image(index, int(k)), box.image_size, fast=True)
+                for k in example[name]
+            ]
+            for name, (open_image, box) in ways.items()
+        }
 
 
 @dataclasses.dataclass
@@ -113,7 +117,7 @@ class Buffered:
     index: int
     record: dict
     example: dict
-    pixels: list | None = None
+    pixels: dict | None = None
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -176,7 +180,8 @@ class RowStream:
         while True:
             self._fill()
             sizes = [w.size for w in self.buffer]
-            picks = choose(sizes, rows.length, rows.understanding_images, rows.generation_images)
+            most = rows.understanding_images, rows.generation_images
+            picks = choose(sizes, rows.length, most)
             if all([self._open(i) for i in picks]):
                 break
         chosen = [self.buffer[i] for i in picks]
@@ -270,26 +275,14 @@ class RowStream:
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "
                 f"{model.transformer.vocabulary}: the tokenizer is not this model's"
             )
-        side = model.understanding_encoder.image_size
-        vq = model.generation_encoder
-        und_images = np.zeros((rows.understanding_images, side, side, 3), np.uint8)
-        opened = {"understanding": [], "generation": [], "text": []}
-        for w in chosen:
-            opened[self.mixture.entries[w.entry].kind] += w.pixels or []
-        for k, pixels in enumerate(opened["understanding"]):
-            und_images[k] = pixels
-        ids = self.mixture.precomputed
-        shape, dtype = (
-            ((vq.tokens,), np.int32) if ids else ((vq.image_size, vq.image_size, 3), np.uint8)
-        )
-        gen_images = np.zeros((rows.generation_images, *shape), dtype)
-        for k, pixels in enumerate(opened["generation"]):
-            gen_images[k] = pixels
+        counts = rows.understanding_images, rows.generation_images
+        shapes = bt.image_shapes(1, *counts, model, self.mixture.precomputed)
+        filled = {name: np.zeros(shape[1:], dtype) for name, (shape, dtype) in shapes.items()}
+        for name, array in filled.items():
+            opened = [pixels for w in chosen for pixels in (w.pixels or {}).get(name, ())]
+            for k, pixels in enumerate(opened):
+                array[k] = pixels
         drawn = [
             (w.entry, w.position, w.index, int(w.example["example"][0]), w.size[0]) for w in chosen
         ]
-        return row | {
-            "understanding_images": und_images,
-            "image_ids" if ids else "generation_images": gen_images,
-            "drawn": drawn,
-        }
+        return row | filled | {"drawn": drawn}

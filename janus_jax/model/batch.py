@@ -4,24 +4,34 @@ A record becomes a Sequence (one example), Sequences are packed into rows, rows 
 Letters: B rows, T tokens of a row, M images of a row to understand, G images of a row to generate,
 N image tokens of a picture, S side in pixels.
 
+A slot is a position that reads something else than its token. Its kind says what: a picture as the
+understanding encoder sees it, or image ids; SLOTS lists the kinds, each a role of a token.
+
 Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
-    tokens      int32 [n]   text ids; on image slots the placeholder id role        int8  [n]
-    TEXT, UNDERSTANDING_SLOT, GENERATION_SLOT supervised  int8  [n]   1 where the token is to be
-    predicted (a GENERATION_SLOT always is) understanding_images  int64 [m]  which of the record's
-    images fill its UNDERSTANDING_SLOTs, in order generation_images     int64 [g]  likewise for its
-    GENERATION_SLOTs example     int32 [1]   task code (1 understanding, 2 text, 3 generation), plus
-    TRUNCATED if text was cut, plus CONTINUED if the rest of its text comes in a later row
+    tokens                int32 [n]   text ids; on slots the placeholder id
+    role                  int8  [n]   TEXT, UNDERSTANDING_SLOT or GENERATION_SLOT
+    supervised            int8  [n]   1 where the token, or a GENERATION_SLOT's image id, is to be
+                                      predicted
+    understanding_images  int64 [m]   which of the record's images fill its UNDERSTANDING_SLOTs, in
+                                      order
+    generation_images     int64 [g]   likewise for its GENERATION_SLOTs
+    example               int32 [1]   task code (1 understanding, 2 text, 3 generation), plus
+                                      TRUNCATED if text was cut, plus CONTINUED if the rest of its
+                                      text comes in a later row
 
 Batch, a dict of arrays:
-    tokens         int32 [B, T] text_targets   int32 [B, T]           the id to predict at this
-    position, IGNORE where there is none image_targets  int32 [B, T]           0, or 1 + index into
-    the row's G*N image ids to predict here understanding_slots  int32 [B, T]           0, or 1 +
-    index into the row's M*N picture features to read here generation_slots    int32 [B, T]
-    0, or 1 + index into the row's G*N image ids to read here positions      int32 [B, T]
-    restart with each example segment_ids    int32 [B, T]           1, 2, ... by example, 0 for
-    padding tasks          int32 [B, T]           task code of the example, 0 for padding (metrics
-    only) understanding_images  uint8 [B, M, S, S, 3] generation_images     uint8 [B, G, S, S, 3],
-    or image_ids      int32 [B, G, N]        their ids, when the records carry them
+    tokens                int32 [B, T]
+    text_targets          int32 [B, T]  the id to predict at this position, IGNORE where there is
+                                        none
+    image_targets         int32 [B, T]  0, or 1 + index into the row's G*N image ids to predict here
+    understanding_slots   int32 [B, T]  0, or 1 + index into the row's M*N picture features to read
+    generation_slots      int32 [B, T]  0, or 1 + index into the row's G*N image ids to read here
+    positions             int32 [B, T]  restart with each example
+    segment_ids           int32 [B, T]  1, 2, ... by example, 0 for padding
+    tasks                 int32 [B, T]  task code of the example, 0 for padding (metrics only)
+    understanding_images  uint8 [B, M, S, S, 3]
+    generation_images     uint8 [B, G, S, S, 3], or
+    image_ids             int32 [B, G, N]  their ids, when the records carry them
 
 Beside a batch stands which examples are in it, int64 [n, 6], an example a line, the columns
 EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its position in the data
@@ -33,6 +43,7 @@ import numpy as np
 TEXT = 0
 UNDERSTANDING_SLOT = 1
 GENERATION_SLOT = 2
+SLOTS = {"understanding": UNDERSTANDING_SLOT, "generation": GENERATION_SLOT}
 TASKS = ("understanding", "text", "generation")
 TRUNCATED = 8
 CONTINUED = 16
@@ -60,31 +71,25 @@ def sequence(
     }
 
 
-def shapes(
-    rows: int,
-    length: int,
-    understanding_images: int,
-    generation_images: int,
-    model,
-    precomputed: bool = False,
-) -> dict:
-    """name -> (shape, dtype) of a batch, for a `model.config.JanusConfig`."""
+def shapes(rows, length, understanding_images, generation_images, model, precomputed=False) -> dict:
+    """name -> (shape, dtype) of a batch, for a `model.config.JanusConfig`; the first four are a
+    `Rows`. precomputed: pictures to generate come as ids."""
+    slots = (f"{kind}_slots" for kind in SLOTS)
+    names = "tokens", "text_targets", "image_targets", *slots, "positions", "segment_ids", "tasks"
+    images = image_shapes(rows, understanding_images, generation_images, model, precomputed)
+    return dict.fromkeys(names, ((rows, length), np.int32)) | images
+
+
+def image_shapes(rows, understanding_images, generation_images, model, precomputed=False) -> dict:
+    """Of `shapes`, those of what slots read."""
     s = model.understanding_encoder.image_size
     vq = model.generation_encoder
-    side = vq.image_size
-    out = {
-        name: ((rows, length), np.int32)
-        for name in (
-            "tokens", "text_targets", "image_targets", "understanding_slots", "generation_slots", "positions",
-            "segment_ids", "tasks",
-        )
-    }  # fmt: skip
-    out["understanding_images"] = ((rows, understanding_images, s, s, 3), np.uint8)
-    if precomputed:
-        out["image_ids"] = ((rows, generation_images, vq.tokens), np.int32)
-    else:
-        out["generation_images"] = ((rows, generation_images, side, side, 3), np.uint8)
-    return out
+    drawn = (rows, generation_images, vq.image_size, vq.image_size, 3)
+    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
+        {"image_ids": ((*drawn[:2], vq.tokens), np.int32)}
+        if precomputed
+        else {"generation_images": (drawn, np.uint8)}
+    )
 
 
 def pixels(images, mean=0.5, std=0.5):

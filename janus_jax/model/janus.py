@@ -74,40 +74,34 @@ class Janus(nnx.Module):
         ids = of_filled(encode, images, filled(batch["generation_slots"], n))
         return ids.reshape(len(ids), -1)
 
-    def embed(self, tokens, understanding_images, image_ids, understanding_slots, generation_slots):
-        """Text embeddings, overwritten where a slot says so.
-
-        tokens: int32 [B, T].
-        understanding_images: [B, M, H, W, 3], uint8 or pixels as floats; a row's own come first
-            among its M.
-        image_ids: int32 [B, G*N].
-        understanding_slots: int32 [B, T], 0 for text, else 1 + the index into the row's M*N
-            features.
-        generation_slots: int32 [B, T], 0 for text, else 1 + the index into the row's G*N image ids.
-        Returns [B, T, D].
-        """
-        x = self.text_embedding(tokens)
-        if understanding_images.shape[1]:
-            seeing = self.gathered() if understanding_images.shape[1] > 1 else self
+    def read(self, batch, image_ids):
+        """What slots read: (their kind, features [B, K, D]) of each kind that the batch brings."""
+        images = batch["understanding_images"]
+        if images.shape[1]:
+            seeing = self.gathered() if images.shape[1] > 1 else self
             encode = lambda images: seeing.embed_images(floats(images))
-            count = filled(understanding_slots, self.config.understanding_encoder.tokens)
-            features = of_filled(encode, understanding_images, count)
-            features = features.reshape(len(x), -1, x.shape[-1], out_sharding=sh.BATCH)
-            x = overwrite(x, features, understanding_slots)
+            tokens = self.config.understanding_encoder.tokens
+            features = of_filled(encode, images, filled(batch["understanding_slots"], tokens))
+            d = self.config.transformer.width
+            yield "understanding", features.reshape(len(images), -1, d, out_sharding=sh.BATCH)
         if image_ids.shape[1]:
-            x = overwrite(x, self.embed_image_ids(image_ids), generation_slots)
+            yield "generation", self.embed_image_ids(image_ids)
+
+    def embed(self, batch, image_ids):
+        """Text embeddings, overwritten where a slot says so: [B, T, D].
+
+        batch: as in model.batch; its understanding_images [B, M, H, W, 3] may be pixels as floats,
+            and a row's own come first among its M. image_ids: int32 [B, G*N].
+        """
+        x = self.text_embedding(batch["tokens"])
+        for kind, features in self.read(batch, image_ids):
+            x = overwrite(x, features, batch[f"{kind}_slots"])
         return x
 
-    def __call__(
-        self, tokens, understanding_images, image_ids, understanding_slots, generation_slots,
-        positions, segment_ids,
-    ):  # fmt: skip
-        """Packed rows to hidden states [B, T, D] after the final norm. See `embed`; positions and
-        segment_ids are int32 [B, T], as in model.batch."""
-        x = self.embed(
-            tokens, understanding_images, image_ids, understanding_slots, generation_slots
-        )
-        return self.transformer(x, positions, segment_ids)
+    def __call__(self, batch, image_ids):
+        """Packed rows to hidden states [B, T, D] after the final norm. See `embed`."""
+        x = self.embed(batch, image_ids)
+        return self.transformer(x, batch["positions"], batch["segment_ids"])
 
 
 def floats(images):

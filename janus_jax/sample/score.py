@@ -174,10 +174,7 @@ def _picked(leaves, batch, pixels, places, targets, *, tree):
     model = jax.tree.unflatten(tree, leaves)
     rows = len(targets)
     none = jnp.zeros((rows, 0), jnp.int32, out_sharding=sh.BATCH)
-    hidden = model(
-        batch["tokens"], pixels, none, batch["understanding_slots"], None, batch["positions"],
-        batch["segment_ids"],
-    )  # fmt: skip
+    hidden = model(batch | {"understanding_images": pixels}, none)
     hidden = jnp.take_along_axis(hidden, places[..., None], axis=1)  # [B, L, D]
     out = []
     for first in range(0, targets.shape[1], TOGETHER):

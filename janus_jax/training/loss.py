@@ -144,10 +144,7 @@ def janus_loss(model, batch, counted=None):
     """
     counted = counts(batch) if counted is None else counted
     ids = model.image_ids(batch)
-    hidden = model(
-        batch["tokens"], batch["understanding_images"], ids, batch["understanding_slots"], batch["generation_slots"],
-        batch["positions"], batch["segment_ids"],
-    )  # fmt: skip
+    hidden = model(batch, ids)
     total, text = token_losses(model.text_head.linear, hidden, batch["text_targets"])
     sums = {
         task: jnp.where(batch["tasks"] == 1 + i, text, 0).sum()

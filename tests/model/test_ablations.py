@@ -106,9 +106,14 @@ def test_a_picture_drawn_greedily_is_the_likeliest_of_the_whole_row(mesh):
             tokens, own = np.zeros((2, 1, n), np.int32)
             tokens[0, : len(words)] = words
             own[0, len(words) :] = 1 + np.arange(N)
-            none, places, one = np.zeros((1, n), np.int32), np.arange(n)[None], np.ones((1, n), int)
-            pictures = np.zeros((1, 0, 16, 16, 3), np.float32)
-            hidden = model(tokens, pictures, ids[None], none, own, places, one)
+            batch = {
+                "tokens": tokens,
+                "understanding_images": np.zeros((1, 0, 16, 16, 3), np.float32),
+                "generation_slots": own,
+                "positions": np.arange(n)[None],
+                "segment_ids": np.ones((1, n), int),
+            }
+            hidden = model(batch, ids[None])
             logits = np.asarray(model.image_head(hidden))[0, len(words) - 1 : -1]
             likely = logits.max(-1) - logits[np.arange(N), ids]
             assert likely.max() < 1e-5 and len(set(ids.tolist())) > 1

@@ -119,7 +119,7 @@ def row(examples: list[dict], length: int = LENGTH) -> dict:
     ):
         for k, e in enumerate(e for e in examples if e["from"][0] == kind):
             source, i = sources()[kind], e["from"][1]
-            (out[name][k],) = encode.pixels(kind, source, i, source[i], e)
+            (out[name][k],) = encode.pixels(kind, source, i, source[i], e)[name]
     return out
 
 

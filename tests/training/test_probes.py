@@ -51,9 +51,7 @@ def mean_loss(transformer, state, batch, code):
     """Of one kind, with all logits at once."""
     model = nnx.merge(state.graphdef, state.params | {"transformer": transformer})
     ids = batch["image_ids"].reshape(len(batch["tokens"]), -1)
-    slots = [batch[name] for name in ("understanding_slots", "generation_slots")]
-    where = batch["positions"], batch["segment_ids"]
-    hidden = model(batch["tokens"], batch["understanding_images"], ids, *slots, *where)
+    hidden = model(batch, ids)
     image_ids = jnp.take_along_axis(ids, jnp.maximum(batch["image_targets"] - 1, 0), axis=1)
     of_text = batch["tasks"] == code, model.text_head.linear, hidden, batch["text_targets"]
     features = model.image_head.features(hidden)

@@ -223,9 +223,13 @@ def test_partly_reads_the_children_of_the_file_only(weights, tmp_path, one_devic
 @functools.partial(jax.jit, static_argnums=4)
 def logits(model, tokens, positions, segments, head):
     side, none = model.config.understanding_encoder.image_size, np.zeros((1, 0), np.int32)
-    slots = jnp.zeros_like(tokens)
-    pictures = np.zeros((1, 0, side, side, 3), np.float32)
-    return getattr(model, head)(model(tokens, pictures, none, slots, slots, positions, segments))
+    batch = {
+        "tokens": tokens,
+        "understanding_images": np.zeros((1, 0, side, side, 3), np.float32),
+        "positions": positions,
+        "segment_ids": segments,
+    }
+    return getattr(model, head)(model(batch, none))
 
 
 def test_loaded_weights_answer_as_transformers_does(original, hf, one_device):

@@ -114,8 +114,7 @@ def _stream(mixture: Mixture, phase: int, stream: int, rows):
         picks = choose(
             [example[:3] for _, example in waiting],
             rows.length,
-            rows.understanding_images,
-            rows.generation_images,
+            (rows.understanding_images, rows.generation_images),
         )
         taken = [waiting.pop(i) for i in reversed(picks)]
         if step >= WARM:

@@ -96,7 +96,8 @@ def _sample(kind: str, source, i: int, encoder) -> tuple[np.ndarray, str]:
     example = encoder(kind, record, np.random.default_rng(i))
     text = words(record)
     drawn = {k: v for k, v in record.items() if k != "image_ids"}
-    pixels = encoder.pixels(kind, source, i, drawn, example) if kind != "text" else []
+    found = encoder.pixels(kind, source, i, drawn, example) if kind != "text" else {}
+    pixels = [x for arrays in found.values() for x in arrays]
     if not pixels:  # nor where all pictures stood in questions that a row has no room for
         side = encoder.model.understanding_encoder.image_size
         return _page(text, side * max(SIDE // side, 1)), source.where(i)

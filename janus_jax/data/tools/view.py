@@ -198,12 +198,15 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
     if stored:
         encoder.pixels(kind, source, i, record, example)  # raises what training would
         record = {name: value for name, value in record.items() if name != "image_ids"}
-    pixels = encoder.pixels(kind, source, i, record, example)
-    drawn = kind == "generation"
-    numbers = example["generation_images"] if drawn else example["understanding_images"]
+    found = encoder.pixels(kind, source, i, record, example)
+    pictures = [
+        (name == "generation_images", int(k), x)
+        for name, arrays in found.items()
+        for k, x in zip(example[name], arrays)
+    ]
     out = []
-    for k, x in zip(numbers, pixels):
-        width, height = duplicates.picture(source.image(i, int(k))).size
+    for drawn, k, x in pictures:
+        width, height = duplicates.picture(source.image(i, k)).size
         side = x.shape[0]
         how = f"{width} x {height}"
         if drawn:

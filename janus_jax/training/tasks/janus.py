@@ -221,7 +221,8 @@ def read_first(plan: StagePlan, processor):
         text = f"{len(example['tokens'])} tokens"
         shown = 0
         if kind != "text":
-            shown = len(encoder.pixels(kind, source, index, record, example))
+            found = encoder.pixels(kind, source, index, record, example)
+            shown = sum(len(arrays) for arrays in found.values())
         if shown:
             text += f" with {shown} {'pictures' if shown > 1 else 'picture'}"
         if "image_ids" in record:

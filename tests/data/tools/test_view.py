@@ -81,7 +81,8 @@ def test_pictures_are_those_that_the_encoder_gets_with_how_they_became_so():
     ((pixels, how),) = shown.pictures
     record = tiny.sources()["generation"][0]
     example = encoder()("generation", record, np.random.default_rng(0))
-    (want,) = encoder().pixels("generation", tiny.sources()["generation"], 0, record, example)
+    found = encoder().pixels("generation", tiny.sources()["generation"], 0, record, example)
+    (want,) = found["generation_images"]
     assert (pixels == want).all() and how == "24 x 24, made 16 x 16"
     (slots,) = [p for p in shown.pieces if p.role == bt.GENERATION_SLOT]
     assert len(slots.ids) == 16 and slots.predicted
