@@ -8,6 +8,7 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 # What the two adaptors may read (the paper's ablations, Table 5).
 UNDERSTANDING = ("siglip", "vq", "semantic")
 GENERATION = ("embedding", "semantic")
+DRAWING = ("causal", "masked")
 NORMS = ("group", "spatial")  # of the image decoder
 # Of an understanding encoder, see model/vit.py.
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
@@ -74,6 +75,12 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     )
     problems += named(f"{at}understanding", model.understanding, UNDERSTANDING)
     problems += named(f"{at}generation", model.generation, GENERATION)
+    problems += named(f"{at}drawing", model.drawing, DRAWING)
+    if model.drawing == "masked" and (model.attention == "cudnn" or model.generation == "semantic"):
+        problems.append(
+            f"{at}drawing is 'masked': {at}attention = 'cudnn' and {at}generation = 'semantic' see what "
+            "came before alone; take 'auto' and 'embedding'"
+        )
     words = ("multipliers", "decoder_norm", "codebook_l2_norm")
     whole = [name for name in vars(vq) if name not in words]
     problems += positive(f"{at}generation_encoder", vq, whole)

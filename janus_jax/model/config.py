@@ -15,7 +15,7 @@ CHILDREN = (
 # In what an understanding encoder may differ from SigLIP; the words are in config/sizes.py.
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 # Fields that are not written where they are as here: files of before know them by no name.
-LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True}.items()
+LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True, "drawing": "causal"}.items()
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,9 @@ class JanusConfig:
     the backward pass computes all anew (`full`), or has matrix products (`dots`) or all (`none`)
     kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
-    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so."""
+    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
+    `drawing`: ids one after the other (`causal`), or all that are `masked` at once, each token of a
+    picture seeing all of it (MaskGIT, arXiv 2202.04200)."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -113,6 +115,7 @@ class JanusConfig:
     semantic_decoder: SemanticDecoderConfig = SemanticDecoderConfig()
     understanding: str = "siglip"
     generation: str = "embedding"
+    drawing: str = "causal"
     image_head_width: int = 2048
     dtype: str = "bfloat16"
     remat: str = field(default="dots", metadata=FREE)

@@ -71,7 +71,7 @@ class Janus(nnx.Module):
         if images.shape[1] == 0:
             return jnp.zeros((len(images), 0), jnp.int32)
         encode = lambda x: self.generation_encoder.encode(bt.pixels(x))
-        ids = of_filled(encode, images, filled(batch["generation_slots"], n))
+        ids = of_filled(encode, images, filled(bt.image_slots(batch), n))
         return ids.reshape(len(ids), -1)
 
     def read(self, batch, image_ids):
@@ -101,7 +101,7 @@ class Janus(nnx.Module):
     def __call__(self, batch, image_ids):
         """Packed rows to hidden states [B, T, D] after the final norm. See `embed`."""
         x = self.embed(batch, image_ids)
-        return self.transformer(x, batch["positions"], batch["segment_ids"])
+        return self.transformer(x, batch["positions"], batch["segment_ids"], batch.get("ahead"))
 
 
 def floats(images):
