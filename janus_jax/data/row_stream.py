@@ -11,6 +11,7 @@ Where a text goes on, its next part is what its data set gives next once a row h
 """
 
 import dataclasses
+import importlib
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from janus_jax.model import batch as bt
 
 # rows' worth of examples that wait: more fill rows no better (98-99 % of stage 2's), fewer do worse
 AHEAD = 3
+MASKED = "janus_jax.data.masked"  # loaded where a model draws so
 IN_A_ROW = 100  # bad records: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
 
@@ -59,6 +61,8 @@ class ExampleEncoder:
         if kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
+            if self.model.drawing == "masked":
+                example = importlib.import_module(MASKED).masked(example, rng)
         elif kind == "text":
             example = text.encode(record, *how, at)
         else:
@@ -270,6 +274,9 @@ class RowStream:
         rows = self.encoder.rows
         model = self.encoder.model
         row = assemble([w.example for w in chosen], rows.length)
+        if model.drawing == "masked":
+            of_row = importlib.import_module(MASKED).of_row
+            row = of_row(row, model.generation_encoder.tokens)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "

@@ -11,10 +11,11 @@ Letters: D width, N tokens of a picture.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
-from janus_jax.model.batch import IGNORE, TASKS
+from janus_jax.model.batch import IGNORE, TASKS, image_slots
 from janus_jax.model.config import GenerationEncoderConfig, JanusConfig
 
 # Mean lengths of an example, for plans before the data is there. The paper gives none; these are
@@ -24,6 +25,8 @@ UNDERSTANDING_TEXT = 110
 GENERATION_TEXT = 40
 DOCUMENT = 1000
 ANSWER_SHARE = 0.5  # of the text of a dialogue, where only answers are supervised
+
+MASKED_SHARE = 2 / math.pi  # of a picture's ids, see data/masked.py: the mean of cos(u * pi / 2)
 
 # What the input of each box depends on: its matrices pass gradients down only for these.
 _PICTURES = ("understanding_encoder", "understanding_adaptor")
@@ -53,16 +56,17 @@ def of_batch(batch: dict, model: JanusConfig) -> Work:
     """The work of a batch of numpy arrays (see batch.py); pictures count by the slots that read
     them."""
     real = np.asarray(batch["segment_ids"]) > 0
-    filled = lambda name, box: float((np.asarray(batch[name]) > 0).sum()) / box.tokens
+    filled = lambda slots, box: float((np.asarray(slots) > 0).sum()) / box.tokens
+    seen = np.asarray(batch["positions"]).astype(np.int64) + 1 + np.asarray(batch.get("ahead", 0))
     return Work(
         tokens=float(real.sum()),
-        pairs=float((np.asarray(batch["positions"]).astype(np.int64) + 1)[real].sum()),
+        pairs=float(seen[real].sum()),
         text=float((np.asarray(batch["text_targets"]) != IGNORE).sum()),
         image=float((np.asarray(batch["image_targets"]) > 0).sum()),
-        understanding_images=filled("understanding_slots", model.understanding_encoder),
+        understanding_images=filled(batch["understanding_slots"], model.understanding_encoder),
         generation_images=0.0
         if "image_ids" in batch
-        else filled("generation_slots", model.generation_encoder),
+        else filled(image_slots(batch), model.generation_encoder),
     )
 
 
@@ -92,6 +96,7 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     count = examples(stage, model, kept)
     mean = lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
+    predicted = 1.0 if model.drawing == "causal" else MASKED_SHARE
     text = count["understanding"] * max(
         mean["understanding"] - model.understanding_encoder.tokens, 0
     )
@@ -99,7 +104,7 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
         tokens=sum(n * mean[task] for task, n in count.items()),
         pairs=sum(n * mean[task] * (mean[task] + 1) / 2 for task, n in count.items()),
         text=share * (text + count["text"] * mean["text"]),
-        image=count["generation"] * model.generation_encoder.tokens,
+        image=count["generation"] * model.generation_encoder.tokens * predicted,
         understanding_images=count["understanding"],
         generation_images=0.0 if precomputed else count["generation"],
     )

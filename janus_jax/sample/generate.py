@@ -1,5 +1,7 @@
 """Words to pictures: `janus_jax.generate`."""
 
+import importlib
+
 import numpy as np
 from PIL import Image
 
@@ -15,7 +17,7 @@ def generate_ids(model, processor, prompts, **how) -> np.ndarray:
 
 def generate(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
-    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
 ) -> list:  # fmt: skip
     """Draws `images_per_prompt` pictures for each prompt: a list of PIL images, row-major by
     prompt.
@@ -32,13 +34,15 @@ def generate(
     progress: progress(done, total) is called as image tokens are drawn.
     return_exceptions: a prompt that cannot be drawn has its ValueError in place of its pictures,
         and the others are drawn.
+    steps: of a model that draws `masked` pictures, in how many passes, 1 to its image tokens; by
+        default 12. Others have no such number, and refuse one.
     A picture's `info` says how it was drawn: prompt, index, seed, cfg_scale, temperature. Raises
         ValueError that lists the options or prompts that cannot be used.
     """
     ids, facts = _drawn(
         model, processor, prompts, negative_prompt=negative_prompt, cfg_scale=cfg_scale,
         temperature=temperature, seed=seed, images_per_prompt=images_per_prompt, first=first,
-        progress=progress, return_exceptions=return_exceptions,
+        progress=progress, return_exceptions=return_exceptions, steps=steps,
     )  # fmt: skip
     pictures = iter(to_pil(decode_ids(model, ids)) if len(ids) else ())
     out = [fact if isinstance(fact, ValueError) else next(pictures) for fact in facts]
@@ -50,7 +54,7 @@ def generate(
 
 def _drawn(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
-    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
     """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
@@ -60,6 +64,10 @@ def _drawn(
         cfg_scale=guidance, temperature=heat, images_per_prompt=options.given(images_per_prompt, 1),
         first=options.given(first, 0), progress=progress,
     )  # fmt: skip
+    masked = None
+    if steps is not None or model.config.drawing == "masked":
+        masked = importlib.import_module("janus_jax.sample.masked")
+        steps = masked.require_steps(model, steps)
     if first + count - 1 > options.LAST:
         raise ValueError(
             f"first is {first}, images_per_prompt {count}: their sum is at most {options.LAST + 1}; "
@@ -91,7 +99,11 @@ def _drawn(
     numbers = zip(*((x["seed"], x["index"]) for x in facts if isinstance(x, dict)))
     if not rows:
         return np.zeros((0, n), np.int32), facts
-    return decode.image_ids(model, rows, *numbers, cfg_scale, temperature, n, progress), facts
+    how = rows, *numbers, cfg_scale, temperature
+    if masked is None:
+        return decode.image_ids(model, *how, n, progress), facts
+    holder = processor.tokenizer.placeholder
+    return masked.image_ids(model, holder, *how, steps, progress), facts
 
 
 def unconditional(processor, negative_prompt: str | None, cfg_scale: float):

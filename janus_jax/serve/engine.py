@@ -66,6 +66,11 @@ class Engine:
         is what the weights suggest. on_ids(ids int32 [n]): the new ids, as they come, called in the
         engine's thread, which it must not hold up. Raises ValueError that lists what cannot be
         used, Full, Closed."""
+        if self.model.config.drawing == "masked":
+            raise ValueError(
+                "this model draws all image tokens at once (model.drawing is 'masked'), and this server "
+                "one after the other: draw with janus_jax.generate; questions are answered here"
+            )
         guidance, heat = settings(self.processor, cfg_scale, temperature)
         guidance, heat, number = options.settled(
             cfg_scale=guidance, temperature=heat, first=options.given(number, 0)

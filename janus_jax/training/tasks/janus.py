@@ -183,13 +183,13 @@ def batch_facts(
     process's rows only.
     """
     by_task = np.bincount(batch["tasks"].ravel(), minlength=len(bt.TASKS) + 1)[1:]
-    filled = lambda name, box: float((batch[name] > 0).sum()) / box.tokens
+    filled = lambda slots, box: float((slots > 0).sum()) / box.tokens
     out = bt.count_examples(examples) | {
         f"positions_{t}": int(n) for t, n in zip(bt.TASKS, by_task, strict=True)
     }
     out |= {"positions": batch["tasks"].size, "tokens": int((batch["segment_ids"] > 0).sum())}
-    out["images"] = filled("understanding_slots", model.understanding_encoder)
-    out["images"] += filled("generation_slots", model.generation_encoder)
+    out["images"] = filled(batch["understanding_slots"], model.understanding_encoder)
+    out["images"] += filled(bt.image_slots(batch), model.generation_encoder)
     work = flops.of_batch(batch, model)
     out["flops"] = sum(flops.count(model, trainable, work, adapted).values())
     return out
