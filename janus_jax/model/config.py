@@ -14,8 +14,12 @@ CHILDREN = (
 )  # fmt: skip
 # In what an understanding encoder may differ from SigLIP; the words are in config/sizes.py.
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
-# Fields that are not written where they are as here: files of before know them by no name.
-LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True, "drawing": "causal"}.items()
+# Fields, by box, that are not written where they are as here: files of before know them by no name.
+LEFT_OUT = {
+    "": {"drawing": "causal"},
+    "generation_encoder": {"decoder_norm": "group", "codebook_l2_norm": True},
+}
+_USUAL = [field for box in LEFT_OUT.values() for field in box.items()]
 
 
 @dataclass(frozen=True)
@@ -147,4 +151,4 @@ class JanusConfig:
 
 def to_dict(config) -> dict:
     """Plain nested dict (JSON, ConfigDict) of a dataclass, without what is LEFT_OUT."""
-    return asdict(config, dict_factory=lambda fields: dict(x for x in fields if x not in LEFT_OUT))
+    return asdict(config, dict_factory=lambda fields: dict(x for x in fields if x not in _USUAL))

@@ -164,6 +164,8 @@ def define_generate(into):
     define.number("cfg_scale", None, f"Classifier-free guidance; {suggested}")
     define.number("temperature", None, f"0 takes the likeliest id; {suggested}")
     define.whole("seed", 0, "Same seed, same pictures.")
+    about = "Passes a picture, of a model that draws masked (docs/training.md); 0: 12."
+    define.whole("steps", 0, about)
 
 
 def _define_answers(into):

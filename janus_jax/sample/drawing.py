@@ -19,6 +19,8 @@ def facts(f, source, cfg_scale: float, temperature: float) -> dict:
     kept = {"seed": f.seed, "model": f.model, "weights": weights_mark(*source.paths)}
     if f.dtype:
         kept["dtype"] = f.dtype
+    if getattr(f, "steps", 0):
+        kept["steps"] = f.steps
     return kept | {"cfg_scale": cfg_scale, "temperature": temperature}
 
 
@@ -37,6 +39,7 @@ class Job:
         processor = source.processor()
         _check(processor, prompts)
         self.seed = f.seed
+        self.steps = f.steps or None
         self.settings = settings(processor, f.cfg_scale, f.temperature)
         self.gallery = Gallery(f.out, **facts(f, source, *self.settings))
         self.columns = max(min(f.n, 12), 6)
@@ -71,8 +74,9 @@ class Job:
         try:
             cfg_scale, temperature = self.settings
             draw = functools.partial(
-                generate, model, processor, cfg_scale=cfg_scale, temperature=temperature
-            )
+                generate, model, processor, cfg_scale=cfg_scale, temperature=temperature,
+                steps=self.steps,
+            )  # fmt: skip
             draw_batches(draw, self.todo, keep)
         except KeyboardInterrupt:
             print(f"\n{self.there:,} of {self.count:,} pictures are there", file=sys.stderr)

@@ -56,11 +56,7 @@ def written_unshaped(unshaped: dict) -> dict:
 def others(config: JanusConfig) -> list[str]:
     """Why only this project's own layout has a place for such an encoder."""
     encoder = config.understanding_encoder
-    drawing = [
-        f"drawing is {config.drawing!r}: other programs' Janus draws one id after the other; keep it in "
-        "this project's layout"
-    ]
-    return drawing * (config.drawing != "causal") + [
+    return [
         f"{ENCODER}.{field} is {getattr(encoder, field)!r}: other programs' Janus has SigLIP's "
         f"{getattr(UnderstandingEncoderConfig, field)!r} alone; keep it in this project's layout"
         for field in DIFFERENCES

@@ -71,12 +71,13 @@ def tower_problems(c: UnderstandingEncoderConfig, v: Section, width: str, heads:
 
 def ablated(c: JanusConfig) -> list[str]:
     """Why only this project's own layout has a place for such a model."""
-    vq = c.generation_encoder
     usual = [
         ("understanding", c.understanding, "siglip"),
         ("generation", c.generation, "embedding"),
     ]
-    usual += [(f"generation_encoder.{name}", getattr(vq, name), usual) for name, usual in LEFT_OUT]
+    for box, fields in LEFT_OUT.items():
+        of = getattr(c, box) if box else c
+        usual += [(f"{box}.{x}".lstrip("."), getattr(of, x), known) for x, known in fields.items()]
     return [
         f"{field} is {value!r}: other programs' Janus knows {known!r} alone; keep it in this "
         "project's layout"

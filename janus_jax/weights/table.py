@@ -227,7 +227,7 @@ def unshaped(config, children=None) -> dict:
     return {
         f"{box}.{size}": value
         for (box, size), value in found.items()
-        if box in children and (size, value) not in LEFT_OUT
+        if box in children and (size, value) not in LEFT_OUT.get(box, {}).items()
     }
 
 

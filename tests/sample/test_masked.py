@@ -1,6 +1,5 @@
 """Drawing all image tokens at once."""
 
-import dataclasses
 import functools
 
 import jax
@@ -19,7 +18,7 @@ from janus_jax.sample import masked
 from janus_jax.sample.generate import generate, generate_ids
 from janus_jax.serve.engine import Engine
 from janus_jax.training.step import train_step
-from janus_jax.weights import differences
+from janus_jax.weights import parts
 from janus_jax.weights.load import export
 
 N = tiny.CONFIG.generation_encoder.tokens
@@ -166,9 +165,9 @@ def test_the_server_says_that_it_does_not_draw_so(model):
 
 
 def test_other_programs_have_no_place_for_it():
-    assert differences.others(tiny.CONFIG) == []
-    (problem,) = differences.others(dataclasses.replace(tiny.CONFIG, drawing="masked"))
-    assert "drawing is 'masked'" in problem
+    assert parts.ablated(tiny.CONFIG) == []
+    (problem,) = parts.ablated(CONFIG)
+    assert "drawing is 'masked': other programs' Janus knows 'causal' alone" in problem
 
 
 def test_weights_that_are_not_finite_are_told(model):
