@@ -81,7 +81,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"{at}drawing is 'masked': {at}attention = 'cudnn' and {at}generation = 'semantic' see what "
             "came before alone; take 'auto' and 'embedding'"
         )
-    words = ("multipliers", "decoder_norm", "codebook_l2_norm")
+    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes")
     whole = [name for name in vars(vq) if name not in words]
     problems += positive(f"{at}generation_encoder", vq, whole)
     problems += named(f"{at}generation_encoder.decoder_norm", vq.decoder_norm, NORMS)
@@ -107,6 +107,18 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
         f"{path}.image_size", vq.image_size, vq.stride, "the stride 2 ** (levels - 1) ="
     )
     problems += divides(f"{path}.channels", vq.channels, vq.norm_groups, "norm_groups")
+    wrong = [size for size in vq.sizes if not is_size(size, vq.stride)]
+    if wrong or len({*vq.sizes, f"{vq.image_size}x{vq.image_size}"}) <= len(vq.sizes):
+        said = f"{wrong[0]!r} is no width and height" if wrong else "a size stands twice"
+        problems.append(
+            f"{path}.sizes is {vq.sizes}: {said}; each must be like '512x384', both of them multiples of "
+            f"the stride {vq.stride}, and another than image_size"
+        )
+    if vq.sizes and not model.is_janus:
+        problems.append(
+            f"{path}.sizes is {vq.sizes}: a model that reads the tokenizer's features knows squares of "
+            f"{path}.image_size alone; leave sizes out"
+        )
     problems += divides(f"{at}transformer.width", llm.width, 2 * llm.heads, "2 * heads =")
     semantic = model.semantic_decoder
     if "semantic_decoder" in model.children:
@@ -121,6 +133,13 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"{tower.tokens}, to {vq.image_size} and {vq.stride}"
         )
     return problems
+
+
+def is_size(size: str, stride: int) -> bool:
+    """Whether it is "WxH", both multiples of the stride."""
+    sides = size.split("x")
+    whole = len(sides) == 2 and all(side.isascii() and side.isdigit() for side in sides)
+    return whole and all(int(side) > 0 and int(side) % stride == 0 for side in sides)
 
 
 def encoder_problems(tower: model_config.UnderstandingEncoderConfig, path: str) -> list[str]:

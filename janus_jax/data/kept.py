@@ -14,6 +14,7 @@ PICTURES = {
     "understanding_images": "understanding",
     "generation_images": "generation",
     "image_ids": "generation",
+    "generation_sizes": "generation",
 }
 
 

@@ -22,17 +22,17 @@ def masked(example: dict, rng: np.random.Generator) -> dict:
     return example | {"supervised": supervised}
 
 
-def of_row(row: dict, tokens: int) -> dict:
+def of_row(row: dict) -> dict:
     """What `packing.assemble` makes of such examples, as the model reads it (see model/batch.py):
-    targets at their own slots, which read no id, and `ahead` of the pictures that have any.
-
-    tokens: of a picture.
-    """
+    targets at their own slots, which read no id, and `ahead` of the pictures that have any."""
     slots = row["generation_slots"]
     targets = np.where(np.append(0, row["image_targets"][:-1]) > 0, slots, 0)
-    picture = (slots - 1) // tokens  # -1: none
-    drawn = np.isin(picture, picture[targets > 0])
-    left = tokens - 1 - (slots - 1) % tokens
+    here = slots > 0
+    ends = np.flatnonzero(here & ~np.append(here[1:], False))  # text stands between two pictures
+    at = np.arange(len(slots))
+    left = np.append(ends, 0)[np.searchsorted(ends, at)] - at
+    picture = np.where(here, np.searchsorted(ends, at), -1)
+    drawn = here & np.isin(picture, picture[targets > 0])
     return row | {
         "image_targets": targets,
         "generation_slots": np.where(targets > 0, 0, slots),

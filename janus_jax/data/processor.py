@@ -153,8 +153,9 @@ class Processor:
         self._check_room(sum(len(ids) for ids, _, _ in spans), len(sources), 1)
         return spans, sources
 
-    def request(self, prompt, where: str = "prompt") -> np.ndarray:
-        """The ids of `drawing` for a prompt that a user typed, int32 [n]. Raises ValueError for a
+    def request(self, prompt, where: str = "prompt", new: int = 0) -> np.ndarray:
+        """The ids of `drawing` for a prompt that a user typed, int32 [n]. new: tokens to come, a
+        picture's where not given. Raises ValueError for a
         prompt that is no text, empty (the unconditional branch alone is guidance 0), or too long
         for the context."""
         if not isinstance(prompt, str | bytes):
@@ -170,7 +171,7 @@ class Processor:
                 "prompt at all, any words and cfg_scale 0)"
             )
         ids = np.concatenate([span[0] for span in self.drawing(prompt)]).astype(np.int32)
-        self._check_room(len(ids), 0, self.generation_tokens, where)
+        self._check_room(len(ids), 0, new or self.generation_tokens, where)
         return ids
 
     def _check_characters(self, count: int, where: str = "conversation"):

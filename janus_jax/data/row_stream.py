@@ -25,7 +25,7 @@ from janus_jax.model import batch as bt
 
 # rows' worth of examples that wait: more fill rows no better (98-99 % of stage 2's), fewer do worse
 AHEAD = 3
-MASKED = "janus_jax.data.masked"  # loaded where a model draws so
+MASKED, SIZES = "janus_jax.data.masked", "janus_jax.data.sizes"  # loaded where a model draws so
 IN_A_ROW = 100  # bad records: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
 
@@ -50,6 +50,14 @@ class ExampleEncoder:
     dropout: float = 0.0
     first: float = 0.0
     form: str = "chat"
+
+    def read(self, kind: str, source, index: int) -> dict:
+        """A record of a source, and what the model needs to know of its pictures before they are
+        opened. Raises RecordError, ImageError."""
+        vq = self.model.generation_encoder
+        if kind == "generation" and vq.sizes:
+            return importlib.import_module(SIZES).read(source, index, self.processor, vq)
+        return source[index]
 
     def __call__(
         self, kind: str, record: dict, rng: np.random.Generator, at: int | None = None
@@ -96,6 +104,9 @@ class ExampleEncoder:
         if kind == "generation" and "image_ids" in record:
             ids = generation.stored_ids(record["image_ids"], self.model.generation_encoder)
             return {"image_ids": [ids]}
+        if "size" in record:
+            vq = self.model.generation_encoder
+            return importlib.import_module(SIZES).pixels(source, index, record["size"], vq)
         ways = {
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
@@ -238,7 +249,7 @@ class RowStream:
                 index = int(rng.integers(len(e.source)))
             self.reads[entry] = self.reads.get(entry, 0) + 1
             try:
-                record = e.source[index]
+                record = self.encoder.read(e.kind, e.source, index)
                 encode = self.encoders[entry]
                 example = encode(e.kind, record, rng, at if e.continues else None)
                 return Buffered(entry, position, tried, at, index, record, example)
@@ -274,9 +285,10 @@ class RowStream:
         rows = self.encoder.rows
         model = self.encoder.model
         row = assemble([w.example for w in chosen], rows.length)
+        if model.generation_encoder.sizes:
+            row = importlib.import_module(SIZES).of_row(row, model.generation_encoder.most_tokens)
         if model.drawing == "masked":
-            of_row = importlib.import_module(MASKED).of_row
-            row = of_row(row, model.generation_encoder.tokens)
+            row = importlib.import_module(MASKED).of_row(row)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "
@@ -288,7 +300,7 @@ class RowStream:
         for name, array in filled.items():
             opened = [pixels for w in chosen for pixels in (w.pixels or {}).get(name, ())]
             for k, pixels in enumerate(opened):
-                array[k] = pixels
+                array[k][tuple(map(slice, pixels.shape))] = pixels
         drawn = [
             (w.entry, w.position, w.index, int(w.example["example"][0]), w.size[0]) for w in chosen
         ]

@@ -35,6 +35,8 @@ Batch, a dict of arrays:
     understanding_images  uint8 [B, M, S, S, 3]
     generation_images     uint8 [B, G, S, S, 3], or
     image_ids             int32 [B, G, N]  their ids, when the records carry them
+    generation_sizes      int32 [B, G]  of a model that draws several sizes alone: 1 + the number of
+                                        the picture's, in the upper left of [B, G, H, W, 3]; 0: none
 
 Beside a batch stands which examples are in it, int64 [n, 6], an example a line, the columns
 EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its position in the data
@@ -89,11 +91,13 @@ def image_shapes(rows, understanding_images, generation_images, model, precomput
     """Of `shapes`, those of what slots read."""
     s = model.understanding_encoder.image_size
     vq = model.generation_encoder
-    drawn = (rows, generation_images, vq.image_size, vq.image_size, 3)
+    width, height = (max(sides) for sides in zip(*vq.all_sizes))
+    drawn = (rows, generation_images, height, width, 3)
     return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
         {"image_ids": ((*drawn[:2], vq.tokens), np.int32)}
         if precomputed
         else {"generation_images": (drawn, np.uint8)}
+        | ({"generation_sizes": (drawn[:2], np.int32)} if vq.sizes else {})
     )
 
 

@@ -17,7 +17,7 @@ DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid
 # Fields, by box, that are not written where they are as here: files of before know them by no name.
 LEFT_OUT = {
     "": {"drawing": "causal"},
-    "generation_encoder": {"decoder_norm": "group", "codebook_l2_norm": True},
+    "generation_encoder": {"decoder_norm": "group", "codebook_l2_norm": True, "sizes": ()},
 }
 _USUAL = [field for box in LEFT_OUT.values() for field in box.items()]
 
@@ -53,7 +53,8 @@ class UnderstandingEncoderConfig:
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
-    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`)."""
+    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`).
+    `sizes`: of pictures that are drawn besides squares of `image_size`, "WxH" in pixels."""
 
     image_size: int = 384
     channels: int = 128
@@ -65,6 +66,15 @@ class GenerationEncoderConfig:
     code_dim: int = 8
     decoder_norm: str = "group"
     codebook_l2_norm: bool = True
+    sizes: tuple[str, ...] = ()
+
+    @property
+    def all_sizes(self) -> list[tuple[int, int]]:  # (width, height), the square first
+        return [(self.image_size,) * 2, *(tuple(map(int, x.split("x"))) for x in self.sizes)]
+
+    @property
+    def most_tokens(self) -> int:
+        return max(width * height for width, height in self.all_sizes) // self.stride**2
 
     @property
     def stride(self) -> int:

@@ -70,6 +70,11 @@ class Janus(nnx.Module):
         n = self.config.generation_encoder.tokens
         if images.shape[1] == 0:
             return jnp.zeros((len(images), 0), jnp.int32)
+        if "generation_sizes" in batch:
+            sized = importlib.import_module("janus_jax.model.sized")
+            how = self.config.generation_encoder, images, batch["generation_sizes"]
+            ids = sized.image_ids(self.generation_encoder, *how)
+            return ids.reshape(len(ids), -1)
         encode = lambda x: self.generation_encoder.encode(bt.pixels(x))
         ids = of_filled(encode, images, filled(bt.image_slots(batch), n))
         return ids.reshape(len(ids), -1)

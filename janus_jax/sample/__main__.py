@@ -166,6 +166,7 @@ def define_generate(into):
     define.whole("seed", 0, "Same seed, same pictures.")
     about = "Passes a picture, of a model that draws masked (docs/training.md); 0: 12."
     define.whole("steps", 0, about)
+    define.text("size", "", "WxH in pixels, of those that the model draws; by default its square.")
 
 
 def _define_answers(into):

@@ -101,10 +101,9 @@ def features(model, pictures: np.ndarray) -> np.ndarray:
         return one_by_one(see, serving(model), pictures)
 
 
-def pixels(model, ids: np.ndarray) -> np.ndarray:
-    """The pictures [B, H, W, 3] of image ids, int32 [B, N]."""
+def pixels(model, ids: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The pictures [B, H, W, 3] of image ids, int32 [B, N]; grid: their rows and columns."""
     with own_jax(model):
-        grid = model.config.generation_encoder.grid
         return one_by_one(paint, model.generation_encoder, ids, grid=grid)
 
 

@@ -19,8 +19,7 @@ def facts(f, source, cfg_scale: float, temperature: float) -> dict:
     kept = {"seed": f.seed, "model": f.model, "weights": weights_mark(*source.paths)}
     if f.dtype:
         kept["dtype"] = f.dtype
-    if getattr(f, "steps", 0):
-        kept["steps"] = f.steps
+    kept |= {name: value for name in ("steps", "size") if (value := getattr(f, name, None))}
     return kept | {"cfg_scale": cfg_scale, "temperature": temperature}
 
 
@@ -39,7 +38,7 @@ class Job:
         processor = source.processor()
         _check(processor, prompts)
         self.seed = f.seed
-        self.steps = f.steps or None
+        self.form = {"steps": f.steps or None, "size": f.size or None}
         self.settings = settings(processor, f.cfg_scale, f.temperature)
         self.gallery = Gallery(f.out, **facts(f, source, *self.settings))
         self.columns = max(min(f.n, 12), 6)
@@ -75,7 +74,7 @@ class Job:
             cfg_scale, temperature = self.settings
             draw = functools.partial(
                 generate, model, processor, cfg_scale=cfg_scale, temperature=temperature,
-                steps=self.steps,
+                **self.form,
             )  # fmt: skip
             draw_batches(draw, self.todo, keep)
         except KeyboardInterrupt:

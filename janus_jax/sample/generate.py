@@ -18,6 +18,7 @@ def generate_ids(model, processor, prompts, **how) -> np.ndarray:
 def generate(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
     images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
+    size=None,
 ) -> list:  # fmt: skip
     """Draws `images_per_prompt` pictures for each prompt: a list of PIL images, row-major by
     prompt.
@@ -36,15 +37,17 @@ def generate(
         and the others are drawn.
     steps: of a model that draws `masked` pictures, in how many passes, 1 to its image tokens; by
         default 12. Others have no such number, and refuse one.
+    size: (width, height) or "WxH", of those that the model draws (`generation_encoder.sizes`); by
+        default its square.
     A picture's `info` says how it was drawn: prompt, index, seed, cfg_scale, temperature. Raises
         ValueError that lists the options or prompts that cannot be used.
     """
     ids, facts = _drawn(
         model, processor, prompts, negative_prompt=negative_prompt, cfg_scale=cfg_scale,
         temperature=temperature, seed=seed, images_per_prompt=images_per_prompt, first=first,
-        progress=progress, return_exceptions=return_exceptions, steps=steps,
+        progress=progress, return_exceptions=return_exceptions, steps=steps, size=size,
     )  # fmt: skip
-    pictures = iter(to_pil(decode_ids(model, ids)) if len(ids) else ())
+    pictures = iter(to_pil(decode_ids(model, ids, size)) if len(ids) else ())
     out = [fact if isinstance(fact, ValueError) else next(pictures) for fact in facts]
     for picture, fact in zip(out, facts):
         if isinstance(fact, dict):
@@ -55,6 +58,7 @@ def generate(
 def _drawn(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
     images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
+    size=None,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
     """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
@@ -64,10 +68,17 @@ def _drawn(
         cfg_scale=guidance, temperature=heat, images_per_prompt=options.given(images_per_prompt, 1),
         first=options.given(first, 0), progress=progress,
     )  # fmt: skip
+    count_ids, words = processor.generation_tokens, []
+    if size is not None:
+        vq = model.config.generation_encoder
+        sizes = importlib.import_module("janus_jax.data.sizes")
+        width, height = sizes.require(size, vq)
+        words = sizes.words(processor, (width, height), vq)
+        count_ids = width * height // vq.stride**2
     masked = None
     if steps is not None or model.config.drawing == "masked":
         masked = importlib.import_module("janus_jax.sample.masked")
-        steps = masked.require_steps(model, steps)
+        steps = masked.require_steps(model, steps, count_ids)
     if first + count - 1 > options.LAST:
         raise ValueError(
             f"first is {first}, images_per_prompt {count}: their sum is at most {options.LAST + 1}; "
@@ -80,14 +91,19 @@ def _drawn(
     other = unconditional(processor, negative_prompt, cfg_scale)
     for i, (prompt, number) in enumerate(zip(prompts, seeds)):
         try:
-            ids = processor.request(prompt, f"prompts[{i}]")
+            ids = processor.request(prompt, f"prompts[{i}]", count_ids + len(words))
         except ValueError as error:
             facts += [error] * count
             continue
-        rows += [(Prompt(ids), other(ids))] * count
+        pair = Prompt(ids), other(ids)
+        if words:
+            pair = tuple(Prompt(np.append(x.ids, words).astype(np.int32)) for x in pair)
+        rows += [pair] * count
         said = {"prompt": prompt}
         if negative_prompt is not None:
             said["negative_prompt"] = negative_prompt
+        if size is not None:
+            said["size"] = f"{width}x{height}"
         facts += [
             dict(**said, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
             for k in range(first, first + count)
@@ -95,15 +111,14 @@ def _drawn(
     problems = dict.fromkeys(str(fact) for fact in facts if isinstance(fact, ValueError))
     if problems and not return_exceptions:
         raise ValueError("\n".join(problems))
-    n = processor.generation_tokens
     numbers = zip(*((x["seed"], x["index"]) for x in facts if isinstance(x, dict)))
     if not rows:
-        return np.zeros((0, n), np.int32), facts
+        return np.zeros((0, count_ids), np.int32), facts
     how = rows, *numbers, cfg_scale, temperature
     if masked is None:
-        return decode.image_ids(model, *how, n, progress), facts
+        return decode.image_ids(model, *how, count_ids, progress), facts
     holder = processor.tokenizer.placeholder
-    return masked.image_ids(model, holder, *how, steps, progress), facts
+    return masked.image_ids(model, holder, *how, count_ids, steps, progress), facts
 
 
 def unconditional(processor, negative_prompt: str | None, cfg_scale: float):
@@ -126,9 +141,15 @@ def settings(processor, cfg_scale, temperature) -> tuple:
     return given(cfg_scale, processor.cfg_scale), given(temperature, processor.temperature)
 
 
-def decode_ids(model, ids) -> np.ndarray:
-    """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one."""
-    return decode.pixels(model, np.asarray(ids, np.int32))
+def decode_ids(model, ids, size=None) -> np.ndarray:
+    """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one; size: as of
+    `generate`."""
+    vq = model.config.generation_encoder
+    grid = vq.grid
+    if size is not None:
+        width, height = importlib.import_module("janus_jax.data.sizes").require(size, vq)
+        grid = height // vq.stride, width // vq.stride
+    return decode.pixels(model, np.asarray(ids, np.int32), grid)
 
 
 def to_pil(images) -> list:

@@ -37,11 +37,10 @@ def schedule(tokens: int, steps: int) -> list[int]:
     return out
 
 
-def require_steps(model, steps: int | None) -> int:
-    """The number of steps to draw in. Raises ValueError where the model does not draw so, or the
-    number is none that a picture can be drawn in."""
+def require_steps(model, steps: int | None, tokens: int) -> int:
+    """The number of steps to draw a picture of so many tokens in. Raises ValueError where the model
+    does not draw so, or the number is none that a picture can be drawn in."""
     config = model.config
-    tokens = config.generation_encoder.tokens
     if config.drawing != "masked":
         raise ValueError(
             f"steps is {steps}: this model draws one id after the other (model.drawing is "
@@ -61,16 +60,15 @@ def require_steps(model, steps: int | None) -> int:
 
 def image_ids(
     model, placeholder: int, prompts: list[tuple[Prompt, Prompt]], seeds, numbers, cfg_scale: float,
-    temperature: float, steps: int, progress=None,
+    temperature: float, count: int, steps: int, progress=None,
 ) -> np.ndarray:  # fmt: skip
-    """The image ids of each row, int32 [B, N], as `decode.image_ids` has them but for these:
+    """The image ids of each row, int32 [B, count], as `decode.image_ids` has them but for these:
 
     placeholder: the text id whose embedding a masked token reads.
     steps: how many passes a picture takes.
     progress(done, total) is called after each, in image tokens. Raises ValueError where the model's
         logits are not finite.
     """
-    count = model.config.generation_encoder.tokens
     guided = cfg_scale not in (0, 1)
     out = np.zeros((len(prompts), count), np.int32)
     rows = list(zip(prompts, seeds, numbers, strict=True))

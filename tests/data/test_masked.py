@@ -30,7 +30,7 @@ def test_a_share_of_a_picture_is_masked_that_is_a_cosine_of_a_uniform_number():
 
 def test_a_row_reads_what_is_known_and_predicts_what_is_masked_at_its_own_place():
     some = examples(1)
-    row = masked.of_row(assemble(some, T), N)
+    row = masked.of_row(assemble(some, T))
     role = np.concatenate([e["role"] for e in some])
     wanted = np.concatenate([e["supervised"] for e in some])
     slots = np.flatnonzero(role == bt.GENERATION_SLOT)
@@ -45,12 +45,12 @@ def test_a_row_reads_what_is_known_and_predicts_what_is_masked_at_its_own_place(
 
 def test_a_token_of_a_picture_sees_the_rest_of_it_and_of_nothing_else():
     some = examples(2)
-    row = masked.of_row(assemble(some, T), N)
+    row = masked.of_row(assemble(some, T))
     slots = bt.image_slots(row) > 0
     assert (row["ahead"][~slots] == 0).all()
     assert row["ahead"][slots].tolist() == [*range(N - 1, -1, -1)] * 2
     # A picture that is given, of which nothing is to be predicted, is read one id after the other.
     given = some[0] | {"supervised": np.zeros_like(some[0]["supervised"])}
-    row = masked.of_row(assemble([given, *some[1:]], T), N)
+    row = masked.of_row(assemble([given, *some[1:]], T))
     assert row["ahead"].nonzero()[0].min() > len(given["tokens"])
     assert (row["generation_slots"][: len(given["tokens"])] > 0).sum() == N

@@ -193,7 +193,8 @@ class Lengths:
     model = types.SimpleNamespace(
         transformer=types.SimpleNamespace(vocabulary=1),
         understanding_encoder=types.SimpleNamespace(image_size=1),
-        generation_encoder=types.SimpleNamespace(image_size=1),
+        generation_encoder=sizes.GenerationEncoderConfig(image_size=16),
+        drawing="causal",
     )
 
     rows: Rows
@@ -215,8 +216,11 @@ class Lengths:
             "example": np.array([example]),
         }
 
+    def read(self, _, source, index: int):
+        return source[index]
+
     def pixels(self, *_):
-        return []
+        return {}
 
 
 def pictures(source, side: int, batch: int, seed: int, *part) -> RandomPictures:
