@@ -193,11 +193,16 @@ def _json(d: Dataset):
 
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `emoji:`, `emoji:200` (so many
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes`, `emoji:`, `emoji:200` (so many
     of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held
     out, for the detector)."""
-    if preset == "shapes" and rest in ("", "pictures"):
-        pictures = shapes_sources.ShapesPictures if rest else shapes_sources.ShapesGeneration
+    drawn = {
+        "": shapes_sources.ShapesGeneration,
+        "pictures": shapes_sources.ShapesPictures,
+        "sizes": shapes_sources.ShapesSizes,
+    }
+    if preset == "shapes" and rest in drawn:
+        pictures = drawn[rest]
         kinds = {
             "understanding": shapes_sources.ShapesUnderstanding,
             "text": shapes_sources.ShapesText,
@@ -227,7 +232,7 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
         }
         return kinds[kind](side, seed)
     raise SourceError(
-        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, emoji:, emoji:<count>, scenes:, "
+        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, shapes:sizes, emoji:, emoji:<count>, scenes:, "
         "scenes:pairs or scenes:all"
     )
 
