@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
     config = runpy.run_path(QUICKSTART)["get_config"]()
     last = config.stages.stage3
     last.init = ("quickstart",)
+    last.steps = 2400
     config.stages = {"masked": last}
     config.tokenizer = values_for_config("quickstart")["tokenizer"]
     config.model.drawing = "masked"

@@ -22,6 +22,7 @@ from janus_jax.sample.engine import NOT_FINITE
 from janus_jax.sample.reading import Prompt, Reading
 
 STEPS = 12  # by default; MaskGIT's pictures are best with 8 to 12
+NOISE = 4.5  # on what is trusted, falling to 0: MaskGIT's, without which the ground is found first
 SMALL = 2  # of `row_counts`: a step computes whole pictures, which fills a device soon
 
 
@@ -89,7 +90,7 @@ def image_ids(
             for k, left in enumerate(schedule(count, steps)):
                 *state, ids = _step(
                     leaves, *state, ids, *fixed, np.int32(placeholder), np.int32(k),
-                    np.int32(left), np.float32(1 - (k + 1) / steps), tree=tree,
+                    np.int32(left), np.float32(NOISE * (1 - (k + 1) / steps)), tree=tree,
                 )  # fmt: skip
                 if progress:
                     progress(first * count + len(some) * (count - left), out.size)
