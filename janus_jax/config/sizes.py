@@ -81,15 +81,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"{at}drawing is 'masked': {at}attention = 'cudnn' and {at}generation = 'semantic' see what "
             "came before alone; take 'auto' and 'embedding'"
         )
-    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes")
-    whole = [name for name in vars(vq) if name not in words]
-    problems += positive(f"{at}generation_encoder", vq, whole)
-    problems += named(f"{at}generation_encoder.decoder_norm", vq.decoder_norm, NORMS)
-    if min(vq.multipliers, default=0) < 1:
-        problems.append(
-            f"{at}generation_encoder.multipliers is {vq.multipliers}: needs at least one number, "
-            "each 1 or more"
-        )
+    problems += tokenizer_problems(vq, f"{at}generation_encoder")
     problems += positive(at[:-1] or "this model", model, ("image_head_width",))
     problems += named(f"{at}dtype", model.dtype, ("float32", "bfloat16"))
     problems += named(f"{at}remat", model.remat, REMAT)
@@ -107,13 +99,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
         f"{path}.image_size", vq.image_size, vq.stride, "the stride 2 ** (levels - 1) ="
     )
     problems += divides(f"{path}.channels", vq.channels, vq.norm_groups, "norm_groups")
-    wrong = [size for size in vq.sizes if not is_size(size, vq.stride)]
-    if wrong or len({*vq.sizes, f"{vq.image_size}x{vq.image_size}"}) <= len(vq.sizes):
-        said = f"{wrong[0]!r} is no width and height" if wrong else "a size stands twice"
-        problems.append(
-            f"{path}.sizes is {vq.sizes}: {said}; each must be like '512x384', both of them multiples of "
-            f"the stride {vq.stride}, and another than image_size"
-        )
+    problems += size_problems(vq, path)
     if vq.sizes and not model.is_janus:
         problems.append(
             f"{path}.sizes is {vq.sizes}: a model that reads the tokenizer's features knows squares of "
@@ -133,6 +119,30 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"{tower.tokens}, to {vq.image_size} and {vq.stride}"
         )
     return problems
+
+
+def tokenizer_problems(vq: model_config.GenerationEncoderConfig, path: str) -> list[str]:
+    """Values that no generation encoder can have; `path` leads the names of its fields."""
+    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes")
+    problems = positive(path, vq, [name for name in vars(vq) if name not in words])
+    problems += named(f"{path}.decoder_norm", vq.decoder_norm, NORMS)
+    if min(vq.multipliers, default=0) < 1:
+        problems.append(
+            f"{path}.multipliers is {vq.multipliers}: needs at least one number, each 1 or more"
+        )
+    return problems
+
+
+def size_problems(vq: model_config.GenerationEncoderConfig, path: str) -> list[str]:
+    """Sizes of pictures that its stride does not divide, or that stand twice."""
+    wrong = [size for size in vq.sizes if not is_size(size, vq.stride)]
+    if not wrong and len({*vq.sizes, f"{vq.image_size}x{vq.image_size}"}) > len(vq.sizes):
+        return []
+    said = f"{wrong[0]!r} is no width and height" if wrong else "a size stands twice"
+    return [
+        f"{path}.sizes is {vq.sizes}: {said}; each must be like '512x384', both of them multiples of "
+        f"the stride {vq.stride}, and another than image_size"
+    ]
 
 
 def is_size(size: str, stride: int) -> bool:

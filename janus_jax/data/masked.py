@@ -11,7 +11,7 @@ import numpy as np
 from janus_jax.model import batch as bt
 
 
-def masked(example: dict, rng: np.random.Generator) -> dict:
+def mask(example: dict, rng: np.random.Generator) -> dict:
     """A Sequence whose GENERATION_SLOTs are to be predicted as far as they are masked, at least
     one."""
     slots = np.flatnonzero(example["supervised"] & (example["role"] == bt.GENERATION_SLOT))
@@ -22,7 +22,7 @@ def masked(example: dict, rng: np.random.Generator) -> dict:
     return example | {"supervised": supervised}
 
 
-def of_row(row: dict) -> dict:
+def masked_row(row: dict) -> dict:
     """What `packing.assemble` makes of such examples, as the model reads it (see model/batch.py):
     targets at their own slots, which read no id, and `ahead` of the pictures that have any."""
     slots = row["generation_slots"]

@@ -56,7 +56,7 @@ class ExampleEncoder:
         opened. Raises RecordError, ImageError."""
         vq = self.model.generation_encoder
         if kind == "generation" and vq.sizes:
-            return importlib.import_module(SIZES).read(source, index, self.processor, vq)
+            return importlib.import_module(SIZES).read_sized(source, index, self.processor, vq)
         return source[index]
 
     def __call__(
@@ -70,7 +70,7 @@ class ExampleEncoder:
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
             if self.model.drawing == "masked":
-                example = importlib.import_module(MASKED).masked(example, rng)
+                example = importlib.import_module(MASKED).mask(example, rng)
         elif kind == "text":
             example = text.encode(record, *how, at)
         else:
@@ -106,7 +106,7 @@ class ExampleEncoder:
             return {"image_ids": [ids]}
         if "size" in record:
             vq = self.model.generation_encoder
-            return importlib.import_module(SIZES).pixels(source, index, record["size"], vq)
+            return importlib.import_module(SIZES).sized_pixels(source, index, record["size"], vq)
         ways = {
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
@@ -286,9 +286,11 @@ class RowStream:
         model = self.encoder.model
         row = assemble([w.example for w in chosen], rows.length)
         if model.generation_encoder.sizes:
-            row = importlib.import_module(SIZES).of_row(row, model.generation_encoder.most_tokens)
+            row = importlib.import_module(SIZES).sized_row(
+                row, model.generation_encoder.most_tokens
+            )
         if model.drawing == "masked":
-            row = importlib.import_module(MASKED).of_row(row)
+            row = importlib.import_module(MASKED).masked_row(row)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "

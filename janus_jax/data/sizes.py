@@ -24,7 +24,7 @@ def nearest(size: tuple[int, int], encoder: GenerationEncoderConfig) -> int:
     return int(np.argmin([abs(aspect(size) - aspect(other)) for other in encoder.all_sizes]))
 
 
-def read(source, index: int, processor, encoder: GenerationEncoderConfig) -> dict:
+def read_sized(source, index: int, processor, encoder: GenerationEncoderConfig) -> dict:
     """A record to draw, with the number of its picture's size as "size" and its spans as "drawn".
     Raises RecordError, ImageError."""
     record = source[index]
@@ -38,7 +38,7 @@ def read(source, index: int, processor, encoder: GenerationEncoderConfig) -> dic
     return record | {"size": number, "drawn": spans(processor, number, encoder)}
 
 
-def words(processor, size: tuple[int, int], encoder: GenerationEncoderConfig) -> list[int]:
+def size_words(processor, size: tuple[int, int], encoder: GenerationEncoderConfig) -> list[int]:
     """The ids that say which size is to be drawn; none for the first of `encoder.all_sizes`."""
     if size == encoder.all_sizes[0]:
         return []
@@ -58,23 +58,36 @@ def require(size, encoder: GenerationEncoderConfig) -> tuple[int, int]:
     return known[told]
 
 
+def drawn_grid(size, encoder: GenerationEncoderConfig) -> tuple[int, int]:
+    """Rows and columns of the image tokens of a size that is asked for, see `require`."""
+    width, height = require(size, encoder)
+    return height // encoder.stride, width // encoder.stride
+
+
+def grid_and_words(
+    size, encoder: GenerationEncoderConfig, processor
+) -> tuple[tuple[int, int], list[int]]:
+    """`drawn_grid` a size, and the ids of its words."""
+    return drawn_grid(size, encoder), size_words(processor, require(size, encoder), encoder)
+
+
 def spans(processor, number: int, encoder: GenerationEncoderConfig) -> list[tuple]:
     """Of the size's words and the picture's slots, to be predicted."""
     size = encoder.all_sizes[number]
-    said = words(processor, size, encoder)
+    said = size_words(processor, size, encoder)
     columns, rows = (x // encoder.stride for x in size)
     slots = ([processor.tokenizer.placeholder] * (rows * columns), bt.GENERATION_SLOT, 1)
     return [(said, bt.TEXT, 0), slots] if said else [slots]
 
 
-def pixels(source, index: int, number: int, encoder: GenerationEncoderConfig) -> dict:
+def sized_pixels(source, index: int, number: int, encoder: GenerationEncoderConfig) -> dict:
     """As `row_stream.ExampleEncoder.pixels`: the picture, uint8 [height, width, 3], and 1 + the number
     of its size, int32 []. Raises ImageError."""
     picture = generation_image(source.image(index), encoder.all_sizes[number], fast=True)
     return {"generation_images": [picture], "generation_sizes": [np.array(1 + number, np.int32)]}
 
 
-def of_row(row: dict, most: int) -> dict:
+def sized_row(row: dict, most: int) -> dict:
     """What `packing.assemble` makes of such examples, whose pictures have fewer than `most` tokens
     perhaps: slots that index into pictures of `most`."""
     slots = row["generation_slots"]

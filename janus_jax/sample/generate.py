@@ -1,5 +1,6 @@
 """Words to pictures: `janus_jax.generate`."""
 
+import functools
 import importlib
 
 import numpy as np
@@ -68,17 +69,12 @@ def _drawn(
         cfg_scale=guidance, temperature=heat, images_per_prompt=options.given(images_per_prompt, 1),
         first=options.given(first, 0), progress=progress,
     )  # fmt: skip
-    count_ids, words = processor.generation_tokens, []
+    vq = model.config.generation_encoder
+    (height, width), words = vq.grid, []
     if size is not None:
-        vq = model.config.generation_encoder
-        sizes = importlib.import_module("janus_jax.data.sizes")
-        width, height = sizes.require(size, vq)
-        words = sizes.words(processor, (width, height), vq)
-        count_ids = width * height // vq.stride**2
-    masked = None
-    if steps is not None or model.config.drawing == "masked":
-        masked = importlib.import_module("janus_jax.sample.masked")
-        steps = masked.require_steps(model, steps, count_ids)
+        (height, width), words = _sized().grid_and_words(size, vq, processor)
+    n = height * width
+    draw = _way(model, processor, steps, n)
     if first + count - 1 > options.LAST:
         raise ValueError(
             f"first is {first}, images_per_prompt {count}: their sum is at most {options.LAST + 1}; "
@@ -91,7 +87,7 @@ def _drawn(
     other = unconditional(processor, negative_prompt, cfg_scale)
     for i, (prompt, number) in enumerate(zip(prompts, seeds)):
         try:
-            ids = processor.request(prompt, f"prompts[{i}]", count_ids + len(words))
+            ids = processor.request(prompt, f"prompts[{i}]", n + len(words))
         except ValueError as error:
             facts += [error] * count
             continue
@@ -103,7 +99,7 @@ def _drawn(
         if negative_prompt is not None:
             said["negative_prompt"] = negative_prompt
         if size is not None:
-            said["size"] = f"{width}x{height}"
+            said["size"] = size if isinstance(size, str) else "{}x{}".format(*size)
         facts += [
             dict(**said, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
             for k in range(first, first + count)
@@ -113,12 +109,24 @@ def _drawn(
         raise ValueError("\n".join(problems))
     numbers = zip(*((x["seed"], x["index"]) for x in facts if isinstance(x, dict)))
     if not rows:
-        return np.zeros((0, count_ids), np.int32), facts
-    how = rows, *numbers, cfg_scale, temperature
-    if masked is None:
-        return decode.image_ids(model, *how, count_ids, progress), facts
+        return np.zeros((0, n), np.int32), facts
+    return draw(rows, *numbers, cfg_scale, temperature, n, progress=progress), facts
+
+
+def _sized():
+    """What pictures of several sizes need, loaded where one is asked for."""
+    return importlib.import_module("janus_jax.data.sizes")
+
+
+def _way(model, processor, steps: int | None, tokens: int):
+    """What draws, as `decode.image_ids` does. Raises ValueError for steps of a model that takes
+    none."""
+    if steps is None and model.config.drawing == "causal":
+        return functools.partial(decode.image_ids, model)
+    masked = importlib.import_module("janus_jax.sample.masked")
+    steps = masked.require_steps(model, steps, tokens)
     holder = processor.tokenizer.placeholder
-    return masked.image_ids(model, holder, *how, count_ids, steps, progress), facts
+    return functools.partial(masked.image_ids_in, model, holder, steps=steps)
 
 
 def unconditional(processor, negative_prompt: str | None, cfg_scale: float):
@@ -145,10 +153,7 @@ def decode_ids(model, ids, size=None) -> np.ndarray:
     """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one; size: as of
     `generate`."""
     vq = model.config.generation_encoder
-    grid = vq.grid
-    if size is not None:
-        width, height = importlib.import_module("janus_jax.data.sizes").require(size, vq)
-        grid = height // vq.stride, width // vq.stride
+    grid = vq.grid if size is None else _sized().drawn_grid(size, vq)
     return decode.pixels(model, np.asarray(ids, np.int32), grid)
 
 

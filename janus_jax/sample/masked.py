@@ -59,9 +59,9 @@ def require_steps(model, steps: int | None, tokens: int) -> int:
     return int(steps)
 
 
-def image_ids(
+def image_ids_in(
     model, placeholder: int, prompts: list[tuple[Prompt, Prompt]], seeds, numbers, cfg_scale: float,
-    temperature: float, count: int, steps: int, progress=None,
+    temperature: float, count: int, progress=None, *, steps: int,
 ) -> np.ndarray:  # fmt: skip
     """The image ids of each row, int32 [B, count], as `decode.image_ids` has them but for these:
 

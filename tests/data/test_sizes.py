@@ -93,7 +93,7 @@ def test_slots_index_into_pictures_of_the_most_tokens():
     source = Pictures((60, 40), (16, 16), (40, 60))
     some = [encoded(source, i)[0] for i in (1, 0, 2)]
     plain = assemble(some, 200)
-    row = sizes.of_row(plain, MOST)
+    row = sizes.sized_row(plain, MOST)
     slots = row["generation_slots"]
     want = [*range(1, 17), *range(MOST + 1, 2 * MOST + 1), *range(2 * MOST + 1, 3 * MOST + 1)]
     assert slots[slots > 0].tolist() == want

@@ -52,7 +52,7 @@ def row(seed: int) -> tuple[dict, list]:
         out["generation_images"][i, : picture.shape[0], : picture.shape[1]] = picture
         out["generation_sizes"][i] = number
         pictures.append(picture)
-    return out | sizes.of_row(assemble(examples, 200), MOST), pictures
+    return out | sizes.sized_row(assemble(examples, 200), MOST), pictures
 
 
 def batch(count: int) -> dict:
@@ -111,7 +111,7 @@ def test_a_picture_is_drawn_in_its_size_as_the_model_that_trains_finds_likeliest
     encode = ExampleEncoder(tiny.processor(), CONFIG, Rows(1, 200, 0, 4), "all")
     example = encode("generation", record, np.random.default_rng(0))
     assert (example["tokens"][: len(words)] == words).all()
-    one = {name: x[None] for name, x in sizes.of_row(assemble([example], 100), MOST).items()}
+    one = {name: x[None] for name, x in sizes.sized_row(assemble([example], 100), MOST).items()}
     one["understanding_images"] = np.zeros((1, 0, 16, 16, 3), np.float32)
     hidden = model(one, np.pad(ids, (0, MOST - len(ids)))[None])
     logits = np.asarray(model.image_head(hidden))[0][one["image_targets"][0] > 0]
