@@ -5,7 +5,7 @@ import numpy as np
 from janus_jax.data.image_pixels import as_rgb
 from janus_jax.data.resize import bicubic
 
-_MIN_SIDE = 14  # of the original's understanding preprocessing
+LEAST_SIDE = 14  # of the original's understanding preprocessing
 # How a picture becomes the square that the VQ tokenizer encodes. Stored ids are bound to these
 # words: change them, with their number, whenever the pixels that come out change.
 GENERATION_RECIPE = (
@@ -23,7 +23,7 @@ def understanding_image(image, size, background=127, fast=False):
     """
     image = as_rgb(image)
     longest = max(image.size)
-    width, height = (max(side * size // longest, min(_MIN_SIDE, size)) for side in image.size)
+    width, height = (max(side * size // longest, min(LEAST_SIDE, size)) for side in image.size)
     image = bicubic(image, (width, height), (0, 0, *image.size), fast)
     square = np.full((size, size, 3), background, np.uint8)
     top = (size - height) // 2

@@ -33,7 +33,8 @@ def misfits(processor, config: JanusConfig) -> list[str]:
         )
         if here != getattr(config, box).tokens
     ]
-    most = max(processor.understanding_tokens + 2, processor.generation_tokens)
+    pieces = config.understanding_encoder.pieces
+    most = max(pieces * processor.understanding_tokens + 2, processor.generation_tokens)
     if processor.context <= most:
         found.append(
             f"context (or max_position_embeddings, model_max_length) is {processor.context}, and a "

@@ -11,6 +11,7 @@ Where a text goes on, its next part is what its data set gives next once a row h
 """
 
 import dataclasses
+import importlib
 
 import numpy as np
 
@@ -49,6 +50,12 @@ class ExampleEncoder:
     first: float = 0.0
     form: str = "chat"
 
+    def read(self, source, index: int) -> dict:
+        """A record of a source; "tiles" in it where its pictures are cut, whose file is loaded here."""
+        if self.model.understanding_encoder.tiles == 1:
+            return source[index]
+        return importlib.import_module("janus_jax.data.tiles").read(source, index, self.model)
+
     def __call__(
         self, kind: str, record: dict, rng: np.random.Generator, at: int | None = None
     ) -> dict:
@@ -68,8 +75,8 @@ class ExampleEncoder:
         if count > most:
             raise RecordError(
                 "too many pictures",
-                f"has {count} pictures, a row takes {most}; raise the stage's "
-                f"rows.understanding_images",
+                f"has {count} pictures{', tiles counted' * ('tiles' in record)}, a row takes {most}; "
+                f"raise the stage's rows.understanding_images",
             )
         shown = count or "document" in record or example["example"][0] >= bt.TRUNCATED
         if kind == "understanding" and not shown:
@@ -92,6 +99,8 @@ class ExampleEncoder:
         if kind == "generation" and "image_ids" in record:
             ids = generation.stored_ids(record["image_ids"], self.model.generation_encoder)
             return {"image_ids": [ids]}
+        if "tiles" in record:
+            return record["tiles"].pixels(example)
         ways = {
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
@@ -234,7 +243,7 @@ class RowStream:
                 index = int(rng.integers(len(e.source)))
             self.reads[entry] = self.reads.get(entry, 0) + 1
             try:
-                record = e.source[index]
+                record = self.encoder.read(e.source, index)
                 encode = self.encoders[entry]
                 example = encode(e.kind, record, rng, at if e.continues else None)
                 return Buffered(entry, position, tried, at, index, record, example)
