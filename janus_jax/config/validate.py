@@ -140,9 +140,10 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         return problems
     problems += positive(f"{path}.rows", r, ("count", "length"))
     problems += finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
-    sized = model.understanding_encoder.patch_size > 0 and model.generation_encoder.multipliers
+    tower = model.understanding_encoder
+    sized = min(tower.patch_size, tower.pixel_shuffle) > 0 and model.generation_encoder.multipliers
     for task, slots, box, pieces in (
-        ("understanding", "understanding_images", "understanding_encoder", model.understanding_encoder.pieces),
+        ("understanding", "understanding_images", "understanding_encoder", tower.pieces),
         ("generation", "generation_images", "generation_encoder", 1),
     ):  # fmt: skip
         needed = pieces * getattr(model, box).tokens + 8 if sized else 0
