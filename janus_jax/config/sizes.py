@@ -94,20 +94,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     path = f"{at}understanding_encoder"
     problems += divides(f"{path}.image_size", tower.image_size, tower.patch_size, "patch_size")
     problems += divides(f"{path}.width", tower.width, tower.heads, "heads")
-    if tower.pixel_shuffle > 1:
-        side = tower.image_size // tower.patch_size
-        if side % tower.pixel_shuffle:
-            problems.append(
-                f"{path}.pixel_shuffle is {tower.pixel_shuffle}: must divide the grid's {side} patches a "
-                f"side, image_size / patch_size; nearest: {divisors_near(side, tower.pixel_shuffle)}"
-            )
-    if model.understanding != "siglip":
-        problems += [
-            f"{path}.{n} is {getattr(tower, n)}: the pictures of {at}understanding = "
-            f"{model.understanding!r} are read by another encoder, whole; set it to 1"
-            for n in ("tiles", "pixel_shuffle")
-            if getattr(tower, n) > 1
-        ]
+    problems += tile_problems(model, at)
     if tower.rotary_grid:
         why = "2-D rotary embeddings turn pairs along two axes, 4 * heads ="
         problems += divides(f"{path}.width", tower.width, 4 * tower.heads, why)
@@ -129,6 +116,32 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"{at}understanding_encoder.image_size and patch_size, which say {tower.image_size} and "
             f"{tower.tokens}, to {vq.image_size} and {vq.stride}"
         )
+    return problems
+
+
+def tile_problems(model: model_config.JanusConfig, at: str) -> list[str]:
+    """How pictures cannot be cut, or their patches not be joined; the sizes are possible else."""
+    tower = model.understanding_encoder
+    path = f"{at}understanding_encoder"
+    problems = []
+    side = tower.image_size // tower.patch_size
+    if side % tower.pixel_shuffle:
+        problems.append(
+            f"{path}.pixel_shuffle is {tower.pixel_shuffle}: must divide the grid's {side} patches a "
+            f"side, image_size / patch_size; nearest: {divisors_near(side, tower.pixel_shuffle)}"
+        )
+    if tower.tiles == 1 and tower.tiling != model_config.UnderstandingEncoderConfig.tiling:
+        problems.append(
+            f"{path}.tiling is {tower.tiling!r}: no picture is cut, since {path}.tiles is 1; set that, "
+            "or leave tiling out"
+        )
+    if model.understanding != "siglip":
+        problems += [
+            f"{path}.{n} is {getattr(tower, n)}: the pictures of {at}understanding = "
+            f"{model.understanding!r} are read by another encoder, whole; set it to 1"
+            for n in ("tiles", "pixel_shuffle")
+            if getattr(tower, n) > 1
+        ]
     return problems
 
 

@@ -7,7 +7,6 @@ vocabulary has the role names as control tokens (Janus-Pro's <|User|>), the temp
 ids; what users type is text always.
 """
 
-import collections
 import dataclasses
 import itertools
 import json
@@ -18,7 +17,7 @@ import numpy as np
 from janus_jax.common.files import read_json
 from janus_jax.config.schema import Template
 from janus_jax.data.messages import PICTURE, Turn, blank, check_text, plain, stripped, turns
-from janus_jax.data.processor_values import channels, misfits, value_problems
+from janus_jax.data.processor_values import channels, check_room, misfits, value_problems
 from janus_jax.data.sources import CHARACTERS
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.model import batch as bt
@@ -159,7 +158,7 @@ class Processor:
             (source, f"message {k}") for k, turn in enumerate(said) for source in turn.pictures
         ]
         sizes = [len(ids) + 2 for ids, role, _ in spans if role == bt.UNDERSTANDING_SLOT]
-        self._check_room(sum(len(ids) for ids, _, _ in spans), sizes, 1)
+        check_room(self.context, sum(len(ids) for ids, _, _ in spans), sizes, 1)
         return spans, sources
 
     def request(self, prompt, where: str = "prompt") -> np.ndarray:
@@ -179,7 +178,7 @@ class Processor:
                 "prompt at all, any words and cfg_scale 0)"
             )
         ids = np.concatenate([span[0] for span in self.drawing(prompt)]).astype(np.int32)
-        self._check_room(len(ids), [], self.generation_tokens, where)
+        check_room(self.context, len(ids), [], self.generation_tokens, where)
         return ids
 
     def _check_characters(self, count: int, where: str = "conversation"):
@@ -189,23 +188,6 @@ class Processor:
                 f"{where}: {count:,} characters, at most {most:,} are read ({CHARACTERS} for each "
                 f"of the context's {self.context:,} tokens); shorten the text"
             )
-
-    def _check_room(self, total: int, sizes: list[int], new: int, where: str = "conversation"):
-        """Refuses a prompt that leaves no room for `new` tokens, with the sum. sizes: the tokens of
-        each of its pictures."""
-        over = total + new - self.context
-        if over <= 0:
-            return
-        counts = collections.Counter(sizes).items()
-        pictures = [f"{n} pictures x {each} + " for each, n in counts]
-        shown = f"{''.join(pictures)}{total - sum(sizes):,} of text = " if sizes else ""
-        gone = list(itertools.accumulate(sorted(sizes, reverse=True)))
-        spare = next((n for n, tokens in enumerate(gone, 1) if tokens >= over), 0)
-        remedy = f"leave out {spare} pictures" if spare else f"shorten the text by {over:,} tokens"
-        raise ValueError(
-            f"{where}: {shown}{total:,} tokens and {new:,} to come make {total + new:,}, the "
-            f"context is {self.context:,}: {remedy}"
-        )
 
     def _spans(self, pieces: list[tuple], tiles=()) -> list[tuple]:
         t = self.tokenizer

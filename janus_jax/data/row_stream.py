@@ -54,7 +54,7 @@ class ExampleEncoder:
         """A record of a source; "tiles" in it where its pictures are cut, whose file is loaded here."""
         if self.model.understanding_encoder.tiles == 1:
             return source[index]
-        return importlib.import_module("janus_jax.data.tiles").read(source, index, self.model)
+        return importlib.import_module("janus_jax.data.tiles").record_of(source, index, self.model)
 
     def __call__(
         self, kind: str, record: dict, rng: np.random.Generator, at: int | None = None

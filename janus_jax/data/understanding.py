@@ -7,7 +7,7 @@ from janus_jax.model import batch as bt
 
 def encode(record: dict, processor, supervise: str, length: int, form: str, pictures: int) -> dict:
     """record: {"messages": [...]} with image parts, see Processor.learned, or {"document": [str,
-    or None for a picture, ...]}; "tiles" where its pictures are cut, see tiles.read.
+    or None for a picture, ...]}; "tiles" where its pictures are cut, see tiles.py.
 
     An interleaved document is text to predict throughout; it ends where the next picture would be
     more than `pictures`, tiles counted, or would not fit `length` tokens.

@@ -48,3 +48,17 @@ class ShapesWide(World):
             messages += [Turn("user", [question]), Turn("assistant", [answer])]
         messages[0].content = laid_out([PICTURE, *messages[0].content])
         return {"messages": messages}
+
+
+def questions_of_each_shape(per_answer: int, seed: int) -> list[tuple[str, np.ndarray, str, str]]:
+    """(kind, picture, question, answer), every shape equally often, as `shapes.evaluation_questions`."""
+    rng = np.random.default_rng((seed, 4))
+    wanted = dict.fromkeys(SHAPES, per_answer)
+    out = []
+    while any(wanted.values()):
+        size, scene = wide_scene(rng)
+        question, answer = wide_questions(scene)[0]
+        if wanted[answer]:
+            wanted[answer] -= 1
+            out.append(("shape", draw_wide(size, scene), question, answer))
+    return out
