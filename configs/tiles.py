@@ -46,5 +46,5 @@ def get_config(target: str = "") -> ConfigDict:
                 },
             },
         },
-        "evaluation": {"benchmarks": ("shapes=shapes:50?world=wide",), "every": 100},
+        "evaluation": {"benchmarks": ("shapes_wide=shapes_wide:50",), "every": 100},
     })  # fmt: skip

@@ -50,8 +50,8 @@ class ShapesWide(World):
         return {"messages": messages}
 
 
-def questions_of_each_shape(per_answer: int, seed: int) -> list[tuple[str, np.ndarray, str, str]]:
-    """(kind, picture, question, answer), every shape equally often, as `shapes.evaluation_questions`."""
+def questions_of_each_shape(per_answer: int, seed: int) -> list[tuple[np.ndarray, str, str]]:
+    """(picture, question, answer), every shape equally often."""
     rng = np.random.default_rng((seed, 4))
     wanted = dict.fromkeys(SHAPES, per_answer)
     out = []
@@ -60,5 +60,5 @@ def questions_of_each_shape(per_answer: int, seed: int) -> list[tuple[str, np.nd
         question, answer = wide_questions(scene)[0]
         if wanted[answer]:
             wanted[answer] -= 1
-            out.append(("shape", draw_wide(size, scene), question, answer))
+            out.append((draw_wide(size, scene), question, answer))
     return out

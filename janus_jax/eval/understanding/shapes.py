@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from PIL import Image
 
 from janus_jax.common.exit_codes import UsageError
-from janus_jax.data.toy import shapes, shapes_wide
+from janus_jax.data.toy import shapes
 from janus_jax.eval import toy, trees
 from janus_jax.eval.benchmark import Record
 
@@ -13,19 +13,15 @@ ABOUT = "Shapes: six kinds of questions in the quick start's world"
 HEADLINE = "overall"
 PROTOCOLS = ("shapes",)
 MAX_NEW_TOKENS = 8
-WORLDS = {"quickstart": shapes.evaluation_questions, "wide": shapes_wide.questions_of_each_shape}
 
 
 def read(path: str, images: str, say) -> list[Record]:
     """ "shapes:25?seed=1000": 25 questions of each of the 20 answers, drawn by the seed; these
-    numbers are the quick start's, and what "shapes:" alone means. "shapes:25?world=wide": of small
-    things on long canvases, see data/toy/shapes_wide.py."""
-    given = toy.options(path, "shapes", count=25, seed=1000, world="quickstart")
-    if given["world"] not in WORLDS:
-        raise UsageError(f"{path}: no world {given['world']!r}; give {' or '.join(WORLDS)}")
+    numbers are the quick start's, and what "shapes:" alone means."""
+    given = toy.options(path, "shapes", count=25, seed=1000)
     if not given["count"]:
         raise UsageError(f"{path}: no question; give 1 or more an answer")
-    asked = WORLDS[given["world"]](given["count"], given["seed"])
+    asked = shapes.evaluation_questions(given["count"], given["seed"])
     return [
         Record(str(n), question, (Image.fromarray(picture),), answer, category=kind)
         for n, (kind, picture, question, answer) in enumerate(asked)
