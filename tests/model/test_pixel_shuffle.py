@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from support import tiny
+from support import quick, tiny
+from support.mesh import on_mesh
 from transformers.models.internvl.modeling_internvl import InternVLModel
 
 from janus_jax.config.read import resolve
+from janus_jax.config.schema import Rows
+from janus_jax.data.processor import Processor
 from janus_jax.model import batch as bt
 from janus_jax.model import flops
 from janus_jax.model.config import to_dict
@@ -67,6 +70,37 @@ def test_each_tile_is_read_at_its_own_slots(one_device):
         moved = np.abs(np.asarray(run(model, other)) - before).max(-1)[0]
         first = 2 + k * n  # causal: nothing before the tile's slots moves
         assert (moved[:first] == 0).all() and (moved[first : first + n] > 0).all()
+
+
+def test_features_and_gradients_are_the_same_on_a_mesh_of_all_axes():
+    """Of rows whose pictures have five tiles each, packed as training does."""
+    config = shuffled(pixel_shuffle=2, tiles=4)
+    base = tiny.processor()
+    processor = Processor(base.tokenizer, base.template, config.understanding_encoder.tokens, 16)
+    record = {"messages": quick.dialogue(quick.asked("what is it?"), "a red circle")}
+    source = quick.Listed(*[record] * 16)
+    only = {"understanding": 1, "text": 0, "generation": 0}
+    rows = Rows(8, 64, 5, 0)
+    batch, _ = next(tiny.batches({"understanding": source}, processor, config, rows, only))
+    assert (batch["understanding_slots"].max(1) == 20).all()
+
+    def loss(model, batch):
+        ((_, features),) = model.read(batch, np.zeros((8, 0), np.int32))
+        return (features * jnp.arange(20)[:, None]).mean(), features
+
+    found = {}
+    for mesh in ((1, 1, 1), (2, 2, 2)):
+        with on_mesh(*mesh):
+            run = jax.jit(jax.grad(loss, has_aux=True, allow_int=True))
+            grads, features = run(tiny.make_model(config), tiny.put(batch))
+            kernels = (
+                grads.understanding_adaptor.fc1.kernel,
+                grads.understanding_encoder.patch_kernel,
+            )
+            found[mesh] = [np.asarray(x[...]) for x in (features, *kernels)]
+    for one, other in zip(*found.values()):
+        scale = np.abs(one).max()
+        assert scale > 0 and np.abs(one - other).max() < 2e-5 * scale
 
 
 def test_off_the_model_the_files_and_the_program_are_those_of_before(one_device):
