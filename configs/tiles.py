@@ -1,4 +1,4 @@
-"""Dynamic high resolution in three minutes: shapes of 8 pixels on canvases of up to 96 x 48, which an
+"""Dynamic high resolution in four minutes: shapes of 8 pixels on canvases of up to 96 x 48, which an
 encoder of 24 x 24 pixels reads as up to eight tiles and an overview, each in one token.
 
 Target `whole` reads each canvas as one picture of as many tokens, for comparison. What is learned is
