@@ -13,6 +13,8 @@ NORMS = ("group", "spatial")  # of the image decoder
 # Of an understanding encoder, see model/vit.py.
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
 PIXELS = ("siglip", "clip", "imagenet")
+TILINGS = ("internvl", "llava_hd")  # see data/tiles.py
+MOST_TILES = 36  # of a picture
 VARIANTS = (
     "class_token", "pre_norm", "no_patch_bias", "no_qkv_bias", "no_key_bias", "qk_norm", "layer_scale",
     "rms_norm", "sub_norm", "no_final_norm",
@@ -91,6 +93,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     path = f"{at}understanding_encoder"
     problems += divides(f"{path}.image_size", tower.image_size, tower.patch_size, "patch_size")
     problems += divides(f"{path}.width", tower.width, tower.heads, "heads")
+    problems += tile_problems(model, at)
     if tower.rotary_grid:
         why = "2-D rotary embeddings turn pairs along two axes, 4 * heads ="
         problems += divides(f"{path}.width", tower.width, 4 * tower.heads, why)
@@ -152,12 +155,44 @@ def is_size(size: str, stride: int) -> bool:
     return whole and all(int(side) > 0 and int(side) % stride == 0 for side in sides)
 
 
+def tile_problems(model: model_config.JanusConfig, at: str) -> list[str]:
+    """How pictures cannot be cut, or their patches not be joined; the sizes are possible else."""
+    tower = model.understanding_encoder
+    path = f"{at}understanding_encoder"
+    problems = []
+    side = tower.image_size // tower.patch_size
+    if side % tower.pixel_shuffle:
+        problems.append(
+            f"{path}.pixel_shuffle is {tower.pixel_shuffle}: must divide the grid's {side} patches a "
+            f"side, image_size / patch_size; nearest: {divisors_near(side, tower.pixel_shuffle)}"
+        )
+    if tower.tiles == 1 and tower.tiling != model_config.UnderstandingEncoderConfig.tiling:
+        problems.append(
+            f"{path}.tiling is {tower.tiling!r}: no picture is cut, since {path}.tiles is 1; set that, "
+            "or leave tiling out"
+        )
+    if model.understanding != "siglip":
+        problems += [
+            f"{path}.{n} is {getattr(tower, n)}: the pictures of {at}understanding = "
+            f"{model.understanding!r} are read by another encoder, whole; set it to 1"
+            for n in ("tiles", "pixel_shuffle")
+            if getattr(tower, n) > 1
+        ]
+    return problems
+
+
 def encoder_problems(tower: model_config.UnderstandingEncoderConfig, path: str) -> list[str]:
     """What an understanding encoder by itself cannot be; `path` leads the names of its fields."""
-    numbers = ("image_size", "patch_size", "width", "mlp_width", "layers", "heads")
+    numbers = ("image_size", "patch_size", "width", "mlp_width", "layers", "heads", "pixel_shuffle")
     problems = positive(path, tower, numbers) + finite(path, tower, ("norm_eps",))
     problems += named(f"{path}.activation", tower.activation, ACTIVATIONS)
     problems += named(f"{path}.pixels", tower.pixels, PIXELS)
+    problems += named(f"{path}.tiling", tower.tiling, TILINGS)
+    if not 1 <= tower.tiles <= MOST_TILES:
+        problems.append(
+            f"{path}.tiles is {tower.tiles}: must be from 1, a picture as a whole, to {MOST_TILES}; "
+            "InternVL and LLaVA train with 4 to 12"
+        )
     for word in tower.variant:
         problems += named(f"{path}.variant", word, VARIANTS)
     if len(set(tower.variant)) < len(tower.variant):

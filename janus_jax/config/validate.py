@@ -140,19 +140,21 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         return problems
     problems += positive(f"{path}.rows", r, ("count", "length"))
     problems += finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
-    sized = model.understanding_encoder.patch_size > 0 and model.generation_encoder.multipliers
-    for task, slots, box in (
-        ("understanding", "understanding_images", "understanding_encoder"),
-        ("generation", "generation_images", "generation_encoder"),
-    ):
-        needed = getattr(model, box).tokens + 8 if sized else 0
-        if shares[task] > 0 and getattr(r, slots) < 1:
+    tower = model.understanding_encoder
+    sized = min(tower.patch_size, tower.pixel_shuffle) > 0 and model.generation_encoder.multipliers
+    for task, slots, box, pieces in (
+        ("understanding", "understanding_images", "understanding_encoder", tower.pieces),
+        ("generation", "generation_images", "generation_encoder", 1),
+    ):  # fmt: skip
+        needed = pieces * getattr(model, box).tokens + 8 if sized else 0
+        tiled = f" (model.{box}.tiles makes up to {pieces} of a picture)" if pieces > 1 else ""
+        if shares[task] > 0 and getattr(r, slots) < pieces:
             problems.append(
-                f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least 1"
+                f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least {pieces}{tiled}"
             )
         if shares[task] > 0 and r.length < needed:
             problems.append(
-                f"{path}.rows.length is {r.length}: one picture of {task} needs at least {needed}"
+                f"{path}.rows.length is {r.length}: one picture of {task} needs at least {needed}{tiled}"
             )
     return problems
 

@@ -193,9 +193,10 @@ def _json(d: Dataset):
 
 
 def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes`, `emoji:`, `emoji:200` (so many
-    of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held
-    out, for the detector)."""
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes` (to draw),
+    `shapes:wide` (long canvases, to understand), `emoji:`, `emoji:200` (so many of them), `scenes:`,
+    `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held out, for the
+    detector)."""
     drawn = {
         "": shapes_sources.ShapesGeneration,
         "pictures": shapes_sources.ShapesPictures,
@@ -209,6 +210,10 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
             "generation": pictures,
         }
         return kinds[kind](seed)
+    if (preset, rest, kind) == ("shapes", "wide", "understanding"):
+        from janus_jax.data.toy.shapes_wide import ShapesWide
+
+        return ShapesWide(seed)
     if preset == "emoji" and (not rest or rest.isdigit()):
         from janus_jax.data.toy import emoji
 
@@ -232,8 +237,8 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
         }
         return kinds[kind](side, seed)
     raise SourceError(
-        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, shapes:sizes, emoji:, emoji:<count>, scenes:, "
-        "scenes:pairs or scenes:all"
+        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, shapes:sizes, shapes:wide (to "
+        "understand), emoji:, emoji:<count>, scenes:, scenes:pairs or scenes:all"
     )
 
 

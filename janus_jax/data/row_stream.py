@@ -25,7 +25,8 @@ from janus_jax.model import batch as bt
 
 # rows' worth of examples that wait: more fill rows no better (98-99 % of stage 2's), fewer do worse
 AHEAD = 3
-MASKED, SIZES = "janus_jax.data.masked", "janus_jax.data.sizes"  # loaded where a model draws so
+# Loaded where a model asks for it.
+MASKED, SIZES, TILES = (f"janus_jax.data.{name}" for name in ("masked", "sizes", "tiles"))
 IN_A_ROW = 100  # bad records: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
 
@@ -51,13 +52,18 @@ class ExampleEncoder:
     first: float = 0.0
     form: str = "chat"
 
-    def read(self, kind: str, source, index: int) -> dict:
-        """A record of a source, and what the model needs to know of its pictures before they are
-        opened. Raises RecordError, ImageError."""
-        vq = self.model.generation_encoder
-        if kind == "generation" and vq.sizes:
-            return importlib.import_module(SIZES).read_sized(source, index, self.processor, vq)
-        return source[index]
+    def read(self, source, index: int) -> dict:
+        """A record of a source, and what must be known of its pictures before they are opened: "tiles"
+        where those to understand are cut, "size" and "drawn" where those to draw have several sizes.
+        Raises RecordError, ImageError."""
+        model = self.model
+        cut = model.understanding_encoder.tiles > 1
+        tiles = importlib.import_module(TILES) if cut else None
+        record = tiles.record_of(source, index, model) if cut else source[index]
+        if model.generation_encoder.sizes and "captions" in record:
+            how = self.processor, model.generation_encoder
+            return importlib.import_module(SIZES).sized(record, source, index, *how)
+        return record
 
     def __call__(
         self, kind: str, record: dict, rng: np.random.Generator, at: int | None = None
@@ -80,8 +86,8 @@ class ExampleEncoder:
         if count > most:
             raise RecordError(
                 "too many pictures",
-                f"has {count} pictures, a row takes {most}; raise the stage's "
-                f"rows.understanding_images",
+                f"has {count} pictures{', tiles counted' * ('tiles' in record)}, a row takes {most}; "
+                f"raise the stage's rows.understanding_images",
             )
         shown = count or "document" in record or example["example"][0] >= bt.TRUNCATED
         if kind == "understanding" and not shown:
@@ -107,6 +113,8 @@ class ExampleEncoder:
         if "size" in record:
             vq = self.model.generation_encoder
             return importlib.import_module(SIZES).sized_pixels(source, index, record["size"], vq)
+        if "tiles" in record:
+            return record["tiles"].pixels(example)
         ways = {
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
@@ -249,7 +257,7 @@ class RowStream:
                 index = int(rng.integers(len(e.source)))
             self.reads[entry] = self.reads.get(entry, 0) + 1
             try:
-                record = self.encoder.read(e.kind, e.source, index)
+                record = self.encoder.read(e.source, index)
                 encode = self.encoders[entry]
                 example = encode(e.kind, record, rng, at if e.continues else None)
                 return Buffered(entry, position, tried, at, index, record, example)

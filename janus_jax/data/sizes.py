@@ -24,10 +24,9 @@ def nearest(size: tuple[int, int], encoder: GenerationEncoderConfig) -> int:
     return int(np.argmin([abs(aspect(size) - aspect(other)) for other in encoder.all_sizes]))
 
 
-def read_sized(source, index: int, processor, encoder: GenerationEncoderConfig) -> dict:
-    """A record to draw, with the number of its picture's size as "size" and its spans as "drawn".
+def sized(record: dict, source, index: int, processor, encoder: GenerationEncoderConfig) -> dict:
+    """A record to draw, of a source, with the number of its picture's size as "size" and its spans as "drawn".
     Raises RecordError, ImageError."""
-    record = source[index]
     if "image_ids" in record:
         raise RecordError(
             "stored ids",

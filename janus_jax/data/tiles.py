@@ -186,7 +186,7 @@ class Tiles:
         return tiles
 
 
-def read(source, index: int, model) -> dict:
+def record_of(source, index: int, model) -> dict:
     """A record of a source, with its `Tiles` as "tiles" where it shows pictures to understand; those
     to draw are not cut. Raises RecordError, ImageError.
 

@@ -1,7 +1,7 @@
 """The contract between the data and the model: names, shapes and dtypes of everything that crosses.
 
 A record becomes a Sequence (one example), Sequences are packed into rows, rows make a batch.
-Letters: B rows, T tokens of a row, M images of a row to understand, G images of a row to generate,
+Letters: B rows, T tokens of a row, M images (tiles) of a row to understand, G to generate,
 N image tokens of a picture, S side in pixels.
 
 A slot is a position that reads something else than its token. Its kind says what: a picture as the
@@ -13,7 +13,7 @@ Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
     supervised            int8  [n]   1 where the token, or a GENERATION_SLOT's image id, is to be
                                       predicted
     understanding_images  int64 [m]   which of the record's images fill its UNDERSTANDING_SLOTs, in
-                                      order
+                                      order, a number again for each tile of an image that is cut
     generation_images     int64 [g]   likewise for its GENERATION_SLOTs
     example               int32 [1]   task code (1 understanding, 2 text, 3 generation), plus
                                       TRUNCATED if text was cut, plus CONTINUED if the rest of its

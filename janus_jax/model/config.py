@@ -17,6 +17,7 @@ DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid
 # Fields, by box, that are not written where they are as here: files of before know them by no name.
 LEFT_OUT = {
     "": {"drawing": "causal"},
+    "understanding_encoder": {"tiles": 1, "tiling": "internvl", "pixel_shuffle": 1},
     "generation_encoder": {"decoder_norm": "group", "codebook_l2_norm": True, "sizes": ()},
 }
 _USUAL = [field for box in LEFT_OUT.values() for field in box.items()]
@@ -40,14 +41,16 @@ class UnderstandingEncoderConfig:
     pixels: str = "siglip"
     rotary_grid: int = 0
     variant: tuple[str, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def depth(self) -> int:  # layers that are computed
-        return self.layers + 1 + self.feature_layer
+    # A picture becomes up to `tiles` tiles and, where it has several, an overview, cut by the rule
+    # `tiling` (data/tiles.py); of each, `pixel_shuffle` patches a side are joined in one token.
+    tiles: int = 1
+    tiling: str = "internvl"
+    pixel_shuffle: int = 1
+    # Of a tile: patches, and tokens as they are read; of a picture at most: tiles, the overview too.
+    patches = property(lambda self: (self.image_size // self.patch_size) ** 2)
+    tokens = property(lambda self: (self.image_size // self.patch_size // self.pixel_shuffle) ** 2)
+    pieces = property(lambda self: self.tiles + (self.tiles > 1))
+    depth = property(lambda self: self.layers + 1 + self.feature_layer)  # layers that are computed
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ class JanusConfig:
         """Of the features that the understanding and the generation adaptor read."""
         codes = self.generation_encoder.code_dim
         semantic = self.semantic_decoder.width
-        seen = {"siglip": self.understanding_encoder.width, "vq": codes, "semantic": semantic}
+        tower = self.understanding_encoder
+        seen = {"siglip": tower.width * tower.pixel_shuffle**2, "vq": codes, "semantic": semantic}
         return seen[self.understanding], codes if self.generation == "embedding" else semantic
 
 

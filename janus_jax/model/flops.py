@@ -40,7 +40,7 @@ class Work:
     """What a step has to do, whatever its shape. All are counts over the global batch.
 
     tokens: not padding; pairs: (query, key) attended to, causal counted once; text, image:
-        supervised text and image tokens; understanding_images, and generation_images that the VQ
+        supervised text and image tokens; understanding_images, tiles one by one, and generation_images that the VQ
         encoder encodes.
     """
 
@@ -71,11 +71,11 @@ def of_batch(batch: dict, model: JanusConfig) -> Work:
 
 
 def lengths(stage, model: JanusConfig) -> dict[str, float]:
-    """Assumed mean tokens of an example by task; none is longer than a row."""
+    """Assumed mean tokens of an example by task; none is longer than a row. A picture to understand
+    has all the tiles that it may."""
+    tower = model.understanding_encoder
     return {
-        "understanding": min(
-            model.understanding_encoder.tokens + UNDERSTANDING_TEXT, stage.rows.length
-        ),
+        "understanding": min(tower.pieces * tower.tokens + UNDERSTANDING_TEXT, stage.rows.length),
         "text": min(DOCUMENT, stage.rows.length),
         "generation": min(model.generation_encoder.tokens + GENERATION_TEXT, stage.rows.length),
     }
@@ -97,15 +97,14 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     mean = lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
     predicted = 1.0 if model.drawing == "causal" else MASKED_SHARE
-    text = count["understanding"] * max(
-        mean["understanding"] - model.understanding_encoder.tokens, 0
-    )
+    tower = model.understanding_encoder
+    text = count["understanding"] * max(mean["understanding"] - tower.pieces * tower.tokens, 0)
     return Work(
         tokens=sum(n * mean[task] for task, n in count.items()),
         pairs=sum(n * mean[task] * (mean[task] + 1) / 2 for task, n in count.items()),
         text=share * (text + count["text"] * mean["text"]),
         image=count["generation"] * model.generation_encoder.tokens * predicted,
-        understanding_images=count["understanding"],
+        understanding_images=count["understanding"] * tower.pieces,
         generation_images=0.0 if precomputed else count["generation"],
     )
 
@@ -148,7 +147,7 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
     inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER)
     attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER)
     through_tower = passes("understanding_encoder", "understanding_encoder")
-    patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.tokens
+    patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.patches
     hidden = model.image_head_width
     codes = model.generation_encoder.codebook_size
     seen = work.understanding_images if model.understanding == "siglip" else 0
@@ -158,7 +157,7 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         read += work.image / model.generation_encoder.tokens
     semantic = model.semantic_decoder
     blocks = encoder_blocks(semantic, semantic.layers, model.generation_encoder.tokens)
-    seen_tokens = tower.tokens + ("class_token" in tower.variant)
+    seen_tokens = tower.patches + ("class_token" in tower.variant)
     tower_blocks = encoder_blocks(tower, tower.depth, seen_tokens, tower.activation == "swiglu")
     return {
         "understanding_encoder": seen
@@ -188,10 +187,10 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
 
 def read_by(child: str, model: JanusConfig, work: Work) -> float:
     """Tokens that the linear maps of a child read."""
-    patches = work.understanding_images * model.understanding_encoder.tokens
+    tower = model.understanding_encoder
     return {
-        "understanding_encoder": patches,
-        "understanding_adaptor": patches,
+        "understanding_encoder": work.understanding_images * tower.patches,
+        "understanding_adaptor": work.understanding_images * tower.tokens,
         "generation_adaptor": work.image,
         "transformer": work.tokens,
         "text_head": work.text,

@@ -25,13 +25,12 @@ class Janus(nnx.Module):
     def __init__(self, config: JanusConfig, rngs: nnx.Rngs):
         llm = config.transformer
         vq = config.generation_encoder
-        tower = config.understanding_encoder
         d = llm.width
         dtype = config.dtype
         how = dtype, config.remat, config.attention, rngs
         self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
-        self.understanding_encoder = encoder(tower, *how)
-        self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
+        self.understanding_encoder = encoder(config.understanding_encoder, *how)
+        self.understanding_adaptor = Adaptor(config.read_widths[0], d, dtype, rngs)
         self.generation_encoder = GenerationEncoder(vq, rngs)
         self.generation_embedding = Embedding(
             vq.codebook_size, vq.code_dim, sh.REPLICATED, dtype, rngs, std=vq.code_dim**-0.5
@@ -43,7 +42,10 @@ class Janus(nnx.Module):
         self.config = config
 
     def embed_images(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, D]
-        return self.understanding_adaptor(self.understanding_encoder(images))
+        x = self.understanding_encoder(images)
+        if (times := self.config.understanding_encoder.pixel_shuffle) > 1:
+            x = importlib.import_module("janus_jax.model.pixel_shuffle").pixel_shuffle(x, times)
+        return self.understanding_adaptor(x)
 
     def gathered(self):  # itself with its tower's weights whole
         whole = copy.copy(self)

@@ -1,6 +1,7 @@
 """Pictures and questions to words: `janus_jax.understand`."""
 
 import functools
+import importlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -59,8 +60,8 @@ def understand_batch(
     stop = stops(stop)
     conversations = options.listed(conversations, "conversations")
     seed = options.seeds(seed, len(conversations), "conversations")
-    side = model.config.understanding_encoder.image_size
-    found = _prepare_all(processor, conversations, side, return_exceptions)
+    tower = model.config.understanding_encoder
+    found = _prepare_all(processor, conversations, tower, return_exceptions)
     usable = [i for i, prepared in enumerate(found) if isinstance(prepared, tuple)]
     if not usable:
         return found
@@ -125,14 +126,14 @@ def stops(stop) -> tuple[str, ...]:
     return found
 
 
-def _prepare_all(processor, conversations: list, side: int, return_exceptions: bool) -> list:
+def _prepare_all(processor, conversations: list, tower, return_exceptions: bool) -> list:
     """`prepare` of each, or its ValueError, as return_exceptions asks for; else one ValueError
     lists the problems of all, by conversation where there are several."""
     out = []
     problems = []
     for i, conversation in enumerate(conversations):
         try:
-            out.append(prepare(processor, conversation, side))
+            out.append(prepare(processor, conversation, tower))
         except ValueError as error:
             if len(conversations) == 1 and not return_exceptions:
                 raise
@@ -143,20 +144,30 @@ def _prepare_all(processor, conversations: list, side: int, return_exceptions: b
     return out
 
 
-def prepare(processor, conversation, side: int):
-    """A conversation's ids and picture slots (int32 [n]) and its pictures, uint8 [M, side, side,
-    3].
+def prepare(processor, conversation, tower):
+    """A conversation's ids and picture slots (int32 [n]) and its pictures, or their tiles, uint8 [M,
+    side, side, 3].
 
+    tower: the UnderstandingEncoderConfig that says how large they are, and how they are cut.
     Raises ValueError; of pictures that cannot be read, it lists all.
     """
-    spans, sources = processor.question(conversation)
+    side = tower.image_size
+    tiles = ()
+    if tower.tiles > 1:  # its file is loaded where it is used
+        tiled = importlib.import_module("janus_jax.data.tiled_chat")
+        conversation, tiles = tiled.opened(conversation, tower)
+    spans, sources = processor.question(conversation, tiles)
     pictures = []
     problems = []
-    for source, where in sources:
+    for k, (source, where) in enumerate(sources):
         try:
-            pictures.append(
-                understanding_image(open_picture(source, where), side, processor.background)
-            )
+            if tiles:
+                pictures += list(
+                    tiled.tiles_of(source, where, tower, processor.background, tiles[k])
+                )
+            else:
+                picture = open_picture(source, where)
+                pictures.append(understanding_image(picture, side, processor.background))
         except ImageError as error:
             problems.append(str(error))
     if problems:

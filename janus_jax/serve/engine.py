@@ -109,8 +109,8 @@ class Engine:
         )  # fmt: skip
         (seed,) = options.seeds(seed, 1, "requests")
         stop = stops(stop)
-        side = self.model.config.understanding_encoder.image_size
-        asked = prepare(self.processor, conversation, side)
+        tower = self.model.config.understanding_encoder
+        asked = prepare(self.processor, conversation, tower)
         with self._aside:
             (prompt,) = prompts_of(self.model, self.processor, [asked])
         most = min(most, self.processor.context - len(prompt.ids))
@@ -133,7 +133,8 @@ class Engine:
         """Has all compiled that short prompts, pictures and questions about one need. Longer caches
         compile when they come."""
         p = self.processor
-        most = cache_length(64 + max(p.generation_tokens, p.understanding_tokens + AHEAD))
+        seen = self.model.config.understanding_encoder.pieces * p.understanding_tokens
+        most = cache_length(64 + max(p.generation_tokens, seen + AHEAD))
         lengths = sorted({cache_length(n) for n in range(1, most + 1)})
         for i, length in enumerate(lengths):
             # The last fills the cache, those before it are of each shorter one.

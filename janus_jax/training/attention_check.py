@@ -55,7 +55,7 @@ def verify(kind: str, box, length: int | None, dtype, causal: bool = True):
     if kind == "plain" or (length is None and kind not in attention.OF_PICTURES):
         return
     pictures = length is None
-    length = box.tokens + ("class_token" in box.variant) if pictures else min(length, 4 * TILE)
+    length = box.patches + ("class_token" in box.variant) if pictures else min(length, 4 * TILE)
     shape = (4, sh.batch_shards(), length, box.heads, box.width // box.heads)
     draws = jax.random.normal(jax.random.key(0), shape, out_sharding=sh.STACK_BTHK)
     borders = jnp.array([0, 7, length // 3, length // 2 + 5, length - 40])

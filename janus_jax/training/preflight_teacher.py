@@ -101,7 +101,7 @@ def other_teachers(plan: StagePlan) -> list[str]:
             continue  # told with all weights
         sizes = table.fields({name: shape for name, (shape, _) in leaves.items()})
         tokens, patch = (sizes.get(f"understanding_encoder.{x}") for x in ("tokens", "patch_size"))
-        if tokens is None or (tokens, patch) == (own.tokens, own.patch_size):
+        if tokens is None or (tokens, patch) == (own.patches, own.patch_size):
             continue
         side = math.isqrt(tokens) * patch
         found.append(

@@ -129,7 +129,7 @@ def tower_rows(c: UnderstandingEncoderConfig, theirs: str, out: str) -> list[Row
     rows = [
         dataclasses.replace(patch, ours=f"{a}.patch_kernel"),
         dataclasses.replace(bias, ours=f"{a}.patch_bias"),
-        *same(f"{a}.positions", f"{e}.position_embedding.weight", c.tokens, w),
+        *same(f"{a}.positions", f"{e}.position_embedding.weight", c.patches, w),
     ]
     for i, (d_in, d_out) in enumerate(((w, c.mlp_width), (c.mlp_width, w)), 1):
         rows += norm(f"{a}.blocks.norm{i}", f"{b}.layer_norm{i}", w, layers=n)
@@ -147,7 +147,7 @@ def timm_tower_rows(c: UnderstandingEncoderConfig, theirs: str) -> list[Row]:
     b = f"{theirs}.blocks.*"
     patch, bias, *_ = conv("", f"{theirs}.patch_embed.proj", 3, w, c.patch_size)
     rows = [
-        Row(f"{a}.positions", f"{theirs}.pos_embed", (1, c.tokens, w), DROP),
+        Row(f"{a}.positions", f"{theirs}.pos_embed", (1, c.patches, w), DROP),
         dataclasses.replace(patch, ours=f"{a}.patch_kernel"),
         dataclasses.replace(bias, ours=f"{a}.patch_bias"),
         *fused([f"{a}.blocks.attention.{p}" for p in "qkv"], f"{b}.attn.qkv", w, w, layers=n),

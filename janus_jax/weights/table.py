@@ -16,6 +16,8 @@ from janus_jax.model.config import LEFT_OUT
 # Kinds of sources of this project; layouts/ has others.
 OWN, CHECKPOINT, ADAPTER = "janus_jax", "checkpoint", "adapter"
 PEFT = "peft"  # the kind of PEFT's adapters
+ADAPTOR = "understanding_adaptor.fc1.kernel"
+SEEN = "the understanding adaptor's input (of an encoder: width * pixel_shuffle^2)"
 VQ = "generation_encoder"  # the child that stages with stored image ids are without
 
 
@@ -240,7 +242,10 @@ def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:
     """The sizes in which two sets of leaves' shapes differ, in words."""
     a = fields(source)
     b = fields(model)
-    return [f"{key} is {a[key]} there, {b[key]} here" for key in a if key in b and a[key] != b[key]]
+    found = [(key, a[key], b[key]) for key in a if key in b and a[key] != b[key]]
+    read = [shapes[ADAPTOR][0] for shapes in (source, model) if ADAPTOR in shapes]
+    found += [(SEEN, *read)] if len(set(read)) == 2 else []
+    return [f"{key} is {there} there, {here} here" for key, there, here in found]
 
 
 @dataclasses.dataclass(frozen=True)

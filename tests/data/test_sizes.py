@@ -46,7 +46,7 @@ def encoder(dropout=0.0):
 
 def encoded(source, i, dropout=0.0):
     encode = encoder(dropout)
-    record = encode.read("generation", source, i)
+    record = encode.read(source, i)
     example = encode("generation", record, np.random.default_rng(i))
     return example, encode.pixels("generation", source, i, record, example)
 
@@ -118,4 +118,4 @@ def test_stored_ids_are_of_squares():
     source = Pictures((60, 40))
     source.__class__ = type("Stored", (Pictures,), {"__getitem__": lambda s, i: {"image_ids": [1]}})
     with pytest.raises(RecordError, match="leave image_ids out of the data set's line"):
-        encoder().read("generation", source, 0)
+        encoder().read(source, 0)

@@ -45,7 +45,7 @@ def row(seed: int) -> tuple[dict, list]:
     shapes = bt.image_shapes(1, 0, 4, CONFIG)
     out = {name: np.zeros(shape[1:], dtype) for name, (shape, dtype) in shapes.items()}
     for i in range(3):
-        record = encode.read("generation", source, i)
+        record = encode.read(source, i)
         examples.append(encode("generation", record, np.random.default_rng(i)))
         found = encode.pixels("generation", source, i, record, examples[-1])
         (picture,), (number,) = found["generation_images"], found["generation_sizes"]

@@ -216,7 +216,7 @@ class Lengths:
             "example": np.array([example]),
         }
 
-    def read(self, _, source, index: int):
+    def read(self, source, index: int):
         return source[index]
 
     def pixels(self, *_):

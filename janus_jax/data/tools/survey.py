@@ -156,7 +156,7 @@ def words(record: dict) -> str:
 def _read(source, i: int, line, encoders: dict):
     """A Record, or a dict as of `bad`."""
     try:
-        record = source[i]
+        record = next(iter(encoders.values())).read(source, i)
         examples = {
             stage: [_example(e) for e in parts(encoder, line, record, i)]
             for stage, encoder in encoders.items()

@@ -108,7 +108,7 @@ def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[i
             bad.append(f"these are {IN_A_ROW} records, and no more are tried")
             break
         try:
-            record = source[i]
+            record = encoder.read(source, i)
             examples = list(survey.parts(encoder, line, record, i))
             pictures = as_encoded(line, source, i, record, encoder, examples[0])
         except BAD as error:
@@ -214,6 +214,10 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
             how += f", its middle {least} x {least}" if width != height else ""
             how += f", made {side} x {side}" if least != side else ""
             how += "; its stored ids are learned from" if stored or line.image_ids else ""
+        elif "tiles" in record:
+            how += (
+                f", cut into {sum(k == n for n in example['understanding_images'])} tiles of {side}"
+            )
         elif (width, height) != (side, side):
             filled = " and filled up" if width != height else ""
             how += f", made {side} pixels long{filled}"

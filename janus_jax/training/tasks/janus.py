@@ -215,7 +215,7 @@ def read_first(plan: StagePlan, processor):
         encoder = dataclasses.replace(
             stage_mixture.encoder(plan, processor), form=plan.stage.form(line)
         )
-        record = source[index]
+        record = encoder.read(source, index)
         at = 0 if line.continues else None
         example = encoder(kind, record, np.random.default_rng(0), at)
         text = f"{len(example['tokens'])} tokens"
