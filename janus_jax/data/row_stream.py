@@ -11,6 +11,7 @@ Where a text goes on, its next part is what its data set gives next once a row h
 """
 
 import dataclasses
+import importlib
 
 import numpy as np
 
@@ -56,6 +57,8 @@ class ExampleEncoder:
         row."""
         most = self.rows.understanding_images
         how = self.processor, self.supervise, self.rows.length, self.form
+        if "senses" in record:
+            record = senses().located(record, self.model, most)
         if kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
@@ -63,6 +66,8 @@ class ExampleEncoder:
             example = text.encode(record, *how, at)
         else:
             example = understanding.encode(record, *how, most)
+        if self.model.senses:
+            example["senses"] = senses().counts(example, self.model)
         slots = int((example["role"] == bt.UNDERSTANDING_SLOT).sum())
         count = slots // self.processor.understanding_tokens
         if count > most:
@@ -71,7 +76,8 @@ class ExampleEncoder:
                 f"has {count} pictures, a row takes {most}; raise the stage's "
                 f"rows.understanding_images",
             )
-        shown = count or "document" in record or example["example"][0] >= bt.TRUNCATED
+        shown = count or record.keys() & {"document", "senses"}
+        shown = shown or example["example"][0] >= bt.TRUNCATED
         if kind == "understanding" and not shown:
             raise RecordError(
                 "no picture", "has no image part, and a conversation of understanding needs one"
@@ -96,13 +102,19 @@ class ExampleEncoder:
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
         }
-        return {
+        found = {
             name: [
                 open_image(source.image(index, int(k)), box.image_size, fast=True)
                 for k in example[name]
             ]
             for name, (open_image, box) in ways.items()
         }
+        return found | (senses().arrays(record, example, self.model) if self.model.senses else {})
+
+
+def senses():
+    """Loaded where a model has any, as are those."""
+    return importlib.import_module("janus_jax.data.senses")
 
 
 @dataclasses.dataclass
@@ -120,9 +132,10 @@ class Buffered:
     pixels: dict | None = None
 
     @property
-    def size(self) -> tuple[int, int, int]:
+    def size(self) -> tuple[int, ...]:
         e = self.example
-        return len(e["tokens"]), len(e["understanding_images"]), len(e["generation_images"])
+        images = len(e["understanding_images"]), len(e["generation_images"])
+        return len(e["tokens"]), *images, *e.get("senses", ())
 
 
 class RowStream:
@@ -180,7 +193,8 @@ class RowStream:
         while True:
             self._fill()
             sizes = [w.size for w in self.buffer]
-            most = rows.understanding_images, rows.generation_images
+            more = [rows.understanding_images] * len(self.encoder.model.senses)
+            most = rows.understanding_images, rows.generation_images, *more
             picks = choose(sizes, rows.length, most)
             if all([self._open(i) for i in picks]):
                 break
@@ -269,7 +283,8 @@ class RowStream:
     def _finish(self, chosen: list[Buffered]) -> dict:
         rows = self.encoder.rows
         model = self.encoder.model
-        row = assemble([w.example for w in chosen], rows.length)
+        roles = senses().known.roles(model) if model.senses else bt.SLOTS
+        row = assemble([w.example for w in chosen], rows.length, roles)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "

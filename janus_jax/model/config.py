@@ -15,7 +15,7 @@ CHILDREN = (
 # In what an understanding encoder may differ from SigLIP; the words are in config/sizes.py.
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 # Fields that are not written where they are as here: files of before know them by no name.
-LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True}.items()
+LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True, "senses": {}}.items()
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,8 @@ class JanusConfig:
     the backward pass computes all anew (`full`), or has matrix products (`dots`) or all (`none`)
     kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
-    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so."""
+    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
+    `senses`: the sizes of further ones by name, each a folder of model/senses."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -117,6 +118,7 @@ class JanusConfig:
     dtype: str = "bfloat16"
     remat: str = field(default="dots", metadata=FREE)
     attention: str = field(default="auto", metadata=FREE)
+    senses: dict[str, dict[str, int]] = field(default_factory=dict, hash=False)
 
     @property
     def is_janus(self) -> bool:
@@ -125,13 +127,14 @@ class JanusConfig:
 
     @property
     def children(self) -> tuple[str, ...]:
-        """Those of CHILDREN that this model has."""
+        """Those of CHILDREN that this model has, then its senses'."""
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
-        return tuple(name for name in CHILDREN if has.get(name, True))
+        more = (f"{name}_{box}" for name in sorted(self.senses) for box in ("encoder", "adaptor"))
+        return *(name for name in CHILDREN if has.get(name, True)), *more
 
     @property
     def read_widths(self) -> tuple[int, int]:

@@ -76,7 +76,9 @@ def ablated(c: JanusConfig) -> list[str]:
         ("understanding", c.understanding, "siglip"),
         ("generation", c.generation, "embedding"),
     ]
-    usual += [(f"generation_encoder.{name}", getattr(vq, name), usual) for name, usual in LEFT_OUT]
+    own = [(name, usual) for name, usual in LEFT_OUT if hasattr(vq, name)]
+    usual += [(f"generation_encoder.{name}", getattr(vq, name), usual) for name, usual in own]
+    usual.append(("senses", list(c.senses), []))
     return [
         f"{field} is {value!r}: other programs' Janus knows {known!r} alone; keep it in this "
         "project's layout"
