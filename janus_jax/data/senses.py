@@ -45,13 +45,18 @@ def _part(part) -> dict | None:
     """A message's part of a sense as that of a picture, None of other parts."""
     if (name := sense_of(part)) is None:
         return None
+    return {"type": "image", "image": Input(name, value(part, name))}
+
+
+def value(part: dict, name: str):
+    """What a part of a sense holds. Raises RecordError."""
     if part.get(name) is None:
         raise RecordError(
             "missing field",
             f'a part of type {name!r} has no field "{name}" (fields: {shown(", ".join(part))}); give '
             f"the path of a file in it",
         )
-    return {"type": "image", "image": Input(name, part[name])}
+    return part[name]
 
 
 def sense_of(part) -> str | None:

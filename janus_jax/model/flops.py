@@ -11,6 +11,7 @@ Letters: D width, N tokens of a picture.
 """
 
 import dataclasses
+import importlib
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Work:
 
     tokens: not padding; pairs: (query, key) attended to, causal counted once; text, image:
         supervised text and image tokens; understanding_images, and generation_images that the VQ
-        encoder encodes.
+        encoder encodes; senses: inputs of each further one.
     """
 
     tokens: float
@@ -47,6 +48,14 @@ class Work:
     image: float
     understanding_images: float
     generation_images: float
+    senses: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def senses(model: JanusConfig) -> dict:
+    """name -> the `Sizes` of each of a model's further senses, whose files are loaded here."""
+    if not model.senses:
+        return {}
+    return importlib.import_module("janus_jax.model.senses.known").sizes(model)
 
 
 def of_batch(batch: dict, model: JanusConfig) -> Work:
@@ -63,18 +72,24 @@ def of_batch(batch: dict, model: JanusConfig) -> Work:
         generation_images=0.0
         if "image_ids" in batch
         else filled("generation_slots", model.generation_encoder),
+        senses={name: filled(f"{name}_slots", of) for name, of in senses(model).items()},
     )
 
 
 def lengths(stage, model: JanusConfig) -> dict[str, float]:
     """Assumed mean tokens of an example by task; none is longer than a row."""
     return {
-        "understanding": min(
-            model.understanding_encoder.tokens + UNDERSTANDING_TEXT, stage.rows.length
-        ),
+        "understanding": min(seen_tokens(model) + UNDERSTANDING_TEXT, stage.rows.length),
         "text": min(DOCUMENT, stage.rows.length),
         "generation": min(model.generation_encoder.tokens + GENERATION_TEXT, stage.rows.length),
     }
+
+
+def seen_tokens(model: JanusConfig) -> float:
+    """Of what an example of understanding shows: a picture, or an input of a further sense, each
+    equally often."""
+    found = [model.understanding_encoder.tokens, *(of.tokens for of in senses(model).values())]
+    return sum(found) / len(found)
 
 
 def examples(stage, model: JanusConfig, kept=TASKS) -> dict[str, float]:
@@ -92,16 +107,16 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     count = examples(stage, model, kept)
     mean = lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
-    text = count["understanding"] * max(
-        mean["understanding"] - model.understanding_encoder.tokens, 0
-    )
+    text = count["understanding"] * max(mean["understanding"] - seen_tokens(model), 0)
+    each = count["understanding"] / (1 + len(model.senses))
     return Work(
         tokens=sum(n * mean[task] for task, n in count.items()),
         pairs=sum(n * mean[task] * (mean[task] + 1) / 2 for task, n in count.items()),
         text=share * (text + count["text"] * mean["text"]),
         image=count["generation"] * model.generation_encoder.tokens,
-        understanding_images=count["understanding"],
+        understanding_images=each,
         generation_images=0.0 if precomputed else count["generation"],
+        senses=dict.fromkeys(senses(model), each),
     )
 
 
@@ -140,8 +155,9 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
     ):  # a matrix under the second learns when the first does
         return 2 * (first * passes(name, *below) + second * passes(name, name, *below))
 
-    inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER)
-    attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER)
+    more = model.children[-2 * len(model.senses) :] if model.senses else ()
+    inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER, *more)
+    attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER, *more)
     through_tower = passes("understanding_encoder", "understanding_encoder")
     patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.tokens
     hidden = model.image_head_width
@@ -153,9 +169,16 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         read += work.image / model.generation_encoder.tokens
     semantic = model.semantic_decoder
     blocks = encoder_blocks(semantic, semantic.layers, model.generation_encoder.tokens)
-    seen_tokens = tower.tokens + ("class_token" in tower.variant)
-    tower_blocks = encoder_blocks(tower, tower.depth, seen_tokens, tower.activation == "swiglu")
-    return {
+    patch_tokens = tower.tokens + ("class_token" in tower.variant)
+    tower_blocks = encoder_blocks(tower, tower.depth, patch_tokens, tower.activation == "swiglu")
+    sensed = {}
+    for name, of in senses(model).items():
+        encoder, adaptor = f"{name}_encoder", f"{name}_adaptor"
+        read_here = work.senses.get(name, 0.0)
+        sensed[encoder] = read_here * of.flops() * passes(encoder, encoder)
+        maps = two_layers(of.width * d, d * d, adaptor, encoder)
+        sensed[adaptor] = read_here * of.tokens * maps
+    return sensed | {
         "understanding_encoder": seen
         * (tower_blocks * through_tower + patches * passes("understanding_encoder")),
         "understanding_adaptor": work.understanding_images
@@ -175,9 +198,9 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         ),
         "transformer": work.tokens * 2 * llm.layers * (4 * d * d + 3 * d * llm.mlp_width) * inside,
         "attention": work.pairs * 4 * d * llm.layers * attended,
-        "text_head": work.text * 2 * d * llm.vocabulary * passes("text_head", *_BELOW_HEADS),
+        "text_head": work.text * 2 * d * llm.vocabulary * passes("text_head", *_BELOW_HEADS, *more),
         "image_head": work.image
-        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS),
+        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS, *more),
     }
 
 

@@ -1,6 +1,7 @@
 """Pictures and questions to words: `janus_jax.understand`."""
 
 import functools
+import importlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -59,13 +60,12 @@ def understand_batch(
     stop = stops(stop)
     conversations = options.listed(conversations, "conversations")
     seed = options.seeds(seed, len(conversations), "conversations")
-    side = model.config.understanding_encoder.image_size
-    found = _prepare_all(processor, conversations, side, return_exceptions)
+    found = _prepare_all(processor, conversations, model.config, return_exceptions)
     usable = [i for i, prepared in enumerate(found) if isinstance(prepared, tuple)]
     if not usable:
         return found
     asked = [found[i] for i in usable]
-    most = [min(max_new_tokens, processor.context - len(ids)) for ids, _, _ in asked]
+    most = [min(max_new_tokens, processor.context - len(ids)) for ids, *_ in asked]
     answers = [
         answer_of(processor, stop, n, stream and functools.partial(stream, row))
         for row, n in zip(usable, most)
@@ -93,20 +93,27 @@ def answer_of(processor, stop: tuple[str, ...], most: int, emit=None) -> Answer:
 
 def prompts_of(model, processor, asked: list[tuple]) -> list[Prompt]:
     """What `prepare` made of each conversation, its pictures seen."""
-    pictures = [picture for _, _, own in asked for picture in own]
-    if not pictures:
-        return [Prompt(ids) for ids, _, _ in asked]
-    shown = bt.pixels(np.stack(pictures), processor.image_mean, processor.image_std)
-    seen = iter(features(model, shown))
+    pictures = [picture for _, _, own, *_ in asked for picture in own]
+    seen = iter(())
+    if pictures:
+        shown = bt.pixels(np.stack(pictures), processor.image_mean, processor.image_std)
+        seen = iter(features(model, shown))
     prompts = []
-    for ids, slots, own in asked:
+    for ids, slots, own, *more in asked:
         prompt = Prompt(ids)
         if len(own):
             rows = np.concatenate([next(seen) for _ in own])
             prompt.is_shown = slots > 0
             prompt.shown = rows[np.maximum(slots - 1, 0)]
+        if more:
+            senses().show(model, prompt, *more)
         prompts.append(prompt)
     return prompts
+
+
+def senses():
+    """Loaded for models that have any."""
+    return importlib.import_module("janus_jax.sample.senses")
 
 
 def stops(stop) -> tuple[str, ...]:
@@ -125,14 +132,18 @@ def stops(stop) -> tuple[str, ...]:
     return found
 
 
-def _prepare_all(processor, conversations: list, side: int, return_exceptions: bool) -> list:
+def _prepare_all(processor, conversations: list, config, return_exceptions: bool) -> list:
     """`prepare` of each, or its ValueError, as return_exceptions asks for; else one ValueError
     lists the problems of all, by conversation where there are several."""
     out = []
     problems = []
+    side = config.understanding_encoder.image_size
     for i, conversation in enumerate(conversations):
         try:
-            out.append(prepare(processor, conversation, side))
+            if config.senses:
+                out.append(senses().asked(processor, conversation, config))
+            else:
+                out.append(prepare(processor, conversation, side))
         except ValueError as error:
             if len(conversations) == 1 and not return_exceptions:
                 raise
@@ -149,7 +160,11 @@ def prepare(processor, conversation, side: int):
 
     Raises ValueError; of pictures that cannot be read, it lists all.
     """
-    spans, sources = processor.question(conversation)
+    return opened_pictures(processor, *processor.question(conversation), side)
+
+
+def opened_pictures(processor, spans: list[tuple], sources: list, side: int):
+    """`prepare` of a conversation's spans and of its pictures' sources, see Processor.question."""
     pictures = []
     problems = []
     for source, where in sources:

@@ -6,6 +6,7 @@ against a file before a number is read. numpy only.
 """
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Callable
 
@@ -224,11 +225,18 @@ def unshaped(config, children=None) -> dict:
     children = config.children if children is None else children
     keys = [key.split(".") for key in UNSHAPED]
     found = {(box, size): getattr(getattr(config, box), size) for box, size in keys}
-    return {
+    told = {
         f"{box}.{size}": value
         for (box, size), value in found.items()
         if box in children and (size, value) not in LEFT_OUT
     }
+    if config.senses:
+        known = importlib.import_module("janus_jax.model.senses.known")
+        own = {name: x for name, x in known.sizes(config).items() if f"{name}_encoder" in children}
+        told |= {
+            f"senses.{name}.{size}": x for name, of in own.items() for size, x in vars(of).items()
+        }
+    return told
 
 
 def by_direction(unshaped: dict) -> bool:

@@ -8,6 +8,7 @@ it stacks are called `blocks`.
 Letters: P inputs of a row, K tokens of an input, D width of the language model.
 """
 
+import functools
 import importlib
 
 import jax
@@ -45,19 +46,18 @@ def read(model, batch):
         inputs = batch.get(name)  # [B, P, *shape]
         if inputs is None or inputs.shape[1] == 0:
             continue
-        encoder = getattr(model, f"{name}_encoder")
+        encoder, adaptor = f"{name}_encoder", f"{name}_adaptor"
+        children = {child: getattr(model, child) for child in (encoder, adaptor)}
         if inputs.shape[1] > 1:  # gone through several times
-            encoder = with_whole_weights(encoder, model.config.dtype)
-        adapted = lambda x, encoder=encoder, name=name: features(model, name, x, encoder)
+            children[encoder] = with_whole_weights(children[encoder], model.config.dtype)
         count = filled(batch[f"{name}_slots"], sizes.tokens)
-        found = of_filled(adapted, inputs, count)
+        found = of_filled(functools.partial(features, children, name), inputs, count)
         yield name, found.reshape(len(inputs), -1, d, out_sharding=sh.BATCH)
 
 
-def features(model, name: str, inputs, encoder=None):
-    """What slots read of inputs [B, *shape] of a sense: [B, K, D]."""
-    encoder = getattr(model, f"{name}_encoder") if encoder is None else encoder
-    return getattr(model, f"{name}_adaptor")(encoder(inputs))
+def features(children: dict, name: str, inputs):
+    """What slots read of inputs [B, *shape] of a sense: [B, K, D]. children: its own, by name."""
+    return children[f"{name}_adaptor"](children[f"{name}_encoder"](inputs))
 
 
 def leaf_shapes(config) -> dict[str, tuple[int, ...]]:
