@@ -27,6 +27,7 @@ from janus_jax.model import batch as bt
 AHEAD = 3
 IN_A_ROW = 100  # bad records: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
+senses = lambda: importlib.import_module("janus_jax.data.senses")  # for models that have any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,19 +103,13 @@ class ExampleEncoder:
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
         }
-        found = {
+        return {
             name: [
                 open_image(source.image(index, int(k)), box.image_size, fast=True)
                 for k in example[name]
             ]
             for name, (open_image, box) in ways.items()
-        }
-        return found | (senses().arrays(record, example, self.model) if self.model.senses else {})
-
-
-def senses():
-    """Loaded where a model has any, as are those."""
-    return importlib.import_module("janus_jax.data.senses")
+        } | (senses().arrays(record, example, self.model) if self.model.senses else {})
 
 
 @dataclasses.dataclass

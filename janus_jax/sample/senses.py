@@ -16,7 +16,7 @@ from janus_jax.sample.reading import Prompt
 from janus_jax.sample.understand import opened_pictures
 
 
-def asked(processor, conversation, config) -> tuple:
+def prepared(processor, conversation, config) -> tuple:
     """As `understand.prepare` gives it, then the role of each id, int32 [n], and the inputs
     [(sense, array)] in order. Raises ValueError."""
     conversation, inputs = _taken(conversation, config)

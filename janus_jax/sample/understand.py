@@ -141,7 +141,7 @@ def _prepare_all(processor, conversations: list, config, return_exceptions: bool
     for i, conversation in enumerate(conversations):
         try:
             if config.senses:
-                out.append(senses().asked(processor, conversation, config))
+                out.append(senses().prepared(processor, conversation, config))
             else:
                 out.append(prepare(processor, conversation, side))
         except ValueError as error:

@@ -232,10 +232,7 @@ def unshaped(config, children=None) -> dict:
     }
     if config.senses:
         known = importlib.import_module("janus_jax.model.senses.known")
-        own = {name: x for name, x in known.sizes(config).items() if f"{name}_encoder" in children}
-        told |= {
-            f"senses.{name}.{size}": x for name, of in own.items() for size, x in vars(of).items()
-        }
+        told |= known.told(config, children)
     return told
 
 

@@ -51,8 +51,9 @@ def test_the_order_of_the_points_does_not_matter_and_their_places_do(one_device)
     model = tiny.make_model(sensing.CONFIG)
     given = clouds(2)
     order = np.random.default_rng(7).permutation(given.shape[1])
+    encode = jax.jit(lambda encoder, x: encoder(x))
     plain, mixed, moved = (
-        np.asarray(model.points_encoder(jnp.asarray(x)))
+        np.asarray(encode(model.points_encoder, jnp.asarray(x)))
         for x in (given, given[:, order], given[:, :, ::-1].copy())
     )
     assert plain.shape == (2, 8, 32)
@@ -106,7 +107,8 @@ def read(model, batch):
 def test_what_stands_in_a_slot_is_the_adapted_feature_of_its_place(signals, one_device):  # noqa: F811
     batch = sensing.batch(sensing.BOTH, sensing.record(("signal", np.arange(64) / 64)))
     model = tiny.make_model(sensing.BOTH)
-    x = np.asarray(model.embed(tiny.put(batch), jnp.zeros((8, 0), jnp.int32)))
+    embed = jax.jit(lambda model, batch: model.embed(batch, jnp.zeros((8, 0), jnp.int32)))
+    x = np.asarray(embed(model, tiny.put(batch)))
     wanted = model.signal_adaptor(model.signal_encoder(jnp.asarray(batch["signal"][0, :1])))[0]
     places = np.flatnonzero(batch["signal_slots"][0])[:8]
     np.testing.assert_allclose(x[0, places], wanted, atol=1e-6)

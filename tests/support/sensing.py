@@ -63,7 +63,8 @@ class Listed:
 def batch(config, *records, rows: Rows = ROWS) -> dict:
     """The first batch of these records."""
     only = {"understanding": 1, "text": 0, "generation": 0}
-    found = tiny.batches({"understanding": Listed(*records)}, tiny.processor(), config, rows, only)
+    source = {"understanding": Listed(*records)}
+    found = tiny.batches(source, tiny.processor(), config, rows, only, supervise="answers")
     try:
         return next(found)[0]
     finally:

@@ -194,6 +194,7 @@ class Lengths:
         transformer=types.SimpleNamespace(vocabulary=1),
         understanding_encoder=types.SimpleNamespace(image_size=1),
         generation_encoder=types.SimpleNamespace(image_size=1),
+        senses={},
     )
 
     rows: Rows

@@ -53,3 +53,10 @@ def roles(config) -> dict[str, int]:
 def arrays(config, rows: int, inputs: int) -> dict[str, tuple]:
     """name -> (shape, dtype) of a batch's arrays with so many inputs of each sense in a row."""
     return {name: ((rows, inputs, *of.shape), of.dtype) for name, of in sizes(config).items()}
+
+
+def told(config, children) -> dict[str, int]:
+    """The sizes of those senses whose encoders are among some children, by their field of the
+    config."""
+    own = {name: of for name, of in sizes(config).items() if f"{name}_encoder" in children}
+    return {f"senses.{name}.{size}": x for name, of in own.items() for size, x in vars(of).items()}
