@@ -49,6 +49,7 @@ INTERFACES = [
     (r"weights\.layouts\..*", None),
     (r"training\.tasks\..*", None),
     (r"model\.attentions\..*", None),
+    (r"model\.senses\..*", {"Sizes", "Encoder"}),
     (r"eval\..*", {"report"}),
     (r"eval\.(understanding|generation)\..*", None),
     (r".*", {"main", "define_flags"}),  # of commands
@@ -126,7 +127,7 @@ print(*[name for name in sys.modules if name.startswith("janus_jax.")])
 """)
     others = {name.removeprefix("janus_jax.") for name in loaded}
     assert {name for name in others if room(name) == "model"} == {
-        "model", "model.config", "model.batch", "model.presets",
+        "model", "model.config", "model.batch", "model.presets", "model.senses", "model.senses.known",
     }  # fmt: skip
     assert {room(name) for name in others} <= {"data", "config", "common", "model"}
 

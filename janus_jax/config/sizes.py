@@ -1,5 +1,7 @@
 """Sizes that no model can have, and how a field's value is checked."""
 
+import importlib
+
 from janus_jax.common import float32
 from janus_jax.common.text import near
 from janus_jax.model import config as model_config
@@ -88,6 +90,8 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     problems += named(f"{at}dtype", model.dtype, ("float32", "bfloat16"))
     problems += named(f"{at}remat", model.remat, REMAT)
     problems += named(f"{at}attention", model.attention, model_config.ATTENTION)
+    if model.senses:
+        problems += importlib.import_module("janus_jax.config.senses").problems(model, at)
     if problems:
         return problems
     path = f"{at}understanding_encoder"

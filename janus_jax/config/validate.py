@@ -2,6 +2,7 @@
 compiles."""
 
 import dataclasses
+import importlib
 import math
 
 from janus_jax.config import evaluation
@@ -111,13 +112,14 @@ def batch_problems(experiment: Experiment, name: str, devices: int, packs: bool)
 def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
     counts = ("steps", "batch_size", "checkpoint_every", "log_every", "accumulate")
     problems = positive(path, stage, counts)
+    own = experiment.model.children
     problems += finite(f"{path}.spikes", stage.spikes, ("sigma",))
     if stage.spikes.window < 2:
         problems.append(f"{path}.spikes.window is {stage.spikes.window}: must be at least 2 steps")
     problems += [
         p
         for name in stage.trainable
-        for p in named(f"{path}.trainable", name, model_config.CHILDREN)
+        for p in named(f"{path}.trainable", name, (*model_config.CHILDREN, *own))
     ]
     if not stage.trainable and stage.task != "lora":
         problems.append(f"{path}.trainable is empty: nothing would be learned")
@@ -156,6 +158,9 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
             problems.append(
                 f"{path}.rows.length is {r.length}: one picture of {task} needs at least {needed}{tiled}"
             )
+    if shares["understanding"] > 0 and model.senses:
+        senses = importlib.import_module("janus_jax.config.senses")
+        problems += senses.row_problems(model, r.length, path)
     return problems
 
 

@@ -42,7 +42,7 @@ _READ_BY = {  # fields of a line -> the formats that read them
     "images": ("json", "csv", "parquet", "array_record", "hf"),
     "names": ("folder", "webdataset"),
 }
-PRESETS = ("shapes", "emoji", "scenes")
+PRESETS = ("shapes", "emoji", "scenes", "solids")
 
 
 def open_datasets(
@@ -236,9 +236,14 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
             "generation": generation[rest],
         }
         return kinds[kind](side, seed)
+    if preset == "solids" and not rest and kind == "understanding":
+        from janus_jax.data.toy import solids_sources
+
+        return solids_sources.SolidsUnderstanding(seed)
     raise SourceError(
-        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, shapes:sizes, shapes:wide (to "
-        "understand), emoji:, emoji:<count>, scenes:, scenes:pairs or scenes:all"
+        f"{preset}:{rest}: unknown for kind {kind}; give shapes:, shapes:pictures, shapes:sizes, "
+        "shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, scenes:all, or for "
+        "understanding solids:"
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from janus_jax.common.files import read_json
 from janus_jax.config.schema import Template
-from janus_jax.data.messages import PICTURE, Turn, blank, check_text, plain, stripped, turns
+from janus_jax.data.messages import PICTURE, Slot, Turn, blank, check_text, plain, stripped, turns
 from janus_jax.data.processor_values import channels, check_room, misfits, value_problems
 from janus_jax.data.sources import CHARACTERS
 from janus_jax.data.tokenizer import Tokenizer
@@ -146,9 +146,9 @@ class Processor:
         if not said or said[-1].role != "user":
             raise ValueError("conversation: its last message must be the user's")
         self._check_characters(
-            sum(len(c) for turn in said for c in turn.content if c is not PICTURE)
+            sum(len(c) for turn in said for c in turn.content if isinstance(c, str))
         )
-        if not said[-1].pictures and blank("".join(said[-1].content)):
+        if all(isinstance(c, str) and blank(c) for c in said[-1].content):
             raise ValueError(
                 f"message {len(said) - 1}: is {''.join(said[-1].content)[:20]!r}, nothing to "
                 "answer; ask something, or show a picture"
@@ -206,6 +206,8 @@ class Processor:
             marks = []
             if piece is PICTURE:
                 spans += self.picture(next(tiles, 1))
+            elif isinstance(piece, Slot):
+                spans += self.picture(slot=piece)
             elif piece != t.bos:
                 spans.append(([piece], bt.TEXT, supervised))
         return spans
@@ -250,12 +252,14 @@ class Processor:
         pairs = itertools.pairwise(cuts)
         return [(ids[a:b], bt.TEXT, marks[owner[a]][1]) for a, b in pairs if b > a]
 
-    def picture(self, tiles: int = 1) -> list[tuple]:
-        """Spans of one picture to understand, whose tiles (see tiles.py) follow each other."""
+    def picture(self, tiles: int = 1, slot: Slot | None = None) -> list[tuple]:
+        """Spans of one picture to understand, whose tiles (see tiles.py) follow each other, or of an
+        input of another sense."""
         t = self.tokenizer
+        _, role, tokens = slot or ("", bt.UNDERSTANDING_SLOT, tiles * self.understanding_tokens)
         return [
             ([t.begin_of_image], bt.TEXT, 0),
-            ([t.placeholder] * (tiles * self.understanding_tokens), bt.UNDERSTANDING_SLOT, 0),
+            ([t.placeholder] * tokens, role, 0),
             ([t.end_of_image], bt.TEXT, 0),
         ]
 

@@ -29,6 +29,7 @@ AHEAD = 3
 MASKED, SIZES, TILES = (f"janus_jax.data.{name}" for name in ("masked", "sizes", "tiles"))
 IN_A_ROW = 100  # bad records: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
+senses = lambda: importlib.import_module("janus_jax.data.senses")  # for models that have any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ class ExampleEncoder:
         row."""
         most = self.rows.understanding_images
         how = self.processor, self.supervise, self.rows.length, self.form
+        if "senses" in record:
+            record = senses().located(record, self.model, most)
         if kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
@@ -81,6 +84,8 @@ class ExampleEncoder:
             example = text.encode(record, *how, at)
         else:
             example = understanding.encode(record, *how, most)
+        if self.model.senses:
+            example["senses"] = senses().counts(example, self.model)
         slots = int((example["role"] == bt.UNDERSTANDING_SLOT).sum())
         count = slots // self.processor.understanding_tokens
         if count > most:
@@ -89,7 +94,8 @@ class ExampleEncoder:
                 f"has {count} pictures{', tiles counted' * ('tiles' in record)}, a row takes {most}; "
                 f"raise the stage's rows.understanding_images",
             )
-        shown = count or "document" in record or example["example"][0] >= bt.TRUNCATED
+        shown = count or record.keys() & {"document", "senses"}
+        shown = shown or example["example"][0] >= bt.TRUNCATED
         if kind == "understanding" and not shown:
             raise RecordError(
                 "no picture", "has no image part, and a conversation of understanding needs one"
@@ -125,7 +131,7 @@ class ExampleEncoder:
                 for k in example[name]
             ]
             for name, (open_image, box) in ways.items()
-        }
+        } | (senses().arrays(record, example, self.model) if self.model.senses else {})
 
 
 @dataclasses.dataclass
@@ -143,9 +149,10 @@ class Buffered:
     pixels: dict | None = None
 
     @property
-    def size(self) -> tuple[int, int, int]:
+    def size(self) -> tuple[int, ...]:
         e = self.example
-        return len(e["tokens"]), len(e["understanding_images"]), len(e["generation_images"])
+        images = len(e["understanding_images"]), len(e["generation_images"])
+        return len(e["tokens"]), *images, *e.get("senses", ())
 
 
 class RowStream:
@@ -203,7 +210,8 @@ class RowStream:
         while True:
             self._fill()
             sizes = [w.size for w in self.buffer]
-            most = rows.understanding_images, rows.generation_images
+            more = [rows.understanding_images] * len(self.encoder.model.senses)
+            most = rows.understanding_images, rows.generation_images, *more
             picks = choose(sizes, rows.length, most)
             if all([self._open(i) for i in picks]):
                 break
@@ -292,11 +300,11 @@ class RowStream:
     def _finish(self, chosen: list[Buffered]) -> dict:
         rows = self.encoder.rows
         model = self.encoder.model
-        row = assemble([w.example for w in chosen], rows.length)
+        roles = senses().known.roles(model) if model.senses else bt.SLOTS
+        row = assemble([w.example for w in chosen], rows.length, roles)
         if model.generation_encoder.sizes:
-            row = importlib.import_module(SIZES).sized_row(
-                row, model.generation_encoder.most_tokens
-            )
+            most = model.generation_encoder.most_tokens
+            row = importlib.import_module(SIZES).sized_row(row, most)
         if model.drawing == "masked":
             row = importlib.import_module(MASKED).masked_row(row)
         if row["tokens"].max() >= model.transformer.vocabulary:

@@ -5,7 +5,8 @@ Letters: B rows, T tokens of a row, M images (tiles) of a row to understand, G t
 N image tokens of a picture, S side in pixels.
 
 A slot is a position that reads something else than its token. Its kind says what: a picture as the
-understanding encoder sees it, or image ids; SLOTS lists the kinds, each a role of a token.
+understanding encoder sees it, or image ids; SLOTS lists the kinds, each a role of a token. Those of
+a model's further senses come after them (senses/known.py), with arrays that have their names.
 
 Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
     tokens                int32 [n]   text ids; on slots the placeholder id
@@ -43,6 +44,8 @@ EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its 
 set's order and the record found there, its code (`example` above) and its tokens.
 """
 
+import importlib
+
 import numpy as np
 
 TEXT = 0
@@ -79,7 +82,7 @@ def sequence(
 def shapes(rows, length, understanding_images, generation_images, model, precomputed=False) -> dict:
     """name -> (shape, dtype) of a batch, for a `model.config.JanusConfig`; the first four are a
     `Rows`. precomputed: pictures to generate come as ids."""
-    slots = (f"{kind}_slots" for kind in SLOTS)
+    slots = (f"{kind}_slots" for kind in (*SLOTS, *model.senses))
     names = "tokens", "text_targets", "image_targets", *slots, "positions", "segment_ids", "tasks"
     if model.drawing == "masked":
         names = *names, "ahead"
@@ -93,12 +96,16 @@ def image_shapes(rows, understanding_images, generation_images, model, precomput
     vq = model.generation_encoder
     width, height = (max(sides) for sides in zip(*vq.all_sizes))
     drawn = (rows, generation_images, height, width, 3)
-    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
+    found = {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
         {"image_ids": ((*drawn[:2], vq.tokens), np.int32)}
         if precomputed
         else {"generation_images": (drawn, np.uint8)}
         | ({"generation_sizes": (drawn[:2], np.int32)} if vq.sizes else {})
     )
+    if model.senses:
+        known = importlib.import_module("janus_jax.model.senses.known")
+        found |= known.arrays(model, rows, understanding_images)
+    return found
 
 
 def image_slots(batch):

@@ -16,7 +16,7 @@ CHILDREN = (
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 # Fields, by box, that are not written where they are as here: files of before know them by no name.
 LEFT_OUT = {
-    "": {"drawing": "causal"},
+    "": {"drawing": "causal", "senses": {}},
     "understanding_encoder": {"tiles": 1, "tiling": "internvl", "pixel_shuffle": 1},
     "generation_encoder": {"decoder_norm": "group", "codebook_l2_norm": True, "sizes": ()},
 }
@@ -124,7 +124,8 @@ class JanusConfig:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
     semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
     `drawing`: ids one after the other (`causal`), or all that are `masked` at once, each token of a
-    picture seeing all of it (MaskGIT, arXiv 2202.04200)."""
+    picture seeing all of it (MaskGIT, arXiv 2202.04200). `senses`: the sizes of further ones by name,
+    each a folder of model/senses."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -137,6 +138,7 @@ class JanusConfig:
     dtype: str = "bfloat16"
     remat: str = field(default="dots", metadata=FREE)
     attention: str = field(default="auto", metadata=FREE)
+    senses: dict[str, dict[str, int]] = field(default_factory=dict, hash=False)
 
     @property
     def is_janus(self) -> bool:
@@ -145,13 +147,14 @@ class JanusConfig:
 
     @property
     def children(self) -> tuple[str, ...]:
-        """Those of CHILDREN that this model has."""
+        """Those of CHILDREN that this model has, then its senses'."""
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
-        return tuple(name for name in CHILDREN if has.get(name, True))
+        more = (f"{name}_{box}" for name in sorted(self.senses) for box in ("encoder", "adaptor"))
+        return *(name for name in CHILDREN if has.get(name, True)), *more
 
     @property
     def read_widths(self) -> tuple[int, int]:

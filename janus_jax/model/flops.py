@@ -11,6 +11,7 @@ Letters: D width, N tokens of a picture.
 """
 
 import dataclasses
+import importlib
 import math
 
 import numpy as np
@@ -40,8 +41,8 @@ class Work:
     """What a step has to do, whatever its shape. All are counts over the global batch.
 
     tokens: not padding; pairs: (query, key) attended to, causal counted once; text, image:
-        supervised text and image tokens; understanding_images, tiles one by one, and generation_images that the VQ
-        encoder encodes.
+        supervised text and image tokens; understanding_images, tiles one by one, and generation_images
+        that the VQ encoder encodes; senses: inputs of each further one.
     """
 
     tokens: float
@@ -50,6 +51,14 @@ class Work:
     image: float
     understanding_images: float
     generation_images: float
+    senses: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def senses(model: JanusConfig) -> dict:
+    """name -> the `Sizes` of each of a model's further senses, whose files are loaded here."""
+    if not model.senses:
+        return {}
+    return importlib.import_module("janus_jax.model.senses.known").sizes(model)
 
 
 def of_batch(batch: dict, model: JanusConfig) -> Work:
@@ -67,18 +76,25 @@ def of_batch(batch: dict, model: JanusConfig) -> Work:
         generation_images=0.0
         if "image_ids" in batch
         else filled(image_slots(batch), model.generation_encoder),
+        senses={n: filled(batch[f"{n}_slots"], of) for n, of in senses(model).items()},
     )
 
 
 def lengths(stage, model: JanusConfig) -> dict[str, float]:
-    """Assumed mean tokens of an example by task; none is longer than a row. A picture to understand
-    has all the tiles that it may."""
-    tower = model.understanding_encoder
+    """Assumed mean tokens of an example by task; none is longer than a row."""
     return {
-        "understanding": min(tower.pieces * tower.tokens + UNDERSTANDING_TEXT, stage.rows.length),
+        "understanding": min(seen_tokens(model) + UNDERSTANDING_TEXT, stage.rows.length),
         "text": min(DOCUMENT, stage.rows.length),
         "generation": min(model.generation_encoder.tokens + GENERATION_TEXT, stage.rows.length),
     }
+
+
+def seen_tokens(model: JanusConfig) -> float:
+    """Of what an example of understanding shows: a picture, with all the tiles that it may have, or
+    an input of a further sense, each equally often."""
+    tower = model.understanding_encoder
+    found = [tower.pieces * tower.tokens, *(of.tokens for of in senses(model).values())]
+    return sum(found) / len(found)
 
 
 def examples(stage, model: JanusConfig, kept=TASKS) -> dict[str, float]:
@@ -97,15 +113,16 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     mean = lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
     predicted = 1.0 if model.drawing == "causal" else MASKED_SHARE
-    tower = model.understanding_encoder
-    text = count["understanding"] * max(mean["understanding"] - tower.pieces * tower.tokens, 0)
+    text = count["understanding"] * max(mean["understanding"] - seen_tokens(model), 0)
+    each = count["understanding"] / (1 + len(model.senses))
     return Work(
         tokens=sum(n * mean[task] for task, n in count.items()),
         pairs=sum(n * mean[task] * (mean[task] + 1) / 2 for task, n in count.items()),
         text=share * (text + count["text"] * mean["text"]),
         image=count["generation"] * model.generation_encoder.tokens * predicted,
-        understanding_images=count["understanding"] * tower.pieces,
+        understanding_images=each * model.understanding_encoder.pieces,
         generation_images=0.0 if precomputed else count["generation"],
+        senses=dict.fromkeys(senses(model), each),
     )
 
 
@@ -144,8 +161,9 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
     ):  # a matrix under the second learns when the first does
         return 2 * (first * passes(name, *below) + second * passes(name, name, *below))
 
-    inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER)
-    attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER)
+    more = model.children[-2 * len(model.senses) :] if model.senses else ()
+    inside = passes("transformer", "transformer", *_BELOW_TRANSFORMER, *more)
+    attended = 1 + 2 * learns("transformer", *_BELOW_TRANSFORMER, *more)
     through_tower = passes("understanding_encoder", "understanding_encoder")
     patches = 2 * 3 * tower.patch_size**2 * tower.width * tower.patches
     hidden = model.image_head_width
@@ -157,9 +175,16 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         read += work.image / model.generation_encoder.tokens
     semantic = model.semantic_decoder
     blocks = encoder_blocks(semantic, semantic.layers, model.generation_encoder.tokens)
-    seen_tokens = tower.patches + ("class_token" in tower.variant)
-    tower_blocks = encoder_blocks(tower, tower.depth, seen_tokens, tower.activation == "swiglu")
-    return {
+    patch_tokens = tower.patches + ("class_token" in tower.variant)
+    tower_blocks = encoder_blocks(tower, tower.depth, patch_tokens, tower.activation == "swiglu")
+    sensed = {}
+    for name, of in senses(model).items():
+        encoder, adaptor = f"{name}_encoder", f"{name}_adaptor"
+        read_here = work.senses.get(name, 0.0)
+        sensed[encoder] = read_here * of.flops() * passes(encoder, encoder)
+        maps = two_layers(of.width * d, d * d, adaptor, encoder)
+        sensed[adaptor] = read_here * of.tokens * maps
+    return sensed | {
         "understanding_encoder": seen
         * (tower_blocks * through_tower + patches * passes("understanding_encoder")),
         "understanding_adaptor": work.understanding_images
@@ -179,9 +204,9 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         ),
         "transformer": work.tokens * 2 * llm.layers * (4 * d * d + 3 * d * llm.mlp_width) * inside,
         "attention": work.pairs * 4 * d * llm.layers * attended,
-        "text_head": work.text * 2 * d * llm.vocabulary * passes("text_head", *_BELOW_HEADS),
+        "text_head": work.text * 2 * d * llm.vocabulary * passes("text_head", *_BELOW_HEADS, *more),
         "image_head": work.image
-        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS),
+        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS, *more),
     }
 
 

@@ -40,6 +40,8 @@ class Janus(nnx.Module):
         self.text_head = TextHead(d, llm.vocabulary, dtype, rngs)
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)
         self.config = config
+        if config.senses:
+            importlib.import_module("janus_jax.model.senses.wiring").add(self, rngs)
 
     def embed_images(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, D]
         x = self.understanding_encoder(images)
@@ -93,6 +95,8 @@ class Janus(nnx.Module):
             yield "understanding", features.reshape(len(images), -1, d, out_sharding=sh.BATCH)
         if image_ids.shape[1]:
             yield "generation", self.embed_image_ids(image_ids)
+        if self.config.senses:
+            yield from importlib.import_module("janus_jax.model.senses.wiring").read(self, batch)
 
     def embed(self, batch, image_ids):
         """Text embeddings, overwritten where a slot says so: [B, T, D].

@@ -274,7 +274,7 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
 
 def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
-    here = tb.unshaped(config, CHILDREN)
+    here = tb.unshaped(config, {*CHILDREN, *config.children})
     there = source.unshaped
     if f"{tb.VQ}.codebook" in source.leaves:
         lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]

@@ -6,6 +6,7 @@ against a file before a number is read. numpy only.
 """
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Callable
 
@@ -226,11 +227,15 @@ def unshaped(config, children=None) -> dict:
     children = config.children if children is None else children
     keys = [key.split(".") for key in UNSHAPED]
     found = {(box, size): getattr(getattr(config, box), size) for box, size in keys}
-    return {
+    told = {
         f"{box}.{size}": value
         for (box, size), value in found.items()
         if box in children and (size, value) not in LEFT_OUT.get(box, {}).items()
     }
+    if config.senses:
+        known = importlib.import_module("janus_jax.model.senses.known")
+        told |= known.told(config, children)
+    return told
 
 
 def by_direction(unshaped: dict) -> bool:

@@ -195,6 +195,7 @@ class Lengths:
         understanding_encoder=types.SimpleNamespace(image_size=1),
         generation_encoder=sizes.GenerationEncoderConfig(image_size=16),
         drawing="causal",
+        senses={},
     )
 
     rows: Rows

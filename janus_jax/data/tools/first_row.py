@@ -94,11 +94,8 @@ def _segment(number: int, row: dict, entry: Entry, index: int, processor) -> Seg
     (at,) = np.nonzero(row["segment_ids"] == number)
     targets = (row["text_targets"] != bt.IGNORE) | (row["image_targets"] > 0)  # of the next token
     supervised = np.append(False, targets[:-1])[at]
-    role = np.select(
-        [row["understanding_slots"][at] > 0, row["generation_slots"][at] > 0],
-        [bt.UNDERSTANDING_SLOT, bt.GENERATION_SLOT],
-        bt.TEXT,
-    )
+    kinds = [name for name in row if name.endswith("_slots")]  # in the order of their roles
+    role = np.select([row[name][at] > 0 for name in kinds], range(1, 1 + len(kinds)), bt.TEXT)
     positions = row["positions"][at]
     pieces = pieces_of(row["tokens"][at], role, supervised, processor.tokenizer, int(positions[0]))
     return Segment(

@@ -23,7 +23,7 @@ class Piece:
     text: what they say, a control id's name; of a picture empty.
     ids: their ids.
     at: the position of the first.
-    role: batch.TEXT, UNDERSTANDING_SLOT or GENERATION_SLOT.
+    role: batch.TEXT, one of batch.SLOTS, or that of a further sense.
     control: whether it is a control id.
     predicted: whether the model learns to predict them.
     """
@@ -171,13 +171,15 @@ def _characters(ids: list[int], tokenizer):
 
 
 def as_text(pieces: list[Piece]) -> str:
-    """Pieces as one text: a picture's slots as [576 x image], what is predicted in «guillemets»."""
+    """Pieces as one text: a picture's slots as [576 x image], of another sense as [64 x input], what is
+    predicted in «guillemets»."""
     out = ""
     for (r, predicted), group in itertools.groupby(pieces, lambda p: (p.role, p.predicted)):
         group = list(group)
         part = "".join(visible(p.text) for p in group)
         if r != bt.TEXT:
-            part = f"[{sum(len(p.ids) for p in group)} x image]"
+            what = "image" if r in bt.SLOTS.values() else "input"
+            part = f"[{sum(len(p.ids) for p in group)} x {what}]"
         out += f"«{part}»" if predicted else part
     return out
 
@@ -202,6 +204,7 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
     pictures = [
         (name == "generation_images", int(k), x)
         for name, arrays in found.items()
+        if name in example  # inputs of other senses are no pictures
         for k, x in zip(example[name], arrays)
     ]
     out = []

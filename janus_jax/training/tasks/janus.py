@@ -219,12 +219,14 @@ def read_first(plan: StagePlan, processor):
         at = 0 if line.continues else None
         example = encoder(kind, record, np.random.default_rng(0), at)
         text = f"{len(example['tokens'])} tokens"
-        shown = 0
+        found = {}
         if kind != "text":
             found = encoder.pixels(kind, source, index, record, example)
-            shown = sum(len(arrays) for arrays in found.values())
+        senses = {name: len(found.pop(name, ())) for name in plan.model.senses}
+        shown = sum(len(arrays) for arrays in found.values())
         if shown:
             text += f" with {shown} {'pictures' if shown > 1 else 'picture'}"
+        text += "".join(f" with {n} x {name}" for name, n in senses.items() if n)
         if "image_ids" in record:
             text += " as ids"
         if example["example"][0] & bt.TRUNCATED:
