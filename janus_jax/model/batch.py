@@ -32,6 +32,7 @@ Batch, a dict of arrays:
     understanding_images  uint8 [B, M, S, S, 3]
     generation_images     uint8 [B, G, S, S, 3], or
     image_ids             int32 [B, G, N]  their ids, when the records carry them
+    noise                 uint32 [B]    for a diffusion head: says which noise a row draws
 
 Beside a batch stands which examples are in it, int64 [n, 6], an example a line, the columns
 EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its position in the data
@@ -85,7 +86,8 @@ def image_shapes(rows, understanding_images, generation_images, model, precomput
     s = model.understanding_encoder.image_size
     vq = model.generation_encoder
     drawn = (rows, generation_images, vq.image_size, vq.image_size, 3)
-    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
+    noise = {"noise": ((rows,), np.uint32)} if model.image_head == "diffusion" else {}
+    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | noise | (
         {"image_ids": ((*drawn[:2], vq.tokens), np.int32)}
         if precomputed
         else {"generation_images": (drawn, np.uint8)}

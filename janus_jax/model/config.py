@@ -15,7 +15,10 @@ CHILDREN = (
 # In what an understanding encoder may differ from SigLIP; the words are in config/sizes.py.
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 # Fields that are not written where they are as here: files of before know them by no name.
-LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True}.items()
+LEFT_OUT = {
+    "decoder_norm": "group", "codebook_l2_norm": True, "latent": "vq", "latent_scale": 1.0,
+    "image_head": "softmax", "image_head_layers": 3, "denoising_steps": 100,
+}.items()  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class UnderstandingEncoderConfig:
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
-    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`)."""
+    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`). With
+    `latent` "kl" it is AutoencoderKL: vectors of `code_dim`, times `latent_scale`, and no codes."""
 
     image_size: int = 384
     channels: int = 128
@@ -61,6 +65,8 @@ class GenerationEncoderConfig:
     code_dim: int = 8
     decoder_norm: str = "group"
     codebook_l2_norm: bool = True
+    latent: str = "vq"
+    latent_scale: float = 1.0
 
     @property
     def stride(self) -> int:
@@ -105,7 +111,9 @@ class JanusConfig:
     the backward pass computes all anew (`full`), or has matrix products (`dots`) or all (`none`)
     kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
-    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so."""
+    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
+    `image_head`: "softmax" over ids, or "diffusion" of latents (model/diffusion_head.py), with so many
+    `image_head_layers`, which draws in so many `denoising_steps`."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -114,21 +122,25 @@ class JanusConfig:
     understanding: str = "siglip"
     generation: str = "embedding"
     image_head_width: int = 2048
+    image_head: str = "softmax"
+    image_head_layers: int = 3
+    denoising_steps: int = 100
     dtype: str = "bfloat16"
     remat: str = field(default="dots", metadata=FREE)
     attention: str = field(default="auto", metadata=FREE)
 
     @property
     def is_janus(self) -> bool:
-        """Whether its adaptors read what Janus' do."""
-        return (self.understanding, self.generation) == ("siglip", "embedding")
+        """Whether its adaptors read what Janus' do, and its heads predict tokens."""
+        own = self.understanding, self.generation, self.image_head
+        return own == ("siglip", "embedding", "softmax")
 
     @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has."""
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
-            "generation_embedding": self.generation == "embedding",
+            "generation_embedding": (self.generation, self.image_head) == ("embedding", "softmax"),
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
         return tuple(name for name in CHILDREN if has.get(name, True))

@@ -104,13 +104,13 @@ def middle(channels: int, norm, rngs: nnx.Rngs) -> nnx.List:
 
 
 class VqEncoder(nnx.Module):
-    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs, attends: bool = True):
         norm = norms(config.norm_groups, rngs)
         last = len(config.multipliers) - 1
         widths = [config.channels] + [config.channels * m for m in config.multipliers]
         self.conv_in = Conv(3, config.channels, rngs)
         self.levels = nnx.List([
-            Level(a, b, config.res_blocks, norm, rngs, attention=i == last, resample=2 if i < last else None)
+            Level(a, b, config.res_blocks, norm, rngs, attention=attends and i == last, resample=2 if i < last else None)
             for i, (a, b) in enumerate(itertools.pairwise(widths))
         ])  # fmt: skip
         self.mid = middle(widths[-1], norm, rngs)
@@ -124,7 +124,7 @@ class VqEncoder(nnx.Module):
 
 
 class VqDecoder(nnx.Module):
-    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs, attends: bool = True):
         self.spatial = config.decoder_norm == "spatial"
         norm = norms(config.norm_groups, rngs, config.code_dim if self.spatial else 0)
         last = len(config.multipliers) - 1
@@ -133,7 +133,7 @@ class VqDecoder(nnx.Module):
         self.conv_in = Conv(config.z_channels, out[0], rngs)
         self.mid = middle(out[0], norm, rngs)
         self.levels = nnx.List([
-            Level(a, b, config.res_blocks + 1, norm, rngs, attention=i == 0, resample=1 if i < last else None)
+            Level(a, b, config.res_blocks + 1, norm, rngs, attention=attends and i == 0, resample=1 if i < last else None)
             for i, (a, b) in enumerate(itertools.pairwise(widths))
         ])  # fmt: skip
         self.norm_out = norm(out[-1])

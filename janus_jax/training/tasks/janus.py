@@ -158,14 +158,23 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     # This process's part of the step's rows; a share that several processes feed counts once.
     part = arrays.batch_share()[1] / jax.process_count()
 
-    def next_batch(_):
+    def next_batch(i):
         batch, examples = only(plan.keeps, *next(data))
+        if plan.model.image_head == "diffusion":
+            batch = batch | {"noise": noise_numbers(i, len(batch["tokens"]))}
         how = plan.experiment.model, plan.stage.trainable, plan.adapted
         seen = batch_facts(batch, examples, *how)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 
     with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
     return stage_data.StageData(next_batch, data.stats, data.mixture, data, with_ids)
+
+
+def noise_numbers(i: int, rows: int) -> np.ndarray:
+    """Of batch i, uint32 [rows]: each row of a stage has a number of its own, whatever the mesh; rows: of
+    this process."""
+    share, of = arrays.batch_share()
+    return ((i * of + share) * rows + np.arange(rows)).astype(np.uint32)
 
 
 def batch_facts(
