@@ -1,5 +1,7 @@
 """Sizes that no model can have, and how a field's value is checked."""
 
+import importlib
+
 from janus_jax.common import float32
 from janus_jax.common.text import near
 from janus_jax.model import config as model_config
@@ -74,7 +76,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     )
     problems += named(f"{at}understanding", model.understanding, UNDERSTANDING)
     problems += named(f"{at}generation", model.generation, GENERATION)
-    words = ("multipliers", "decoder_norm", "codebook_l2_norm")
+    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "latent", "latent_scale")
     whole = [name for name in vars(vq) if name not in words]
     problems += positive(f"{at}generation_encoder", vq, whole)
     problems += named(f"{at}generation_encoder.decoder_norm", vq.decoder_norm, NORMS)
@@ -87,6 +89,10 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     problems += named(f"{at}dtype", model.dtype, ("float32", "bfloat16"))
     problems += named(f"{at}remat", model.remat, REMAT)
     problems += named(f"{at}attention", model.attention, model_config.ATTENTION)
+    fields = vars(model) | vars(vq)
+    if any(fields.get(name, usual) != usual for name, usual in model_config.LEFT_OUT):
+        latents = importlib.import_module("janus_jax.config.latents")
+        problems += latents.latent_problems(model, at)
     if problems:
         return problems
     path = f"{at}understanding_encoder"

@@ -71,12 +71,13 @@ def tower_problems(c: UnderstandingEncoderConfig, v: Section, width: str, heads:
 
 def ablated(c: JanusConfig) -> list[str]:
     """Why only this project's own layout has a place for such a model."""
-    vq = c.generation_encoder
     usual = [
         ("understanding", c.understanding, "siglip"),
         ("generation", c.generation, "embedding"),
     ]
-    usual += [(f"generation_encoder.{name}", getattr(vq, name), usual) for name, usual in LEFT_OUT]
+    for at, box in (("", c), ("generation_encoder.", c.generation_encoder)):
+        own = [(name, known) for name, known in LEFT_OUT if hasattr(box, name)]
+        usual += [(f"{at}{name}", getattr(box, name), known) for name, known in own]
     return [
         f"{field} is {value!r}: other programs' Janus knows {known!r} alone; keep it in this "
         "project's layout"

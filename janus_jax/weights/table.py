@@ -199,7 +199,16 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict:
         found["generation_encoder.levels"] = len(levels)
     if "generation_encoder.decoder.norm_out.scale" in shapes:
         found["generation_encoder.decoder_norm"] = decoder_norm(shapes)
+    if kind := tokenizer_kind(shapes):
+        found["generation_encoder.latent"] = kind
     return found
+
+
+def tokenizer_kind(names) -> str:
+    """What a tokenizer gives, of config.latents.LATENTS, by its leaves; empty where there is none."""
+    if "generation_encoder.codebook" in names:
+        return "vq"
+    return "kl" if "generation_encoder.quant_conv.kernel" in names else ""
 
 
 def decoder_norm(names) -> str:
@@ -214,7 +223,7 @@ UNSHAPED = (
     "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
     "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
     "understanding_encoder.rotary_grid",
-    "generation_encoder.codebook_l2_norm",
+    "generation_encoder.codebook_l2_norm", "generation_encoder.latent_scale",
 )  # fmt: skip
 
 

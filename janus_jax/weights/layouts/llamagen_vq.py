@@ -50,7 +50,7 @@ def rows(shapes: dict[str, tuple], unshaped: dict) -> list[Row]:
             f"{sizes.norm_groups}, and LlamaGen's code always takes {GROUPS}"
         )
     for name, known in LEFT_OUT:
-        if getattr(sizes, name) != known:
+        if getattr(sizes, name, known) != known:
             raise ValueError(
                 f"{KIND} cannot represent this tokenizer: generation_encoder.{name} is "
                 f"{getattr(sizes, name)!r}, and LlamaGen's code knows {known!r} alone; keep it in "
