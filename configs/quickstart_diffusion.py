@@ -28,11 +28,11 @@ def get_config(target: str = "") -> ConfigDict:
     if target == "softmax":
         return config
     model = presets.quickstart()
-    latents = dataclasses.replace(model.generation_encoder, latent="kl")
+    latents = dataclasses.replace(model.generation_encoder, latent="kl", z_channels=4, code_dim=4)
     changed = {"generation_encoder": latents, "image_head": "diffusion"}
     config.model = ConfigDict(model_config.to_dict(dataclasses.replace(model, **changed)))
     config.stages.stage0.task = "kl"
-    config.stages.stage0.options = {"kl_weight": 1e-4}
+    config.stages.stage0.options = {"kl_weight": 3e-5}
     for name in list(STEPS)[1:]:  # no table of ids
         flames = config.stages[name].trainable
         config.stages[name].trainable = tuple(x for x in flames if x != "generation_embedding")

@@ -1,5 +1,7 @@
 """Words to pictures: `janus_jax.generate`."""
 
+import importlib
+
 import numpy as np
 from PIL import Image
 
@@ -9,7 +11,13 @@ from janus_jax.sample.reading import Prompt
 
 
 def generate_ids(model, processor, prompts, **how) -> np.ndarray:
-    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt."""
+    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt. Raises
+    ValueError for a model whose image head draws latents."""
+    if model.config.image_head == "diffusion":
+        raise ValueError(
+            "generate_ids: this model's image_head is 'diffusion', which draws latents and no ids; take "
+            "generate, which gives pictures"
+        )
     return _drawn(model, processor, prompts, **how)[0]
 
 
@@ -52,7 +60,7 @@ def _drawn(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
     images_per_prompt=1, first=0, progress=None, return_exceptions=False,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
-    """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
+    """The ids of `generate`, or latents, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
     require_flags(return_exceptions=options.given(return_exceptions, False))
     guidance, heat = settings(processor, cfg_scale, temperature)
@@ -91,7 +99,10 @@ def _drawn(
     numbers = zip(*((x["seed"], x["index"]) for x in facts if isinstance(x, dict)))
     if not rows:
         return np.zeros((0, n), np.int32), facts
-    return decode.image_ids(model, rows, *numbers, cfg_scale, temperature, n, progress), facts
+    draw = decode.image_ids
+    if model.config.image_head == "diffusion":
+        draw = importlib.import_module("janus_jax.sample.latents").latents
+    return draw(model, rows, *numbers, cfg_scale, temperature, n, progress), facts
 
 
 def unconditional(processor, negative_prompt: str | None, cfg_scale: float):
@@ -115,8 +126,10 @@ def settings(processor, cfg_scale, temperature) -> tuple:
 
 
 def decode_ids(model, ids) -> np.ndarray:
-    """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one."""
-    return decode.pixels(model, np.asarray(ids, np.int32))
+    """Image ids [B, N], or latents [B, N, C], to float32 pixels [B, H, W, 3], through the tokenizer's
+    decoder, one by one."""
+    kind = np.int32 if model.config.image_head == "softmax" else np.float32
+    return decode.pixels(model, np.asarray(ids, kind))
 
 
 def to_pil(images) -> list:
