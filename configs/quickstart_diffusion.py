@@ -18,7 +18,7 @@ from janus_jax.model import presets
 
 BASE = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py")))["get_config"]
 TARGETS = ("", "softmax")
-STEPS = {"stage0": 600, "stage1": 60, "stage2": 300, "stage3": 300}
+STEPS = {"stage0": 600, "stage1": 60, "stage2": 300, "stage3": 200}
 
 
 def get_config(target: str = "") -> ConfigDict:
@@ -28,7 +28,10 @@ def get_config(target: str = "") -> ConfigDict:
     if target == "softmax":
         return config
     model = presets.quickstart()
-    latents = dataclasses.replace(model.generation_encoder, latent="kl", z_channels=4, code_dim=4)
+    latents = dataclasses.replace(
+        model.generation_encoder, latent="kl", z_channels=4, code_dim=4,
+        latent_scale=1.33,  # 1 / latent_std at the end of stage 0
+    )  # fmt: skip
     changed = {"generation_encoder": latents, "image_head": "diffusion"}
     config.model = ConfigDict(model_config.to_dict(dataclasses.replace(model, **changed)))
     config.stages.stage0.task = "kl"

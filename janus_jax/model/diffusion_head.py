@@ -68,6 +68,7 @@ class DiffusionHead(nnx.Module):
         w = config.image_head_width
         d = config.transformer.width
         inner = lambda d_in: Linear(d_in, w, sh.W_DD, sh.ACT_BTD, config.dtype, rngs)
+        self.latent_width = c
         self.latent_in = inner(c)
         self.condition_in = inner(d)
         self.step1 = inner(FREQUENCIES)

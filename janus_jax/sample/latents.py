@@ -46,7 +46,7 @@ def denoised(head, keys, hidden, mix, temperature, count: int):
     hidden: [R, D]. mix: see `programs.mixed`, here of the predicted noise. temperature: float32 [R],
         by which the noise of each step is multiplied; what it begins with is not (MAR's own).
     """
-    shape = (len(hidden), head.latent_in.kernel.shape[0])
+    shape = (len(hidden), head.latent_width)
     steps, *numbers = map(jnp.asarray, respaced(count))
     fold = jax.vmap(jax.random.fold_in, (0, None))
     local = lambda keys, i: jax.vmap(lambda key: jax.random.normal(key, shape[1:]))(fold(keys, i))
