@@ -16,9 +16,7 @@ def latent_problems(model: JanusConfig, at: str) -> list[str]:
     path = f"{at}generation_encoder"
     problems = named(f"{path}.latent", box.latent, LATENTS)
     problems += named(f"{at}image_head", model.image_head, HEADS)
-    problems += positive(
-        at[:-1] or "this model", model, ("image_head_layers", "denoising_steps")
-    )
+    problems += positive(at[:-1] or "this model", model, ("image_head_layers", "denoising_steps"))
     if model.denoising_steps > MOST:
         problems.append(
             f"{at}denoising_steps is {model.denoising_steps}: the noise schedule has {MOST} steps; give "

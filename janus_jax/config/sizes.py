@@ -91,8 +91,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     problems += named(f"{at}attention", model.attention, model_config.ATTENTION)
     fields = vars(model) | vars(vq)
     if any(fields.get(name, usual) != usual for name, usual in model_config.LEFT_OUT):
-        latents = importlib.import_module("janus_jax.config.latents")
-        problems += latents.latent_problems(model, at)
+        problems += importlib.import_module("janus_jax.config.latents").latent_problems(model, at)
     if problems:
         return problems
     path = f"{at}understanding_encoder"

@@ -86,8 +86,7 @@ def image_shapes(rows, understanding_images, generation_images, model, precomput
     s = model.understanding_encoder.image_size
     vq = model.generation_encoder
     drawn = (rows, generation_images, vq.image_size, vq.image_size, 3)
-    noise = {"noise": ((rows,), np.uint32)} if model.image_head == "diffusion" else {}
-    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | noise | (
+    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
         {"image_ids": ((*drawn[:2], vq.tokens), np.int32)}
         if precomputed
         else {"generation_images": (drawn, np.uint8)}

@@ -52,8 +52,8 @@ class UnderstandingEncoderConfig:
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
-    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`). With
-    `latent` "kl" it is AutoencoderKL: vectors of `code_dim`, times `latent_scale`, and no codes."""
+    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`).
+    `latent` "kl": AutoencoderKL, vectors of `code_dim` times `latent_scale` in place of codes."""
 
     image_size: int = 384
     channels: int = 128
@@ -112,8 +112,7 @@ class JanusConfig:
     kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
     semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
-    `image_head`: "softmax" over ids, or "diffusion" of latents (model/diffusion_head.py), with so many
-    `image_head_layers`, which draws in so many `denoising_steps`."""
+    `image_head`: "softmax" over ids, or "diffusion" of latents, drawn in so many `denoising_steps`."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -132,8 +131,7 @@ class JanusConfig:
     @property
     def is_janus(self) -> bool:
         """Whether its adaptors read what Janus' do, and its heads predict tokens."""
-        own = self.understanding, self.generation, self.image_head
-        return own == ("siglip", "embedding", "softmax")
+        return self.understanding == "siglip" and "generation_embedding" in self.children
 
     @property
     def children(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def kept_shares() -> np.ndarray:
     return np.cumprod(1 - np.minimum(1 - at(t + 1) / at(t), 0.999))
 
 
-def normed(x):  # [B, N, W] -> [B, N, W], LayerNorm without weights, in float32
+def standardised(x):  # [B, N, W] -> [B, N, W], LayerNorm without weights, in float32
     x = x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
     return (x - mean) * jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + EPS)
@@ -55,7 +55,7 @@ class DenoisingBlock(nnx.Module):
 
     def __call__(self, x, condition):  # [B, N, W], [B, N, W] -> [B, N, W]
         shift, scale, gate = jnp.split(self.modulation(nnx.silu(condition)), 3, axis=-1)
-        h = normed(x) * self.scale + self.bias
+        h = standardised(x) * self.scale + self.bias
         h = self.fc2(nnx.silu(self.fc1(h * (1 + scale) + shift)))
         return x + gate * h
 
@@ -91,7 +91,7 @@ class DiffusionHead(nnx.Module):
         for block in self.res:
             x = block(x, condition)
         shift, scale = jnp.split(self.modulation(nnx.silu(condition)), 2, axis=-1)
-        return self.latent_out(normed(x) * (1 + scale) + shift).astype(jnp.float32)
+        return self.latent_out(standardised(x) * (1 + scale) + shift).astype(jnp.float32)
 
     def loss(self, x, latents, batch, token_losses=None):
         """The squared error of the noise, the mean over DRAWS and channels, summed over the latents to
@@ -120,7 +120,9 @@ def predicting(x, targets, count: int):
 
     def own(x, targets):
         rows, t = targets.shape
-        places = jnp.full((rows, 1 + count), t).at[jnp.arange(rows)[:, None], targets].set(jnp.arange(t))
+        places = (
+            jnp.full((rows, 1 + count), t).at[jnp.arange(rows)[:, None], targets].set(jnp.arange(t))
+        )
         at = places[:, 1:]
         there = at < t
         return there, jnp.take_along_axis(x, jnp.where(there, at, 0)[..., None], axis=1)

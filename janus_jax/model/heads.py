@@ -30,12 +30,9 @@ class ImageHead(nnx.Module):
     def __call__(self, x):  # [B, T, D] -> float32 [B, T, codebook]
         return self.fc2(self.features(x)).astype(jnp.float32)
 
-    def loss(self, x, ids, batch, token_losses):
-        """Summed over the image ids to predict; see `training.loss.token_losses`. ids: [B, G*N]."""
-        slots = batch["image_targets"]
-        targets = jnp.where(
-            slots > 0, jnp.take_along_axis(ids, jnp.maximum(slots - 1, 0), axis=1), IGNORE
-        )
+    def loss(self, x, ids, batch, token_losses):  # [B, T, D], [B, G*N] -> summed, float32
+        at = batch["image_targets"]
+        targets = jnp.where(at > 0, jnp.take_along_axis(ids, jnp.maximum(at - 1, 0), 1), IGNORE)
         return token_losses(self.fc2, self.features(x), targets)[0]
 
     def features(self, x):  # [B, T, D] -> [B, T, hidden], what `fc2` makes logits of

@@ -22,10 +22,10 @@ class KlTokenizer(nnx.Module):
     def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
         c = config.code_dim
         moments = dataclasses.replace(config, z_channels=2 * config.z_channels)
-        self.encoder = VqEncoder(moments, rngs, attends=False)
+        self.encoder = VqEncoder(moments, rngs, deep=False)
         self.quant_conv = Conv(2 * config.z_channels, 2 * c, rngs, size=1)
         self.post_quant_conv = Conv(c, config.z_channels, rngs, size=1)
-        self.decoder = VqDecoder(config, rngs, attends=False)
+        self.decoder = VqDecoder(config, rngs, deep=False)
         self.scale = config.latent_scale
 
     def moments(self, images):  # [B, H, W, 3] in [-1, 1] -> mean, log variance, each [B, h, w, C]

@@ -75,7 +75,9 @@ def write_latents(leaves, cache, hidden, rows, done, steps, *, tree):
     places, seeds, numbers, mix, temperature = rows
     keys = row_keys(seeds, numbers)
     count = model.config.denoising_steps
-    out = jnp.zeros((len(seeds), CHUNK, model.config.generation_encoder.code_dim), out_sharding=sh.BATCH)
+    out = jnp.zeros(
+        (len(seeds), CHUNK, model.config.generation_encoder.code_dim), out_sharding=sh.BATCH
+    )
 
     def step(i, carry):
         cache, hidden, out = carry
@@ -108,15 +110,22 @@ def latents(
         for i in range(0, len(prompts), each):
             some = slice(i, i + each)
             group = prompts[some], list(seeds)[some], list(numbers)[some]
-            tell = lambda done, i=i, n=len(group[0]): (
-                progress and progress(i * count + done * n, len(prompts) * count)
+            told = len(prompts) * count
+            tell = functools.partial(_tell, progress, i * count, len(group[0]), told)
+            out.append(
+                _drawn(model, leaves, tree, rows, group, cfg_scale, temperature, count, tell)
             )
-            out.append(_drawn(model, leaves, tree, rows, group, cfg_scale, temperature, count, tell))
         heap.trim()
     found = np.concatenate(out)
     if not np.isfinite(found).all():
         raise ValueError(NOT_FINITE)
     return found
+
+
+def _tell(progress, before: int, pictures: int, total: int, done: int):
+    """done: latents of each of so many pictures, beside `before` of others."""
+    if progress:
+        progress(before + pictures * done, total)
 
 
 def _drawn(model, leaves, tree, rows: int, group, cfg_scale, temperature, count: int, tell):

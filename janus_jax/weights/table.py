@@ -199,16 +199,14 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict:
         found["generation_encoder.levels"] = len(levels)
     if "generation_encoder.decoder.norm_out.scale" in shapes:
         found["generation_encoder.decoder_norm"] = decoder_norm(shapes)
-    if kind := tokenizer_kind(shapes):
-        found["generation_encoder.latent"] = kind
-    return found
+    kind = tokenizer_kind(shapes)
+    return found | ({"generation_encoder.latent": kind} if kind else {})
 
 
 def tokenizer_kind(names) -> str:
     """What a tokenizer gives, of config.latents.LATENTS, by its leaves; empty where there is none."""
-    if "generation_encoder.codebook" in names:
-        return "vq"
-    return "kl" if "generation_encoder.quant_conv.kernel" in names else ""
+    kinds = {f"{VQ}.codebook": "vq", f"{VQ}.quant_conv.kernel": "kl"}
+    return next((kind for leaf, kind in kinds.items() if leaf in names), "")
 
 
 def decoder_norm(names) -> str:

@@ -69,13 +69,17 @@ def vq_rows(c: GenerationEncoderConfig, theirs: str, naming: Naming) -> list[Row
     vq = c.latent == "vq"
     z = c.z_channels if vq else 2 * c.z_channels
     widths = [c.channels * k for k in (1, *m)]
-    rows = _half(f"{a}.encoder", f"{theirs}encoder", widths, c.res_blocks, naming, down=True, attends=vq)
+    rows = _half(
+        f"{a}.encoder", f"{theirs}encoder", widths, c.res_blocks, naming, down=True, attends=vq
+    )
     rows += conv(f"{a}.encoder.conv_in", f"{theirs}encoder.conv_in", 3, c.channels)
     rows += conv(f"{a}.encoder.conv_out", f"{theirs}encoder.conv_out", widths[-1], z)
     widths = [c.channels * k for k in (m[-1], *m[::-1])]
     codes = c.code_dim if c.decoder_norm == "spatial" else 0
     blocks = c.res_blocks + 1
-    rows += _half(f"{a}.decoder", f"{theirs}decoder", widths, blocks, naming, codes, down=False, attends=vq)
+    rows += _half(
+        f"{a}.decoder", f"{theirs}decoder", widths, blocks, naming, codes, down=False, attends=vq
+    )
     rows += conv(f"{a}.decoder.conv_in", f"{theirs}decoder.conv_in", c.z_channels, widths[0])
     rows += conv(f"{a}.decoder.conv_out", f"{theirs}decoder.conv_out", widths[-1], 3)
     codebook = same(

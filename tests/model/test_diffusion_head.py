@@ -113,7 +113,9 @@ def test_noise_is_that_of_a_rows_number_and_of_nothing_else(batch, one_device):
 
 
 def test_flops_count_the_head_and_the_tokenizer():
-    work = flops.Work(tokens=0, pairs=0, text=0, image=N, understanding_images=0, generation_images=1)
+    work = flops.Work(
+        tokens=0, pairs=0, text=0, image=N, understanding_images=0, generation_images=1
+    )
     frozen = flops.count(CONFIG, (), work)
     w = CONFIG.image_head_width
     condition = 256 * w + w * w + 32 * w  # of one latent's step and hidden state

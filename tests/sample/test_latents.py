@@ -87,7 +87,9 @@ def test_each_latent_follows_from_those_before(model):
             "generation_slots": own, "positions": np.arange(n)[None],
             "segment_ids": np.ones((1, n), int),
         }  # fmt: skip
-        hidden = model(tiny.put(batch), tiny.put({"latents": found[:1]})["latents"])[0, len(words) - 1 : -1]
+        hidden = model(tiny.put(batch), tiny.put({"latents": found[:1]})["latents"])[
+            0, len(words) - 1 : -1
+        ]
         keys = row_keys(np.full(N, 3, np.uint32), np.zeros(N, np.int32))
         keys = jax.vmap(jax.random.fold_in)(keys, np.arange(N))
         mix = np.tile(np.eye(2, dtype=np.float32), (N // 2, 1, 1))
@@ -117,7 +119,10 @@ def test_generate_decodes_latents_and_the_model_still_answers(model):
     said = []
     with on_mesh():
         (picture,) = drawing.generate(
-            model, tiny.processor(), PROMPTS[0], progress=lambda done, total: said.append((done, total))
+            model,
+            tiny.processor(),
+            PROMPTS[0],
+            progress=lambda done, total: said.append((done, total)),
         )
         found = drawing.decode_ids(model, np.zeros((1, N, 4)))
         want = model.generation_encoder.render(np.zeros((1, *KL.grid, 4), np.float32))
@@ -125,7 +130,9 @@ def test_generate_decodes_latents_and_the_model_still_answers(model):
         assert picture.size == (16, 16) and said == [(N, N)]
         messages = [{"role": "user", "content": "what is there?"}]
         understand(model, tiny.processor(), messages, max_new_tokens=2, temperature=0.0)
-        with pytest.raises(ValueError, match="generate_ids: this model's image_head is 'diffusion'"):
+        with pytest.raises(
+            ValueError, match="generate_ids: this model's image_head is 'diffusion'"
+        ):
             drawing.generate_ids(model, tiny.processor(), PROMPTS)
 
 

@@ -21,7 +21,9 @@ class Head(nn.Module):
 
     def __init__(self, leaves: dict):
         super().__init__()
-        self.leaves = {k: torch.tensor(np.asarray(x), requires_grad=True) for k, x in leaves.items()}
+        self.leaves = {
+            k: torch.tensor(np.asarray(x), requires_grad=True) for k, x in leaves.items()
+        }
         self.blocks = 1 + max(int(k.split(".")[1]) for k in leaves if k.startswith("res."))
 
     def map(self, name, x):

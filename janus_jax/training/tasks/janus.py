@@ -222,6 +222,8 @@ def batch_shapes(plan: StagePlan) -> dict:
         plan.model,
         "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
     )
+    if plan.model.image_head == "diffusion":
+        shapes["noise"] = (rows.count,), np.uint32
     return bs.abstract(shapes)
 
 

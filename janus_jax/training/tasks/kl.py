@@ -29,9 +29,16 @@ PACKS = False
 NARROWS = False
 TEACHERS = ()
 VALIDATES = ("loss", "reconstruction", "perceptual")
-OPTIONS = {name: vq.OPTIONS[name] for name in (
-    "reconstruction_loss", "lpips", "perceptual_weight", "crop", "flip",
-)} | {"kl_weight": 1e-6}  # latent diffusion's; the distance is summed over a picture's latents
+OPTIONS = {
+    name: vq.OPTIONS[name]
+    for name in (
+        "reconstruction_loss",
+        "lpips",
+        "perceptual_weight",
+        "crop",
+        "flip",
+    )
+} | {"kl_weight": 1e-6}  # latent diffusion's; the distance is summed over a picture's latents
 without = vq.without
 batch_shapes = vq.batch_shapes
 read_first = vq.read_first

@@ -66,7 +66,9 @@ def layout(values: dict, tensors: dict) -> Layout:
         "generation_encoder.norm_groups": sizes.norm_groups,
         "generation_encoder.latent_scale": sizes.latent_scale,
     }
-    return Layout(KIND, table(sizes, OLD_KEY in tensors), problems=tuple(problems), unshaped=unshaped)
+    return Layout(
+        KIND, table(sizes, OLD_KEY in tensors), problems=tuple(problems), unshaped=unshaped
+    )
 
 
 def blocks(levels: int) -> dict[str, list[str]]:

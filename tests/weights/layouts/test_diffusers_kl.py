@@ -35,7 +35,9 @@ def sizes(source) -> GenerationEncoderConfig:
 
 
 def tokenizer(source, config=KL) -> KlTokenizer:
-    graphdef, state = nnx.split(jax.eval_shape(lambda: KlTokenizer(config, Keys(jax.random.key(0)))))
+    graphdef, state = nnx.split(
+        jax.eval_shape(lambda: KlTokenizer(config, Keys(jax.random.key(0))))
+    )
     shapes = sh.concrete(nnx.to_pure_dict(state))
     return nnx.merge(graphdef, placed(source, shapes, "generation_encoder."))
 
@@ -51,7 +53,9 @@ def test_moments_and_pixels_are_diffusers(tmp_path, channels, one_device):
     images = pictures(6, 2, 16, 24)
     want = theirs.moments(nchw(images))
     for i in range(2):
-        assert error(run(lambda m, x, i=i: m.moments(x)[i], ours, images), nhwc(want[i])) < TOLERANCE
+        assert (
+            error(run(lambda m, x, i=i: m.moments(x)[i], ours, images), nhwc(want[i])) < TOLERANCE
+        )
     latents = run(lambda m, x: m.encode(x), ours, images)
     assert error(latents, 0.25 * nhwc(want[0]).reshape(2, -1, channels)) < TOLERANCE
     got = run(lambda m, z: m.decode(z, (4, 6)), ours, latents)
@@ -77,12 +81,14 @@ def test_there_and_back_it_is_the_same_files(tmp_path):
     ours = open_source(tmp_path / "ours").require()
     assert sizes(ours) == sizes(open_source(theirs))
     convert.to_layout(ours, tmp_path / "back", "diffusers_kl")
-    files = [load_file(x / "diffusion_pytorch_model.safetensors") for x in (theirs, tmp_path / "back")]
+    files = [
+        load_file(x / "diffusion_pytorch_model.safetensors") for x in (theirs, tmp_path / "back")
+    ]
     assert files[0].keys() == files[1].keys()
     assert all((files[0][name] == files[1][name]).all() for name in files[0])
     values = [json.loads((x / "config.json").read_text()) for x in (theirs, tmp_path / "back")]
     assert {k: x for k, x in values[0].items() if k in values[1]} == values[1]
-    with pytest.raises(ValueError, match="janus_jax|cannot represent|holds no VQ tokenizer"):
+    with pytest.raises(ValueError, match="holds no VQ tokenizer"):
         convert.to_layout(ours, tmp_path / "other", "llamagen_vq")
 
 
@@ -108,5 +114,5 @@ def test_weights_of_the_other_kind_and_scale_are_named(tmp_path, one_device):
     (problem,) = other_sizes(source, config)
     assert problem == "generation_encoder.latent_scale is 0.25 there, 1.0 here"
     state = sh.concrete(nnx.to_pure_dict(nnx.split(tiny.abstract(tiny.CONFIG))[1]))
-    with pytest.raises(WeightsError, match="generation_encoder.latent is kl there, vq here"):
+    with pytest.raises(WeightsError, match=r"generation_encoder\.latent is kl there, vq here"):
         import_weights(tmp_path / "vae", state, partly=True)
