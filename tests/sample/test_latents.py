@@ -11,10 +11,13 @@ from flax import nnx
 from support import mar, tiny
 from support.mesh import on_mesh
 
+from janus_jax.model.low_rank import linears
+from janus_jax.sample import decode, latents
 from janus_jax.sample import generate as drawing
-from janus_jax.sample import latents
 from janus_jax.sample.programs import row_keys
+from janus_jax.sample.reading import Prompt
 from janus_jax.sample.understand import understand
+from janus_jax.serve.engine import Engine
 
 KL = dataclasses.replace(
     tiny.CONFIG.generation_encoder, latent="kl", code_dim=4, z_channels=4, latent_scale=0.5
@@ -141,3 +144,20 @@ def test_latents_that_are_not_finite_are_told(model):
     broken.image_head.latent_out.bias = nnx.Param(np.full(4, np.nan, np.float32))
     with pytest.raises(ValueError, match="not finite"):
         drawn(broken)
+
+
+def test_what_only_ids_can_do_is_refused(model):
+    prompt = Prompt(np.zeros(3, np.int32))
+    with on_mesh(), pytest.raises(ValueError, match="'diffusion', which draws latents and no ids"):
+        decode.image_ids(model, [(prompt, prompt)], [0], [0], 1.0, 1.0, N)
+    with pytest.raises(
+        ValueError, match="'diffusion', which draws latents, and a server writes ids"
+    ):
+        Engine(model, tiny.processor())
+    assert not [name for name in linears(CONFIG) if name.startswith("image_head")]
+
+
+@pytest.mark.parametrize("how", [{"temperature": -1.0}, {"cfg_scale": float("nan")}])
+def test_numbers_out_of_range_are_named(model, how):
+    with on_mesh(), pytest.raises(ValueError, match=f"{next(iter(how))} is .*: must be a finite"):
+        drawn(model, **how)

@@ -21,8 +21,8 @@ from janus_jax.weights.source import open_source
 from janus_jax.weights.vq_parts import vq_sizes
 
 KL = dataclasses.replace(
-    tiny.CONFIG.generation_encoder, multipliers=(1, 1), channels=4, norm_groups=2, latent="kl", code_dim=4, z_channels=4,
-    latent_scale=2.0,
+    tiny.CONFIG.generation_encoder, multipliers=(1, 1), channels=4, norm_groups=2, latent="kl", code_dim=4,
+    z_channels=4, latent_scale=2.0,
 )  # fmt: skip
 MODEL = dataclasses.replace(tiny.CONFIG, generation_encoder=KL, image_head="diffusion")
 OPTIONS = kl.OPTIONS | {"kl_weight": 1e-3}
