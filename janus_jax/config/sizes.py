@@ -11,6 +11,7 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 UNDERSTANDING = ("siglip", "vq", "semantic")
 GENERATION = ("embedding", "semantic")
 DRAWING = ("causal", "masked")
+OF_LATENTS = ("latent", "latent_scale", "image_head", "image_head_layers", "denoising_steps")
 NORMS = ("group", "spatial")  # of the image decoder
 # Of an understanding encoder, see model/vit.py.
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "swiglu")
@@ -92,6 +93,10 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     problems += named(f"{at}attention", model.attention, model_config.ATTENTION)
     if model.senses:
         problems += importlib.import_module("janus_jax.config.senses").problems(model, at)
+    fields = vars(model) | vars(vq)
+    usual = model_config.LEFT_OUT[""] | model_config.LEFT_OUT["generation_encoder"]
+    if any(fields[name] != usual[name] for name in OF_LATENTS):
+        problems += importlib.import_module("janus_jax.config.latents").latent_problems(model, at)
     if problems:
         return problems
     path = f"{at}understanding_encoder"
@@ -130,7 +135,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
 
 def tokenizer_problems(vq: model_config.GenerationEncoderConfig, path: str) -> list[str]:
     """Values that no generation encoder can have; `path` leads the names of its fields."""
-    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes")
+    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes", "latent", "latent_scale")
     problems = positive(path, vq, [name for name in vars(vq) if name not in words])
     problems += named(f"{path}.decoder_norm", vq.decoder_norm, NORMS)
     if min(vq.multipliers, default=0) < 1:

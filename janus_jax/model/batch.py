@@ -38,6 +38,7 @@ Batch, a dict of arrays:
     image_ids             int32 [B, G, N]  their ids, when the records carry them
     generation_sizes      int32 [B, G]  of a model that draws several sizes alone: 1 + the number of
                                         the picture's, in the upper left of [B, G, H, W, 3]; 0: none
+    noise                 uint32 [B]    for a diffusion head: says which noise a row draws
 
 Beside a batch stands which examples are in it, int64 [n, 6], an example a line, the columns
 EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its position in the data

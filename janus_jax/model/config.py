@@ -16,10 +16,15 @@ CHILDREN = (
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 # Fields, by box, that are not written where they are as here: files of before know them by no name.
 LEFT_OUT = {
-    "": {"drawing": "causal", "senses": {}},
+    "": {
+        "drawing": "causal", "senses": {}, "image_head": "softmax", "image_head_layers": 3,
+        "denoising_steps": 100,
+    },
     "understanding_encoder": {"tiles": 1, "tiling": "internvl", "pixel_shuffle": 1},
-    "generation_encoder": {"decoder_norm": "group", "codebook_l2_norm": True, "sizes": ()},
-}
+    "generation_encoder": {
+        "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0,
+    },
+}  # fmt: skip
 _USUAL = [field for box in LEFT_OUT.values() for field in box.items()]
 
 
@@ -57,7 +62,8 @@ class UnderstandingEncoderConfig:
 class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
     codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`).
-    `sizes`: of pictures that are drawn besides squares of `image_size`, "WxH" in pixels."""
+    `sizes`: of pictures that are drawn besides squares of `image_size`, "WxH" in pixels.
+    `latent` "kl": AutoencoderKL, vectors of `code_dim` times `latent_scale` in place of codes."""
 
     image_size: int = 384
     channels: int = 128
@@ -70,6 +76,8 @@ class GenerationEncoderConfig:
     decoder_norm: str = "group"
     codebook_l2_norm: bool = True
     sizes: tuple[str, ...] = ()
+    latent: str = "vq"
+    latent_scale: float = 1.0
 
     @property
     def all_sizes(self) -> list[tuple[int, int]]:  # (width, height), the square first
@@ -125,7 +133,8 @@ class JanusConfig:
     semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
     `drawing`: ids one after the other (`causal`), or all that are `masked` at once, each token of a
     picture seeing all of it (MaskGIT, arXiv 2202.04200). `senses`: the sizes of further ones by name,
-    each a folder of model/senses."""
+    each a folder of model/senses. `image_head`: "softmax" over ids, or "diffusion" of latents, drawn
+    in so many `denoising_steps`."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -135,6 +144,9 @@ class JanusConfig:
     generation: str = "embedding"
     drawing: str = "causal"
     image_head_width: int = 2048
+    image_head: str = "softmax"
+    image_head_layers: int = 3
+    denoising_steps: int = 100
     dtype: str = "bfloat16"
     remat: str = field(default="dots", metadata=FREE)
     attention: str = field(default="auto", metadata=FREE)
@@ -142,15 +154,15 @@ class JanusConfig:
 
     @property
     def is_janus(self) -> bool:
-        """Whether its adaptors read what Janus' do."""
-        return (self.understanding, self.generation) == ("siglip", "embedding")
+        """Whether its adaptors read what Janus' do, and its heads predict tokens."""
+        return self.understanding == "siglip" and "generation_embedding" in self.children
 
     @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has, then its senses'."""
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
-            "generation_embedding": self.generation == "embedding",
+            "generation_embedding": (self.generation, self.image_head) == ("embedding", "softmax"),
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
         more = (f"{name}_{box}" for name in sorted(self.senses) for box in ("encoder", "adaptor"))

@@ -206,7 +206,10 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         "attention": work.pairs * 4 * d * llm.layers * attended,
         "text_head": work.text * 2 * d * llm.vocabulary * passes("text_head", *_BELOW_HEADS, *more),
         "image_head": work.image
-        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS, *more),
+        * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS, *more)
+        if model.image_head == "softmax"
+        else importlib.import_module("janus_jax.model.latent_flops").head(model, work.image)
+        * passes("image_head", "image_head", *_BELOW_HEADS, *more),
     }
 
 
@@ -232,10 +235,13 @@ def encoder_blocks(box, layers: int, n: int, gated: bool = False) -> float:
 
 def vq_encode(vq: GenerationEncoderConfig) -> float:
     """Forward FLOPs of encoding one picture to ids: convolutions, attention at the lowest
-    resolution, and the distances to the codebook (the layout of model/generation_encoder.py)."""
+    resolution, and the distances to the codebook (the layout of model/generation_encoder.py); or to
+    latents, with attention in the middle alone."""
     side = vq.image_size
     width = vq.channels
     last = len(vq.multipliers) - 1
+    codes = vq.codebook_size if vq.latent == "vq" else 0
+    moments = 1 if codes else 2  # numbers for each latent
 
     def conv(c_in, c_out, size=3):
         return 2 * side * side * size * size * c_in * c_out
@@ -252,11 +258,12 @@ def vq_encode(vq: GenerationEncoderConfig) -> float:
     for i, multiplier in enumerate(vq.multipliers):
         out = vq.channels * multiplier
         for _ in range(vq.res_blocks):
-            total += residual(width, out) + (attention(out) if i == last else 0)
+            total += residual(width, out) + (attention(out) if i == last and codes else 0)
             width = out
         if i < last:
             side //= 2
             total += conv(out, out)
     total += 2 * residual(width, width) + attention(width)
-    total += conv(width, vq.z_channels) + conv(vq.z_channels, vq.code_dim, 1)
-    return total + conv(vq.code_dim, vq.codebook_size, 1)
+    total += conv(width, moments * vq.z_channels)
+    total += conv(moments * vq.z_channels, moments * vq.code_dim, 1)
+    return total + conv(vq.code_dim, codes, 1)

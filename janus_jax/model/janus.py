@@ -81,7 +81,7 @@ class Janus(nnx.Module):
             return ids.reshape(len(ids), -1)
         encode = lambda x: self.generation_encoder.encode(bt.pixels(x))
         ids = of_filled(encode, images, filled(bt.image_slots(batch), n))
-        return ids.reshape(len(ids), -1)
+        return ids.reshape(len(ids), -1, *ids.shape[3:])
 
     def read(self, batch, image_ids):
         """What slots read: (their kind, features [B, K, D]) of each kind that the batch brings."""

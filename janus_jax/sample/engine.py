@@ -90,6 +90,11 @@ class Engine:
         self.flying = []  # chunks that nobody has looked at
 
     def add(self, request: Request):
+        if request.draws and self.model.config.image_head == "diffusion":
+            raise ValueError(
+                "this model's image_head is 'diffusion', which draws latents and no ids: the engine only "
+                "answers with it; draw with janus_jax.generate"
+            )
         self.waiting.append(request)
 
     def end(self, request: Request):

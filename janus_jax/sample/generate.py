@@ -12,7 +12,13 @@ from janus_jax.sample.reading import Prompt
 
 
 def generate_ids(model, processor, prompts, **how) -> np.ndarray:
-    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt."""
+    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt. Raises
+    ValueError for a model whose image head draws latents."""
+    if model.config.image_head == "diffusion":
+        raise ValueError(
+            "generate_ids: this model's image_head is 'diffusion', which draws latents and no ids; take "
+            "generate, which gives pictures"
+        )
     return _drawn(model, processor, prompts, **how)[0]
 
 
@@ -61,7 +67,7 @@ def _drawn(
     images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
     size=None,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
-    """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
+    """The ids of `generate`, or latents, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
     require_flags(return_exceptions=options.given(return_exceptions, False))
     guidance, heat = settings(processor, cfg_scale, temperature)
@@ -121,6 +127,8 @@ def _sized():
 def _way(model, processor, steps: int | None, tokens: int):
     """What draws, as `decode.image_ids` does. Raises ValueError for steps of a model that takes
     none."""
+    if model.config.image_head == "diffusion" and steps is None:
+        return functools.partial(importlib.import_module("janus_jax.sample.latents").latents, model)
     if steps is None and model.config.drawing == "causal":
         return functools.partial(decode.image_ids, model)
     masked = importlib.import_module("janus_jax.sample.masked")
@@ -150,11 +158,12 @@ def settings(processor, cfg_scale, temperature) -> tuple:
 
 
 def decode_ids(model, ids, size=None) -> np.ndarray:
-    """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one; size: as of
-    `generate`."""
+    """Image ids [B, N], or latents [B, N, C], to float32 pixels [B, H, W, 3], through the tokenizer's
+    decoder, one by one; size: as of `generate`."""
     vq = model.config.generation_encoder
     grid = vq.grid if size is None else _sized().drawn_grid(size, vq)
-    return decode.pixels(model, np.asarray(ids, np.int32), grid)
+    kind = np.int32 if model.config.image_head == "softmax" else np.float32
+    return decode.pixels(model, np.asarray(ids, kind), grid)
 
 
 def to_pil(images) -> list:

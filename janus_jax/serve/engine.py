@@ -42,6 +42,11 @@ class Engine:
                 "over"
             )
         options.require(model, processor)
+        if model.config.image_head == "diffusion":
+            raise ValueError(
+                "the model's image_head is 'diffusion', which draws latents, and a server writes ids: draw "
+                "with `generate`, or serve a model whose image_head is 'softmax'"
+            )
         self.model = model
         self.processor = processor
         self.rows = rows

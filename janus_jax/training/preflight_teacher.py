@@ -40,7 +40,7 @@ def missing_teachers(plan: StagePlan, held: set, states: dict[str, TrainState]) 
         seen = (
             f"by which this model reads pictures (model.understanding is {model.understanding!r}, "
             f"model.generation {model.generation!r}): random ones mean nothing, and no stage of this task "
-            "trains them; name what task vq or semantic hands on"
+            "trains them; name what task vq, kl or semantic hands on"
         )
         read = ("generation_encoder", "semantic_decoder")
         wanted = {child: seen for child in read if child in model.children}

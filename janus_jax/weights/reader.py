@@ -275,6 +275,7 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
 def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
     here = tb.unshaped(config, {*CHILDREN, *config.children})
+    here[f"{tb.VQ}.latent_scale"] = config.generation_encoder.latent_scale
     there = source.unshaped
     if f"{tb.VQ}.codebook" in source.leaves:
         lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]

@@ -107,7 +107,7 @@ def _of_files(path, weights: files.Weights, allow_extra: bool) -> WeightReader:
         raise ValueError(
             f"{path}: no layout that is known (its tensors begin {first}); known are this "
             "project's, DeepSeek's and transformers' Janus, SigLIP, CLIP, InternViT, EVA-02, DeepSeek-LLM, "
-            "LlamaGen's VQ tokenizer and diffusers' VQModel; "
+            "LlamaGen's VQ tokenizer, diffusers' VQModel and AutoencoderKL; "
             f"{foreign.unknown(values or {}, weights.tensors)}".rstrip("; ")
         )
     if values is None and found.NEEDS_CONFIG:

@@ -202,7 +202,14 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict:
         found["generation_encoder.levels"] = len(levels)
     if "generation_encoder.decoder.norm_out.scale" in shapes:
         found["generation_encoder.decoder_norm"] = decoder_norm(shapes)
-    return found
+    kind = tokenizer_kind(shapes)
+    return found | ({"generation_encoder.latent": kind} if kind else {})
+
+
+def tokenizer_kind(names) -> str:
+    """What a tokenizer gives, of config.latents.LATENTS, by its leaves; empty where there is none."""
+    kinds = {f"{VQ}.codebook": "vq", f"{VQ}.quant_conv.kernel": "kl"}
+    return next((kind for leaf, kind in kinds.items() if leaf in names), "")
 
 
 def decoder_norm(names) -> str:
@@ -217,7 +224,7 @@ UNSHAPED = (
     "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
     "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
     "understanding_encoder.rotary_grid",
-    "generation_encoder.codebook_l2_norm",
+    "generation_encoder.codebook_l2_norm", "generation_encoder.latent_scale",
 )  # fmt: skip
 
 

@@ -51,14 +51,14 @@ def problems(experiment: Experiment, name: str) -> list[str]:
     if missing and set(missing) <= set(model_config.CHILDREN):
         found.append(
             f"{path}.trainable has {', '.join(missing)}: with model.understanding = "
-            f"{model.understanding!r} and model.generation = {model.generation!r} this model has none; "
-            "leave it out"
+            f"{model.understanding!r}, model.generation = {model.generation!r} and model.image_head = "
+            f"{model.image_head!r} this model has none; leave it out"
         )
     coded = {"generation_encoder", "semantic_decoder"} & set(stage.trainable)
     if coded and not model.is_janus:
         found.append(
-            f"{path}.trainable has {', '.join(sorted(coded))}: what an adaptor reads of the VQ "
-            "tokenizer is trained by the tasks vq and semantic, not by task janus; leave it out"
+            f"{path}.trainable has {', '.join(sorted(coded))}: what an adaptor reads of the "
+            "tokenizer is trained by the tasks vq and semantic (or kl), not by task janus; leave it out"
         )
     if experiment.deterministic and experiment.model.attention == "cudnn":
         found.append(
@@ -69,6 +69,13 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         found.append(
             f"{path}.trainable has generation_encoder: training it would change the ids that are "
             f"stored; freeze it, or take image_ids out of the data sets"
+        )
+    stored = sorted(line for line, d in experiment.draws(name).items() if d.image_ids)
+    if stored and model.generation_encoder.latent == "kl":
+        found.append(
+            f"data.datasets.{stored[0]}.image_ids is {experiment.draws(name)[stored[0]].image_ids!r}: ids of a VQ "
+            "tokenizer, and model.generation_encoder.latent is 'kl', which has latents; leave image_ids "
+            "out, so that pictures are encoded as they are read"
         )
     options = OPTIONS | stage.options
     found += probes.probe_problems(path, options["probe_every"], stage)
@@ -158,14 +165,23 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     # This process's part of the step's rows; a share that several processes feed counts once.
     part = arrays.batch_share()[1] / jax.process_count()
 
-    def next_batch(_):
+    def next_batch(i):
         batch, examples = only(plan.keeps, *next(data))
+        if plan.model.image_head == "diffusion":
+            batch = batch | {"noise": noise_numbers(i, len(batch["tokens"]))}
         how = plan.experiment.model, plan.stage.trainable, plan.adapted
         seen = batch_facts(batch, examples, *how)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 
     with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
     return stage_data.StageData(next_batch, data.stats, data.mixture, data, with_ids)
+
+
+def noise_numbers(i: int, rows: int) -> np.ndarray:
+    """Of batch i, uint32 [rows]: each row of a stage has a number of its own, whatever the mesh; rows: of
+    this process."""
+    share, of = arrays.batch_share()
+    return ((i * of + share) * rows + np.arange(rows)).astype(np.uint32)
 
 
 def batch_facts(
@@ -206,6 +222,8 @@ def batch_shapes(plan: StagePlan) -> dict:
         plan.model,
         "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
     )
+    if plan.model.image_head == "diffusion":
+        shapes["noise"] = (rows.count,), np.uint32
     return bs.abstract(shapes)
 
 
