@@ -4,7 +4,7 @@ raw: the fields, as mapping.mapped gives them. d: the line of the config. Raises
 """
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import chats, fields
+from janus_jax.data import chats, edits, fields
 from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
 from janus_jax.data.sources import RecordError
 
@@ -65,7 +65,9 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
 
 
 def generation_record(raw: Raw, d: Dataset) -> dict:
-    """The captions of one picture."""
+    """The captions of one picture, or an edit."""
+    if raw.sources:
+        return edits.record(raw, d)
     images = fields.pictures(raw)
     if not images:
         raise _no_picture(raw, d)

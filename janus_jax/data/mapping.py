@@ -19,6 +19,7 @@ class Raw(dict):
     read: the names of those that were read, "a.b" within another, "a[].b" of the items of a list.
     notes: how the record was understood where it does not say so itself, a few words each.
     moved: the field whose pictures now stand in "image", empty for none.
+    sources: of an edit, how many pictures come before the one to draw, see edits.py.
     """
 
     def __init__(self, fields, like: "Raw | None" = None):
@@ -26,6 +27,7 @@ class Raw(dict):
         self.read = like.read if like else set()
         self.notes = like.notes if like else {}
         self.moved = like.moved if like else ""
+        self.sources = like.sources if like else 0
 
     def __getitem__(self, name):
         self.read.add(name)

@@ -11,6 +11,7 @@ Where a text goes on, its next part is what its data set gives next once a row h
 """
 
 import dataclasses
+import importlib
 
 import numpy as np
 
@@ -56,7 +57,10 @@ class ExampleEncoder:
         row."""
         most = self.rows.understanding_images
         how = self.processor, self.supervise, self.rows.length, self.form
-        if kind == "generation":
+        if kind == "generation" and "sources" in record:  # an edit
+            editing = importlib.import_module("janus_jax.data.editing")
+            example = editing.encode(record, self.processor, rng, self.rows, self.form)
+        elif kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
         elif kind == "text":

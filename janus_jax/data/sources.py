@@ -70,7 +70,8 @@ class Source(Protocol):
     understanding: {"messages": [messages.Turn, ...]} with one picture or more, or
                    {"document": [str, or None where a picture stands, ...]}, an interleaved one
     generation:    {"captions": [str, ...]}, alternatives for one picture, and perhaps
-                   {"image_ids": int [N]}
+                   {"image_ids": int [N]}; of an edit {"captions", "sources": how many pictures come
+                   before the one to draw, "source_ids", "edit_dropout": as its line has them}
     text:          {"text": str}, or {"messages": [messages.Turn, ...]} without a picture
 
     Records are shared with the source: do not change them. Reading one that cannot be used raises
