@@ -51,7 +51,7 @@ def random_edit(rng: np.random.Generator, task: str) -> Edit:
                 return Edit(task, f"add a {colour} {shape} {place}", before, (colour, shape), free)
             continue
         lone = [cell for cell, (_, shape) in before.items() if shapes.count(shape) == 1]
-        if not lone or len(before) == 1 and task == "remove":  # something is left to be seen
+        if not lone or (len(before) == 1 and task == "remove"):  # something is left to be seen
             continue
         cell = lone[rng.integers(len(lone))]
         own, shape = before[cell]

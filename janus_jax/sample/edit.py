@@ -1,0 +1,169 @@
+"""Pictures and words to a picture: `janus_jax.edit`."""
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image
+
+from janus_jax.data import editing
+from janus_jax.data.image_parts import open_picture
+from janus_jax.data.image_pixels import ImageError
+from janus_jax.data.images import generation_image, understanding_image
+from janus_jax.data.messages import blank, check_text
+from janus_jax.data.sources import CHARACTERS
+from janus_jax.model import batch as bt
+from janus_jax.model.guest import own_jax
+from janus_jax.model.serving import serving
+from janus_jax.sample import decode, options
+from janus_jax.sample.engine import Request
+from janus_jax.sample.generate import decode_ids, settings, to_pil
+from janus_jax.sample.programs import see_ids
+from janus_jax.sample.reading import Prompt
+
+PICTURE = os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray | dict
+
+
+def edit(
+    model, processor, images, instruction, *, cfg_scale=None, image_cfg_scale=None, temperature=None,
+    seed=0, images_per_prompt=1, first=0, source_ids=True, progress=None,
+) -> list:  # fmt: skip
+    """Draws what an instruction makes of a picture, or of several: a list of PIL images.
+
+    images: a picture (PIL, path, bytes, uint8 [H, W, 3], ...), or a list of them.
+    instruction: what to do, such as "make the circle red".
+    cfg_scale, image_cfg_scale: how much the words and the pictures count, as InstructPix2Pix has them
+        (arXiv 2211.09800, section 3.2.1): l(none) + image_cfg_scale * (l(images) - l(none)) +
+        cfg_scale * (l(images, words) - l(images)) of logits l. cfg_scale None is what the weights
+        suggest; image_cfg_scale None is 1, with which l(none) is not needed. What has no weight is
+        not run: 1 and 1 take one row a picture, most others two or three.
+    source_ids: whether the pictures are given as VQ ids too, beside the understanding encoder's
+        features.
+    temperature, seed, images_per_prompt, first, progress, and a picture's `info`: as `generate` has
+        them. Raises ValueError that lists what cannot be used.
+    """
+    ids, facts = drawn(
+        model, processor, images, instruction, cfg_scale=cfg_scale, image_cfg_scale=image_cfg_scale,
+        temperature=temperature, seed=seed, images_per_prompt=images_per_prompt, first=first,
+        source_ids=source_ids, progress=progress,
+    )  # fmt: skip
+    pictures = to_pil(decode_ids(model, ids))
+    for picture, fact in zip(pictures, facts):
+        picture.info |= fact
+    return pictures
+
+
+def drawn(
+    model, processor, images, instruction, *, cfg_scale=None, image_cfg_scale=None, temperature=None,
+    seed=0, images_per_prompt=1, first=0, source_ids=True, progress=None,
+) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
+    """The image ids of `edit`, int32 [images_per_prompt, N], and the facts of each."""
+    options.require(model, processor)
+    given = options.given
+    scale, heat = settings(processor, cfg_scale, temperature)
+    scale, image_scale, heat, count, first, _ = options.settled(
+        cfg_scale=scale, image_cfg_scale=given(image_cfg_scale, 1.0), temperature=heat,
+        images_per_prompt=given(images_per_prompt, 1), first=given(first, 0), progress=progress,
+    )  # fmt: skip
+    (seed,) = options.seeds(seed, 1, "instructions")
+    spans, pictures = asked(processor, images, instruction, source_ids)
+    branches = branches_of(model, processor, spans, pictures)
+    n = processor.generation_tokens
+    numbers = range(first, first + count)
+    requests = [request(branches, scale, image_scale, seed, k, heat, n) for k in numbers]
+    said = dict(
+        prompt=instruction,
+        seed=seed,
+        cfg_scale=scale,
+        image_cfg_scale=image_scale,
+        temperature=heat,
+    )
+    return decode.ids_of(model, requests, progress), [said | {"index": k} for k in numbers]
+
+
+def asked(processor, images, instruction, source_ids: bool = True) -> tuple[list, list]:
+    """(spans of the prompt, its pictures, RGB). Raises ValueError."""
+    check_text(instruction, "instruction")
+    pictures = opened(images)
+    most = CHARACTERS * processor.context
+    if blank(instruction):
+        raise ValueError(
+            f"instruction is {instruction[:20]!r}: say what to do, such as 'make the circle red'"
+        )
+    if len(instruction) > most:
+        raise ValueError(
+            f"instruction: {len(instruction):,} characters, at most {most:,} are read; shorten it"
+        )
+    spans = editing.prompt(processor, instruction, len(pictures), source_ids)
+    total = sum(len(ids) for ids, _, _ in spans)
+    more = processor.generation_tokens
+    if total + more > processor.context:
+        each = processor.understanding_tokens + 2 + source_ids * (more + 2)
+        raise ValueError(
+            f"images and instruction: {len(pictures)} pictures x {each} + "
+            f"{total - len(pictures) * each:,} of text = {total:,} tokens and {more:,} to come make "
+            f"{total + more:,}, the context is {processor.context:,}: give fewer pictures, or shorten "
+            f"the instruction{', or set source_ids to False' if source_ids else ''}"
+        )
+    return spans, pictures
+
+
+def opened(images) -> list:
+    """The pictures, RGB. Raises ValueError for none, and for what is no picture."""
+    several = isinstance(images, Iterable) and not isinstance(images, str | PICTURE)
+    listed = list(images) if several else [images]
+    if not listed:
+        raise ValueError("images: 0 pictures were given; give one to edit, or draw with generate")
+    found = []
+    problems = []
+    for k, image in enumerate(listed):
+        where = f"images[{k}]" if several else "images"
+        try:
+            found.append(open_picture(image, where))
+        except ImageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ImageError("\n".join(problems))
+    return found
+
+
+def branches_of(model, processor, spans: list, pictures: list) -> tuple[Prompt, Prompt, Prompt]:
+    """The prompt with its pictures and words, with its pictures alone, and with neither.
+
+    spans, pictures: as `asked` gives them.
+    """
+    side = model.config.understanding_encoder.image_size
+    seen = np.stack([understanding_image(x, side, processor.background) for x in pictures])
+    shown = bt.pixels(seen, processor.image_mean, processor.image_std)
+    features = {bt.UNDERSTANDING_SLOT: decode.features(model, shown)}
+    if any(role == bt.GENERATION_SLOT for _, role, _ in spans):
+        side = model.config.generation_encoder.image_size
+        pixels = bt.pixels(np.stack([generation_image(x, side) for x in pictures]))
+        with own_jax(model):
+            features[bt.GENERATION_SLOT] = decode.one_by_one(see_ids, serving(model), pixels)
+    ids = np.concatenate([span[0] for span in spans]).astype(np.int32)
+    role = np.concatenate([np.full(len(span[0]), span[1], np.int8) for span in spans])
+
+    def prompt(words: bool, pictures: bool) -> Prompt:
+        tokens, own = ids.copy(), role.copy()
+        gone = {"words": not words, "pictures": not pictures}
+        editing.blank(tokens, own, len(tokens) - 1, processor.tokenizer, **gone)
+        if not pictures:
+            return Prompt(tokens)
+        rows = np.zeros((len(tokens), features[bt.UNDERSTANDING_SLOT].shape[-1]), np.float32)
+        for kind, found in features.items():
+            rows[own == kind] = found.reshape(-1, rows.shape[1])
+        return Prompt(tokens, rows, own != bt.TEXT)
+
+    return prompt(True, True), prompt(False, True), prompt(False, False)
+
+
+def request(
+    branches: tuple[Prompt, Prompt, Prompt], cfg_scale: float, image_cfg_scale: float, seed: int,
+    number: int, temperature: float, count: int,
+) -> Request:  # fmt: skip
+    """The request for a picture of `branches_of`. Branches of no weight are left out."""
+    shares = cfg_scale, image_cfg_scale - cfg_scale, 1 - image_cfg_scale
+    kept = [(prompt, share) for prompt, share in zip(branches, shares) if share != 0]
+    prompts, weights = zip(*kept)
+    return Request(prompts, True, count, seed, number, temperature, weights=weights)
