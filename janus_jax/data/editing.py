@@ -8,10 +8,13 @@ Janus-4o (arXiv 2506.18095), a model edits either way.
 
 import numpy as np
 
+from janus_jax.data.image_pixels import ImageError
 from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.data.packing import shorten
 from janus_jax.data.sources import CHARACTERS, RecordError
 from janus_jax.model import batch as bt
+
+_LOOKED_AT = 20  # records, of which one can be read
 
 
 def encode(record: dict, processor, rng, rows, form: str) -> dict:
@@ -82,6 +85,16 @@ def blank(tokens, role, end: int, tokenizer, *, words: bool, pictures: bool):
     gone[end:] = False
     tokens[gone] = tokenizer.pad
     role[gone] = bt.TEXT
+
+
+def are_edits(source) -> bool:
+    """Whether a source's records are edits, by the first that can be read."""
+    for i in range(min(len(source), _LOOKED_AT)):
+        try:
+            return "sources" in source[i]
+        except (RecordError, ImageError):
+            continue
+    return False
 
 
 def _require_room(seen: int, drawn: int, rows):
