@@ -1,6 +1,7 @@
 """Pictures and words to a picture: `janus_jax.edit`."""
 
 import os
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -125,6 +126,11 @@ def opened(images) -> list:
     if problems:
         raise ImageError("\n".join(problems))
     return found
+
+
+def marks(pictures: list) -> str:
+    """Which pictures these are, for the facts of what is drawn of them: by their pixels."""
+    return " ".join(f"{zlib.crc32(picture.tobytes()):08x}" for picture in pictures)
 
 
 def branches_of(model, processor, spans: list, pictures: list) -> tuple[Prompt, Prompt, Prompt]:
