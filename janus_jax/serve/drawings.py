@@ -66,10 +66,11 @@ def _marks(rows: int, partial: int) -> list[int]:
 def image_usage(jobs_done: list) -> dict:
     """OpenAI's count of tokens, of the `Drawn` of one prompt."""
     given = jobs_done[0].prompt_tokens
+    shown = jobs_done[0].picture_tokens
     made = sum(len(one.ids) for one in jobs_done)
     return {
         "input_tokens": given,
-        "input_tokens_details": {"text_tokens": given, "image_tokens": 0},
+        "input_tokens_details": {"text_tokens": given - shown, "image_tokens": shown},
         "output_tokens": made,
         "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
         "total_tokens": given + made,

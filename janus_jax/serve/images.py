@@ -23,10 +23,11 @@ async def generate_images(request: Request):
     async with jobs_of(request, starts, "prompt") as jobs:
         if asked.stream:
             return Events(jobs, _events(jobs, asked))
-        return await whole(request, jobs, _body(jobs, asked))
+        return await whole(request, jobs, images_body(jobs, asked))
 
 
-async def _body(jobs, asked) -> dict:
+async def images_body(jobs, asked) -> dict:
+    """The answer, once all pictures are drawn. asked: the form."""
     found = {}
     async for item in drawn(jobs, asked.prompt, asked):
         if item is not None:
