@@ -49,7 +49,9 @@ def encode(record: dict, processor, rng, rows, form: str) -> dict:
     drawn = [*(seen if with_ids else ()), count]
     out = bt.sequence(spans, "generation", seen, drawn, truncated=cut or len(told) > most)
     end = int(out["supervised"].argmax()) - 1
-    blank(out["tokens"], out["role"], end, t, words=dropped in (0, 2), pictures=dropped in (1, 2))
+    blank_parts(
+        out["tokens"], out["role"], end, t, words=dropped in (0, 2), pictures=dropped in (1, 2)
+    )
     return out
 
 
@@ -72,7 +74,7 @@ def prompt(processor, instruction: str, count: int, with_ids: bool, form: str = 
     return [*spans, ([t.begin_of_image], bt.TEXT, 0)]
 
 
-def blank(tokens, role, end: int, tokenizer, *, words: bool, pictures: bool):
+def blank_parts(tokens, role, end: int, tokenizer, *, words: bool, pictures: bool):
     """Makes pad, in place, of a prompt's words and template, of its pictures, or of both. It keeps
     its length, and what is blanked stays attended, as in condition dropout.
 

@@ -9,8 +9,7 @@ out. A line that names one of the first two is of edits only where it names `tar
 """
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import fields
-from janus_jax.data.mapping import PICTURES, Raw, lookup, there
+from janus_jax.data.mapping import CAPTIONS, PICTURES, Raw, lookup, there
 from janus_jax.data.notation import as_data
 from janus_jax.data.sources import RecordError
 
@@ -71,24 +70,19 @@ def gathered(raw: Raw, d: Dataset, names) -> Raw:
     return out
 
 
-def record(raw: Raw, d: Dataset) -> dict:
-    """The record of an edit whose pictures are gathered, see sources.Source. Raises RecordError."""
-    field = d.caption or next((name for name in INSTRUCTIONS if name in raw), "")
-    if not (field or d.prompt):
+def instruction(raw: Raw, d: Dataset) -> str:
+    """The field that says what to do; empty where the line's `prompt` does. Raises RecordError."""
+    if d.caption or d.prompt:
+        return d.caption
+    field = next((name for name in INSTRUCTIONS if name in raw), "")
+    if not field:
         raise RecordError(
             "no instruction",
             f"an edit that does not say what to do: none in {', '.join(INSTRUCTIONS)} (fields: "
             f"{there(raw)}); name its field as caption",
         )
-    if not d.caption:
-        raw.note(f'an edit by "{field}"')
-    fields.pictures(raw)  # RecordError: one of them cannot be one
-    return {
-        "captions": fields.fill(d.prompt, raw, field),
-        "sources": raw.sources,
-        "source_ids": d.source_ids,
-        "edit_dropout": d.edit_dropout,
-    }
+    raw.note(f'an edit by "{field}"')
+    return field
 
 
 def _is_edit(raw: Raw, d: Dataset, names) -> bool:
@@ -96,7 +90,7 @@ def _is_edit(raw: Raw, d: Dataset, names) -> bool:
     caption. "target" alone may mean many things: then a field must say what to do."""
     if d.target or d.picture or d.caption:
         return bool(d.target)
-    if any(name in raw for name in fields.CAPTIONS):
+    if any(name in raw for name in CAPTIONS):
         return False
     told = any(name in raw for name in INSTRUCTIONS)
     return any(name in names for name in (*EDITED, *TARGETS[:-1])) or (told and "target" in names)

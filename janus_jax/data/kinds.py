@@ -66,9 +66,11 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
 
 def generation_record(raw: Raw, d: Dataset) -> dict:
     """The captions of one picture, or an edit."""
-    if raw.sources:
-        return edits.record(raw, d)
     images = fields.pictures(raw)
+    if raw.sources:
+        said = fields.fill(d.prompt, raw, edits.instruction(raw, d))
+        chances = {"source_ids": d.source_ids, "edit_dropout": d.edit_dropout}
+        return {"captions": said, "sources": raw.sources, **chances}
     if not images:
         raise _no_picture(raw, d)
     if len(images) != 1 or None in images:

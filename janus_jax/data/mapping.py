@@ -7,6 +7,7 @@ from janus_jax.data.notation import as_data
 from janus_jax.data.sources import RecordError, shown
 
 PICTURES = ("image", "images", "file_name")  # where pictures are looked for, in this order
+CAPTIONS = "captions", "caption", "text", "name", "class"  # likewise
 CHATS = ("conversations", "messages", "conversation")  # lists of turns
 _STRUCTURED = (*CHATS, "texts", "history", *PICTURES)  # whose JSON text is unpacked
 _OF_CLASS = {"class", "name", "names"}

@@ -5,6 +5,7 @@ The prompts and questions are the user's own and those of held-out records, the 
 
 import dataclasses
 import functools
+import importlib
 import io
 from contextlib import contextmanager, nullcontext
 
@@ -25,7 +26,6 @@ from janus_jax.model import low_rank_layers
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
-from janus_jax.sample import edit
 from janus_jax.sample.generate import generate, to_pil
 from janus_jax.sample.understand import understand_batch
 from janus_jax.training.log import Log
@@ -124,18 +124,8 @@ class Sheet:
 
     @functools.cached_property
     def edits(self) -> list[tuple]:
-        """(what to do, with which pictures, what comes out of it, uint8 [S, S, 3]) to draw."""
-        side = self.plan.model.generation_encoder.image_size
-
-        def use(source, i):
-            count = source[i].get("sources", 0)
-            if not count or not self.plan.task.PACKS:
-                return None
-            words = source[i]["captions"][0]
-            shown = [source.image(i, k) for k in range(count)]
-            edit.asked(self.processor, shown, words)  # ValueError: it cannot be drawn
-            return words, shown, generation_image(source.image(i, count), side)
-
+        """See `during_edits.use`."""
+        use = edits_module().use(self.plan, self.processor)
         return held_out(self.plan, self.sources, "generation", use)
 
     @functools.cached_property
@@ -184,14 +174,10 @@ class Sheet:
             named = f"{'drawn' if draws else 'encoded and decoded'} at step {step}"
             rows += [(fitted(true), captions), (fitted(drawn), [named] * len(drawn))]
             lines += [f"* {caption}" for caption in captions]
-        if self.edits and draws:
-            words, shown, true = map(list, zip(*self.edits, strict=True))
-            ask = functools.partial(edit.edit, model, self.processor)
-            drawn = [ask(x, told, seed=k)[0] for k, (x, told) in enumerate(zip(shown, words))]
-            first = [generation_image(x[0], true[0].shape[0]) for x in shown]
-            rows += [(fitted(first), words), (fitted(true), ["what comes out"] * len(true))]
-            rows.append((fitted(drawn), [f"drawn at step {step}"] * len(drawn)))
-            lines += [f"* {told}" for told in words]
+        if draws and self.edits:
+            more = edits_module().rows(self.edits, model, self.processor, step)
+            rows += [(fitted(pictures), told) for pictures, told in more]
+            lines += [f"* {words}" for words, _, _ in self.edits]
         if self.questions and draws:
             asked, right, shown = map(list, zip(*self.questions, strict=True))
             answers = understand_batch(model, self.processor, asked, max_new_tokens=WORDS)
@@ -282,6 +268,10 @@ def redrawn(tokenizer, pictures: np.ndarray) -> list:
 def _through(graphdef, params, images):
     encoder = nnx.merge(graphdef, params)
     return encoder.render(encoder.codes(encoder.nearest(encoder.latents(images))))
+
+
+def edits_module():
+    return importlib.import_module("janus_jax.eval.during_edits")
 
 
 def fitted(pictures: list) -> list:

@@ -30,7 +30,7 @@ def edits(count: int, seed: int) -> list[Edit]:
     return [random_edit(rng, task) for task in EDITS for _ in range(count)]
 
 
-def drawn(
+def draw_edits(
     model, processor, some: list[Edit], seed: int, cfg_scale, image_cfg_scale: float, temperature,
     source_ids: bool,
 ) -> list[np.ndarray]:  # fmt: skip
@@ -38,7 +38,7 @@ def drawn(
     scale, heat = settings(processor, cfg_scale, temperature)
     requests = []
     for k, edit in enumerate(some):
-        asked = sampling.asked(processor, draw(edit.before), edit.text, source_ids)
+        asked = sampling.edit_prompt(processor, draw(edit.before), edit.text, source_ids)
         branches = sampling.branches_of(model, processor, *asked)
         count = processor.generation_tokens
         requests.append(
@@ -64,7 +64,7 @@ def blind(rng: np.random.Generator, edit: Edit) -> dict:
     return dataclasses.replace(edit, thing=(colour, shape)).done(cell)
 
 
-def scores(some: list[Edit], scenes: list[dict | None], seed: int) -> dict[str, dict]:
+def shares_right(some: list[Edit], scenes: list[dict | None], seed: int) -> dict[str, dict]:
     """Of each task and of all: the share that is `right`, and of `cells`; beside them what copying what
     was there gives (`copied`: of cells, for none is right), and what an edit without the words
     (`chance`: right)."""
@@ -84,7 +84,7 @@ def scores(some: list[Edit], scenes: list[dict | None], seed: int) -> dict[str, 
     }
 
 
-def sheet(some: list[Edit], pictures: list[np.ndarray], count: int):
+def edit_sheet(some: list[Edit], pictures: list[np.ndarray], count: int):
     """What was there, what should come out and what was drawn, a line an edit, SHOWN of each task.
     count: of each task in `some`."""
     shown = []
@@ -119,12 +119,12 @@ def _run(f, _):
     model, processor = load(f.model)
     some = edits(f.count, f.seed)
     how = f.seed, f.cfg_scale, f.image_cfg_scale, f.temperature, f.source_ids
-    pictures = drawn(model, processor, some, *how)
-    found = scores(some, [read(picture) for picture in pictures], f.seed)
+    pictures = draw_edits(model, processor, some, *how)
+    found = shares_right(some, [read(picture) for picture in pictures], f.seed)
     folder = pathlib.Path(f.out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(found, indent=2), "utf-8")
-    sheet(some, pictures, f.count).save(folder / "edits.png")
+    edit_sheet(some, pictures, f.count).save(folder / "edits.png")
     headers = "task", "right", "chance", "copying", "cells right", "copying"
     keys = "right", "chance", "copied right", "cells", "copied"
     print(table(headers, [(name, *(row[key] for key in keys)) for name, row in found.items()]))

@@ -67,7 +67,7 @@ def drawn(
         images_per_prompt=given(images_per_prompt, 1), first=given(first, 0), progress=progress,
     )  # fmt: skip
     (seed,) = options.seeds(seed, 1, "instructions")
-    spans, pictures = asked(processor, images, instruction, source_ids)
+    spans, pictures = edit_prompt(processor, images, instruction, source_ids)
     branches = branches_of(model, processor, spans, pictures)
     n = processor.generation_tokens
     numbers = range(first, first + count)
@@ -82,10 +82,10 @@ def drawn(
     return decode.ids_of(model, requests, progress), [said | {"index": k} for k in numbers]
 
 
-def asked(processor, images, instruction, source_ids: bool = True) -> tuple[list, list]:
+def edit_prompt(processor, images, instruction, source_ids: bool = True) -> tuple[list, list]:
     """(spans of the prompt, its pictures, RGB). Raises ValueError."""
     check_text(instruction, "instruction")
-    pictures = opened(images)
+    pictures = _opened(images)
     most = CHARACTERS * processor.context
     if blank(instruction):
         raise ValueError(
@@ -109,7 +109,7 @@ def asked(processor, images, instruction, source_ids: bool = True) -> tuple[list
     return spans, pictures
 
 
-def opened(images) -> list:
+def _opened(images) -> list:
     """The pictures, RGB. Raises ValueError for none, and for what is no picture."""
     several = isinstance(images, Iterable) and not isinstance(images, str | PICTURE)
     listed = list(images) if several else [images]
@@ -136,7 +136,7 @@ def marks(pictures: list) -> str:
 def branches_of(model, processor, spans: list, pictures: list) -> tuple[Prompt, Prompt, Prompt]:
     """The prompt with its pictures and words, with its pictures alone, and with neither.
 
-    spans, pictures: as `asked` gives them.
+    spans, pictures: as `edit_prompt` gives them.
     """
     side = model.config.understanding_encoder.image_size
     seen = np.stack([understanding_image(x, side, processor.background) for x in pictures])
@@ -153,7 +153,7 @@ def branches_of(model, processor, spans: list, pictures: list) -> tuple[Prompt, 
     def prompt(words: bool, pictures: bool) -> Prompt:
         tokens, own = ids.copy(), role.copy()
         gone = {"words": not words, "pictures": not pictures}
-        editing.blank(tokens, own, len(tokens) - 1, processor.tokenizer, **gone)
+        editing.blank_parts(tokens, own, len(tokens) - 1, processor.tokenizer, **gone)
         if not pictures:
             return Prompt(tokens)
         rows = np.zeros((len(tokens), features[bt.UNDERSTANDING_SLOT].shape[-1]), np.float32)

@@ -2,7 +2,7 @@
 
 from janus_jax.sample import drawing
 from janus_jax.sample.batches import AT_ONCE, Drawing
-from janus_jax.sample.edit import asked, edit, marks
+from janus_jax.sample.edit import edit, edit_prompt, marks
 from janus_jax.sample.files import Gallery
 from janus_jax.sample.generate import settings
 
@@ -19,7 +19,7 @@ def draw(f, source, load):
     Raises ValueError for what cannot be edited, before anything is loaded.
     """
     scale, heat = settings(source.processor(), f.cfg_scale, f.temperature)
-    _, pictures = asked(source.processor(), f.image, f.prompt, f.source_ids)
+    _, pictures = edit_prompt(source.processor(), f.image, f.prompt, f.source_ids)
     each = min(f.n, AT_ONCE)
     model, processor = load(
         rows=ROWS * each, text=len(f.prompt) // 3 + 64, drawings=each,

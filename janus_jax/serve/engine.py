@@ -76,7 +76,7 @@ class Engine:
     def see(self, pictures: list, instruction: str) -> tuple:
         """What `edit` draws of: the branches of its guidance, their pictures seen. pictures: RGB.
         Raises ValueError."""
-        asked = edit.asked(self.processor, pictures, instruction)
+        asked = edit.edit_prompt(self.processor, pictures, instruction)
         with self._aside:
             return edit.branches_of(self.model, self.processor, *asked)
 

@@ -104,7 +104,7 @@ def test_a_branch_of_no_weight_takes_no_row(words, images, count):
 
 def test_three_rows_beside_one_and_in_company_draw_what_they_draw_alone(model, processor):
     """Row 4 of a group is free for a request of one row."""
-    spans, shown = edits.asked(processor, picture(1), WORDS)
+    spans, shown = edits.edit_prompt(processor, picture(1), WORDS)
     branches = edits.branches_of(model, processor, spans, shown)
     of = {"three": (5, 1.5), "one": (1, 1), "two": (5, 1)}
     alone = {}

@@ -62,7 +62,7 @@ def test_edits_are_those_of_the_library_and_tell_how(server, loaded):
         ([ONE], {"prompt": WORDS, "size": "9x9"}, "size", "'9x9': this model draws 24x24"),
         ([ONE], {"prompt": WORDS, "n": "x"}, "n", "n is 'x': input should be a valid integer"),
         ([ONE], {"prompt": WORDS, "guidance_scale": "nan"}, "guidance_scale", "guidance_scale is 'nan'"),
-        ([ONE], {"prompt": WORDS, "guidance": "1"}, "guidance", "no such field; leave it out"),
+        ([ONE], {"prompt": WORDS, "guidance": "1"}, "guidance", "no such field; did you mean 'guidance_scale'"),
         ([ONE], {"prompt": WORDS, "response_format": "url"}, "response_format", "no pictures are kept"),
         ([ONE], {"prompt": WORDS, "model": "other"}, "model", "this server has 'quickstart'"),
     ],
