@@ -1,6 +1,7 @@
 """The commands that sample: `python -m janus_jax.sample generate|edit|understand|chat`."""
 
 import functools
+import importlib
 import itertools
 import sys
 
@@ -88,7 +89,7 @@ def _numbers(f) -> dict:
 def edit_command(f, _):
     """The command `edit`."""
     from janus_jax.common.outputs import require_writable
-    from janus_jax.sample import edited, options
+    from janus_jax.sample import options
     from janus_jax.sample.stopwatch import measured
 
     cli.log_to_stderr("warning")
@@ -98,6 +99,7 @@ def edit_command(f, _):
     require_writable(f.out, "--out")
     with measured() as watch:
         source = opened(f)
+        edited = importlib.import_module("janus_jax.sample.edited")
         edited.draw(f, source, functools.partial(announced, f, source, watch))
         watch.tell("drew")
 

@@ -4,10 +4,9 @@ import functools
 
 from fastapi import APIRouter, Request
 
-from janus_jax.serve.drawings import seed_of
+from janus_jax.serve.drawings import images_body, seed_of
 from janus_jax.serve.errors import Refused, unusable
 from janus_jax.serve.image_form import EditRequest
-from janus_jax.serve.images import images_body
 from janus_jax.serve.jobs import in_time, jobs_of, whole
 from janus_jax.serve.multipart import read_files
 from janus_jax.serve.pictures import decoded

@@ -5,7 +5,7 @@ import time
 from fastapi import APIRouter, Request
 
 from janus_jax.serve.body import read_form
-from janus_jax.serve.drawings import drawn, image_usage, seed_of, starts_of
+from janus_jax.serve.drawings import drawn, image_usage, images_body, look_of, seed_of, starts_of
 from janus_jax.serve.image_form import ImageRequest
 from janus_jax.serve.jobs import Events, jobs_of, whole
 
@@ -26,27 +26,6 @@ async def generate_images(request: Request):
         return await whole(request, jobs, images_body(jobs, asked))
 
 
-async def images_body(jobs, asked) -> dict:
-    """The answer, once all pictures are drawn. asked: the form."""
-    found = {}
-    async for item in drawn(jobs, asked.prompt, asked):
-        if item is not None:
-            k, file, _, result = item
-            found[k] = file, result
-    results = [found[k][1] for k in sorted(found)]
-    data = [{"b64_json": found[k][0], "seed": found[k][1].seed} for k in sorted(found)]
-    return {"created": int(time.time()), "data": data, "usage": image_usage(results)} | _look(jobs)
-
-
-def _look(jobs) -> dict:
-    return {
-        "background": "opaque",
-        "output_format": "png",
-        "quality": "auto",
-        "size": jobs.service.limits.size,
-    }
-
-
 async def _events(jobs, asked):
     """OpenAI's events, with `image_index`, `done` and `total` (ids), and `seed`."""
     partial = PARTIAL if asked.partial_images is None else asked.partial_images
@@ -63,7 +42,7 @@ async def _events(jobs, asked):
             "b64_json": file,
             "created_at": int(time.time()),
         }
-        event |= _look(jobs) | {"image_index": k, "done": done, "total": total}
+        event |= look_of(jobs) | {"image_index": k, "done": done, "total": total}
         if result is None:
             event["partial_image_index"] = counts[k]
             counts[k] += 1
