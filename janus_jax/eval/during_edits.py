@@ -1,7 +1,8 @@
 """Held-out edits on the sheet of a training run: what was there, what should come out, what is drawn."""
 
 from janus_jax.data.images import generation_image
-from janus_jax.sample.edit import edit, edit_prompt
+from janus_jax.sample.edit import edit
+from janus_jax.sample.edit_prompts import edit_prompt
 
 
 def use(plan, processor):

@@ -17,7 +17,7 @@ from janus_jax.common.contact_sheet import contact_sheet
 from janus_jax.common.text import table
 from janus_jax.data.toy.shapes import COLOURS, SHAPES, draw, read
 from janus_jax.data.toy.shapes_edits import EDITS, Edit, random_edit
-from janus_jax.sample import edit as sampling
+from janus_jax.sample import edit_prompts as sampling
 from janus_jax.sample.decode import ids_of
 from janus_jax.sample.generate import decode_ids, settings, to_pil
 

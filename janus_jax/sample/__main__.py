@@ -131,7 +131,7 @@ def understand_command(f, _):
 def chat_command(f, _):
     """The command `chat`: a conversation in the terminal."""
     from janus_jax.common.outputs import require_writable
-    from janus_jax.sample import batches, chat, drawing, edit, files, options
+    from janus_jax.sample import batches, chat, drawing, edit, edit_prompts, files, options
     from janus_jax.sample.generate import generate
     from janus_jax.sample.stopwatch import measured
     from janus_jax.sample.understand import understand
@@ -156,7 +156,9 @@ def chat_command(f, _):
         seed = f.seed + next(drawn)
         with batches.Drawing(1) as bar:
             (picture,) = edit.edit(model, processor, pictures, text, seed=seed, progress=bar.tell)
-        return picture, gallery.add(picture, text, 0, seed=seed, images=edit.marks(pictures))
+        return picture, gallery.add(
+            picture, text, 0, seed=seed, images=edit_prompts.marks(pictures)
+        )
 
     with measured() as watch:
         source = opened(f)

@@ -2,7 +2,8 @@
 
 from janus_jax.sample import drawing
 from janus_jax.sample.batches import AT_ONCE, Drawing
-from janus_jax.sample.edit import edit, edit_prompt, marks
+from janus_jax.sample.edit import edit
+from janus_jax.sample.edit_prompts import edit_prompt, marks
 from janus_jax.sample.files import Gallery
 from janus_jax.sample.generate import settings
 

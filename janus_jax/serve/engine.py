@@ -11,7 +11,7 @@ import numpy as np
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
-from janus_jax.sample import edit, options
+from janus_jax.sample import edit_prompts, options
 from janus_jax.sample import engine as rows_engine
 from janus_jax.sample.cache import AHEAD, cache_length
 from janus_jax.sample.decode import drawing
@@ -76,9 +76,9 @@ class Engine:
     def see(self, pictures: list, instruction: str) -> tuple:
         """What `edit` draws of: the branches of its guidance, their pictures seen. pictures: RGB.
         Raises ValueError."""
-        asked = edit.edit_prompt(self.processor, pictures, instruction)
+        asked = edit_prompts.edit_prompt(self.processor, pictures, instruction)
         with self._aside:
-            return edit.branches_of(self.model, self.processor, *asked)
+            return edit_prompts.branches_of(self.model, self.processor, *asked)
 
     def edit(
         self, branches: tuple, *, cfg_scale=None, temperature=None, seed=0, number=0, on_ids=None
@@ -88,7 +88,7 @@ class Engine:
         rest as in `draw`."""
         guidance, heat, number, seed = self._settled(cfg_scale, temperature, number, seed)
         count = self.processor.generation_tokens
-        request = edit.request(branches, guidance, 1.0, seed, number, heat, count)
+        request = edit_prompts.request(branches, guidance, 1.0, seed, number, heat, count)
         return self._drawn(request, guidance, on_ids)
 
     def _settled(self, cfg_scale, temperature, number, seed) -> tuple:

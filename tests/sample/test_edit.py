@@ -16,8 +16,9 @@ from janus_jax.config.schema import Rows
 from janus_jax.data.packing import assemble
 from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.sample import edit as edits
+from janus_jax.sample import edit_prompts, programs
 from janus_jax.sample import engine as engines
-from janus_jax.sample import programs
+from janus_jax.sample.decode import ids_of
 
 WORDS = "make the circle red"
 ROWS = Rows(1, 256, 2, 3)
@@ -41,14 +42,14 @@ def row_of(pictures: list, source_ids: bool, dropout) -> dict:
     return {name: jnp.asarray(x)[None] for name, x in row.items()}
 
 
-ids_of = jax.jit(lambda model, row: model.image_ids(row))
+encoded = jax.jit(lambda model, row: model.image_ids(row))
 logits_of = jax.jit(lambda model, row, ids: model.image_head(model(row, ids)))
 
 
 def forced(model, row, drawn) -> np.ndarray:
     """Teacher-forced logits [N, V] of the picture that a row draws, its ids being `drawn`."""
     targets = np.asarray(row["image_targets"][0])
-    ids = np.array(ids_of(model, row))
+    ids = np.array(encoded(model, row))
     ids[0, targets[targets > 0] - 1] = drawn
     return np.asarray(logits_of(model, row, jnp.asarray(ids)))[0, targets > 0]
 
@@ -97,23 +98,23 @@ def test_logits_of_a_group_are_summed_by_their_weights(one_device):
     "words, images, count", [(1, 1, 1), (0, 0, 1), (5, 1, 2), (3, 3, 2), (0, 2, 2), (5, 1.5, 3)]
 )
 def test_a_branch_of_no_weight_takes_no_row(words, images, count):
-    request = edits.request(("full", "pictures", "neither"), words, images, 0, 0, 1.0, N)
+    request = edit_prompts.request(("full", "pictures", "neither"), words, images, 0, 0, 1.0, N)
     assert len(request.prompts) == len(request.weights) == count
     assert sum(request.weights) == 1
 
 
 def test_three_rows_beside_one_and_in_company_draw_what_they_draw_alone(model, processor):
     """Row 4 of a group is free for a request of one row."""
-    spans, shown = edits.edit_prompt(processor, picture(1), WORDS)
-    branches = edits.branches_of(model, processor, spans, shown)
+    spans, shown = edit_prompts.edit_prompt(processor, picture(1), WORDS)
+    branches = edit_prompts.branches_of(model, processor, spans, shown)
     of = {"three": (5, 1.5), "one": (1, 1), "two": (5, 1)}
     alone = {}
     for name, scales in of.items():
-        alone[name] = edits.decode.ids_of(
-            model, [edits.request(branches, *scales, 7, 0, 1.0, N)]
+        alone[name] = ids_of(
+            model, [edit_prompts.request(branches, *scales, 7, 0, 1.0, N)]
         ).tolist()
-    both = [edits.request(branches, *scales, 7, 0, 1.0, N) for scales in of.values()]
-    assert edits.decode.ids_of(model, both).tolist() == [ids for [ids] in alone.values()]
+    both = [edit_prompts.request(branches, *scales, 7, 0, 1.0, N) for scales in of.values()]
+    assert ids_of(model, both).tolist() == [ids for [ids] in alone.values()]
     engine = engines.Engine(model, (8,), group=4)
     for request in both:
         engine.add(request)
