@@ -17,13 +17,13 @@ from janus_jax.model import batch as bt
 _LOOKED_AT = 20  # records, of which one can be read
 
 
-def encode(record: dict, processor, rng, rows, form: str) -> dict:
+def encode(record: dict, processor, rng, rows, form: str, drops: bool = True) -> dict:
     """record: an edit, see sources.Source. rows: a `schema.Rows`; form: "chat" or "plain".
 
     The record's pictures before the last are shown; with its probability `source_ids` their ids
     stand in GENERATION_SLOTs that are read and not predicted. The last one's ids are the targets.
     `edit_dropout` gives the probabilities that the words, the pictures, and both are blanked: what
-    guidance leads away from. Raises RecordError for more pictures than a row takes.
+    guidance leads away from. drops: False blanks nothing. Raises RecordError for more pictures than a row takes.
     """
     t = processor.tokenizer
     count = record["sources"]
@@ -43,16 +43,19 @@ def encode(record: dict, processor, rng, rows, form: str) -> dict:
         ([t.end_of_image, t.eos], bt.TEXT, 0),
     ]
     spans, cut = shorten(spans, rows.length, t.eos)
-    chance = rng.random() - np.cumsum(record["edit_dropout"])  # words, pictures, both
-    dropped = int((chance >= 0).sum())
-    seen = [] if dropped in (1, 2) else range(count)
+    words, pictures = _dropped(rng, record["edit_dropout"]) if drops else (False, False)
+    seen = range(0 if pictures else count)
     drawn = [*(seen if with_ids else ()), count]
     out = bt.sequence(spans, "generation", seen, drawn, truncated=cut or len(told) > most)
     end = int(out["supervised"].argmax()) - 1
-    blank_parts(
-        out["tokens"], out["role"], end, t, words=dropped in (0, 2), pictures=dropped in (1, 2)
-    )
+    blank_parts(out["tokens"], out["role"], end, t, words=words, pictures=pictures)
     return out
+
+
+def _dropped(rng, chances) -> tuple[bool, bool]:
+    """Whether words and pictures are blanked. chances: of words alone, pictures alone, both."""
+    k = int((rng.random() >= np.cumsum(chances)).sum())
+    return ((True, False), (False, True), (True, True), (False, False))[k]
 
 
 def prompt(processor, instruction: str, count: int, with_ids: bool, form: str = "chat") -> list:

@@ -139,3 +139,12 @@ def test_edits_without_ids_need_no_place_for_them(processor):
     record = RECORD | {"source_ids": 0.0}
     example = encode("generation", record, np.random.default_rng(0))
     assert example["generation_images"].tolist() == [1]
+
+
+def test_where_a_stage_drops_no_conditions_an_edit_keeps_its_own(processor):
+    record, rng = RECORD | {"edit_dropout": BOTH}, np.random.default_rng(0)
+    kept, blanked = (
+        ExampleEncoder(processor, MODEL, ROWS, "answers", p)("generation", record, rng)
+        for p in (0.0, 0.1)
+    )
+    assert len(kept["understanding_images"]) == 1 and not len(blanked["understanding_images"])

@@ -32,7 +32,7 @@ def row_of(pictures: list, source_ids: bool, dropout) -> dict:
     source = types.SimpleNamespace(image=lambda i, k=0: shown[k])
     record = {"captions": [WORDS], "sources": len(pictures), "source_ids": float(source_ids)}
     record["edit_dropout"] = dropout
-    encode = ExampleEncoder(tiny.processor(), tiny.CONFIG, ROWS, "answers")
+    encode = ExampleEncoder(tiny.processor(), tiny.CONFIG, ROWS, "answers", 0.1)
     example = encode("generation", record, np.random.default_rng(0))
     filled = encode.pixels("generation", source, 0, record, example)
     row = assemble([example], ROWS.length)

@@ -291,3 +291,10 @@ def test_plans_know_that_pictures_come_as_ids():
         ConfigError, match="trainable has generation_encoder: training it would change the ids"
     ):
         check(dataclasses.replace(experiment, stages=changed), 1)
+
+
+def test_edits_have_no_stored_ids(tmp_path, weights, capsys, monkeypatch):
+    monkeypatch.setattr(tokenize_images.initialize, "initialize", lambda: None)
+    words = ["--path=shapes:edits", f"--weights={weights[0]}", f"--out={tmp_path / 'ids'}"]
+    assert tokenize_images.main(words) == 2
+    assert "data holds edits, whose records have several pictures" in capsys.readouterr().err
