@@ -188,11 +188,12 @@ def _data_problems(experiment: Experiment) -> list[str]:
                 f"{d.kind}"
             )
         problems += _holdout_problems(path, d)
-        chances = d.source_ids, *d.edit_dropout
-        if len(chances) != 4 or not (min(chances) >= 0 and d.source_ids <= 1 >= sum(chances[1:])):
+        if not 0 <= d.source_ids <= 1:
+            problems.append(f"{path}.source_ids is {d.source_ids}: a probability lies in [0, 1]")
+        if len(d.edit_dropout) != 3 or not (min(d.edit_dropout) >= 0 and sum(d.edit_dropout) <= 1):
             problems.append(
-                f"{path}.source_ids is {d.source_ids} and edit_dropout {d.edit_dropout}: give a "
-                "probability, and three (of words, pictures, both) whose sum is at most 1"
+                f"{path}.edit_dropout is {d.edit_dropout}: give three probabilities, of words, pictures "
+                "and both, whose sum is at most 1"
             )
         if d.steps and not (len(d.steps) == 2 and 0 <= d.steps[0] < d.steps[1]):
             problems.append(

@@ -68,13 +68,13 @@ def test_generate_writes_pictures_that_tell_how_they_were_drawn(folder, tmp_path
 def test_edit_writes_what_it_drew_and_of_what(folder, tmp_path, one_device, capsys):
     picture = tmp_path / "p.png"
     Image.new("RGB", (30, 20), "red").save(picture)
-    flags = [f"--model={folder}", f"--image={picture}", "--prompt=make it blue", "--n=2"]
-    flags += [f"--out={tmp_path / 'out'}", "--image_cfg_scale=1.5", "--cfg_scale=2"]
+    flags = [f"--model={folder}", f"--image={picture}", "--prompt=make it blue"]
+    flags += [f"--out={tmp_path / 'out'}", "--image_cfg_scale=2", "--cfg_scale=2", "--nosource_ids"]
     assert main(["edit", *flags]) == 0
-    path = tmp_path / "out" / "make-it-blue-1.png"
+    path = tmp_path / "out" / "make-it-blue-0.png"
     assert f"{path}  'make it blue', 16 x 16" in capsys.readouterr().out
     model, processor = load.load(folder)
-    how = dict(cfg_scale=2, image_cfg_scale=1.5, first=1)
+    how = dict(cfg_scale=2, image_cfg_scale=2, source_ids=False)
     (want,) = edit(model, processor, picture, "make it blue", **how)
     with Image.open(path) as drawn:
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(want))

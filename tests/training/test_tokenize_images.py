@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import tiny
+from support.configs import QUICKSTART
 from support.ids import VQ, Pictures, encoder, make, tokenizers
 from support.mesh import on_mesh
 
@@ -293,8 +294,11 @@ def test_plans_know_that_pictures_come_as_ids():
         check(dataclasses.replace(experiment, stages=changed), 1)
 
 
-def test_edits_have_no_stored_ids(tmp_path, weights, capsys, monkeypatch):
+def test_edits_have_no_stored_ids(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tokenize_images.initialize, "initialize", lambda: None)
-    words = ["--path=shapes:edits", f"--weights={weights[0]}", f"--out={tmp_path / 'ids'}"]
+    words = [
+        f"--config={QUICKSTART}", "--data.add=name=edits kind=generation path=shapes:edits",
+        "--dataset=edits", "--weights=quickstart", f"--out={tmp_path / 'ids'}",
+    ]  # fmt: skip
     assert tokenize_images.main(words) == 2
-    assert "data holds edits, whose records have several pictures" in capsys.readouterr().err
+    assert "edits holds edits, whose records have several pictures" in capsys.readouterr().err
