@@ -1,9 +1,9 @@
 """Pictures and what to do with them -> Sequence: text and pictures to a picture.
 
 BOS, "User: " with the pictures as the understanding encoder sees them and the instruction, perhaps
-the same pictures as VQ ids too, "Assistant:", and the ids to draw. What is kept of a picture to
-understand is what it shows; its ids bring the pixels. Learned with and without them, as in
-Janus-4o (arXiv 2506.18095), a model edits either way.
+the same pictures as VQ ids too, "Assistant:", and the ids to draw. The encoder says what is there,
+ids how it looks. A model that has learned with and without ids edits either way; so was Janus-4o
+trained (arXiv 2506.18095).
 """
 
 import numpy as np

@@ -20,7 +20,7 @@ TARGETS = (
 EDITED = (
     "input_image", "input_images", "original_image", "source_image", "source_img", "src_img",
 )  # fmt: skip
-SOURCES = ("images", "image", *EDITED, "sources", "source")
+SOURCES = (*PICTURES, *EDITED, "sources", "source")
 INSTRUCTIONS = (
     "instruction", "edit_prompt", "edit_instruction", "input_prompt", "edited_prompt_list", "edit",
     "prompt",
@@ -72,16 +72,16 @@ def gathered(raw: Raw, d: Dataset, names) -> Raw:
 
 def instruction(raw: Raw, d: Dataset) -> str:
     """The field that says what to do; empty where the line's `prompt` does. Raises RecordError."""
-    if d.caption or d.prompt:
+    if d.caption:
         return d.caption
     field = next((name for name in INSTRUCTIONS if name in raw), "")
-    if not field:
+    if not field and not d.prompt:
         raise RecordError(
             "no instruction",
             f"an edit that does not say what to do: none in {', '.join(INSTRUCTIONS)} (fields: "
             f"{there(raw)}); name its field as caption",
         )
-    raw.note(f'an edit by "{field}"')
+    raw.note(f'an edit by "{field or "prompt"}"')
     return field
 
 

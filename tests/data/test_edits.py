@@ -33,6 +33,10 @@ GIVEN = [  # (record, fields of its line, its pictures, the one to draw last)
         {"picture": "before.file", "caption": "what", "target": "after.0"}, [ONE, TWO],
     ),
     (
+        {"file_name": ONE, "edit": "it red", "edited_image": TWO},
+        {"prompt": ("make {caption}",)}, [ONE, TWO],
+    ),
+    (
         {"image": ONE, "colour": "red", "caption": "a cat", "after": TWO},
         {"prompt": ("make it {colour}",), "target": "after"}, [ONE, TWO],
     ),

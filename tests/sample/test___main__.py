@@ -80,13 +80,13 @@ def test_edit_writes_what_it_drew_and_of_what(folder, tmp_path, one_device, caps
         np.testing.assert_array_equal(np.asarray(drawn), np.asarray(want))
         told = drawn.text
     assert (told["image_cfg_scale"], told["source_ids"], told["cfg_scale"]) == (
-        "1.5",
-        "True",
+        "2.0",
+        "False",
         "2.0",
     )
     Image.new("RGB", (30, 20), "green").save(picture)
     assert main(["edit", *flags]) == 0, "another picture of this name is another drawing"
-    assert (tmp_path / "out" / "make-it-blue-2-1.png").is_file()
+    assert (tmp_path / "out" / "make-it-blue-2-0.png").is_file()
 
 
 @pytest.mark.processes
