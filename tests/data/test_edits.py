@@ -10,6 +10,7 @@ from PIL import Image
 from janus_jax.config.schema import Dataset
 from janus_jax.data.catalog import open_dataset
 from janus_jax.data.sources import RecordError, SourceError
+from janus_jax.model.config import to_dict
 
 ONE, TWO = "a/1.png", "a/2.png"
 WIDTHS = {ONE: 4, TWO: 8}
@@ -147,3 +148,10 @@ def test_an_edit_is_converted_with_its_parts(source, tmp_path):
     again = open_dataset(Dataset("generation", str(tmp_path / "out")), 24, 0)
     assert [again[i]["sources"] for i in range(3)] == [2, 1, 1]
     assert [again.image(0, k).width for k in range(3)] == [4, 4, 8]
+
+
+def test_a_config_without_edits_is_written_as_before():
+    line = Dataset("generation", "a.jsonl")
+    assert not to_dict(line).keys() & {"target", "source_ids", "edit_dropout"}
+    told = to_dict(Dataset("generation", "a.jsonl", target="after", source_ids=0.0))
+    assert (told["target"], told["source_ids"]) == ("after", 0.0)
