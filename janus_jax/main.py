@@ -228,6 +228,7 @@ def main(argv: list[str] | None = None):
 
 SAMPLE = "janus_jax.sample.__main__:main"
 MODEL = "--model=runs/quickstart/stage3"
+EDIT = 'janus-jax edit --model=runs/edit_shapes/edit --image=a.png --prompt="make it red"'
 COMMANDS = {
     "train": Entry(
         "janus_jax.main:main",
@@ -250,6 +251,7 @@ COMMANDS = {
         f'janus-jax generate {MODEL} --prompt="a red circle"',
         ("generate",),
     ),
+    "edit": Entry(SAMPLE, "Draws what an instruction makes of pictures.", EDIT, ("edit",)),
     "understand": Entry(
         SAMPLE,
         "Answers a question about pictures.",

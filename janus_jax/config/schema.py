@@ -116,6 +116,9 @@ class Dataset:
         caption: the field that holds it ("names": a class's synonyms; "messages": the first answer).
         question: the field that holds what is asked, beside `caption` or `answer`.
         answer: the field that holds what is answered.
+        target: of edits, the field that holds the picture to draw, see data/edits.py.
+        source_ids: of edits, the probability that pictures are given as VQ ids too.
+        edit_dropout: of edits, the probabilities that words, pictures, and both are blanked.
         form: a `chat` with roles, or `plain` pictures and words; empty: by the stage's `supervise`.
         continues: a text longer than a row goes on in later rows; False: its end is left out.
         names: a JSON or TSV file of classes' names.
@@ -139,6 +142,9 @@ class Dataset:
     caption: str = ""
     question: str = ""
     answer: str = ""
+    target: str = ""
+    source_ids: float = 0.5
+    edit_dropout: tuple[float, ...] = (0.05, 0.05, 0.05)
     form: str = ""
     continues: bool = True
     names: str = ""

@@ -195,6 +195,13 @@ def _data_problems(experiment: Experiment) -> list[str]:
                 f"{d.kind}"
             )
         problems += _holdout_problems(path, d)
+        if not 0 <= d.source_ids <= 1:
+            problems.append(f"{path}.source_ids is {d.source_ids}: a probability lies in [0, 1]")
+        if len(d.edit_dropout) != 3 or not (min(d.edit_dropout) >= 0 and sum(d.edit_dropout) <= 1):
+            problems.append(
+                f"{path}.edit_dropout is {d.edit_dropout}: give three probabilities, of words, pictures "
+                "and both, whose sum is at most 1"
+            )
         if d.steps and not (len(d.steps) == 2 and 0 <= d.steps[0] < d.steps[1]):
             problems.append(
                 f"{path}.steps is {d.steps}: must be (first, end), the first step and the one "

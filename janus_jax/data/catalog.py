@@ -2,6 +2,7 @@
 given."""
 
 import dataclasses
+import functools
 import os
 
 from janus_jax.common.text import listed
@@ -24,7 +25,7 @@ from janus_jax.data.formats.tfds import Tfds
 from janus_jax.data.joined import Joined, paths_in
 from janus_jax.data.records import Records
 from janus_jax.data.sources import RecordError, Source, SourceError
-from janus_jax.data.toy import shapes_sources
+from janus_jax.data.toy import shapes_edits, shapes_sources
 
 _READERS = {
     "json": lambda d: _json(d),
@@ -102,7 +103,7 @@ def open_dataset(
         return _joined(dataset, paths, side, seed, resized, bare)
     preset, _, rest = dataset.path.partition(":")
     if preset in PRESETS and not os.path.exists(dataset.path):
-        return _preset(preset, rest, dataset.kind, side, seed)
+        return _preset(preset, rest, dataset, side, seed)
     expanded = {name: os.path.expanduser(getattr(dataset, name)) for name in ("images", "names")}
     dataset = dataclasses.replace(dataset, **expanded)
     if dataset.images and not os.path.isdir(dataset.images):
@@ -192,22 +193,24 @@ def _json(d: Dataset):
     return CocoCaptions(d.path, d.images) if of_coco else JsonFiles(d.path, d.images)
 
 
-def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes` (to draw),
-    `shapes:wide` (long canvases, to understand), `emoji:`, `emoji:200` (so many of them), `scenes:`,
-    `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held out, for the
-    detector)."""
+def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> Source:
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes` and
+    `shapes:edits` (to draw), `shapes:wide` (long canvases, to understand), `emoji:`, `emoji:200` (so
+    many of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is
+    held out, for the detector)."""
+    kind = dataset.kind
     drawn = {
         "": shapes_sources.ShapesGeneration,
         "pictures": shapes_sources.ShapesPictures,
         "sizes": shapes_sources.ShapesSizes,
+        "edits": functools.partial(shapes_edits.ShapesEdits, dataset),
     }
     if preset == "shapes" and rest in drawn:
         pictures = drawn[rest]
         kinds = {
             "understanding": shapes_sources.ShapesUnderstanding,
             "text": shapes_sources.ShapesText,
-            "generation": pictures,
+            "generation": drawn[rest],
         }
         return kinds[kind](seed)
     if (preset, rest, kind) == ("shapes", "wide", "understanding"):
@@ -242,8 +245,8 @@ def _preset(preset: str, rest: str, kind: str, side: int, seed: int) -> Source:
         return solids_sources.SolidsUnderstanding(seed)
     raise SourceError(
         f"{preset}:{rest}: unknown for kind {kind}; give shapes:, shapes:pictures, shapes:sizes, "
-        "shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, scenes:all, or for "
-        "understanding solids:"
+        "shapes:edits, shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, "
+        "scenes:all, or for understanding solids:"
     )
 
 

@@ -10,6 +10,7 @@ import re
 
 from janus_jax.data.image_types import base64_type
 from janus_jax.data.mapping import (
+    CAPTIONS,
     PICTURES,
     Raw,
     field_names,
@@ -24,13 +25,6 @@ from janus_jax.data.notation import as_data
 from janus_jax.data.places import MARK
 from janus_jax.data.sources import RecordError, SourceError
 
-CAPTIONS = (
-    "captions",
-    "caption",
-    "text",
-    "name",
-    "class",
-)  # where a caption is looked for, in this order
 _BRACES = re.compile(r"\{([\w.]+)\}")
 # A list or dict of strings that is cut, or bytes as Python writes them: no caption begins so.
 _DATA = re.compile(r"""\s*([\[{]\s*['"]|b(['"]).*\2\s*$)""", re.S)

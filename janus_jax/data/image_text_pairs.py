@@ -144,6 +144,8 @@ def text_ids(source: Source, index: int, tokenizer: Tokenizer, length: int, rng)
 
 def _text(record: dict, where: str, rng) -> str:
     """One of a picture's captions, or the first answer of a conversation about one picture."""
+    if "sources" in record:
+        raise RecordError("an edit", f"{where}: an edit says what to do, and nothing of a picture")
     if "captions" in record:
         return record["captions"][int(rng.integers(len(record["captions"])))]
     turns = record.get("messages", ())

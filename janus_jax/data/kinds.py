@@ -4,7 +4,7 @@ raw: the fields, as mapping.mapped gives them. d: the line of the config. Raises
 """
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import chats, fields, senses
+from janus_jax.data import chats, edits, fields, senses
 from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
 from janus_jax.data.sources import RecordError
 
@@ -65,8 +65,12 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
 
 
 def generation_record(raw: Raw, d: Dataset) -> dict:
-    """The captions of one picture."""
+    """The captions of one picture, or an edit."""
     images = fields.pictures(raw)
+    if raw.sources:
+        said = fields.fill(d.prompt, raw, edits.instruction(raw, d))
+        chances = {"source_ids": d.source_ids, "edit_dropout": d.edit_dropout}
+        return {"captions": said, "sources": raw.sources, **chances}
     if not images:
         raise _no_picture(raw, d)
     if len(images) != 1 or None in images:

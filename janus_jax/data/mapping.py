@@ -7,6 +7,7 @@ from janus_jax.data.notation import as_data
 from janus_jax.data.sources import RecordError, shown
 
 PICTURES = ("image", "images", "file_name")  # where pictures are looked for, in this order
+CAPTIONS = "captions", "caption", "text", "name", "class"  # likewise
 CHATS = ("conversations", "messages", "conversation")  # lists of turns
 _STRUCTURED = (*CHATS, "texts", "history", *PICTURES)  # whose JSON text is unpacked
 _OF_CLASS = {"class", "name", "names"}
@@ -19,6 +20,7 @@ class Raw(dict):
     read: the names of those that were read, "a.b" within another, "a[].b" of the items of a list.
     notes: how the record was understood where it does not say so itself, a few words each.
     moved: the field whose pictures now stand in "image", empty for none.
+    sources: of an edit, how many pictures come before the one to draw, see edits.py.
     """
 
     def __init__(self, fields, like: "Raw | None" = None):
@@ -26,6 +28,7 @@ class Raw(dict):
         self.read = like.read if like else set()
         self.notes = like.notes if like else {}
         self.moved = like.moved if like else ""
+        self.sources = like.sources if like else 0
 
     def __getitem__(self, name):
         self.read.add(name)

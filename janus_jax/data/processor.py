@@ -169,7 +169,7 @@ class Processor:
         if not isinstance(prompt, str | bytes):
             raise ValueError(
                 f"{where} is {str(prompt)[:60]!r} ({type(prompt).__name__}): drawing takes words "
-                "and no pictures; to ask about a picture use janus_jax.understand"
+                "and no pictures; to edit one use janus_jax.edit, to ask about it janus_jax.understand"
             )
         check_text(prompt, where)
         self._check_characters(len(prompt), where)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import fields, kinds, selection, senses
+from janus_jax.data import edits, fields, kinds, selection, senses
 from janus_jax.data.image_files import NamedBytes, from_data_uri, read_image
 from janus_jax.data.mapping import PICTURES, Raw, mapped
 from janus_jax.data.sources import RecordError, shown, unreadable
@@ -66,8 +66,9 @@ class Records:
                 self._kept = kept if self._kept is None else self._kept[kept]
                 self.left_out |= left_out
         self.fingerprint = self._digest(
-            reader.fingerprint, dataset.prompt, dataset.caption, *self._named("question", "answer")
-        )
+            reader.fingerprint, dataset.prompt, dataset.caption, *self._named("question", "answer"),
+            *self._set("target", "source_ids", "edit_dropout"),
+        )  # fmt: skip
 
     @functools.cached_property
     def pictures_fingerprint(self) -> str:
@@ -81,6 +82,11 @@ class Records:
         return [
             (name, getattr(self.dataset, name)) for name in names if getattr(self.dataset, name)
         ]
+
+    def _set(self, *names: str) -> list[tuple]:
+        """Those of these fields of the line that are not at their default."""
+        found = {name: getattr(self.dataset, name) for name in names}
+        return [(name, x) for name, x in found.items() if x != getattr(Dataset, name)]
 
     def _digest(self, *facts) -> str:
         d = self.dataset
@@ -127,7 +133,8 @@ class Records:
         """Picture `k` of record `i`, an RGB `PIL.Image`. Raises RecordError or ImageError."""
         source = self.picture_file(i, k)
         file = NamedBytes(source, self.where(i)) if isinstance(source, bytes) else source
-        return read_image(file, **self._scale)
+        shown = k < self.raw(i).sources  # of an edit: the understanding encoder sees it too
+        return read_image(file, **({} if shown else self._scale))
 
     def picture_file(self, i, k: int = 0) -> str | bytes:
         """The path, or the bytes as they are, of picture `k` of record `i`. Raises RecordError."""
@@ -158,6 +165,8 @@ class Records:
         rest = {name: value for name, value in raw.items() if name not in PICTURES}
         # a list of one tells a document
         listed = any(isinstance(raw.get(name), list) for name in ("image", "images"))
+        if raw.sources:
+            return {"images": files[:-1], "target": files[-1], **rest}
         return {"image": files if listed else files[0], **rest} if files else rest
 
     def where(self, i) -> str:
@@ -177,6 +186,7 @@ class Records:
         found = self.reader[index]
         try:
             raw = senses.beside(mapped(senses.among(found), self.dataset))
+            raw = edits.gathered(raw, self.dataset, found)
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         value = raw.get(self.dataset.score) if self.dataset.score else 0.0

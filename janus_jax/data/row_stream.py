@@ -75,7 +75,11 @@ class ExampleEncoder:
         how = self.processor, self.supervise, self.rows.length, self.form
         if "senses" in record:
             record = senses().located(record, self.model, most)
-        if kind == "generation":
+        if kind == "generation" and "sources" in record:  # an edit
+            editing = importlib.import_module("janus_jax.data.editing")
+            how = self.processor, rng, self.rows, self.form, self.dropout > 0
+            example = editing.encode(record, *how)
+        elif kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
             if self.model.drawing == "masked":

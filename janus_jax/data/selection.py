@@ -27,6 +27,11 @@ def require_used(d: Dataset):
             f"{d.path}: {' and '.join(chat)}: records of kind generation have captions; name "
             f"the field as caption"
         )
+    if d.target and d.kind != "generation":
+        raise SourceError(
+            f"{d.path}: target is {d.target!r}: edits alone have one, of kind generation; its kind is "
+            f"{d.kind}"
+        )
     if d.min_score and not d.score:
         raise SourceError(
             f"{d.path}: min_score is {d.min_score:g}, and no field is named that holds it; name it as score"

@@ -27,6 +27,12 @@ def nearest(size: tuple[int, int], encoder: GenerationEncoderConfig) -> int:
 def sized(record: dict, source, index: int, processor, encoder: GenerationEncoderConfig) -> dict:
     """A record to draw, of a source, with the number of its picture's size as "size" and its spans as "drawn".
     Raises RecordError, ImageError."""
+    if "sources" in record:
+        raise RecordError(
+            "an edit of a sized model",
+            "edits are of squares, and model.generation_encoder.sizes names other sizes: leave the data "
+            "set's line out, or sizes out of the model",
+        )
     if "image_ids" in record:
         raise RecordError(
             "stored ids",

@@ -5,6 +5,7 @@ The prompts and questions are the user's own and those of held-out records, the 
 
 import dataclasses
 import functools
+import importlib
 import io
 from contextlib import contextmanager, nullcontext
 
@@ -113,10 +114,18 @@ class Sheet:
         def use(source, i):
             caption = "held out"  # of pictures that are learned without their words
             if self.plan.task.PACKS:
+                if "sources" in source[i]:  # of `edits`
+                    return None
                 caption = source[i]["captions"][0]
                 self.processor.request(caption, "caption")  # ValueError: it is no prompt
             return caption, generation_image(source.image(i), side)
 
+        return held_out(self.plan, self.sources, "generation", use)
+
+    @functools.cached_property
+    def edits(self) -> list[tuple]:
+        """See `during_edits.use`."""
+        use = edits_module().use(self.plan, self.processor)
         return held_out(self.plan, self.sources, "generation", use)
 
     @functools.cached_property
@@ -165,6 +174,10 @@ class Sheet:
             named = f"{'drawn' if draws else 'encoded and decoded'} at step {step}"
             rows += [(fitted(true), captions), (fitted(drawn), [named] * len(drawn))]
             lines += [f"* {caption}" for caption in captions]
+        if draws and self.edits:
+            more = edits_module().rows(self.edits, model, self.processor, step)
+            rows += [(fitted(pictures), told) for pictures, told in more]
+            lines += [f"* {words}" for words, _, _ in self.edits]
         if self.questions and draws:
             asked, right, shown = map(list, zip(*self.questions, strict=True))
             answers = understand_batch(model, self.processor, asked, max_new_tokens=WORDS)
@@ -255,6 +268,10 @@ def redrawn(tokenizer, pictures: np.ndarray) -> list:
 def _through(graphdef, params, images):
     encoder = nnx.merge(graphdef, params)
     return encoder.render(encoder.codes(encoder.nearest(encoder.latents(images))))
+
+
+def edits_module():
+    return importlib.import_module("janus_jax.eval.during_edits")
 
 
 def fitted(pictures: list) -> list:

@@ -25,7 +25,8 @@ LEFT_OUT = {
         "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0,
     },
 }  # fmt: skip
-_USUAL = [field for box in LEFT_OUT.values() for field in box.items()]
+OF_LINES = {"target": "", "source_ids": 0.5, "edit_dropout": (0.05,) * 3}  # of data sets, likewise
+_USUAL = [field for box in (*LEFT_OUT.values(), OF_LINES) for field in box.items()]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
-"""The commands that sample: `python -m janus_jax.sample generate|understand|chat`."""
+"""The commands that sample: `python -m janus_jax.sample generate|edit|understand|chat`."""
 
+import functools
+import importlib
 import itertools
 import sys
 
@@ -84,6 +86,24 @@ def _numbers(f) -> dict:
     )
 
 
+def edit_command(f, _):
+    """The command `edit`."""
+    from janus_jax.common.outputs import require_writable
+    from janus_jax.sample import options
+    from janus_jax.sample.stopwatch import measured
+
+    cli.log_to_stderr("warning")
+    numbers = {"cfg_scale": f.cfg_scale, "temperature": f.temperature}
+    options.check(**numbers, image_cfg_scale=f.image_cfg_scale, images_per_prompt=f.n, seed=f.seed)
+    look_at(f.image)
+    require_writable(f.out, "--out")
+    with measured() as watch:
+        source = opened(f)
+        edited = importlib.import_module("janus_jax.sample.edited")
+        edited.draw(f, source, functools.partial(announced, f, source, watch))
+        watch.tell("drew")
+
+
 def understand_command(f, _):
     """The command `understand`: one answer."""
     from janus_jax.sample import options
@@ -111,7 +131,7 @@ def understand_command(f, _):
 def chat_command(f, _):
     """The command `chat`: a conversation in the terminal."""
     from janus_jax.common.outputs import require_writable
-    from janus_jax.sample import batches, chat, drawing, files, options
+    from janus_jax.sample import batches, chat, drawing, edit, edit_prompts, files, options
     from janus_jax.sample.generate import generate
     from janus_jax.sample.stopwatch import measured
     from janus_jax.sample.understand import understand
@@ -132,6 +152,14 @@ def chat_command(f, _):
             (picture,) = generate(model, processor, text, seed=seed, progress=bar.tell)
         return picture, gallery.add(picture, text, 0, seed=seed)
 
+    def redraw(pictures, text):
+        seed = f.seed + next(drawn)
+        with batches.Drawing(1) as bar:
+            (picture,) = edit.edit(model, processor, pictures, text, seed=seed, progress=bar.tell)
+        return picture, gallery.add(
+            picture, text, 0, seed=seed, images=edit_prompts.marks(pictures)
+        )
+
     with measured() as watch:
         source = opened(f)
         model, processor = announced(
@@ -139,7 +167,7 @@ def chat_command(f, _):
         )
         facts = drawing.facts(f, source, processor.cfg_scale, processor.temperature)
         gallery = files.Gallery(f.out, **facts)
-        chat.converse(ask, draw, f.image)
+        chat.converse(ask, draw, redraw, f.image)
 
 
 def _define_model(into):
@@ -152,21 +180,35 @@ def _define_model(into):
     return define
 
 
-def define_generate(into):
-    """The flags of `generate`."""
+def _define_drawings(into):
     define = _define_model(into)
     suggested = "by default what the weights suggest."
-    define.texts("prompt", [], "What to draw.")
-    about = "A text file, a prompt a line; or JSON, JSON lines, CSV, TSV with a field `prompt`."
-    define.path("prompts_file", None, about)
     define.output("out", "pictures", "Folder for the PNG files; nothing there is replaced.")
     define.whole("n", 1, "Pictures per prompt.")
     define.number("cfg_scale", None, f"Classifier-free guidance; {suggested}")
     define.number("temperature", None, f"0 takes the likeliest id; {suggested}")
     define.whole("seed", 0, "Same seed, same pictures.")
-    about = "Passes a picture, of a model that draws masked (docs/training.md); 0: 12."
+    return define
+
+
+def define_generate(into):
+    """The flags of `generate`."""
+    define = _define_drawings(into)
+    define.texts("prompt", [], "What to draw.")
+    about = "A text file, a prompt a line; or JSON, JSON lines, CSV, TSV with a field `prompt`."
+    define.path("prompts_file", None, about)
+    about = "Passes a picture, of a model that draws masked (docs/extensions.md); 0: 12."
     define.whole("steps", 0, about)
     define.text("size", "", "WxH in pixels, of those that the model draws; by default its square.")
+
+
+def define_edit(into):
+    """The flags of `edit`."""
+    define = _define_drawings(into)
+    define.pictures("image", [], "A picture to edit.")
+    define.text("prompt", None, "What to do with it.", required=True)
+    define.number("image_cfg_scale", 1.0, "Guidance by the pictures; 1 is none.")
+    define.switch("source_ids", True, "Whether the pictures are given as VQ ids too.")
 
 
 def _define_answers(into):
@@ -199,6 +241,15 @@ COMMANDS = {
             "was stopped.",
             f'{PROGRAM} generate --model=runs/quickstart/stage3 --prompt="a red circle" --n=4',
             define_generate,
+        ),
+    ),
+    "edit": (
+        edit_command,
+        cli.Command(
+            f"{PROGRAM} edit",
+            "Draws what an instruction makes of pictures, as PNG files.",
+            f'{PROGRAM} edit --model=runs/edit_shapes/edit --image=a.png --prompt="make it red"',
+            define_edit,
         ),
     ),
     "understand": (

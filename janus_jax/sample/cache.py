@@ -10,11 +10,12 @@ AHEAD = 128  # places behind a prompt that a cache has at first
 WHOLE = 4  # most rows of a picture's first cache that has all its places (`places_ahead`)
 
 
-def row_counts() -> tuple[int, ...]:
-    """The numbers of rows that are run: whole pairs on every device of the batch axes."""
-    pairs = 2 * sh.batch_shards()
+def row_counts(group: int = 2) -> tuple[int, ...]:
+    """The numbers of rows that are run: whole pairs, or larger groups, on every device of the batch
+    axes."""
+    groups = group * sh.batch_shards()
     counts = CPU_ROWS if sh.platform() == "cpu" else ROWS
-    return tuple(-(-rows // pairs) * pairs for rows in counts)
+    return tuple(-(-rows // groups) * groups for rows in counts)
 
 
 def places_ahead(rows: int, draws: bool, most: int) -> int:

@@ -10,19 +10,20 @@ from janus_jax.data.image_parts import open_picture
 HELP = """Ask anything, or:
   /image FILE  show a picture with your next words
   /draw TEXT   draw, save, and show the drawing with your next words
+  /edit TEXT   edit what you showed or drew last, save, and show it with your next words
   /reset       begin anew
   /help        this
   /quit        leave (as Ctrl-D and Ctrl-C do)"""
 
 
-def converse(ask, draw, images=(), read=input, write=print):
+def converse(ask, draw, edit, images=(), read=input, write=print):
     """Reads lines until /quit, Ctrl-D or Ctrl-C; a line that cannot be used is answered by one
     line.
 
     ask(messages, stream) -> the answer, told to `stream` as it comes; draw(text) -> (picture, where
-    it was saved). read(prompt) -> a line; write(*text, end=, flush=) as print.
+    it was saved), edit(pictures, text) likewise. read(prompt) -> a line; write(*text, end=, flush=) as print.
     """
-    talk = Chat(ask, draw, write)
+    talk = Chat(ask, draw, edit, write)
     write(HELP)
     try:
         for path in images:
@@ -34,14 +35,16 @@ def converse(ask, draw, images=(), read=input, write=print):
 
 
 class Chat:
-    """The history, and the pictures that wait for the next words."""
+    """The history, the pictures that wait for the next words, and the last that did."""
 
-    def __init__(self, ask, draw, write):
+    def __init__(self, ask, draw, edit, write):
         self.ask = ask
         self.draw = draw
+        self.edit = edit
         self.write = write
         self.history = []
         self.waiting = []
+        self.shown = []
 
     def line(self, line: str) -> bool:
         """Does what a line says; False when it says to leave."""
@@ -58,9 +61,17 @@ class Chat:
                 picture, path = self.draw(rest.strip())
                 self.waiting.append(picture)
                 self.write(f"{path}  (shown with your next words)")
+            elif command == "/edit":
+                pictures = self.waiting or self.shown
+                if not pictures:
+                    raise ValueError("/edit has no picture: /image or /draw one first")
+                picture, path = self.edit(pictures, rest.strip())
+                self.waiting = [picture]
+                self.write(f"{path}  (shown with your next words)")
             elif command == "/reset":
                 self.history = []
                 self.waiting = []
+                self.shown = []
                 self.write("begun anew")
             elif command == "/help":
                 self.write(HELP)
@@ -85,6 +96,7 @@ class Chat:
         answer = self.ask([*self.history, asked], lambda more: self.write(more, end="", flush=True))
         self.write()
         self.history += [asked, {"role": "assistant", "content": answer}]
+        self.shown = self.waiting or self.shown
         self.waiting = []
 
 

@@ -9,7 +9,7 @@ from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
 from janus_jax.sample.cache import put
 from janus_jax.sample.engine import Engine, Request
-from janus_jax.sample.programs import insert, paint, read, resize, see, write
+from janus_jax.sample.programs import insert, paint, read, resize, see, see_ids, write
 from janus_jax.sample.reading import Prompt
 
 
@@ -17,7 +17,7 @@ def run(model, requests: list[Request], tell):
     """Runs all requests to their ends. tell([(number of the request, its new ids)]) is called as they
     come, and returns the numbers of those whose rest is not wanted. Raises ValueError where the
     model's logits are not finite."""
-    engine = Engine(model)
+    engine = Engine(model, group=4 if any(len(x.prompts) > 2 for x in requests) else 2)
     numbers = {request: i for i, request in enumerate(requests)}
     for request in requests:
         engine.add(request)
@@ -46,7 +46,12 @@ def image_ids(
         drawing(pair, seed, number, cfg_scale, temperature, count)
         for pair, seed, number in zip(prompts, seeds, numbers, strict=True)
     ]
-    out = np.zeros((len(requests), count), np.int32)
+    return ids_of(model, requests, progress)
+
+
+def ids_of(model, requests: list[Request], progress=None) -> np.ndarray:
+    """The image ids of requests for pictures, int32 [B, N]; see `image_ids`."""
+    out = np.zeros((len(requests), requests[0].most), np.int32)
     done = np.zeros(len(requests), int)
 
     def tell(found):
@@ -66,7 +71,8 @@ def drawing(
 ) -> Request:  # fmt: skip
     """The request for a picture, as `image_ids` takes it."""
     prompts = pair if cfg_scale not in (0, 1) else (pair[cfg_scale == 0],)
-    return Request(prompts, True, count, seed, number, temperature, scale=cfg_scale)
+    weights = cfg_scale, 1 - cfg_scale
+    return Request(prompts, True, count, seed, number, temperature, weights=weights)
 
 
 def text_ids(
@@ -123,5 +129,5 @@ def one_by_one(program, model, rows: np.ndarray, **static) -> np.ndarray:
 
 def clear_caches():
     """Gives back the memory of all programs that draw and answer."""
-    for program in (read, insert, write, resize, see, paint):
+    for program in (read, insert, write, resize, see, see_ids, paint):
         program.clear_cache()

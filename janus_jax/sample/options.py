@@ -24,6 +24,11 @@ RULES = {
         "must be a finite number in float32, 0 to 1e30 (0 ignores the prompt, 1 is no guidance, 5 "
         "is the paper's)",
     ),
+    "image_cfg_scale": (
+        lambda x: _within(x, 0, 1e30),
+        "must be a finite number in float32, 0 to 1e30 (0 ignores the pictures, 1 is no guidance by "
+        "them)",
+    ),
     "temperature": (
         lambda x: _within(x, 0, float(FLOAT32.max)),
         "must be a finite number in float32, 0 or more (0 takes the likeliest each time, 1 samples "
@@ -78,7 +83,7 @@ def settled(**options) -> list:
     too small to divide by is 0. Raises ValueError."""
     options = {name: _plain(x) for name, x in options.items()}
     check(**options)
-    for name in {"cfg_scale", "temperature", "top_p"} & set(options):
+    for name in {"cfg_scale", "image_cfg_scale", "temperature", "top_p"} & set(options):
         x = float(np.float32(options[name]))
         least = float(FLOAT32.tiny)
         options[name] = max(x, least) if name == "top_p" else x if x >= least else 0.0

@@ -8,6 +8,7 @@ alone decide what is compiled.
 """
 
 import functools
+import operator
 import typing
 
 import jax
@@ -26,7 +27,7 @@ class Rows(typing.NamedTuple):
 
     draws: bool, image ids or text. runs: bool, whether the row moves on.
     places: int32, where in the cache its next token lies; counts: how many it has written.
-    seeds, numbers: see `row_keys`; mix: float32 [R / 2, 2, 2], see `mixed`.
+    seeds, numbers: see `row_keys`; mix: float32 [R / n, n, n], see `mixed`.
     temperature, top_p: float32, see `pick`.
     """
 
@@ -68,14 +69,14 @@ def pick(keys, logits, temperature, top_p=None):
 
 
 def mixed(logits, mix):
-    """Logits [R, C] of which the two of each pair are summed as `mix` [R / 2, 2, 2] says: row i of a
+    """Logits [R, C] of which the n of each group are summed as `mix` [R / n, n, n] says: row i of a
     pair becomes mix[i, 0] * first + mix[i, 1] * second (guidance, paper section 3.4)."""
-    pairs = logits.reshape(-1, 2, logits.shape[-1], out_sharding=sh.BATCH)
+    groups = logits.reshape(-1, mix.shape[-1], logits.shape[-1], out_sharding=sh.BATCH)
     share = lambda i: jnp.where(
-        mix[:, :, i : i + 1] == 0, 0.0, mix[:, :, i : i + 1] * pairs[:, i : i + 1]
+        mix[:, :, i : i + 1] == 0, 0.0, mix[:, :, i : i + 1] * groups[:, i : i + 1]
     )
-    both = share(0) + share(1)
-    return both.reshape(logits.shape, out_sharding=sh.BATCH)
+    total = functools.reduce(operator.add, map(share, range(mix.shape[-1])))
+    return total.reshape(logits.shape, out_sharding=sh.BATCH)
 
 
 def row_keys(seeds, numbers):
@@ -211,3 +212,11 @@ def paint(leaves, ids, *, tree, grid):
 def see(leaves, pixels, *, tree):
     """The features [B, N, D] of pictures [B, H, W, 3]; leaves, tree: the model."""
     return jax.tree.unflatten(tree, leaves).embed_images(pixels)
+
+
+@functools.partial(jax.jit, static_argnames="tree")
+def see_ids(leaves, pixels, *, tree):
+    """The features [B, N, D] of pictures [B, H, W, 3] as they are read by their ids; leaves, tree:
+    the model."""
+    model = jax.tree.unflatten(tree, leaves)
+    return model.embed_image_ids(model.generation_encoder.encode(pixels))

@@ -43,6 +43,8 @@ def examples_of(record: dict, processor, form: str, questions: tuple[str, ...], 
         raise RecordError(
             "a document", "is an interleaved document, whose words are of no one picture"
         )
+    if "sources" in record:
+        raise RecordError("an edit", "is an edit, whose words are of no one picture")
     told = [record]
     if "captions" in record:
         asked = questions or REQUEST

@@ -11,14 +11,17 @@ from janus_jax.common.text import short, version
 from janus_jax.serve.chat import chat_router
 from janus_jax.serve.chat_form import ChatRequest
 from janus_jax.serve.door import Door
+from janus_jax.serve.edits import edit_router
 from janus_jax.serve.errors import ErrorBody, Refused
 from janus_jax.serve.facts import PAGE_FOLDER, fact_router
-from janus_jax.serve.image_form import ImageRequest
+from janus_jax.serve.image_form import EditRequest, ImageRequest
 from janus_jax.serve.images import image_router
+from janus_jax.serve.multipart import KIND
 from janus_jax.serve.service import Service
 from janus_jax.serve.settings import Settings
 
 FORMS = {"/v1/chat/completions": ChatRequest, "/v1/images/generations": ImageRequest}
+EDITS = "/v1/images/edits"
 
 
 def make_app(engine, settings: Settings) -> FastAPI:
@@ -29,7 +32,7 @@ def make_app(engine, settings: Settings) -> FastAPI:
         responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
     )  # fmt: skip
     service = app.state.service = Service(engine, settings)
-    for router in (chat_router, image_router, fact_router):
+    for router in (chat_router, image_router, edit_router, fact_router):
         app.include_router(router)
     if PAGE_FOLDER.is_dir():
         app.mount("/page", StaticFiles(directory=PAGE_FOLDER))
@@ -68,5 +71,10 @@ def _schema(app: FastAPI) -> dict:
     for path, form in FORMS.items():
         content = {"application/json": {"schema": {"$ref": ref.format(model=form.__name__)}}}
         schema["paths"][path]["post"]["requestBody"] = {"required": True, "content": content}
+    files = {"type": "array", "minItems": 1, "items": {"type": "string", "format": "binary"}}
+    form = EditRequest.model_json_schema(ref_template=ref)
+    form |= {"properties": form["properties"] | {"image": files}, "required": ["prompt", "image"]}
+    content = {KIND: {"schema": form}}
+    schema["paths"][EDITS]["post"]["requestBody"] = {"required": True, "content": content}
     app.openapi_schema = schema
     return schema

@@ -24,7 +24,7 @@ async def read_form(request, form):
             415, "unsupported_media_type",
             f"Content-Type is {kind!r}; send JSON, and the header Content-Type: application/json",
         )  # fmt: skip
-    data = await _read(request, service)
+    data = await read_bytes(request, service)
     if data.count(b",") > COMMAS:
         raise Refused(
             400, "too_many_values", f"the body has more than {COMMAS:,} commas; send less"
@@ -44,8 +44,8 @@ async def read_form(request, form):
     return asked
 
 
-async def _read(request, service) -> bytearray:
-    """The bytes; of a body that is too long as many again, so that the client hears why."""
+async def read_bytes(request, service) -> bytearray:
+    """The bytes of a body; of one that is too long as many again, so that the client hears why."""
     settings = service.settings
     most = settings.max_body
     out = bytearray()

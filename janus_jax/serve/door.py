@@ -12,8 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from janus_jax.serve.errors import Refused, fault, stopping
 
 ROUTES = (
-    "/v1/chat/completions", "/v1/images/generations", "/v1/models", "/health", "/ready", "/metrics",
-    "/openapi.json", "/",
+    "/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/models", "/health",
+    "/ready", "/metrics", "/openapi.json", "/",
 )  # fmt: skip
 OPEN = ("/health", "/ready", "/metrics", "/")  # without a key, as is the page's folder
 PAGE = "/page/"

@@ -3,6 +3,7 @@
 import functools
 import math
 import secrets
+import time
 
 import numpy as np
 
@@ -66,11 +67,36 @@ def _marks(rows: int, partial: int) -> list[int]:
 def image_usage(jobs_done: list) -> dict:
     """OpenAI's count of tokens, of the `Drawn` of one prompt."""
     given = jobs_done[0].prompt_tokens
+    shown = jobs_done[0].picture_tokens
     made = sum(len(one.ids) for one in jobs_done)
     return {
         "input_tokens": given,
-        "input_tokens_details": {"text_tokens": given, "image_tokens": 0},
+        "input_tokens_details": {"text_tokens": given - shown, "image_tokens": shown},
         "output_tokens": made,
         "output_tokens_details": {"text_tokens": 0, "image_tokens": made},
         "total_tokens": given + made,
+    }
+
+
+async def images_body(jobs, asked) -> dict:
+    """The answer, once all pictures are drawn. asked: the form."""
+    found = {}
+    async for item in drawn(jobs, asked.prompt, asked):
+        if item is not None:
+            k, file, _, result = item
+            found[k] = file, result
+    results = [found[k][1] for k in sorted(found)]
+    data = [{"b64_json": found[k][0], "seed": found[k][1].seed} for k in sorted(found)]
+    return {"created": int(time.time()), "data": data, "usage": image_usage(results)} | look_of(
+        jobs
+    )
+
+
+def look_of(jobs) -> dict:
+    """What OpenAI's answers say of all drawings."""
+    return {
+        "background": "opaque",
+        "output_format": "png",
+        "quality": "auto",
+        "size": jobs.service.limits.size,
     }

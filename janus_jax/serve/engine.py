@@ -11,8 +11,8 @@ import numpy as np
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
+from janus_jax.sample import edit_prompts, options
 from janus_jax.sample import engine as rows_engine
-from janus_jax.sample import options
 from janus_jax.sample.cache import AHEAD, cache_length
 from janus_jax.sample.decode import drawing
 from janus_jax.sample.generate import decode_ids, settings, to_pil, unconditional
@@ -71,6 +71,32 @@ class Engine:
         is what the weights suggest. on_ids(ids int32 [n]): the new ids, as they come, called in the
         engine's thread, which it must not hold up. Raises ValueError that lists what cannot be
         used, Full, Closed."""
+        guidance, heat, number, seed = self._settled(cfg_scale, temperature, number, seed)
+        other = unconditional(self.processor, negative_prompt, guidance)
+        asked = self.processor.request(prompt)
+        pair = Prompt(asked), other(asked)
+        count = self.processor.generation_tokens
+        return self._drawn(drawing(pair, seed, number, guidance, heat, count), guidance, on_ids)
+
+    def see(self, pictures: list, instruction: str) -> tuple:
+        """What `edit` draws of: the branches of its guidance, their pictures seen. pictures: RGB.
+        Raises ValueError."""
+        asked = edit_prompts.edit_prompt(self.processor, pictures, instruction)
+        with self._aside:
+            return edit_prompts.branches_of(self.model, self.processor, *asked)
+
+    def edit(
+        self, branches: tuple, *, cfg_scale=None, temperature=None, seed=0, number=0, on_ids=None
+    ) -> Job:
+        """A picture, as `edit` of the library draws the `number`-th of this seed, without guidance by
+        the pictures: that would take three rows, and rows are pairs here. branches: of `see`. The
+        rest as in `draw`."""
+        guidance, heat, number, seed = self._settled(cfg_scale, temperature, number, seed)
+        count = self.processor.generation_tokens
+        request = edit_prompts.request(branches, guidance, 1.0, seed, number, heat, count)
+        return self._drawn(request, guidance, on_ids)
+
+    def _settled(self, cfg_scale, temperature, number, seed) -> tuple:
         if self.model.config.drawing == "masked":
             raise ValueError(
                 "this model draws all image tokens at once (model.drawing is 'masked'), and this server "
@@ -80,13 +106,13 @@ class Engine:
         guidance, heat, number = options.settled(
             cfg_scale=guidance, temperature=heat, first=options.given(number, 0)
         )
-        (seed,) = options.seeds(seed, 1, "requests")
-        other = unconditional(self.processor, negative_prompt, guidance)
-        asked = self.processor.request(prompt)
-        pair = Prompt(asked), other(asked)
-        count = self.processor.generation_tokens
-        request = drawing(pair, seed, number, guidance, heat, count)
+        return guidance, heat, number, *options.seeds(seed, 1, "requests")
+
+    def _drawn(self, request, guidance: float, on_ids) -> Job:
+        """The job of a request for a picture."""
         request.steps = self.steps[0]
+        prompt = request.prompts[0]
+        shown = 0 if prompt.is_shown is None else int(prompt.is_shown.sum())
         parts = []
 
         def take(ids):
@@ -96,7 +122,9 @@ class Engine:
 
         def outcome():
             self.pictures += 1
-            return Drawn(np.concatenate(parts), len(asked), seed, guidance, heat)
+            ids = np.concatenate(parts)
+            of = len(prompt.ids), request.seed, guidance, request.temperature
+            return Drawn(ids, *of, shown)
 
         return self._add(request, take, outcome)
 

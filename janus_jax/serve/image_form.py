@@ -1,6 +1,6 @@
-"""The body of /v1/images/generations (platform.openai.com/docs/api-reference/images/create, as the
-package `openai` types it), with the extensions `seed`, `guidance_scale`, `temperature` and
-`negative_prompt`.
+"""The bodies of /v1/images/generations and /v1/images/edits (platform.openai.com/docs/api-reference/
+images, as the package `openai` types them), with the extensions `seed`, `guidance_scale`,
+`temperature` and, where no picture is given, `negative_prompt`.
 """
 
 from typing import Annotated
@@ -54,3 +54,28 @@ class ImageRequest(Form):
         if self.partial_images and not self.stream:
             raise ValueError("partial_images without stream; set stream to true, or leave it out")
         return self
+
+
+class EditRequest(Form):
+    """What to do with pictures, which come as files. The text fields of a form, read as numbers where
+    they are such."""
+
+    prompt: str
+    model: str | None = None
+    n: Count = None
+    size: Annotated[str | None, AfterValidator(_of_the_model)] = None
+    seed: Seed = None
+    guidance_scale: Scale = None
+    temperature: Temperature = None
+    user: str | None = None
+
+    negative_prompt: unread("guidance leads away from the picture as it is") = None
+    stream: unread("an edit is told when it is done", "false") = None
+    partial_images: unread("an edit is told when it is done", "0") = None
+    response_format: unread("no pictures are kept for an address to name", "b64_json") = None
+    output_format: unread("pictures are PNG files", "png") = None
+    output_compression: unread("PNG files lose nothing", "100") = None
+    background: unread("pictures are opaque", "auto", "opaque") = None
+    quality: unread("there is one quality", "auto", "standard") = None
+    input_fidelity: unread("pictures are always given whole", "low", "high") = None
+    moderation: unread("nothing is moderated") = None

@@ -5,7 +5,7 @@ import time
 from fastapi import APIRouter, Request
 
 from janus_jax.serve.body import read_form
-from janus_jax.serve.drawings import drawn, image_usage, seed_of, starts_of
+from janus_jax.serve.drawings import drawn, image_usage, images_body, look_of, seed_of, starts_of
 from janus_jax.serve.image_form import ImageRequest
 from janus_jax.serve.jobs import Events, jobs_of, whole
 
@@ -23,27 +23,7 @@ async def generate_images(request: Request):
     async with jobs_of(request, starts, "prompt") as jobs:
         if asked.stream:
             return Events(jobs, _events(jobs, asked))
-        return await whole(request, jobs, _body(jobs, asked))
-
-
-async def _body(jobs, asked) -> dict:
-    found = {}
-    async for item in drawn(jobs, asked.prompt, asked):
-        if item is not None:
-            k, file, _, result = item
-            found[k] = file, result
-    results = [found[k][1] for k in sorted(found)]
-    data = [{"b64_json": found[k][0], "seed": found[k][1].seed} for k in sorted(found)]
-    return {"created": int(time.time()), "data": data, "usage": image_usage(results)} | _look(jobs)
-
-
-def _look(jobs) -> dict:
-    return {
-        "background": "opaque",
-        "output_format": "png",
-        "quality": "auto",
-        "size": jobs.service.limits.size,
-    }
+        return await whole(request, jobs, images_body(jobs, asked))
 
 
 async def _events(jobs, asked):
@@ -62,7 +42,7 @@ async def _events(jobs, asked):
             "b64_json": file,
             "created_at": int(time.time()),
         }
-        event |= _look(jobs) | {"image_index": k, "done": done, "total": total}
+        event |= look_of(jobs) | {"image_index": k, "done": done, "total": total}
         if result is None:
             event["partial_image_index"] = counts[k]
             counts[k] += 1

@@ -18,13 +18,15 @@ class Closed(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """ids: int32 [N]. prompt_tokens: of the prompt; seed, cfg_scale, temperature: as it was drawn."""
+    """ids: int32 [N]. prompt_tokens: of the prompt, picture_tokens of them of its pictures;
+    seed, cfg_scale, temperature: as it was drawn."""
 
     ids: np.ndarray
     prompt_tokens: int
     seed: int
     cfg_scale: float
     temperature: float
+    picture_tokens: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,6 +95,11 @@ def _opened(url: str, files: dict, settings):
         raise ValueError(
             f"{short(url, 80)}: {why}; send the picture itself, as data:image/png;base64,..."
         )
+    return decoded(data, name, settings)
+
+
+def decoded(data: bytes, name: str, settings):
+    """The picture of a file's bytes. Raises ValueError."""
     scans = data.count(b"\xff\xda") if data.startswith(b"\xff\xd8") else 0
     if scans > SCANS:
         raise ValueError(

@@ -4,7 +4,7 @@ do."""
 import math
 
 from janus_jax.config.held_out import holdout_of
-from janus_jax.config.schema import Experiment, Stage
+from janus_jax.config.schema import Dataset, Experiment, Stage
 from janus_jax.training.report import Report
 
 TEXT_HAS_NONE = {"images": "", "min_side": 0, "names": "", "image_ids": ""}  # field -> not given
@@ -25,7 +25,7 @@ def settings_without_effect(experiment: Experiment) -> Report:
         ]
     report.warnings += _begin_too_late(experiment)
     for name, stage in experiment.stages.items():
-        report.warnings += _of_stage(f"stages.{name}", stage, experiment)
+        report.warnings += _of_stage(name, stage, experiment)
     held = [name for name in experiment.data.datasets if holdout_of(experiment, name)]
     if held and not experiment.evaluation.every:
         report.warnings.append(
@@ -64,8 +64,13 @@ def _begin_too_late(experiment: Experiment) -> list[str]:
     return found
 
 
-def _of_stage(path: str, stage: Stage, experiment: Experiment) -> list[str]:
+def _of_edits(line: Dataset) -> bool:
+    return bool(line.target) or line.path == "shapes:edits"
+
+
+def _of_stage(name: str, stage: Stage, experiment: Experiment) -> list[str]:
     """What of a stage's own fields does nothing."""
+    path = f"stages.{name}"
     found = []
     every = experiment.checkpoints.keep_every
     if every and every % stage.checkpoint_every:
@@ -77,10 +82,12 @@ def _of_stage(path: str, stage: Stage, experiment: Experiment) -> list[str]:
     rows = stage.rows
     for kind in ("understanding", "generation") if rows else ():
         slots = f"{kind}_images"
-        if getattr(rows, slots) and not getattr(stage.ratio, kind):
+        edits = kind == "understanding" and any(map(_of_edits, experiment.draws(name).values()))
+        if getattr(rows, slots) and not getattr(stage.ratio, kind) and not edits:
             found.append(
                 f"{path}.rows.{slots} is {getattr(rows, slots)} and ratio.{kind} 0: these slots stay "
                 "empty and cost time and memory; set it to 0"
+                + (", or for edits name their target" if kind == "understanding" else "")
             )
     defaults = {
         "condition_dropout": Stage.condition_dropout,

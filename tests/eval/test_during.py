@@ -10,9 +10,11 @@ from PIL import Image
 from support import tiny
 
 from janus_jax.config.read import resolve
+from janus_jax.config.schema import Dataset
 from janus_jax.data.holdout import Part
-from janus_jax.data.toy import shapes_sources
-from janus_jax.eval import during
+from janus_jax.data.images import generation_image
+from janus_jax.data.toy import shapes_edits, shapes_sources
+from janus_jax.eval import during, during_edits
 from janus_jax.model import config as model_config
 from janus_jax.training.stage_plan import StagePlan
 
@@ -201,3 +203,29 @@ def test_a_data_set_of_few_records_is_never_read_past_its_held_out_ones(
     sheet, _ = opened(tmp_path)
     held = Part.of(few["others"], "others", 0.1, 0, True)
     assert [caption for caption, _ in sheet.prompts] == [held[0]["captions"][0]]
+
+
+def test_a_sheet_shows_edits_with_what_was_there_and_what_should_come_out(
+    asked, one_device, tmp_path, monkeypatch
+):
+    def edit(model, processor, pictures, instruction, seed):
+        told.append((len(pictures), instruction, seed))
+        return [Image.new("RGB", (16, 16), (1, 2, 3))]
+
+    told = []
+    monkeypatch.setattr(during_edits, "edit", edit)
+    line = Dataset("generation", "shapes:edits")
+    monkeypatch.setitem(SOURCES, "others", shapes_edits.ShapesEdits(line, 0, 40))
+    sheet, _ = opened(tmp_path)
+    sheet(2, tiny.make_state(tiny.TX), {})
+    held = Part.of(SOURCES["others"], "others", 0.1, 0, True)
+    words = [held[i]["captions"][0] for i in range(4)]
+    assert told == [(1, text, k) for k, text in enumerate(words)]
+    assert not set(words) & set(asked["drawn"][0][1]), "no edit is drawn without its picture"
+    rows, text = sheet.rows(2, types.SimpleNamespace(transformer=None))
+    first, true, drawn = rows[2:5]
+    assert (first[1], true[1][0], drawn[1][0]) == (words, "what comes out", "drawn at step 2")
+    for pictures, k in ((first[0], 0), (true[0], 1)):
+        want = np.asarray(during.fitted([generation_image(held.image(0, k), 16)])[0])
+        assert np.array_equal(np.asarray(pictures[0]), want)
+    assert f"* {words[0]}" in text

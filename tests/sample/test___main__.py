@@ -11,6 +11,7 @@ from PIL import Image
 from support.paths import ROOT
 
 from janus_jax.sample.__main__ import main
+from janus_jax.sample.edit import edit
 from janus_jax.sample.generate import generate
 from janus_jax.weights import load
 
@@ -64,6 +65,30 @@ def test_generate_writes_pictures_that_tell_how_they_were_drawn(folder, tmp_path
     )
 
 
+def test_edit_writes_what_it_drew_and_of_what(folder, tmp_path, one_device, capsys):
+    picture = tmp_path / "p.png"
+    Image.new("RGB", (30, 20), "red").save(picture)
+    flags = [f"--model={folder}", f"--image={picture}", "--prompt=make it blue"]
+    flags += [f"--out={tmp_path / 'out'}", "--image_cfg_scale=2", "--cfg_scale=2", "--nosource_ids"]
+    assert main(["edit", *flags]) == 0
+    path = tmp_path / "out" / "make-it-blue-0.png"
+    assert f"{path}  'make it blue', 16 x 16" in capsys.readouterr().out
+    model, processor = load.load(folder)
+    how = dict(cfg_scale=2, image_cfg_scale=2, source_ids=False)
+    (want,) = edit(model, processor, picture, "make it blue", **how)
+    with Image.open(path) as drawn:
+        np.testing.assert_array_equal(np.asarray(drawn), np.asarray(want))
+        told = drawn.text
+    assert (told["image_cfg_scale"], told["source_ids"], told["cfg_scale"]) == (
+        "2.0",
+        "False",
+        "2.0",
+    )
+    Image.new("RGB", (30, 20), "green").save(picture)
+    assert main(["edit", *flags]) == 0, "another picture of this name is another drawing"
+    assert (tmp_path / "out" / "make-it-blue-2-0.png").is_file()
+
+
 @pytest.mark.processes
 def test_understand_answers_and_chat_goes_on(folder, tmp_path):
     picture = tmp_path / "p.png"
@@ -76,12 +101,14 @@ def test_understand_answers_and_chat_goes_on(folder, tmp_path):
         f"/image {picture}",
         "what is it?",
         "/draw a cat",
+        "/edit make it blue",
         "what?",
         "/quit",
         "never read",
     ]
     talk = command("chat", *flags, f"--out={tmp_path / 'out'}", lines=lines)
     assert talk.returncode == 0 and "Traceback" not in talk.stderr, talk.stderr
+    assert (tmp_path / "out" / "make-it-blue-seed1-0.png").is_file(), talk.stdout
     assert "no.png: no such file" in talk.stdout and (tmp_path / "out" / "a-cat-0.png").is_file()
     assert done.stdout.strip() in talk.stdout
 
@@ -92,6 +119,9 @@ def test_understand_answers_and_chat_goes_on(folder, tmp_path):
         ("understand", ["--model={folder}", "--prompt=hi", "--top_p=0"], ["top_p is 0.0", "(0, 1]"]),
         ("understand", ["--model=no/such", "--prompt=hi", "--image=no.png"], ["--image: no.png: no such file"]),
         ("generate", ["--model=no/such", "--prompt=hi"], ["no/such"]),
+        ("edit", ["--model={folder}", "--prompt=hi"], ["images: 0 pictures were given; give one to edit"]),
+        ("edit", ["--model=no/such", "--prompt=hi", "--image=no.png"], ["--image: no.png: no such file"]),
+        ("edit", ["--model={folder}", "--prompt=hi", "--image_cfg_scale=nan"], ["image_cfg_scale is nan"]),
         ("generate", ["--model={folder}", "--n=0", "--cfg_scale=-1", "--prompt=a"], ["cfg_scale is -1", "per_prompt"]),
         ("generate", ["--model={folder}", "--dtype=int4", "--prompt=a"], ["--dtype=int4", "bfloat16"]),
         ("generate", ["--model={folder}"], ["--prompt", "--prompts_file"]),

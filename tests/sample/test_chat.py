@@ -36,8 +36,12 @@ class Terminal:
             raise ValueError("prompts[0] is ''")
         return f"picture of {text}", f"out/{text}.png"
 
+    def edit(self, pictures, text):
+        return f"{text} {pictures[0]}", f"out/{text}.png"
+
     def run(self, **options):
-        chat.converse(self.ask, self.draw, read=self.read, write=self.write, **options)
+        ways = self.ask, self.draw, self.edit
+        chat.converse(*ways, read=self.read, write=self.write, **options)
         return self
 
 
@@ -58,6 +62,15 @@ def test_chat_remembers_and_shows_drawings_next():
     assert pictures(t.asked[1][-1]) == ["picture of a cat"] and pictures(t.asked[2][-1]) == []
     assert pictures(t.asked[2][2]) == ["picture of a cat"]
     assert "I see\n" in t.said and "out/a cat.png" in t.said
+
+
+def test_chat_edits_what_was_shown_or_drawn_last():
+    t = Terminal("/edit red", "/draw a cat", "/edit red", "/edit big", "what?", "/edit old").run()
+    assert "/edit has no picture: /image or /draw one first" in t.said
+    assert pictures(t.asked[0][-1]) == ["big red picture of a cat"]
+    assert "out/old.png  (shown" in t.said
+    t = Terminal("/draw a cat", "what?", "/edit red", "so?").run()
+    assert pictures(t.asked[1][-1]) == ["red picture of a cat"]
 
 
 def test_chat_goes_on_after_what_it_cannot_use(tmp_path):
@@ -132,5 +145,5 @@ def test_a_full_chat_says_how_to_go_on():
             )
         return "I see"
 
-    chat.converse(full, t.draw, read=t.read, write=t.write)
+    chat.converse(full, t.draw, t.edit, read=t.read, write=t.write)
     assert "shorten it. Or begin anew: /reset" in t.said

@@ -53,3 +53,12 @@ def test_data_sets_that_no_stage_draws_are_told_with_the_reason():
     }
     told = settings_without_effect(experiment).lines
     assert ("data", "pictures: not read; its weight is 0") in told
+
+
+def test_places_for_pictures_to_read_are_used_by_edits():
+    alone = {f"stages.stage2.ratio.{kind}": "0" for kind in ("understanding", "text")}
+    told = "stages.stage2.rows.understanding_images is 2 and ratio.understanding 0"
+    for line, used in (({}, False), ({"target": "after"}, True), ({"path": "shapes:edits"}, True)):
+        edits = {f"data.datasets.scenes.{name}": value for name, value in line.items()}
+        warnings = settings_without_effect(read.read(QUICKSTART, alone | edits)[0]).warnings
+        assert any(told in line for line in warnings) is not used

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import tiny
+from support.configs import QUICKSTART
 from support.ids import VQ, Pictures, encoder, make, tokenizers
 from support.mesh import on_mesh
 
@@ -291,3 +292,13 @@ def test_plans_know_that_pictures_come_as_ids():
         ConfigError, match="trainable has generation_encoder: training it would change the ids"
     ):
         check(dataclasses.replace(experiment, stages=changed), 1)
+
+
+def test_edits_have_no_stored_ids(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tokenize_images.initialize, "initialize", lambda: None)
+    words = [
+        f"--config={QUICKSTART}", "--data.add=name=edits kind=generation path=shapes:edits",
+        "--dataset=edits", "--weights=quickstart", f"--out={tmp_path / 'ids'}",
+    ]  # fmt: skip
+    assert tokenize_images.main(words) == 2
+    assert "edits holds edits, whose records have several pictures" in capsys.readouterr().err

@@ -36,8 +36,8 @@ def define_flags(into, unread: tuple[str, ...] = ()):
             flags.DEFINE_enum(field.name, "", ("", *known), text, flag_values=into)
         elif field.name == "prompt":
             flags.DEFINE_multi_string("prompt", [], text, flag_values=into)
-        elif field.name in ("weight", "steps", "stages", "holdout"):
-            continue  # of a mixture, not of a data set
+        elif field.name in ("weight", "steps", "stages", "holdout", "edit_dropout"):
+            continue  # of a stage, not of a data set
         elif field.name in PATHS:
             path(field.name, None, text)
         else:

@@ -13,6 +13,7 @@ import sys
 
 from janus_jax.common import cli, outputs
 from janus_jax.config.schema import KINDS
+from janus_jax.data.editing import are_edits
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools import check, command
@@ -72,7 +73,12 @@ def told(line, source, encoder, experiment, stages: list[str]) -> str:
         learned = "answers alone" + (", and documents whole" if line.kind == "text" else "")
     if line.kind == "generation":
         learned = "the image"
-        if stage:
+        if stage and are_edits(source):
+            shares = [x * (stage.condition_dropout > 0) for x in line.edit_dropout]
+            learned += "; words, pictures and both are blanked in {:.0%}, {:.0%} and {:.0%}".format(
+                *shares
+            )
+        elif stage:
             learned += (
                 f"; {stage.condition_dropout:.0%} of the prompts are blanked when they are drawn"
             )

@@ -136,7 +136,7 @@ def count_pictures(kind: str, record: dict) -> int:
         return sum(part is None for part in record["document"])
     if kind == "understanding":
         return sum(turn.count_pictures for turn in record["messages"])
-    return int(kind == "generation")
+    return int(kind == "generation") + record.get("sources", 0)
 
 
 def words(record: dict) -> str:
