@@ -80,23 +80,12 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     )
     problems += named(f"{at}understanding", model.understanding, UNDERSTANDING)
     problems += named(f"{at}generation", model.generation, GENERATION)
-    problems += named(f"{at}drawing", model.drawing, DRAWING)
-    if model.drawing == "masked" and (model.attention == "cudnn" or model.generation == "semantic"):
-        problems.append(
-            f"{at}drawing is 'masked': {at}attention = 'cudnn' and {at}generation = 'semantic' see what "
-            "came before alone; take 'auto' and 'embedding'"
-        )
     problems += tokenizer_problems(vq, f"{at}generation_encoder")
     problems += positive(at[:-1] or "this model", model, ("image_head_width",))
     problems += named(f"{at}dtype", model.dtype, ("float32", "bfloat16"))
     problems += named(f"{at}remat", model.remat, REMAT)
     problems += named(f"{at}attention", model.attention, model_config.ATTENTION)
-    if model.senses:
-        problems += importlib.import_module("janus_jax.config.senses").problems(model, at)
-    fields = vars(model) | vars(vq)
-    usual = model_config.LEFT_OUT[""] | model_config.LEFT_OUT["generation_encoder"]
-    if any(fields[name] != usual[name] for name in OF_LATENTS):
-        problems += importlib.import_module("janus_jax.config.latents").latent_problems(model, at)
+    problems += extension_problems(model, at)
     if problems:
         return problems
     path = f"{at}understanding_encoder"
@@ -111,12 +100,7 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
         f"{path}.image_size", vq.image_size, vq.stride, "the stride 2 ** (levels - 1) ="
     )
     problems += divides(f"{path}.channels", vq.channels, vq.norm_groups, "norm_groups")
-    problems += size_problems(vq, path)
-    if vq.sizes and not model.is_janus:
-        problems.append(
-            f"{path}.sizes is {vq.sizes}: a model that reads the tokenizer's features knows squares of "
-            f"{path}.image_size alone; leave sizes out"
-        )
+    problems += size_problems(model, path)
     problems += divides(f"{at}transformer.width", llm.width, 2 * llm.heads, "2 * heads =")
     semantic = model.semantic_decoder
     if "semantic_decoder" in model.children:
@@ -133,6 +117,23 @@ def model_problems(model: model_config.JanusConfig, at: str) -> list[str]:
     return problems
 
 
+def extension_problems(model: model_config.JanusConfig, at: str) -> list[str]:
+    """What the fields of section 3.5 cannot be; the files of what is not used are not loaded."""
+    problems = named(f"{at}drawing", model.drawing, DRAWING)
+    if model.drawing == "masked" and (model.attention == "cudnn" or model.generation == "semantic"):
+        problems.append(
+            f"{at}drawing is 'masked': {at}attention = 'cudnn' and {at}generation = 'semantic' see what "
+            "came before alone; take 'auto' and 'embedding'"
+        )
+    if model.senses:
+        problems += importlib.import_module("janus_jax.config.senses").problems(model, at)
+    fields = vars(model) | vars(model.generation_encoder)
+    usual = model_config.LEFT_OUT[""] | model_config.LEFT_OUT["generation_encoder"]
+    if any(fields[name] != usual[name] for name in OF_LATENTS):
+        problems += importlib.import_module("janus_jax.config.latents").latent_problems(model, at)
+    return problems
+
+
 def tokenizer_problems(vq: model_config.GenerationEncoderConfig, path: str) -> list[str]:
     """Values that no generation encoder can have; `path` leads the names of its fields."""
     words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes", "latent", "latent_scale")
@@ -145,8 +146,15 @@ def tokenizer_problems(vq: model_config.GenerationEncoderConfig, path: str) -> l
     return problems
 
 
-def size_problems(vq: model_config.GenerationEncoderConfig, path: str) -> list[str]:
-    """Sizes of pictures that its stride does not divide, or that stand twice."""
+def size_problems(model: model_config.JanusConfig, path: str) -> list[str]:
+    """Sizes of pictures that the tokenizer's stride does not divide, or that stand twice; `path` leads
+    the names of its fields."""
+    vq = model.generation_encoder
+    if vq.sizes and not model.is_janus:
+        return [
+            f"{path}.sizes is {vq.sizes}: a model that reads the tokenizer's features knows squares of "
+            f"{path}.image_size alone; leave sizes out"
+        ]
     wrong = [size for size in vq.sizes if not is_size(size, vq.stride)]
     if not wrong and len({*vq.sizes, f"{vq.image_size}x{vq.image_size}"}) > len(vq.sizes):
         return []

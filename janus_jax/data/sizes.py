@@ -86,7 +86,7 @@ def spans(processor, number: int, encoder: GenerationEncoderConfig) -> list[tupl
 
 
 def sized_pixels(source, index: int, number: int, encoder: GenerationEncoderConfig) -> dict:
-    """As `row_stream.ExampleEncoder.pixels`: the picture, uint8 [height, width, 3], and 1 + the number
+    """As `example_encoder.ExampleEncoder.pixels`: the picture, uint8 [height, width, 3], and 1 + the number
     of its size, int32 []. Raises ImageError."""
     picture = generation_image(source.image(index), encoder.all_sizes[number], fast=True)
     return {"generation_images": [picture], "generation_sizes": [np.array(1 + number, np.int32)]}

@@ -174,7 +174,7 @@ class Tiles:
         return iter(self.counts)
 
     def pixels(self, example: dict) -> dict[str, list[np.ndarray]]:
-        """As `row_stream.ExampleEncoder.pixels`: what fills an example's slots. Raises ImageError,
+        """As `example_encoder.ExampleEncoder.pixels`: what fills an example's slots. Raises ImageError,
         RecordError."""
         shown = np.unique(example["understanding_images"])  # whole, and in order
         return {"understanding_images": [x for k in shown for x in self.cut(int(k), fast=True)]}

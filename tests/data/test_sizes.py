@@ -8,9 +8,9 @@ from support import tiny
 
 from janus_jax.config.schema import Rows
 from janus_jax.data import sizes
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.images import generation_image
 from janus_jax.data.packing import assemble
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import RecordError
 from janus_jax.model import batch as bt
 

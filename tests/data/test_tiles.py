@@ -15,12 +15,12 @@ from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_oc
 
 from janus_jax.config.schema import Dataset, Rows
 from janus_jax.data import catalog, tiles
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.holdout import Part
 from janus_jax.data.image_files import read_image
 from janus_jax.data.image_pixels import ImageError
 from janus_jax.data.images import understanding_image
 from janus_jax.data.processor import Processor
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.model import batch as bt
 from janus_jax.model.config import UnderstandingEncoderConfig
 

@@ -12,8 +12,8 @@ from support.mesh import on_mesh
 
 from janus_jax.config.schema import Rows
 from janus_jax.data import sizes
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.packing import assemble
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.distributed import arrays
 from janus_jax.model import batch as bt
 from janus_jax.sample.generate import decode_ids, generate, generate_ids

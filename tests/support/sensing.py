@@ -8,8 +8,8 @@ import pytest
 from support import tiny
 
 from janus_jax.config.schema import Rows
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.messages import Slot, Turn, laid_out
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.model import senses
 
 POINTS = dict(points=64, channels=3, groups=8, neighbours=8, width=32, layers=2, heads=4)

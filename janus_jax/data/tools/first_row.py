@@ -11,7 +11,8 @@ from janus_jax.data.holdout import stage_entries, stage_mixture_of
 from janus_jax.data.kept import kinds_kept, only
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.processor import Processor
-from janus_jax.data.row_stream import ExampleEncoder, RowStream
+from janus_jax.data.example_encoder import ExampleEncoder
+from janus_jax.data.row_stream import RowStream
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools.view import PackedRow, Segment, pieces_of, visible
 from janus_jax.model import batch as bt

@@ -103,7 +103,7 @@ def survey(name: str, line, source, encoders: dict, records: int, threads: int, 
 
     name, line: of the data set, as in a config.
     source: its records.
-    encoders: row_stream.ExampleEncoder by stage.
+    encoders: example_encoder.ExampleEncoder by stage.
     records: how many to read, drawn at random; 0: all.
     threads: that read and decode.
     progress: a common.progress.Progress.

@@ -96,7 +96,7 @@ def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[i
 
     line: of the data set.
     source: its records.
-    encoder: a row_stream.ExampleEncoder.
+    encoder: a example_encoder.ExampleEncoder.
     """
     found = []
     used = []
