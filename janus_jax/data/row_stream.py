@@ -15,7 +15,6 @@ import importlib
 
 import numpy as np
 
-from janus_jax.data.example_encoder import MASKED, SIZES, ExampleEncoder, senses
 from janus_jax.data.image_pixels import ImageError
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.packing import assemble, choose
@@ -55,9 +54,7 @@ class RowStream:
     What it reads and finds bad since the last `news()` is kept there.
     """
 
-    def __init__(
-        self, mixture: Mixture, encoder: ExampleEncoder, number: int, state: dict | None = None
-    ):
+    def __init__(self, mixture: Mixture, encoder, number: int, state: dict | None = None):
         self.mixture = mixture
         self.encoder = encoder
         self.encoders = [dataclasses.replace(encoder, form=e.form) for e in mixture.entries]
@@ -194,13 +191,15 @@ class RowStream:
     def _finish(self, chosen: list[Buffered]) -> dict:
         rows = self.encoder.rows
         model = self.encoder.model
-        roles = senses().known.roles(model) if model.senses else bt.SLOTS
+        roles = bt.SLOTS
+        if model.senses:
+            roles = importlib.import_module("janus_jax.model.senses.known").roles(model)
         row = assemble([w.example for w in chosen], rows.length, roles)
         if model.generation_encoder.sizes:
             most = model.generation_encoder.most_tokens
-            row = importlib.import_module(SIZES).sized_row(row, most)
+            row = importlib.import_module("janus_jax.data.sizes").sized_row(row, most)
         if model.drawing == "masked":
-            row = importlib.import_module(MASKED).masked_row(row)
+            row = importlib.import_module("janus_jax.data.masked").masked_row(row)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "

@@ -156,9 +156,7 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
     def passes(name, *below):  # 1 forwards, 1 for the input's gradient, 1 for the matrix's
         return 1 + learns(*below) + (name in trainable)
 
-    def two_layers(
-        first, second, name, *below
-    ):  # a matrix under the second learns when the first does
+    def two_layers(first, second, name, *below):  # one under the second learns when the first does
         return 2 * (first * passes(name, *below) + second * passes(name, name, *below))
 
     more = model.children[-2 * len(model.senses) :] if model.senses else ()

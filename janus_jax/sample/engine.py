@@ -17,6 +17,7 @@ from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import blank_cache, serving
 from janus_jax.sample import programs
 from janus_jax.sample.cache import cache_length, places_ahead, put, row_counts
+from janus_jax.sample.options import require_ids
 from janus_jax.sample.programs import BOTH, CHUNK, IMAGE, TEXT, TOP_P, Rows
 from janus_jax.sample.reading import SHORT, Prompt, Reading
 
@@ -92,16 +93,8 @@ class Engine:
         self.flying = []  # chunks that nobody has looked at
 
     def add(self, request: Request):
-        if request.draws and self.model.config.image_head == "diffusion":
-            raise ValueError(
-                "this model's image_head is 'diffusion', which draws latents and no ids: the engine only "
-                "answers with it; draw with janus_jax.generate"
-            )
-        if request.draws and self.model.config.drawing == "masked":
-            raise ValueError(
-                "this model draws all image tokens at once (model.drawing is 'masked'): the engine only "
-                "answers with it; draw with janus_jax.generate"
-            )
+        if request.draws:
+            require_ids(self.model.config)
         self.waiting.append(request)
 
     def end(self, request: Request):

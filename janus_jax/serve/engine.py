@@ -42,11 +42,6 @@ class Engine:
                 "over"
             )
         options.require(model, processor)
-        if model.config.image_head == "diffusion":
-            raise ValueError(
-                "the model's image_head is 'diffusion', which draws latents, and a server writes ids: draw "
-                "with `generate`, or serve a model whose image_head is 'softmax'"
-            )
         self.model = model
         self.processor = processor
         self.rows = rows
@@ -97,11 +92,7 @@ class Engine:
         return self._drawn(request, guidance, on_ids)
 
     def _settled(self, cfg_scale, temperature, number, seed) -> tuple:
-        if self.model.config.drawing == "masked":
-            raise ValueError(
-                "this model draws all image tokens at once (model.drawing is 'masked'), and this server "
-                "one after the other: draw with janus_jax.generate; questions are answered here"
-            )
+        options.require_ids(self.model.config)
         guidance, heat = settings(self.processor, cfg_scale, temperature)
         guidance, heat, number = options.settled(
             cfg_scale=guidance, temperature=heat, first=options.given(number, 0)

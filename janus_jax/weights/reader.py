@@ -261,7 +261,7 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
     found, wanted: path -> shape.
     whole: nothing else may be there.
     """
-    problems = tb.differing(found, wanted)
+    problems = differences.differing(found, wanted)
     problems += [f"missing: {name} {shape}" for name, shape in wanted.items() if name not in found]
     if whole:
         problems += [f"unknown: {name} {x}" for name, x in found.items() if name not in wanted]

@@ -17,8 +17,6 @@ from janus_jax.model.config import LEFT_OUT
 # Kinds of sources of this project; layouts/ has others.
 OWN, CHECKPOINT, ADAPTER = "janus_jax", "checkpoint", "adapter"
 PEFT = "peft"  # the kind of PEFT's adapters
-ADAPTOR = "understanding_adaptor.fc1.kernel"
-SEEN = "the understanding adaptor's input (of an encoder: width * pixel_shuffle^2)"
 VQ = "generation_encoder"  # the child that stages with stored image ids are without
 
 
@@ -248,16 +246,6 @@ def unshaped(config, children=None) -> dict:
 def by_direction(unshaped: dict) -> bool:
     """`codebook_l2_norm` of a VQ tokenizer; what says nothing of it is older, or LlamaGen's."""
     return bool(unshaped.get(f"{VQ}.codebook_l2_norm", True))
-
-
-def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:
-    """The sizes in which two sets of leaves' shapes differ, in words."""
-    a = fields(source)
-    b = fields(model)
-    found = [(key, a[key], b[key]) for key in a if key in b and a[key] != b[key]]
-    read = [shapes[ADAPTOR][0] for shapes in (source, model) if ADAPTOR in shapes]
-    found += [(SEEN, *read)] if len(set(read)) == 2 else []
-    return [f"{key} is {there} there, {here} here" for key, there, here in found]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,10 +150,14 @@ def test_what_only_ids_can_do_is_refused(model):
     prompt = Prompt(np.zeros(3, np.int32))
     with on_mesh(), pytest.raises(ValueError, match="'diffusion', which draws latents and no ids"):
         decode.image_ids(model, [(prompt, prompt)], [0], [0], 1.0, 1.0, N)
-    with pytest.raises(
-        ValueError, match="'diffusion', which draws latents, and a server writes ids"
-    ):
-        Engine(model, tiny.processor())
+    served = Engine(model, tiny.processor(), rows=2)
+    try:
+        with pytest.raises(
+            ValueError, match="'diffusion', which draws latents and no ids: an engine"
+        ):
+            served.draw("a red circle")
+    finally:
+        served.close()
     assert not [name for name in linears(CONFIG) if name.startswith("image_head")]
 
 

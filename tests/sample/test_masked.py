@@ -158,7 +158,10 @@ def test_steps_that_no_picture_can_be_drawn_in_are_refused(model, steps):
 def test_the_server_says_that_it_does_not_draw_so(model):
     engine = Engine(model, tiny.processor(), rows=2)
     try:
-        with pytest.raises(ValueError, match="draws all image tokens at once"):
+        with pytest.raises(
+            ValueError,
+            match="drawing is 'masked', all image tokens at once: an engine, and a server",
+        ):
             engine.draw(PROMPTS[0])
     finally:
         engine.close()

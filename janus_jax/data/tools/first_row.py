@@ -7,11 +7,11 @@ import numpy as np
 from janus_jax.common.text import short, table
 from janus_jax.config.epochs import endless
 from janus_jax.config.schema import Experiment
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.holdout import stage_entries, stage_mixture_of
 from janus_jax.data.kept import kinds_kept, only
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.processor import Processor
-from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.row_stream import RowStream
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools.view import PackedRow, Segment, pieces_of, visible
