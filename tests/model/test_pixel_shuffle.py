@@ -38,8 +38,10 @@ def test_it_is_internvls(side, times, one_device):
     np.testing.assert_array_equal(pixel_shuffle(jnp.asarray(x), times), want)
 
 
-def test_fewer_and_wider_features_reach_the_adaptor(one_device):
-    config = shuffled(pixel_shuffle=2)
+@pytest.mark.parametrize("variant", [(), ("class_token", "no_final_norm")])
+def test_fewer_and_wider_features_reach_the_adaptor(variant, one_device):
+    """Of SigLIP, and of a ViT whose class token stands before the patches."""
+    config = shuffled(pixel_shuffle=2, variant=variant)
     assert (TOWER.tokens, config.understanding_encoder.tokens) == (16, 4)
     model = tiny.make_model(config)
     assert model.understanding_adaptor.fc1.kernel.shape == (4 * TOWER.width, 32)
