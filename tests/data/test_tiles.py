@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from support import tiny
+from support.paths import CONFIGS
 from transformers.image_processing_utils import select_best_resolution
 from transformers.models.got_ocr2 import image_processing_pil_got_ocr2 as got_ocr2
 
+from janus_jax.config import read
 from janus_jax.config.schema import Dataset, Rows
 from janus_jax.data import catalog, tiles
 from janus_jax.data.example_encoder import ExampleEncoder
@@ -23,6 +25,7 @@ from janus_jax.data.images import understanding_image
 from janus_jax.data.processor import Processor
 from janus_jax.model import batch as bt
 from janus_jax.model.config import UnderstandingEncoderConfig
+from janus_jax.training import preflight_data
 
 SIDE = 48
 SIZES = np.random.default_rng(0).integers(20, 2000, (200, 2)).tolist()
@@ -250,3 +253,13 @@ def test_without_tiles_examples_and_pixels_are_as_before(source):
     assert found.keys() == {"understanding_images", "generation_images"}
     want = [understanding_image(p, 16, fast=True) for p in pictures[:2]]
     np.testing.assert_array_equal(np.stack(found["understanding_images"]), np.stack(want))
+
+
+@pytest.mark.parametrize("target, size", [("", (960, 480)), (":whole", (120, 60))])
+def test_large_jpegs_are_decoded_whole_where_they_are_cut(tmp_path, target, size):
+    Image.fromarray(noise(960, 480)).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jsonl").write_text('{"image": "a.jpg", "caption": "noise"}')
+    path = {"data.datasets.canvases.path": str(tmp_path / "a.jsonl")}
+    experiment, _ = read.read(f"{CONFIGS / 'tiles.py'}{target}", path)
+    sources, _ = preflight_data.open_sources(experiment, [])
+    assert sources["canvases"].image(0).size == size

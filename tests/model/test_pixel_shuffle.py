@@ -2,6 +2,7 @@
 model of before where it is off."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from support.mesh import on_mesh
 from transformers.models.internvl.modeling_internvl import InternVLModel
 
 from janus_jax.config.read import resolve
-from janus_jax.config.schema import Rows
+from janus_jax.config.schema import Ratio, Rows
 from janus_jax.data.processor import Processor
 from janus_jax.model import batch as bt
 from janus_jax.model import flops
@@ -37,8 +38,10 @@ def test_it_is_internvls(side, times, one_device):
     np.testing.assert_array_equal(pixel_shuffle(jnp.asarray(x), times), want)
 
 
-def test_fewer_and_wider_features_reach_the_adaptor(one_device):
-    config = shuffled(pixel_shuffle=2)
+@pytest.mark.parametrize("variant", [(), ("class_token", "no_final_norm")])
+def test_fewer_and_wider_features_reach_the_adaptor(variant, one_device):
+    """Of SigLIP, and of a ViT whose class token stands before the patches."""
+    config = shuffled(pixel_shuffle=2, variant=variant)
     assert (TOWER.tokens, config.understanding_encoder.tokens) == (16, 4)
     model = tiny.make_model(config)
     assert model.understanding_adaptor.fc1.kernel.shape == (4 * TOWER.width, 32)
@@ -137,4 +140,10 @@ def test_work_is_counted_by_tiles_and_patches():
     assert found["understanding_encoder"] == 5 * one["understanding_encoder"]
     # A quarter of the tokens, four times as wide into the first matrix; its input needs no gradient.
     first, second = 2 * 4 * (4 * 32) * 32, 2 * 4 * 32 * 32
+    # A plan takes every picture to have all its tiles.
+    stage = types.SimpleNamespace(rows=Rows(8, 512, 20, 0), ratio=Ratio(1, 0, 0), supervise="all")
+    assert flops.lengths(stage, config)["understanding"] == 5 * 4 + flops.UNDERSTANDING_TEXT
+    expected = flops.expected(stage, config)
+    assert expected.understanding_images == pytest.approx(5 * 8 * 512 / (20 + 110))
+    assert expected.text == pytest.approx(110 * 8 * 512 / (20 + 110))
     assert found["understanding_adaptor"] == 5 * (2 * first + 3 * second)

@@ -6,6 +6,7 @@ import collections
 import numpy as np
 import pytest
 from PIL import Image
+from support.paths import CONFIGS
 
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.config import read
@@ -16,7 +17,7 @@ from janus_jax.data.toy import shapes, shapes_wide
 from janus_jax.eval.understanding import shapes_wide as benchmark
 from janus_jax.training import check_config
 
-CONFIG = "configs/tiles.py"
+CONFIG = CONFIGS / "tiles.py"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def source():
 
 
 def test_each_thing_is_asked_about_and_drawn_where_its_tile_is(source):
-    experiment, _ = read.read(CONFIG)
+    experiment, _ = read.read(str(CONFIG))
     tower = experiment.model.understanding_encoder
     sizes = collections.Counter()
     for i in range(40):
