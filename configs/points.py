@@ -1,7 +1,7 @@
 """Another sense (paper section 3.5): 3D point clouds, beside pictures and text, in minutes on one core.
 
     janus-jax train --config=configs/points.py --workdir=runs/points
-    janus-jax eval solids --data=solids: --model=runs/points/solids  # --protocol=blind
+    janus-jax eval --benchmark=solids --data=solids: --model=runs/points/solids --out=scores/points
 
 Clouds of one to three solids, and questions about them: which, how many, which of two is larger. The
 line `senses` is all that the model needs to be told (docs/new_modality.md). Your own clouds:

@@ -65,6 +65,15 @@ def test_a_picture_and_a_cloud_keep_their_places_and_their_order(tmp_path):
     assert len(arrays["points"]) == 2 and len(arrays["understanding_images"]) == 1
 
 
+def test_a_part_may_hold_the_numbers_themselves(tmp_path, signals):  # noqa: F811
+    numbers = [k / 64 for k in range(64)]
+    found = source(tmp_path, asked({"type": "signal", "signal": numbers}, WORDS))
+    _, arrays = example(found, sensing.BOTH)
+    np.testing.assert_array_equal(arrays["signal"], [np.float32(numbers)])
+    with pytest.raises(RecordError, match=r"signal given here: has the shape \[2\], needs \[64\]"):
+        example(source(tmp_path, asked({"type": "signal", "signal": [1, 2]}, WORDS)), sensing.BOTH)
+
+
 def test_a_field_of_a_senses_name_that_names_no_file_of_it_is_left_alone(tmp_path):
     record = {"image": "photo.png", "caption": "a cat", "points": [[1, 2]], "signal": "strong"}
     found = source(tmp_path, record)
