@@ -8,6 +8,7 @@ them all.
 import numpy as np
 
 from janus_jax.common.text import near, short
+from janus_jax.data.sources import SourceError
 from janus_jax.model import batch as bt
 
 PICTURES = {
@@ -61,10 +62,17 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
 
     What stays of a row moves to its front, as packing leaves rows: examples one after the other,
     then padding. A kind's pictures, which no other kind reads, stay where they are, or the batch
-    has room for none: then the step is compiled without their encoder.
+    has room for none: then the step is compiled without their encoder. Raises SourceError for
+    edits, which read pictures of both kinds.
     """
     if len(kinds) == len(bt.TASKS):
         return batch, examples
+    drawing = batch["tasks"] == 1 + bt.TASKS.index("generation")
+    if (drawing & (batch["understanding_slots"] > 0)).any():
+        raise SourceError(
+            f"options.keep is {'+'.join(kinds)!r}, and the stage draws edits, which read pictures as "
+            "understanding does; leave keep out, or the data set of edits"
+        )
     codes = [1 + bt.TASKS.index(kind) for kind in kinds]
     stays = np.isin(batch["tasks"], codes)  # [B, T]
     order = np.argsort(~stays, axis=1, kind="stable")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from janus_jax.common.arguments import require_flags
 from janus_jax.sample import decode, options
 from janus_jax.sample.edit_prompts import branches_of, edit_prompt, request
 from janus_jax.sample.generate import decode_ids, settings, to_pil
@@ -43,6 +44,8 @@ def drawn(
     """The image ids of `edit`, int32 [images_per_prompt, N], and the facts of each."""
     options.require(model, processor)
     given = options.given
+    source_ids = given(source_ids, True)
+    require_flags(source_ids=source_ids)
     scale, heat = settings(processor, cfg_scale, temperature)
     scale, image_scale, heat, count, first, _ = options.settled(
         cfg_scale=scale, image_cfg_scale=given(image_cfg_scale, 1.0), temperature=heat,

@@ -17,7 +17,6 @@ from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import blank_cache, serving
 from janus_jax.sample import programs
 from janus_jax.sample.cache import cache_length, places_ahead, put, row_counts
-from janus_jax.sample.options import require_ids
 from janus_jax.sample.programs import BOTH, CHUNK, IMAGE, TEXT, TOP_P, Rows
 from janus_jax.sample.reading import SHORT, Prompt, Reading
 
@@ -93,8 +92,6 @@ class Engine:
         self.flying = []  # chunks that nobody has looked at
 
     def add(self, request: Request):
-        if request.draws:
-            require_ids(self.model.config)
         self.waiting.append(request)
 
     def end(self, request: Request):

@@ -11,6 +11,8 @@ from support.quick import MODEL, G, N, packed, refused, spans_of
 from janus_jax.config.schema import Dataset, Rows
 from janus_jax.data import editing
 from janus_jax.data.example_encoder import ExampleEncoder
+from janus_jax.data.kept import only
+from janus_jax.data.sources import SourceError
 from janus_jax.data.tools.view import as_text, pieces_of
 from janus_jax.data.toy.shapes_edits import ShapesEdits
 from janus_jax.model import batch as bt
@@ -148,3 +150,14 @@ def test_where_a_stage_drops_no_conditions_an_edit_keeps_its_own(processor):
         for p in (0.0, 0.1)
     )
     assert len(kept["understanding_images"]) == 1 and not len(blanked["understanding_images"])
+
+
+def test_kinds_are_not_taken_out_of_a_stage_of_edits(processor):
+    source = ShapesEdits(Dataset("generation", "shapes:edits"))
+    batch, examples = packed(
+        processor, {"generation": source}, dataclasses.replace(ROWS, length=240)
+    )
+    for kinds in (("generation",), ("understanding", "text")):
+        with pytest.raises(SourceError, match=r"options.keep is .*leave keep out, or the data set"):
+            only(kinds, batch, examples)
+    assert only(bt.TASKS, batch, examples) == (batch, examples)

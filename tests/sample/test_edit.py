@@ -157,6 +157,7 @@ def test_pictures_say_how_they_were_drawn_and_seeds_move_them(model, processor):
             "image_cfg_scale is nan: must be a f",
         ),
         (picture(0), WORDS, {"cfg_scale": -1}, "cfg_scale is -1: must be a finite number"),
+        (picture(0), WORDS, {"source_ids": 0.5}, "source_ids is 0.5"),
         (picture(0), WORDS, {"seed": "x"}, "seed is x: must be a whole number"),
         (
             picture(0),
