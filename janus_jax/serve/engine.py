@@ -29,8 +29,7 @@ class Engine:
     """Runs the requests of one model in a thread of its own."""
 
     def __init__(self, model, processor, *, rows: int = 16, waiting: int = 64):
-        """rows: how many run together, whole pairs on each device that rows are split over; a guided
-            picture takes two, an answer one.
+        """rows: how many run together, whole pairs on each device; a guided picture takes two.
         waiting: most requests that wait for rows. Raises ValueError."""
         with own_jax(model):
             pairs = 2 * sh.batch_shards()
@@ -83,9 +82,8 @@ class Engine:
     def edit(
         self, branches: tuple, *, cfg_scale=None, temperature=None, seed=0, number=0, on_ids=None
     ) -> Job:
-        """A picture, as `edit` of the library draws the `number`-th of this seed, without guidance by
-        the pictures: that would take three rows, and rows are pairs here. branches: of `see`. The
-        rest as in `draw`."""
+        """A picture as `edit` of the library draws it, without guidance by the pictures: that would take
+        three rows, and rows are pairs here. branches: of `see`; the rest as in `draw`."""
         guidance, heat, number, seed = self._settled(cfg_scale, temperature, number, seed)
         count = self.processor.generation_tokens
         request = edit_prompts.request(branches, guidance, 1.0, seed, number, heat, count)
