@@ -25,7 +25,8 @@ def understand(
 
     conversation: chat messages {"role": "user" | "assistant" | "system", "content": str or parts},
         parts being {"type": "text", "text": ...}, {"type": "image", "image": PIL image or path}
-        (also "path", "url" with a path or data URI, or OpenAI's "image_url"); or the original
+        (also "path", "url" with a path or data URI, or OpenAI's "image_url"), and of a further sense
+        of the model {"type": "points", "points": path, bytes or numbers}; or the original
         code's form, content with `<image_placeholder>` for each entry of the message's "images".
     max_new_tokens, temperature, top_p, seed, stop: None is the default. temperature 0 is greedy;
         top_p keeps the likeliest mass; a seed None is drawn.

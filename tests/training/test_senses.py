@@ -1,16 +1,20 @@
 """A second sense, written as docs/new_modality.md says, trains by what a record and a line of config
 say; and what plans count of senses."""
 
+import dataclasses
+import pathlib
 import re
 
 import numpy as np
 import pytest
 from support import paths, sensing, tiny
+from support.configs import checked
 from support.sensing import signals  # noqa: F401
 
 from janus_jax.config import schema
 from janus_jax.model import flops
 from janus_jax.model.senses import known
+from janus_jax.training.preflight_weights import look_at_weights
 
 
 def test_a_step_trains_a_signals_encoder_and_adaptor(signals, one_device):  # noqa: F811
@@ -63,3 +67,16 @@ def test_flops_and_lengths_count_senses(signals):  # noqa: F811
     batch = sensing.batch(model, sensing.record(("points", sensing.cloud(1))))
     found = flops.of_batch(batch, model)
     assert found.senses == {"points": (batch["points_slots"] > 0).sum() / 8, "signal": 0}
+
+
+def test_a_sense_that_stays_random_is_told():
+    experiment = checked({f"model.senses.points.{k}": str(x) for k, x in sensing.POINTS.items()})
+    stage = dataclasses.replace(experiment.stages["stage1"], init=(), trainable=("transformer",))
+    changed = dataclasses.replace(experiment, stages={"one": stage})
+    _, report = look_at_weights(changed, pathlib.Path("nowhere"), pathlib.Path(), 1)
+    (line,) = [line for line in report.warnings if "points_encoder" in line]
+    assert "so it stays random: what it says of its inputs means nothing" in line
+    learns = dataclasses.replace(stage, trainable=("points_encoder",))
+    changed = dataclasses.replace(experiment, stages={"one": learns})
+    _, report = look_at_weights(changed, pathlib.Path("nowhere"), pathlib.Path(), 1)
+    assert not [line for line in report.warnings if "points_encoder" in line]
