@@ -17,7 +17,8 @@ from janus_jax.data.images import understanding_image
 from janus_jax.sample.prompts import read_prompts
 from janus_jax.sample.understand import prepare, understand_batch
 
-SIDE = tiny.CONFIG.understanding_encoder.image_size
+TOWER = tiny.CONFIG.understanding_encoder
+SIDE = TOWER.image_size
 SLOT = messages.SPECIALS["placeholder"]
 WIDE, TALL = 40, 30
 
@@ -67,7 +68,7 @@ def test_pictures_of_unusual_kinds_are_seen_as_they_are(model, processor, tmp_pa
     conversations = []
     for file, content, picture in UNUSUAL.values():
         path = put(tmp_path, file, content)
-        found = prepare(processor, asked(str(path)), SIDE)[2][0]
+        found = prepare(processor, asked(str(path)), TOWER)[2][0]
         np.testing.assert_array_equal(found, understanding_image(picture, SIDE))
         conversations.append(asked(path))
     answers = understand_batch(model, processor, conversations, max_new_tokens=1)
@@ -201,7 +202,7 @@ def control(processor) -> set[int]:
 
 def ids_of(processor, conversation) -> list[int]:
     return [
-        i for i in prepare(processor, conversation, SIDE)[0].tolist() if i in control(processor)
+        i for i in prepare(processor, conversation, TOWER)[0].tolist() if i in control(processor)
     ]
 
 
@@ -218,7 +219,7 @@ def test_control_strings_that_are_typed_are_text(model, processor, typed):
 
 
 def test_control_characters_inside_words_are_kept_as_text(processor):
-    found = prepare(processor, message("a\0b\x7f\u200dc"), SIDE)[0]
+    found = prepare(processor, message("a\0b\x7f\u200dc"), TOWER)[0]
     assert "a\0b\x7f\u200dc" in processor.tokenizer.decode(found)
 
 
