@@ -5,7 +5,11 @@ from janus_jax.model import config as model_config
 from janus_jax.model.batch import SLOTS
 from janus_jax.model.senses import known
 
-TAKEN = ("image", "image_url", "image_ids", "text", *SLOTS)  # what names mean already
+# What names mean already: of messages' parts, of a batch's arrays and of slots.
+TAKEN = (
+    "image", "image_url", "image_ids", "text", "tokens", "text_targets", "image_targets", "positions",
+    "segment_ids", "tasks", *SLOTS,
+)  # fmt: skip
 
 
 def problems(model: model_config.JanusConfig, at: str) -> list[str]:

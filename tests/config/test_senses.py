@@ -30,6 +30,7 @@ def test_its_children_can_be_trained_where_the_model_has_them():
     [
         ({"point": {}}, "model.senses.point: there is no sense 'point'; did you mean 'points'"),
         ({"image": {}}, "model.senses.image: 'image' is the name of something else"),
+        ({"tokens": {}}, "model.senses.tokens: 'tokens' is the name of something else"),
         ({"points": {"depth": 2}}, "model.senses.points.depth: unknown field"),
         ({"points": {"layers": 0}}, "model.senses.points.layers is 0: must be at least 1"),
         ({"points": {"channels": 4}}, "model.senses.points.channels is 4: a point has 3 numbers"),
