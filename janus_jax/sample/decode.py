@@ -42,6 +42,11 @@ def image_ids(
     seeds, numbers: see `row_keys`.
     progress(done, total) is called as ids come.
     """
+    if model.config.image_head == "diffusion":
+        raise ValueError(
+            "this model's image_head is 'diffusion', which draws latents and no ids; draw with "
+            "janus_jax.generate"
+        )
     requests = [
         drawing(pair, seed, number, cfg_scale, temperature, count)
         for pair, seed, number in zip(prompts, seeds, numbers, strict=True)
