@@ -16,11 +16,11 @@ def latent_problems(model: JanusConfig, at: str) -> list[str]:
     path = f"{at}generation_encoder"
     problems = named(f"{path}.latent", box.latent, LATENTS)
     problems += named(f"{at}image_head", model.image_head, HEADS)
-    problems += positive(at[:-1] or "this model", model, ("image_head_layers", "denoising_steps"))
-    if model.denoising_steps > MOST:
+    problems += positive(at[:-1] or "this model", model, ("image_head_layers",))
+    if not 2 <= model.denoising_steps <= MOST:
         problems.append(
-            f"{at}denoising_steps is {model.denoising_steps}: the noise schedule has {MOST} steps; give "
-            "so many or fewer, such as 100"
+            f"{at}denoising_steps is {model.denoising_steps}: the noise schedule has {MOST} steps, of which "
+            "2 or more are taken; give a number between, such as 100"
         )
     if not (box.latent_scale > 0 and float32.finite(box.latent_scale)):
         problems.append(

@@ -40,7 +40,7 @@ def test_a_model_without_says_nothing_of_it():
         ({"latent": "k1"}, {}, "model.generation_encoder.latent is 'k1': unknown"),
         ({}, {"image_head": "difusion"}, "model.image_head is 'difusion': unknown; did you mean"),
         (KL, {"image_head": "diffusion", "denoising_steps": 1001}, "denoising_steps is 1001: the noise"),
-        (KL, {"image_head": "diffusion", "denoising_steps": 0}, "denoising_steps is 0: must be at"),
+        (KL, {"image_head": "diffusion", "denoising_steps": 0}, "denoising_steps is 0: the noise"),
         (KL, {"image_head": "diffusion", "image_head_layers": 0}, "image_head_layers is 0: must be"),
         (KL | {"latent_scale": 0.0}, {"image_head": "diffusion"}, "latent_scale is 0.0: latents are"),
         ({"latent_scale": 0.5}, {}, "latent_scale is 0.5: nothing reads it with image_head 'softmax'"),

@@ -3,6 +3,8 @@ noise that depends on the row alone."""
 
 import dataclasses
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +112,27 @@ def test_noise_is_that_of_a_rows_number_and_of_nothing_else(batch, one_device):
     other = few | {"noise": few["noise"] + 2}
     a, b, c = (float(of(model, tiny.put(x))) for x in (few, turned, other))
     assert a == pytest.approx(b, rel=1e-6) and abs(a - c) > 1e-3
+
+
+@pytest.mark.processes
+def test_a_model_without_meets_nothing_of_it():
+    """Not a module of it is loaded, from the config to the traced step."""
+    code = """
+import sys, jax
+from janus_jax.config.sizes import model_problems
+from janus_jax.model import presets, sharding as sh
+from janus_jax.training import init, optim, step
+from janus_jax.sample import generate
+from janus_jax.weights import own
+config = presets.quickstart()
+assert not model_problems(config, "") and own.our_shapes(config)
+with sh.mesh_context(sh.make_mesh(1, 1, 1, jax.devices()[:1])):
+    jax.eval_shape(lambda key: init.build(config, init.Keys(key)), jax.random.key(0))
+names = "diffusion", "latent", "kl_tokenizer", "ablations"
+print([name for name in sys.modules if name.startswith("janus_jax") and any(x in name for x in names)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_flops_count_the_head_and_the_tokenizer():

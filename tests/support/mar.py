@@ -54,9 +54,8 @@ def loss(head: Head, latents, c, t, noise):
 
 
 def space(count: int, steps: int = 1000) -> list[int]:
-    """Which steps are taken, as `space_timesteps(steps, [count])` says."""
-    stride = (steps - 1) / (count - 1)
-    return [round(i * stride) for i in range(count)]
+    """Which steps are taken: as `space_timesteps(steps, "ddim<count>")` says where it has an answer."""
+    return [i * steps // count for i in range(count)]
 
 
 @torch.no_grad()
