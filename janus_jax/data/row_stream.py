@@ -58,9 +58,7 @@ class ExampleEncoder:
         most = self.rows.understanding_images
         how = self.processor, self.supervise, self.rows.length, self.form
         if kind == "generation" and "sources" in record:  # an edit
-            editing = importlib.import_module("janus_jax.data.editing")
-            how = self.processor, rng, self.rows, self.form, self.dropout > 0
-            example = editing.encode(record, *how)
+            example = importlib.import_module("janus_jax.data.editing").encode(record, self, rng)
         elif kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)

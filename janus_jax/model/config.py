@@ -16,10 +16,8 @@ CHILDREN = (
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
 # Fields that are not written where they are as here, the last three of a data set's line: files of
 # before know them by no name.
-LEFT_OUT = {
-    "decoder_norm": "group", "codebook_l2_norm": True,
-    "target": "", "source_ids": 0.5, "edit_dropout": (0.05, 0.05, 0.05),
-}.items()  # fmt: skip
+LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True, "target": "", "source_ids": 0.5,
+            "edit_dropout": (0.05, 0.05, 0.05)}.items()  # fmt: skip
 
 
 @dataclass(frozen=True)
