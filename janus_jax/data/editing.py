@@ -17,14 +17,17 @@ from janus_jax.model import batch as bt
 _LOOKED_AT = 20  # records, of which one can be read
 
 
-def encode(record: dict, processor, rng, rows, form: str, drops: bool = True) -> dict:
-    """record: an edit, see sources.Source. rows: a `schema.Rows`; form: "chat" or "plain".
+def encode(record: dict, encoder, rng) -> dict:
+    """record: an edit, see sources.Source. encoder: the `row_stream.ExampleEncoder`.
 
     The record's pictures before the last are shown; with its probability `source_ids` their ids
     stand in GENERATION_SLOTs that are read and not predicted. The last one's ids are the targets.
     `edit_dropout` gives the probabilities that the words, the pictures, and both are blanked: what
-    guidance leads away from. drops: False blanks nothing. Raises RecordError for more pictures than a row takes.
+    guidance leads away from; where the encoder's dropout is 0, as on held-out records, nothing is.
+    Raises RecordError for more pictures than a row takes.
     """
+    processor = encoder.processor
+    rows = encoder.rows
     t = processor.tokenizer
     count = record["sources"]
     if "image_ids" in record:
@@ -38,12 +41,12 @@ def encode(record: dict, processor, rng, rows, form: str, drops: bool = True) ->
     most = CHARACTERS * processor.context
     with_ids = rng.random() < record["source_ids"]
     spans = [
-        *prompt(processor, told[:most], count, with_ids, form),
+        *prompt(processor, told[:most], count, with_ids, encoder.form),
         ([t.placeholder] * processor.generation_tokens, bt.GENERATION_SLOT, 1),
         ([t.end_of_image, t.eos], bt.TEXT, 0),
     ]
     spans, cut = shorten(spans, rows.length, t.eos)
-    words, pictures = _dropped(rng, record["edit_dropout"]) if drops else (False, False)
+    words, pictures = _dropped(rng, record["edit_dropout"] if encoder.dropout else ())
     seen = range(0 if pictures else count)
     drawn = [*(seen if with_ids else ()), count]
     out = bt.sequence(spans, "generation", seen, drawn, truncated=cut or len(told) > most)
@@ -53,9 +56,12 @@ def encode(record: dict, processor, rng, rows, form: str, drops: bool = True) ->
 
 
 def _dropped(rng, chances) -> tuple[bool, bool]:
-    """Whether words and pictures are blanked. chances: of words alone, pictures alone, both."""
-    k = int((rng.random() >= np.cumsum(chances)).sum())
-    return ((True, False), (False, True), (True, True), (False, False))[k]
+    """Whether words and pictures are blanked. chances: of words alone, pictures alone, both; or
+    none."""
+    at = rng.random()
+    which = (True, False), (False, True), (True, True)
+    found = [told for told, end in zip(which, np.cumsum(chances)) if at < end]
+    return found[0] if found else (False, False)
 
 
 def prompt(processor, instruction: str, count: int, with_ids: bool, form: str = "chat") -> list:

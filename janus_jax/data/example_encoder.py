@@ -59,9 +59,7 @@ class ExampleEncoder:
         if "senses" in record:
             record = senses().located(record, self.model, most)
         if kind == "generation" and "sources" in record:  # an edit
-            editing = importlib.import_module("janus_jax.data.editing")
-            how = self.processor, rng, self.rows, self.form, self.dropout > 0
-            example = editing.encode(record, *how)
+            example = importlib.import_module("janus_jax.data.editing").encode(record, self, rng)
         elif kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)
@@ -106,16 +104,17 @@ class ExampleEncoder:
         if "size" in record:
             vq = self.model.generation_encoder
             return importlib.import_module(SIZES).sized_pixels(source, index, record["size"], vq)
+        more = senses().arrays(record, example, self.model) if self.model.senses else {}
         if "tiles" in record:
-            return record["tiles"].pixels(example)
+            return record["tiles"].pixels(example) | more
         ways = {
             "understanding_images": (understanding_image, self.model.understanding_encoder),
             "generation_images": (generation_image, self.model.generation_encoder),
         }
-        return {
+        return more | {
             name: [
                 open_image(source.image(index, int(k)), box.image_size, fast=True)
                 for k in example[name]
             ]
             for name, (open_image, box) in ways.items()
-        } | (senses().arrays(record, example, self.model) if self.model.senses else {})
+        }

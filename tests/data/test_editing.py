@@ -23,8 +23,8 @@ WORDS, PICTURES, BOTH = (1, 0, 0), (0, 1, 0), (0, 0, 1)
 
 
 def encoded(processor, form="chat", rows=ROWS, **changes) -> dict:
-    rng = np.random.default_rng(0)
-    return editing.encode(RECORD | changes, processor, rng, rows, form)
+    encoder = ExampleEncoder(processor, MODEL, rows, "answers", 0.1, form=form)
+    return editing.encode(RECORD | changes, encoder, np.random.default_rng(0))
 
 
 def said(processor, example) -> str:
@@ -77,8 +77,9 @@ def test_how_often_ids_are_given_and_what_is_blanked(processor):
     rng, seen = np.random.default_rng(0), collections.Counter()
     record = RECORD | {"source_ids": 0.5, "edit_dropout": (0.1, 0.2, 0.3)}
     whole = {len(encoded(processor, source_ids=p)["tokens"]): p for p in (0.0, 1.0)}
+    encoder = ExampleEncoder(processor, MODEL, ROWS, "answers", 0.1)
     for _ in range(3000):
-        example = editing.encode(record, processor, rng, ROWS, "chat")
+        example = editing.encode(record, encoder, rng)
         pad = example["tokens"] == processor.tokenizer.pad
         pictures = not len(example["understanding_images"])
         seen["ids"] += whole[len(example["tokens"])] == 1.0

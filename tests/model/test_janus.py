@@ -7,8 +7,15 @@ from support import oracle
 from support.outputs import integers, long, nchw, pictures, run, same
 
 
-def both_heads(m, *args):
-    h = m(*args)
+NAMES = (
+    "tokens", "understanding_images", "image_ids", "understanding_slots", "generation_slots", "positions",
+    "segment_ids",
+)  # fmt: skip
+
+
+def both_heads(m, *arrays):  # in the order of NAMES
+    batch = dict(zip(NAMES, arrays, strict=True))
+    h = m(batch, batch.pop("image_ids"))
     return jnp.concatenate([m.text_head(h), m.image_head(h)], -1)
 
 
