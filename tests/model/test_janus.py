@@ -6,7 +6,6 @@ import torch
 from support import oracle
 from support.outputs import integers, long, nchw, pictures, run, same
 
-
 NAMES = (
     "tokens", "understanding_images", "image_ids", "understanding_slots", "generation_slots", "positions",
     "segment_ids",
