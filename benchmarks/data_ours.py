@@ -25,10 +25,10 @@ import numpy as np
 from janus_jax.config.schema import KINDS, Dataset, Rows, Template
 from janus_jax.data import image_files, images, resize
 from janus_jax.data.catalog import open_dataset
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.pipeline import Batches
 from janus_jax.data.processor import Processor
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.model import presets
 

@@ -49,6 +49,7 @@ INTERFACES = [
     (r"weights\.layouts\..*", None),
     (r"training\.tasks\..*", None),
     (r"model\.attentions\..*", None),
+    (r"model\.senses\..*", {"Sizes", "Encoder"}),
     (r"eval\..*", {"report"}),
     (r"eval\.(understanding|generation)\..*", None),
     (r".*", {"main", "define_flags"}),  # of commands
@@ -126,7 +127,7 @@ print(*[name for name in sys.modules if name.startswith("janus_jax.")])
 """)
     others = {name.removeprefix("janus_jax.") for name in loaded}
     assert {name for name in others if room(name) == "model"} == {
-        "model", "model.config", "model.batch", "model.presets",
+        "model", "model.config", "model.batch", "model.presets", "model.senses", "model.senses.known",
     }  # fmt: skip
     assert {room(name) for name in others} <= {"data", "config", "common", "model"}
 
@@ -217,13 +218,13 @@ def budgets(package: modules.Package, parts: dict[str, list[str]]) -> dict[str, 
 
     return {
         "lines that the step reaches": (lambda: lines("step"), 1000),
-        "lines that step and init reach": (lambda: lines("step", "init"), 1500),
-        "lines that the loop reaches": (lambda: lines("loop"), 3000),
-        "lines that reading a config reaches": (lambda: lines("schema"), 770),
+        "lines that step and init reach": (lambda: lines("step", "init"), 1575),
+        "lines that the loop reaches": (lambda: lines("loop"), 3025),
+        "lines that reading a config reaches": (lambda: lines("schema"), 815),
         "JAX and Grain while a config is read": (lambda: without_jax("schema", "grain"), 0),
-        "lines that a data worker reaches": (lambda: lines("worker"), 2200),
+        "lines that a data worker reaches": (lambda: lines("worker"), 2300),
         "JAX in a data worker": (lambda: without_jax("worker"), 0),
-        "lines that generate reaches": (lambda: lines("generate"), 1800),
+        "lines that generate reaches": (lambda: lines("generate"), 1860),
         "modules in the longest chain of imports": (chain, 9),
         "names at the root": (root, 14),
         "knobs outside the model and a data set's line": (schema, 58),

@@ -46,6 +46,7 @@ def of_model(name: str, source, processor, dtype: str | None) -> dict:
     dtype: asked for, or None.
     """
     template = processor.template
+    tower = source.config.understanding_encoder
     return {
         "name": name,
         "sha256": weights_hash(*source.paths),
@@ -57,8 +58,10 @@ def of_model(name: str, source, processor, dtype: str | None) -> dict:
             "system": template.system,
         },
         "native_size": source.config.generation_encoder.image_size,
-        "understanding_size": source.config.understanding_encoder.image_size,
-        "understanding_resizer": "the longer side to the size, bicubic, the rest background",
+        "understanding_size": tower.image_size,
+        "understanding_resizer": "the longer side to the size, bicubic, the rest background"
+        if tower.tiles == 1
+        else f"an overview and up to {tower.tiles} tiles of the size, {tower.tiling}, bicubic",
     }
 
 

@@ -37,6 +37,9 @@ def _section(kind, path: str, out: list[str]):
         if typing.get_origin(of) is dict:  # a name for each of its parts
             of = typing.get_args(of)[1]
             prefix = f"{prefix}<name>."
+            if typing.get_origin(of) is dict:
+                fields.append(f"{field.name}.<name>.<size>={_word(typing.get_args(of)[1])}")
+                continue
             if not dataclasses.is_dataclass(of):
                 fields.append(f"{field.name}.<name>={_word(of)}")
                 continue

@@ -2,6 +2,7 @@
 compiles."""
 
 import dataclasses
+import importlib
 import math
 
 from janus_jax.config import evaluation
@@ -111,13 +112,14 @@ def batch_problems(experiment: Experiment, name: str, devices: int, packs: bool)
 def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool) -> list[str]:
     counts = ("steps", "batch_size", "checkpoint_every", "log_every", "accumulate")
     problems = positive(path, stage, counts)
+    own = experiment.model.children
     problems += finite(f"{path}.spikes", stage.spikes, ("sigma",))
     if stage.spikes.window < 2:
         problems.append(f"{path}.spikes.window is {stage.spikes.window}: must be at least 2 steps")
     problems += [
         p
         for name in stage.trainable
-        for p in named(f"{path}.trainable", name, model_config.CHILDREN)
+        for p in named(f"{path}.trainable", name, (*model_config.CHILDREN, *own))
     ]
     if not stage.trainable and stage.task != "lora":
         problems.append(f"{path}.trainable is empty: nothing would be learned")
@@ -140,20 +142,25 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         return problems
     problems += positive(f"{path}.rows", r, ("count", "length"))
     problems += finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
-    sized = model.understanding_encoder.patch_size > 0 and model.generation_encoder.multipliers
-    for task, slots, box in (
-        ("understanding", "understanding_images", "understanding_encoder"),
-        ("generation", "generation_images", "generation_encoder"),
-    ):
-        needed = getattr(model, box).tokens + 8 if sized else 0
-        if shares[task] > 0 and getattr(r, slots) < 1:
+    tower = model.understanding_encoder
+    sized = min(tower.patch_size, tower.pixel_shuffle) > 0 and model.generation_encoder.multipliers
+    for task, slots, box, pieces in (
+        ("understanding", "understanding_images", "understanding_encoder", tower.pieces),
+        ("generation", "generation_images", "generation_encoder", 1),
+    ):  # fmt: skip
+        needed = pieces * getattr(model, box).tokens + 8 if sized else 0
+        tiled = f" (model.{box}.tiles makes up to {pieces} of a picture)" if pieces > 1 else ""
+        if shares[task] > 0 and getattr(r, slots) < pieces:
             problems.append(
-                f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least 1"
+                f"{path}.rows.{slots} is {getattr(r, slots)}: ratio.{task} needs at least {pieces}{tiled}"
             )
         if shares[task] > 0 and r.length < needed:
             problems.append(
-                f"{path}.rows.length is {r.length}: one picture of {task} needs at least {needed}"
+                f"{path}.rows.length is {r.length}: one picture of {task} needs at least {needed}{tiled}"
             )
+    if shares["understanding"] > 0 and model.senses:
+        senses = importlib.import_module("janus_jax.config.senses")
+        problems += senses.row_problems(model, r.length, path)
     return problems
 
 

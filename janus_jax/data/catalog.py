@@ -43,7 +43,7 @@ _READ_BY = {  # fields of a line -> the formats that read them
     "images": ("json", "csv", "parquet", "array_record", "hf"),
     "names": ("folder", "webdataset"),
 }
-PRESETS = ("shapes", "emoji", "scenes")
+PRESETS = ("shapes", "emoji", "scenes", "solids")
 
 
 def open_datasets(
@@ -194,22 +194,29 @@ def _json(d: Dataset):
 
 
 def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:edits`, `emoji:`,
-    `emoji:200` (so many of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all`
-    (with what is held out, for the detector)."""
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes` and
+    `shapes:edits` (to draw), `shapes:wide` (long canvases, to understand), `emoji:`, `emoji:200` (so
+    many of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is
+    held out, for the detector)."""
     kind = dataset.kind
-    if preset == "shapes" and rest in ("", "pictures", "edits"):
-        drawn = {
-            "": shapes_sources.ShapesGeneration,
-            "pictures": shapes_sources.ShapesPictures,
-            "edits": functools.partial(shapes_edits.ShapesEdits, dataset),
-        }
+    drawn = {
+        "": shapes_sources.ShapesGeneration,
+        "pictures": shapes_sources.ShapesPictures,
+        "sizes": shapes_sources.ShapesSizes,
+        "edits": functools.partial(shapes_edits.ShapesEdits, dataset),
+    }
+    if preset == "shapes" and rest in drawn:
+        pictures = drawn[rest]
         kinds = {
             "understanding": shapes_sources.ShapesUnderstanding,
             "text": shapes_sources.ShapesText,
             "generation": drawn[rest],
         }
         return kinds[kind](seed)
+    if (preset, rest, kind) == ("shapes", "wide", "understanding"):
+        from janus_jax.data.toy.shapes_wide import ShapesWide
+
+        return ShapesWide(seed)
     if preset == "emoji" and (not rest or rest.isdigit()):
         from janus_jax.data.toy import emoji
 
@@ -232,9 +239,14 @@ def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> S
             "generation": generation[rest],
         }
         return kinds[kind](side, seed)
+    if preset == "solids" and not rest and kind == "understanding":
+        from janus_jax.data.toy import solids_sources
+
+        return solids_sources.SolidsUnderstanding(seed)
     raise SourceError(
-        f"{preset}:{rest}: unknown; give shapes:, shapes:pictures, shapes:edits, emoji:, emoji:<count>, scenes:, "
-        "scenes:pairs or scenes:all"
+        f"{preset}:{rest}: unknown for kind {kind}; give shapes:, shapes:pictures, shapes:sizes, "
+        "shapes:edits, shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, "
+        "scenes:all, or for understanding solids:"
     )
 
 

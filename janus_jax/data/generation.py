@@ -39,7 +39,8 @@ _STARTS = _words(
 
 
 def encode(record: dict, processor, rng, dropout, first_sentence, length, form="chat") -> dict:
-    """record: {"captions": [one or more alternatives]}, and perhaps {"image_ids": int [N]}.
+    """record: {"captions": [one or more alternatives]}, and perhaps {"image_ids": int [N]}, or
+    {"drawn": spans of what stands in the N ids' place}, see sizes.spans.
 
     BOS, the prompt, begin_of_image, N image ids, end_of_image, EOS, at most `length` tokens; only
     the ids are targets. The prompt is the caption in the "chat" template, or "plain", by itself.
@@ -53,17 +54,15 @@ def encode(record: dict, processor, rng, dropout, first_sentence, length, form="
         caption = first(caption)
     most = CHARACTERS * processor.context  # what is beyond is not worth encoding: no row takes it
     prompt = processor.drawing(caption[:most], form, bt.GIVEN)
-    spans = [
-        *prompt,
-        ([t.placeholder] * processor.generation_tokens, bt.GENERATION_SLOT, 1),
-        ([t.end_of_image, t.eos], bt.TEXT, 0),
-    ]
+    slots = ([t.placeholder] * processor.generation_tokens, bt.GENERATION_SLOT, 1)
+    drawn = record.get("drawn", [slots])
+    spans = [*prompt, *drawn, ([t.end_of_image, t.eos], bt.TEXT, 0)]
     spans, cut = shorten(spans, length, t.eos)
     out = bt.sequence(
         spans, "generation", generation_images=[0], truncated=cut or len(caption) > most
     )
     if rng.random() < dropout:
-        end = int(out["role"].argmax())  # of the prompt: the first slot
+        end = sum(len(ids) for ids, _, _ in spans[: -1 - len(drawn)])  # of the prompt, as it is cut
         out["tokens"][:end] = processor.unconditional(out["tokens"][:end])
     return out
 

@@ -73,10 +73,10 @@ def read_image(source, *, max_pixels=64_000_000, longest=0, shortest=0):
     raise ImageError(message, cause="no regular file")
 
 
-def header(file: str | bytes) -> tuple[tuple[int, int], str]:
-    """(width, height) and "JPEG RGB", type and mode, of a picture's path or bytes."""
+def header(file: str | bytes, size=lambda image: image.size) -> tuple[tuple[int, int], str]:
+    """(width, height), or what `size` tells, and "JPEG RGB", type and mode, of a picture's path or bytes."""
     with io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb", _BUFFER) as opened:
-        return _use(opened, lambda image, _: (image.size, f"{image.format} {image.mode}"))
+        return _use(opened, lambda image, _: (size(image), f"{image.format} {image.mode}"))
 
 
 class NamedBytes(io.BytesIO):

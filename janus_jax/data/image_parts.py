@@ -20,9 +20,14 @@ def open_picture(source, where: str):
     """A picture of a message, RGB: a part, a path, a data or file URI, a file's bytes, an open
     file, a PIL image or a uint8 array. Raises ImageError that names the message."""
     try:
-        return read_image(_opened(_given(source)))
+        return read_image(readable(source))
     except ImageError as error:
         raise ImageError(f"{where}: {error}", cause=error.cause) from None
+
+
+def readable(source):
+    """A picture of a message as `read_image` takes it, not read yet. Raises ImageError."""
+    return _opened(_given(source))
 
 
 def _given(part):

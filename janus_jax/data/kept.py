@@ -15,6 +15,7 @@ PICTURES = {
     "understanding_images": "understanding",
     "generation_images": "generation",
     "image_ids": "generation",
+    "generation_sizes": "generation",
 }
 
 

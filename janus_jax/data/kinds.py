@@ -4,7 +4,7 @@ raw: the fields, as mapping.mapped gives them. d: the line of the config. Raises
 """
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import chats, edits, fields
+from janus_jax.data import chats, edits, fields, senses
 from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
 from janus_jax.data.sources import RecordError
 
@@ -25,7 +25,7 @@ def record(raw: Raw, d: Dataset, i: int) -> dict:
     i: the record's number, by which prompts alternate.
     """
     if d.kind == "understanding":
-        made = understanding_record(raw, d, i)
+        made = senses.placed(understanding_record(raw, d, i), fields.pictures(raw))
     else:
         made = generation_record(raw, d) if d.kind == "generation" else text_record(raw, d)
     named = {d.picture, d.caption, d.question, d.answer, d.score}

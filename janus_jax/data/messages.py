@@ -9,6 +9,7 @@ say, and what is said of it where it is wrong, stands in fields.py.
 """
 
 import dataclasses
+import typing
 import unicodedata
 
 SPECIALS = {
@@ -32,12 +33,21 @@ PLACEHOLDER = SPECIALS["placeholder"]
 _BLANK = {"Cc", "Cf", "Zs", "Zl", "Zp"}  # Unicode categories of control characters and spaces
 
 
+class Slot(typing.NamedTuple):
+    """Stands for an input of a further sense (data/senses.py): the sense, the role of its tokens and
+    how many they are; none before a model's sizes tell."""
+
+    name: str
+    role: int = 0
+    tokens: int = 0
+
+
 @dataclasses.dataclass
 class Turn:
     """What one side says.
 
     role: "user", "assistant" or "system".
-    content: strings and PICTUREs.
+    content: strings, PICTUREs and Slots.
     pictures: where the pictures come from, in order; empty in a record, whose source opens them.
     learn: whether the record says that its words are to be predicted, or not; None: by the role.
     """
@@ -50,7 +60,7 @@ class Turn:
     @property
     def texts(self) -> list[str]:
         """What is said, without the line breaks that follow pictures."""
-        return [piece for piece in self.content if piece is not PICTURE and piece != "\n"]
+        return [piece for piece in self.content if isinstance(piece, str) and piece != "\n"]
 
     @property
     def count_pictures(self) -> int:
@@ -58,12 +68,12 @@ class Turn:
 
 
 def laid_out(pieces) -> list:
-    """Strings and PICTUREs as a turn's content: a picture stands on a line of its own unless
-    nothing follows it."""
+    """Strings, PICTUREs and Slots as a turn's content: what is no string stands on a line of its own
+    unless nothing follows it."""
     out = []
     for i, piece in enumerate(pieces):
         out.append(piece)
-        if piece is PICTURE and i + 1 < len(pieces):
+        if not isinstance(piece, str) and i + 1 < len(pieces):
             out.append("\n")
     return out
 
@@ -95,13 +105,13 @@ def plain(said: list[Turn], unasked: bool, flag_of, eos: int) -> list[tuple]:
         flag = flag_of(turn)
         content = stripped(turn.content)
         if unasked and k == 0:
-            content = [piece for piece in content if piece is PICTURE]
+            content = [piece for piece in content if not isinstance(piece, str)]
         for before, piece in zip(["", *content], content):
-            if piece != "\n" or before is not PICTURE:
+            if piece != "\n" or isinstance(before, str):
                 pieces.append((piece, flag))
         if turn.role == "assistant":
             pieces.append((eos, int(flag == 1)))
-        elif content and content[-1] is not PICTURE:
+        elif content and isinstance(content[-1], str):
             pieces.append(("\n", flag))
     return pieces
 
@@ -187,7 +197,7 @@ def _turn(message, where: str) -> Turn:
             f"{where}: a system message holds text only; put the picture in a user message"
         )
     for text in turn.content:
-        if text is not PICTURE:
+        if text is not PICTURE and not isinstance(text, Slot):
             check_text(text, where)
     return turn
 
@@ -217,6 +227,8 @@ def _from_parts(role: str, parts, where: str) -> Turn:
         elif kind in ("image", "image_url"):
             pieces.append(PICTURE)
             pictures.append(part)
+        elif isinstance(part, Slot):
+            pieces.append(part)
         elif kind == "text":
             fields = ", ".join(map(str, part))[:200]
             problems.append(f"{where}: part {i} of type 'text' has no \"text\" (fields: {fields})")

@@ -95,9 +95,9 @@ def choose(sizes: list[tuple[int, ...]], length: int, most: tuple[int, ...]) -> 
     return sorted(taken)
 
 
-def assemble(examples: list[dict], length: int) -> dict:
+def assemble(examples: list[dict], length: int, roles=bt.SLOTS) -> dict:
     """One row of a batch without its pictures (see batch.py): targets and slots of examples laid
-    end to end."""
+    end to end. roles: of each kind of slot."""
     sizes = [len(e["tokens"]) for e in examples]
     padding = np.zeros(length - sum(sizes))
     join = lambda parts, dtype: np.concatenate([*parts, padding]).astype(dtype)
@@ -108,7 +108,7 @@ def assemble(examples: list[dict], length: int) -> dict:
     after = lambda x: np.append(x[1:], x[:1])
     slots = {
         f"{kind}_slots": np.where(role == r, np.cumsum(role == r), 0).astype(np.int32)
-        for kind, r in bt.SLOTS.items()
+        for kind, r in roles.items()
     }
     predicts = following & (after(supervised) == 1)
     text_next = predicts & (after(role) == bt.TEXT)

@@ -13,10 +13,11 @@ import numpy as np
 from absl import flags
 from grain.experimental import ThreadPrefetchIterDataset
 
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.read_stats import ReadStats
 from janus_jax.data.resume import FORMAT, fingerprint, restore_position
-from janus_jax.data.row_stream import ExampleEncoder, RowStream
+from janus_jax.data.row_stream import RowStream
 from janus_jax.data.sources import SourceError
 from janus_jax.data.workers import follow, unheard
 from janus_jax.model import batch as bt

@@ -16,8 +16,8 @@ import numpy as np
 
 from janus_jax.common.files import read_json
 from janus_jax.config.schema import Template
-from janus_jax.data.messages import PICTURE, Turn, blank, check_text, plain, stripped, turns
-from janus_jax.data.processor_values import channels, misfits, value_problems
+from janus_jax.data.messages import PICTURE, Slot, Turn, blank, check_text, plain, stripped, turns
+from janus_jax.data.processor_values import channels, check_room, misfits, value_problems
 from janus_jax.data.sources import CHARACTERS
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.model import batch as bt
@@ -32,7 +32,8 @@ NUMBERS = (
 class Processor:
     """Tokenizer, template and the numbers of image tokens; saved beside the weights.
 
-    understanding_tokens, generation_tokens: placeholders of a picture read, ids of a picture drawn.
+    understanding_tokens, generation_tokens: placeholders of a picture read, or of each of its tiles;
+        ids of a picture drawn.
     cfg_scale, temperature: what these weights draw best with (the released models: 5 and 1).
     context: the longest prompt and answer together, in tokens (the released models were trained on
         4096).
@@ -97,7 +98,9 @@ class Processor:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {str(error).removeprefix('processor: ')}") from None
 
-    def conversation(self, messages, system: str | None = None, given: int = 0) -> list[tuple]:
+    def conversation(
+        self, messages, system: str | None = None, given: int = 0, tiles=()
+    ) -> list[tuple]:
         """Spans (ids, role, supervised) of a conversation, BOS first.
 
         messages: as in `data.messages`. An open prompt ends with an assistant message of empty
@@ -105,13 +108,15 @@ class Processor:
         system: the system text where no message brings one; None: the template's.
         given: the flag of what users say. Assistants' answers, closing end of sentence included,
             are flagged 1, roles and separators 0.
+        tiles: how many each picture has, in order; where they are left out, one.
 
         Raises ValueError that lists the messages and parts that it cannot use.
         """
-        return self._spans(self._pieces(turns(messages), system, given))
+        return self._spans(self._pieces(turns(messages), system, given), tiles)
 
     def learned(self, record: dict, supervise: str, form: str) -> list[tuple]:
-        """Spans of a record's {"messages"}, to learn from.
+        """Spans of a record's {"messages"}, and {"tiles"} where its pictures have several, to learn
+        from.
 
         supervise: "answers" leaves only answers and their closing token to predict, "all" adds what
             users say, unless a turn says it itself; neither predicts template or system text.
@@ -120,14 +125,16 @@ class Processor:
         """
         given = 1 if supervise == "all" else bt.GIVEN
         said = turns(record["messages"])
+        tiles = record.get("tiles", ())
         if form == "chat":
-            return self.conversation(said, given=given)
+            return self.conversation(said, given=given, tiles=tiles)
         flag = lambda turn: _flag(turn, given)
-        return self._spans(plain(said, "unasked" in record, flag, self.tokenizer.eos))
+        pieces = plain(said, "unasked" in record, flag, self.tokenizer.eos)
+        return self._spans(pieces, tiles)
 
-    def question(self, messages) -> tuple[list[tuple], list[tuple]]:
+    def question(self, messages, tiles=()) -> tuple[list[tuple], list[tuple]]:
         """Spans of a conversation that awaits the assistant's answer, and its pictures' sources,
-        each with the message it stands in.
+        each with the message it stands in. tiles: as of `conversation`.
 
         An empty assistant message at the end, as the original code asks for, is the same as none.
         Raises ValueError where there is nothing to answer, and where the context has no room for
@@ -139,22 +146,24 @@ class Processor:
         if not said or said[-1].role != "user":
             raise ValueError("conversation: its last message must be the user's")
         self._check_characters(
-            sum(len(c) for turn in said for c in turn.content if c is not PICTURE)
+            sum(len(c) for turn in said for c in turn.content if isinstance(c, str))
         )
-        if not said[-1].pictures and blank("".join(said[-1].content)):
+        if all(isinstance(c, str) and blank(c) for c in said[-1].content):
             raise ValueError(
                 f"message {len(said) - 1}: is {''.join(said[-1].content)[:20]!r}, nothing to "
                 "answer; ask something, or show a picture"
             )
-        spans = self.conversation([*said, Turn("assistant", [""], [])])
+        spans = self.conversation([*said, Turn("assistant", [""], [])], tiles=tiles)
         sources = [
             (source, f"message {k}") for k, turn in enumerate(said) for source in turn.pictures
         ]
-        self._check_room(sum(len(ids) for ids, _, _ in spans), len(sources), 1)
+        sizes = [len(ids) + 2 for ids, role, _ in spans if role == bt.UNDERSTANDING_SLOT]
+        check_room(self.context, sum(len(ids) for ids, _, _ in spans), sizes, 1)
         return spans, sources
 
-    def request(self, prompt, where: str = "prompt") -> np.ndarray:
-        """The ids of `drawing` for a prompt that a user typed, int32 [n]. Raises ValueError for a
+    def request(self, prompt, where: str = "prompt", new: int = 0) -> np.ndarray:
+        """The ids of `drawing` for a prompt that a user typed, int32 [n]. new: tokens to come, a
+        picture's where not given. Raises ValueError for a
         prompt that is no text, empty (the unconditional branch alone is guidance 0), or too long
         for the context."""
         if not isinstance(prompt, str | bytes):
@@ -170,7 +179,7 @@ class Processor:
                 "prompt at all, any words and cfg_scale 0)"
             )
         ids = np.concatenate([span[0] for span in self.drawing(prompt)]).astype(np.int32)
-        self._check_room(len(ids), 0, self.generation_tokens, where)
+        check_room(self.context, len(ids), [], new or self.generation_tokens, where)
         return ids
 
     def _check_characters(self, count: int, where: str = "conversation"):
@@ -181,30 +190,9 @@ class Processor:
                 f"of the context's {self.context:,} tokens); shorten the text"
             )
 
-    def _check_room(self, total: int, pictures: int, new: int, where: str = "conversation"):
-        """Refuses a prompt that leaves no room for `new` tokens, with the sum."""
-        over = total + new - self.context
-        each = self.understanding_tokens + 2
-        if over <= 0:
-            return
-        shown = (
-            f"{pictures} pictures x {each} + {total - pictures * each:,} of text = "
-            if pictures
-            else ""
-        )
-        spare = -(-over // each)
-        remedy = (
-            f"leave out {spare} pictures"
-            if spare <= pictures
-            else f"shorten the text by {over:,} tokens"
-        )
-        raise ValueError(
-            f"{where}: {shown}{total:,} tokens and {new:,} to come make {total + new:,}, the "
-            f"context is {self.context:,}: {remedy}"
-        )
-
-    def _spans(self, pieces: list[tuple]) -> list[tuple]:
+    def _spans(self, pieces: list[tuple], tiles=()) -> list[tuple]:
         t = self.tokenizer
+        tiles = iter(tiles)
         spans = [([t.bos], bt.TEXT, 0)]
         text = ""
         marks = []
@@ -217,7 +205,9 @@ class Processor:
             text = ""
             marks = []
             if piece is PICTURE:
-                spans += self.picture()
+                spans += self.picture(next(tiles, 1))
+            elif isinstance(piece, Slot):
+                spans += self.picture(slot=piece)
             elif piece != t.bos:
                 spans.append(([piece], bt.TEXT, supervised))
         return spans
@@ -262,14 +252,21 @@ class Processor:
         pairs = itertools.pairwise(cuts)
         return [(ids[a:b], bt.TEXT, marks[owner[a]][1]) for a, b in pairs if b > a]
 
-    def picture(self) -> list[tuple]:
-        """Spans of one picture to understand."""
+    def picture(self, tiles: int = 1, slot: Slot | None = None) -> list[tuple]:
+        """Spans of one picture to understand, whose tiles (see tiles.py) follow each other, or of an
+        input of another sense."""
         t = self.tokenizer
+        _, role, tokens = slot or ("", bt.UNDERSTANDING_SLOT, tiles * self.understanding_tokens)
         return [
             ([t.begin_of_image], bt.TEXT, 0),
-            ([t.placeholder] * self.understanding_tokens, bt.UNDERSTANDING_SLOT, 0),
+            ([t.placeholder] * tokens, role, 0),
             ([t.end_of_image], bt.TEXT, 0),
         ]
+
+    def shown(self, spans: list[tuple]) -> list[int]:
+        """Which of the pictures in some spans each of their tiles is of."""
+        slots = [len(ids) for ids, role, _ in spans if role == bt.UNDERSTANDING_SLOT]
+        return [k for k, n in enumerate(slots) for _ in range(n // self.understanding_tokens)]
 
     def drawing(self, prompt: str, form: str = "chat", given: int = 0) -> list[tuple]:
         """Spans up to and including begin_of_image of "draw this", BOS first.

@@ -1,5 +1,7 @@
 """What the numbers and words of a processor can be."""
 
+import collections
+import itertools
 import numbers
 
 from janus_jax.common import float32
@@ -33,7 +35,8 @@ def misfits(processor, config: JanusConfig) -> list[str]:
         )
         if here != getattr(config, box).tokens
     ]
-    most = max(processor.understanding_tokens + 2, processor.generation_tokens)
+    pieces = config.understanding_encoder.pieces
+    most = max(pieces * processor.understanding_tokens + 2, processor.generation_tokens)
     if processor.context <= most:
         found.append(
             f"context (or max_position_embeddings, model_max_length) is {processor.context}, and a "
@@ -48,6 +51,24 @@ def misfits(processor, config: JanusConfig) -> list[str]:
     if not beyond and len(processor.tokenizer) > vocabulary:
         beyond = [f"its tokenizer has {len(processor.tokenizer)} ids, the model {vocabulary}"]
     return found + beyond
+
+
+def check_room(context: int, total: int, sizes: list[int], new: int, where: str = "conversation"):
+    """Refuses a prompt of `total` tokens that leaves no room for `new` ones, with the sum. sizes: the
+    tokens of each of its pictures, their marks too."""
+    over = total + new - context
+    if over <= 0:
+        return
+    counts = collections.Counter(sizes).items()
+    pictures = [f"{n} pictures x {each} + " for each, n in counts]
+    shown = f"{''.join(pictures)}{total - sum(sizes):,} of text = " if sizes else ""
+    gone = list(itertools.accumulate(sorted(sizes, reverse=True)))
+    spare = next((n for n, tokens in enumerate(gone, 1) if tokens >= over), 0)
+    remedy = f"leave out {spare} pictures" if spare else f"shorten the text by {over:,} tokens"
+    raise ValueError(
+        f"{where}: {shown}{total:,} tokens and {new:,} to come make {total + new:,}, the "
+        f"context is {context:,}: {remedy}"
+    )
 
 
 def _whole(x) -> bool:

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data import edits, fields, kinds, selection
+from janus_jax.data import edits, fields, kinds, selection, senses
 from janus_jax.data.image_files import NamedBytes, from_data_uri, read_image
 from janus_jax.data.mapping import PICTURES, Raw, mapped
 from janus_jax.data.sources import RecordError, shown, unreadable
@@ -116,7 +116,10 @@ class Records:
         """The record of this kind, see sources.Source. Raises RecordError."""
         raw = self.raw(i)
         try:
-            return kinds.record(raw, self.dataset, int(i))
+            made = kinds.record(raw, self.dataset, int(i))
+            for sources in made.get("senses", {}).values():
+                sources[:] = [self.opened(x) if isinstance(x, str) else x for x in sources]
+            return made
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
 
@@ -137,7 +140,11 @@ class Records:
         """The path, or the bytes as they are, of picture `k` of record `i`. Raises RecordError."""
         raw = self.raw(i)
         try:
-            found = [ref for ref in fields.pictures(raw) if ref is not None]
+            found = [
+                ref
+                for ref in fields.pictures(raw)
+                if ref is not None and not isinstance(ref, senses.Input)
+            ]
             if k >= len(found):
                 raise RecordError(
                     "no picture", f"has {len(found)} pictures, number {k} is asked for"
@@ -178,7 +185,8 @@ class Records:
             return self._last.raw
         found = self.reader[index]
         try:
-            raw = edits.gathered(mapped(found, self.dataset), self.dataset, found)
+            raw = senses.beside(mapped(senses.among(found), self.dataset))
+            raw = edits.gathered(raw, self.dataset, found)
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         value = raw.get(self.dataset.score) if self.dataset.score else 0.0
@@ -196,6 +204,10 @@ class Records:
         """The path, or the bytes, of a picture's reference. Raises RecordError."""
         if isinstance(ref, bytes):
             return ref
+        if isinstance(ref, senses.Input):
+            raise RecordError(
+                "another sense", f"has {ref.name}, where pictures alone are read; leave it out"
+            )
         if isinstance(ref, str) and ref.lstrip()[:5].lower() == "data:":
             try:
                 return from_data_uri(ref)

@@ -15,9 +15,7 @@ import importlib
 
 import numpy as np
 
-from janus_jax.data import generation, text, understanding
 from janus_jax.data.image_pixels import ImageError
-from janus_jax.data.images import generation_image, understanding_image
 from janus_jax.data.mixture import Mixture
 from janus_jax.data.packing import assemble, choose
 from janus_jax.data.sources import RecordError, SourceError
@@ -27,85 +25,6 @@ from janus_jax.model import batch as bt
 AHEAD = 3
 IN_A_ROW = 100  # bad records: something is wrong with the data set, not with a record
 BAD = (RecordError, ImageError)
-
-
-@dataclasses.dataclass(frozen=True)
-class ExampleEncoder:
-    """Records of one form, of any kind, to Sequences that fit a row, and their pictures to arrays.
-
-    processor: tokenizer and chat template.
-    model: the JanusConfig.
-    rows: length, understanding_images and generation_images of a row.
-    supervise: "all" text is predicted, or the "answers" of conversations only.
-    dropout: probability that a prompt to draw is blanked.
-    first: probability that only a caption's first sentence is the prompt.
-    form: the "chat" template, or "plain", pictures and words alone.
-    """
-
-    processor: object
-    model: object
-    rows: object
-    supervise: str
-    dropout: float = 0.0
-    first: float = 0.0
-    form: str = "chat"
-
-    def __call__(
-        self, kind: str, record: dict, rng: np.random.Generator, at: int | None = None
-    ) -> dict:
-        """at: see text.encode. Raises RecordError for a record that does not fit its kind or a
-        row."""
-        most = self.rows.understanding_images
-        how = self.processor, self.supervise, self.rows.length, self.form
-        if kind == "generation" and "sources" in record:  # an edit
-            example = importlib.import_module("janus_jax.data.editing").encode(record, self, rng)
-        elif kind == "generation":
-            chances = self.dropout, self.first, self.rows.length, self.form
-            example = generation.encode(record, self.processor, rng, *chances)
-        elif kind == "text":
-            example = text.encode(record, *how, at)
-        else:
-            example = understanding.encode(record, *how, most)
-        slots = int((example["role"] == bt.UNDERSTANDING_SLOT).sum())
-        count = slots // self.processor.understanding_tokens
-        if count > most:
-            raise RecordError(
-                "too many pictures",
-                f"has {count} pictures, a row takes {most}; raise the stage's "
-                f"rows.understanding_images",
-            )
-        shown = count or "document" in record or example["example"][0] >= bt.TRUNCATED
-        if kind == "understanding" and not shown:
-            raise RecordError(
-                "no picture", "has no image part, and a conversation of understanding needs one"
-            )
-        if count and kind == "text":
-            raise RecordError(
-                "a picture too many", f"has {count} image parts, and a record of text needs none"
-            )
-        if not example["supervised"].any():
-            raise RecordError("no answer", "nothing in it is to be predicted; answer it or drop it")
-        return example
-
-    def pixels(
-        self, kind: str, source, index: int, record: dict, example: dict
-    ) -> dict[str, list[np.ndarray]]:
-        """What fills an example's slots, by the batch's arrays: pictures uint8 [S, S, 3], or ids
-        int32 [N]. Raises ImageError, RecordError."""
-        if kind == "generation" and "image_ids" in record:
-            ids = generation.stored_ids(record["image_ids"], self.model.generation_encoder)
-            return {"image_ids": [ids]}
-        ways = {
-            "understanding_images": (understanding_image, self.model.understanding_encoder),
-            "generation_images": (generation_image, self.model.generation_encoder),
-        }
-        return {
-            name: [
-                open_image(source.image(index, int(k)), box.image_size, fast=True)
-                for k in example[name]
-            ]
-            for name, (open_image, box) in ways.items()
-        }
 
 
 @dataclasses.dataclass
@@ -123,9 +42,10 @@ class Buffered:
     pixels: dict | None = None
 
     @property
-    def size(self) -> tuple[int, int, int]:
+    def size(self) -> tuple[int, ...]:
         e = self.example
-        return len(e["tokens"]), len(e["understanding_images"]), len(e["generation_images"])
+        images = len(e["understanding_images"]), len(e["generation_images"])
+        return len(e["tokens"]), *images, *e.get("senses", ())
 
 
 class RowStream:
@@ -134,9 +54,7 @@ class RowStream:
     What it reads and finds bad since the last `news()` is kept there.
     """
 
-    def __init__(
-        self, mixture: Mixture, encoder: ExampleEncoder, number: int, state: dict | None = None
-    ):
+    def __init__(self, mixture: Mixture, encoder, number: int, state: dict | None = None):
         self.mixture = mixture
         self.encoder = encoder
         self.encoders = [dataclasses.replace(encoder, form=e.form) for e in mixture.entries]
@@ -183,7 +101,8 @@ class RowStream:
         while True:
             self._fill()
             sizes = [w.size for w in self.buffer]
-            most = rows.understanding_images, rows.generation_images
+            more = [rows.understanding_images] * len(self.encoder.model.senses)
+            most = rows.understanding_images, rows.generation_images, *more
             picks = choose(sizes, rows.length, most)
             if all([self._open(i) for i in picks]):
                 break
@@ -237,7 +156,7 @@ class RowStream:
                 index = int(rng.integers(len(e.source)))
             self.reads[entry] = self.reads.get(entry, 0) + 1
             try:
-                record = e.source[index]
+                record = self.encoder.read(e.source, index)
                 encode = self.encoders[entry]
                 example = encode(e.kind, record, rng, at if e.continues else None)
                 return Buffered(entry, position, tried, at, index, record, example)
@@ -272,7 +191,15 @@ class RowStream:
     def _finish(self, chosen: list[Buffered]) -> dict:
         rows = self.encoder.rows
         model = self.encoder.model
-        row = assemble([w.example for w in chosen], rows.length)
+        roles = bt.SLOTS
+        if model.senses:
+            roles = importlib.import_module("janus_jax.model.senses.known").roles(model)
+        row = assemble([w.example for w in chosen], rows.length, roles)
+        if model.generation_encoder.sizes:
+            most = model.generation_encoder.most_tokens
+            row = importlib.import_module("janus_jax.data.sizes").sized_row(row, most)
+        if model.drawing == "masked":
+            row = importlib.import_module("janus_jax.data.masked").masked_row(row)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "
@@ -284,7 +211,7 @@ class RowStream:
         for name, array in filled.items():
             opened = [pixels for w in chosen for pixels in (w.pixels or {}).get(name, ())]
             for k, pixels in enumerate(opened):
-                array[k] = pixels
+                array[k][tuple(map(slice, pixels.shape))] = pixels
         drawn = [
             (w.entry, w.position, w.index, int(w.example["example"][0]), w.size[0]) for w in chosen
         ]

@@ -1,8 +1,9 @@
-"""The ablations of the paper's Table 5: Janus whose adaptors read other features.
+"""Janus whose adaptors read other features: the ablations of the paper's Table 5, and latents.
 
 Experiment A understands a picture by the VQ tokenizer's codes; B and C by the semantic decoder's
 features of these, which B also reads of the ids drawn so far. The two adaptors stay apart. What
-nothing reads is left out.
+nothing reads is left out. With `image_head` "diffusion" (paper section 3.5) a picture's tokens are
+latents of a KL tokenizer: where others have ids, int32 [B, N], they stand as float32 [B, N, C].
 """
 
 import jax
@@ -12,18 +13,24 @@ from flax import nnx
 from janus_jax.model import sharding as sh
 from janus_jax.model.adaptors import Adaptor
 from janus_jax.model.config import CHILDREN, JanusConfig
+from janus_jax.model.diffusion_head import DiffusionHead
 from janus_jax.model.janus import Janus
+from janus_jax.model.kl_tokenizer import KlTokenizer
 from janus_jax.model.semantic_decoder import SemanticDecoder
 
 
 class Ablated(Janus):
-    """Janus with the features that `JanusConfig.understanding` and `generation` name."""
+    """Janus with the features that `JanusConfig.understanding` and `generation` name, and with its
+    `image_head`."""
 
     def __init__(self, config: JanusConfig, rngs: nnx.Rngs):
         super().__init__(config, rngs)
         for name in set(CHILDREN) - set(config.children):
             if hasattr(self, name):
                 delattr(self, name)
+        if config.image_head == "diffusion":
+            self.generation_encoder = KlTokenizer(config.generation_encoder, rngs)
+            self.image_head = DiffusionHead(config, rngs)
         d = config.transformer.width
         seen, drawn = config.read_widths
         self.understanding_adaptor = Adaptor(seen, d, config.dtype, rngs)
@@ -47,7 +54,9 @@ class Ablated(Janus):
     def gathered(self):
         return super().gathered() if self.config.understanding == "siglip" else self
 
-    def embed_image_ids(self, ids):  # int32 [B, N] -> [B, N, D]
+    def embed_image_ids(self, ids):  # int32 [B, N] or latents -> [B, N, D]
+        if self.config.image_head == "diffusion":
+            return self.generation_adaptor(ids)
         if self.config.generation == "embedding":
             return super().embed_image_ids(ids)
         # Each picture of a row by itself.

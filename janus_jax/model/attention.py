@@ -1,4 +1,5 @@
-"""Causal attention of packed rows: a token sees itself and the earlier tokens of its own example.
+"""Causal attention of packed rows: a token sees itself and the earlier tokens of its own example,
+and, where `ahead` says so, the rest of its picture (arXiv 2408.12528 has such rows).
 
 `packed` is what the transformer trains with. Its kinds compute the same numbers and differ in what
 they hold:
@@ -31,18 +32,19 @@ SHORT = 512  # tokens of a row up to which all T x T scores are cheaper than a l
 
 
 def packed(
-    q, k, v, segment_ids, kind: str = "auto"
+    q, k, v, segment_ids, kind: str = "auto", ahead=None
 ):  # each [B, T, H, K], int32 [B, T] -> [B, T, H, K]
     """Attention within the examples of each row, scores scaled by K ** -0.5, softmax in float32.
 
     segment_ids: the examples of a row lie one after the other, each with an id of its own; padding
-        is one. Raises ValueError where `kind` is unknown.
+        is one. ahead: see `causal_mask`. Raises ValueError where `kind` is unknown.
     """
-    kind = choose(kind, q.shape[1], q.dtype)
+    kind = choose(kind, q.shape[1], q.dtype, ahead is None)
     if kind == "plain":
-        return plain(q, k, v, causal_mask(segment_ids))
-    specs = (*[sh.ACT_BTHK] * 3, sh.BATCH)
-    return sh.per_device(local(kind).of_rows, specs, sh.ACT_BTHK)(q, k, v, segment_ids)
+        return plain(q, k, v, causal_mask(segment_ids, ahead))
+    rows = [segment_ids] if ahead is None else [segment_ids, jnp.arange(q.shape[1]) + ahead]
+    specs = (*[sh.ACT_BTHK] * 3, *[sh.BATCH] * len(rows))
+    return sh.per_device(local(kind).of_rows, specs, sh.ACT_BTHK)(q, k, v, *rows)
 
 
 def full(q, k, v, kind: str = "plain"):  # each [B, T, H, K] -> [B, T, H, K]
@@ -59,8 +61,9 @@ def local(kind: str):
     return importlib.import_module(f"janus_jax.model.attentions.{kind}")
 
 
-def choose(kind: str, length: int, dtype) -> str:
-    """The kind that `auto` means on the current mesh's devices, for rows of `length` tokens."""
+def choose(kind: str, length: int, dtype, causal: bool = True) -> str:
+    """The kind that `auto` means on the current mesh's devices, for rows of `length` tokens; causal:
+    nothing is `ahead`, which cuDNN's packed layout cannot tell."""
     if kind not in ATTENTION:
         raise ValueError(f"model.attention is {kind!r}: known: {', '.join(ATTENTION)}")
     if kind != "auto":
@@ -75,7 +78,7 @@ def choose(kind: str, length: int, dtype) -> str:
         if not re.fullmatch(r"\d+\.\d+", capability) and jax.default_backend() == "gpu":
             return "blockwise"  # not NVIDIA's
         hopper = capability and float(capability) >= 9.0
-        return "cudnn" if hopper else "triton"
+        return "cudnn" if hopper and causal else "triton"
     return "splash" if platform == "tpu" else "blockwise"
 
 
@@ -90,8 +93,12 @@ def plain(q, k, v, mask=None):
     return product("bhts,bshk->bthk", weights, v).astype(v.dtype)
 
 
-def causal_mask(segment_ids):
-    """bool [B, 1, T, T]: a token sees the earlier tokens of its own segment and itself."""
+def causal_mask(segment_ids, ahead=None):
+    """bool [B, 1, T, T]: a token sees the earlier tokens of its own segment, itself, and as many of
+    those behind it as `ahead`, int32 [B, T], says (never fewer than the token before it, less 1)."""
     t = segment_ids.shape[1]
     same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return same & (jnp.arange(t)[:, None] >= jnp.arange(t))
+    last = jnp.arange(t)[:, None]
+    if ahead is not None:
+        last = last + ahead[:, None, :, None]
+    return same & (last >= jnp.arange(t))

@@ -1,11 +1,12 @@
 """The contract between the data and the model: names, shapes and dtypes of everything that crosses.
 
 A record becomes a Sequence (one example), Sequences are packed into rows, rows make a batch.
-Letters: B rows, T tokens of a row, M images of a row to understand, G images of a row to generate,
+Letters: B rows, T tokens of a row, M images (tiles) of a row to understand, G to generate,
 N image tokens of a picture, S side in pixels.
 
 A slot is a position that reads something else than its token. Its kind says what: a picture as the
-understanding encoder sees it, or image ids; SLOTS lists the kinds, each a role of a token.
+understanding encoder sees it, or image ids; SLOTS lists the kinds, each a role of a token. Those of
+a model's further senses come after them (senses/known.py), with arrays that have their names.
 
 Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
     tokens                int32 [n]   text ids; on slots the placeholder id
@@ -13,7 +14,7 @@ Sequence, a dict of aligned arrays (n tokens; pixels come in after packing):
     supervised            int8  [n]   1 where the token, or a GENERATION_SLOT's image id, is to be
                                       predicted
     understanding_images  int64 [m]   which of the record's images fill its UNDERSTANDING_SLOTs, in
-                                      order
+                                      order, a number again for each tile of an image that is cut
     generation_images     int64 [g]   likewise for its GENERATION_SLOTs
     example               int32 [1]   task code (1 understanding, 2 text, 3 generation), plus
                                       TRUNCATED if text was cut, plus CONTINUED if the rest of its
@@ -29,14 +30,22 @@ Batch, a dict of arrays:
     positions             int32 [B, T]  restart with each example
     segment_ids           int32 [B, T]  1, 2, ... by example, 0 for padding
     tasks                 int32 [B, T]  task code of the example, 0 for padding (metrics only)
+    ahead                 int32 [B, T]  of a model that draws `masked` alone: how many tokens behind
+                                        itself a token sees; then image_targets are predicted at
+                                        their own slots, which read no image id (data/masked.py)
     understanding_images  uint8 [B, M, S, S, 3]
     generation_images     uint8 [B, G, S, S, 3], or
     image_ids             int32 [B, G, N]  their ids, when the records carry them
+    generation_sizes      int32 [B, G]  of a model that draws several sizes alone: 1 + the number of
+                                        the picture's, in the upper left of [B, G, H, W, 3]; 0: none
+    noise                 uint32 [B]    for a diffusion head: says which noise a row draws
 
 Beside a batch stands which examples are in it, int64 [n, 6], an example a line, the columns
 EXAMPLE_COLUMNS: its row among all hosts' rows, the number of its data set, its position in the data
 set's order and the record found there, its code (`example` above) and its tokens.
 """
+
+import importlib
 
 import numpy as np
 
@@ -74,8 +83,10 @@ def sequence(
 def shapes(rows, length, understanding_images, generation_images, model, precomputed=False) -> dict:
     """name -> (shape, dtype) of a batch, for a `model.config.JanusConfig`; the first four are a
     `Rows`. precomputed: pictures to generate come as ids."""
-    slots = (f"{kind}_slots" for kind in SLOTS)
+    slots = (f"{kind}_slots" for kind in (*SLOTS, *model.senses))
     names = "tokens", "text_targets", "image_targets", *slots, "positions", "segment_ids", "tasks"
+    if model.drawing == "masked":
+        names = *names, "ahead"
     images = image_shapes(rows, understanding_images, generation_images, model, precomputed)
     return dict.fromkeys(names, ((rows, length), np.int32)) | images
 
@@ -84,12 +95,25 @@ def image_shapes(rows, understanding_images, generation_images, model, precomput
     """Of `shapes`, those of what slots read."""
     s = model.understanding_encoder.image_size
     vq = model.generation_encoder
-    drawn = (rows, generation_images, vq.image_size, vq.image_size, 3)
-    return {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
+    width, height = (max(sides) for sides in zip(*vq.all_sizes))
+    drawn = (rows, generation_images, height, width, 3)
+    found = {"understanding_images": ((rows, understanding_images, s, s, 3), np.uint8)} | (
         {"image_ids": ((*drawn[:2], vq.tokens), np.int32)}
         if precomputed
         else {"generation_images": (drawn, np.uint8)}
+        | ({"generation_sizes": (drawn[:2], np.int32)} if vq.sizes else {})
     )
+    if model.senses:
+        known = importlib.import_module("janus_jax.model.senses.known")
+        found |= known.arrays(model, rows, understanding_images)
+    return found
+
+
+def image_slots(batch):
+    """1 + index into the row's G*N image ids, of those that a position reads or that are masked
+    there, else 0."""
+    slots = batch["generation_slots"]
+    return slots if "ahead" not in batch else slots + batch["image_targets"]
 
 
 def pixels(images, mean=0.5, std=0.5):

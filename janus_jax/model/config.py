@@ -14,10 +14,19 @@ CHILDREN = (
 )  # fmt: skip
 # In what an understanding encoder may differ from SigLIP; the words are in config/sizes.py.
 DIFFERENCES = ("feature_layer", "activation", "norm_eps", "pixels", "rotary_grid", "variant")
-# Fields that are not written where they are as here, the last three of a data set's line: files of
-# before know them by no name.
-LEFT_OUT = {"decoder_norm": "group", "codebook_l2_norm": True, "target": "", "source_ids": 0.5,
-            "edit_dropout": (0.05, 0.05, 0.05)}.items()  # fmt: skip
+# Fields, by box, that are not written where they are as here: files of before know them by no name.
+LEFT_OUT = {
+    "": {
+        "drawing": "causal", "senses": {}, "image_head": "softmax", "image_head_layers": 3,
+        "denoising_steps": 100,
+    },
+    "understanding_encoder": {"tiles": 1, "tiling": "internvl", "pixel_shuffle": 1},
+    "generation_encoder": {
+        "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0,
+    },
+}  # fmt: skip
+OF_LINES = {"target": "", "source_ids": 0.5, "edit_dropout": (0.05,) * 3}  # of data sets, likewise
+_USUAL = [field for box in (*LEFT_OUT.values(), OF_LINES) for field in box.items()]
 
 
 @dataclass(frozen=True)
@@ -38,20 +47,24 @@ class UnderstandingEncoderConfig:
     pixels: str = "siglip"
     rotary_grid: int = 0
     variant: tuple[str, ...] = ()
-
-    @property
-    def tokens(self) -> int:
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def depth(self) -> int:  # layers that are computed
-        return self.layers + 1 + self.feature_layer
+    # A picture becomes up to `tiles` tiles and, where it has several, an overview, cut by the rule
+    # `tiling` (data/tiles.py); of each, `pixel_shuffle` patches a side are joined in one token.
+    tiles: int = 1
+    tiling: str = "internvl"
+    pixel_shuffle: int = 1
+    # Of a tile: patches, and tokens as they are read; of a picture at most: tiles, the overview too.
+    patches = property(lambda self: (self.image_size // self.patch_size) ** 2)
+    tokens = property(lambda self: (self.image_size // self.patch_size // self.pixel_shuffle) ** 2)
+    pieces = property(lambda self: self.tiles + (self.tiles > 1))
+    depth = property(lambda self: self.layers + 1 + self.feature_layer)  # layers that are computed
 
 
 @dataclass(frozen=True)
 class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
-    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`)."""
+    codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`).
+    `sizes`: of pictures that are drawn besides squares of `image_size`, "WxH" in pixels.
+    `latent` "kl": AutoencoderKL, vectors of `code_dim` times `latent_scale` in place of codes."""
 
     image_size: int = 384
     channels: int = 128
@@ -63,6 +76,17 @@ class GenerationEncoderConfig:
     code_dim: int = 8
     decoder_norm: str = "group"
     codebook_l2_norm: bool = True
+    sizes: tuple[str, ...] = ()
+    latent: str = "vq"
+    latent_scale: float = 1.0
+
+    @property
+    def all_sizes(self) -> list[tuple[int, int]]:  # (width, height), the square first
+        return [(self.image_size,) * 2, *(tuple(map(int, x.split("x"))) for x in self.sizes)]
+
+    @property
+    def most_tokens(self) -> int:
+        return max(width * height for width, height in self.all_sizes) // self.stride**2
 
     @property
     def stride(self) -> int:
@@ -107,7 +131,11 @@ class JanusConfig:
     the backward pass computes all anew (`full`), or has matrix products (`dots`) or all (`none`)
     kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
-    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so."""
+    semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
+    `drawing`: ids one after the other (`causal`), or all that are `masked` at once, each token of a
+    picture seeing all of it (MaskGIT, arXiv 2202.04200). `senses`: the sizes of further ones by name,
+    each a folder of model/senses. `image_head`: "softmax" over ids, or "diffusion" of latents, drawn
+    in so many `denoising_steps`."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -115,35 +143,42 @@ class JanusConfig:
     semantic_decoder: SemanticDecoderConfig = SemanticDecoderConfig()
     understanding: str = "siglip"
     generation: str = "embedding"
+    drawing: str = "causal"
     image_head_width: int = 2048
+    image_head: str = "softmax"
+    image_head_layers: int = 3
+    denoising_steps: int = 100
     dtype: str = "bfloat16"
     remat: str = field(default="dots", metadata=FREE)
     attention: str = field(default="auto", metadata=FREE)
+    senses: dict[str, dict[str, int]] = field(default_factory=dict, hash=False)
 
     @property
     def is_janus(self) -> bool:
-        """Whether its adaptors read what Janus' do."""
-        return (self.understanding, self.generation) == ("siglip", "embedding")
+        """Whether its adaptors read what Janus' do, and its heads predict tokens."""
+        return self.understanding == "siglip" and "generation_embedding" in self.children
 
     @property
     def children(self) -> tuple[str, ...]:
-        """Those of CHILDREN that this model has."""
+        """Those of CHILDREN that this model has, then its senses'."""
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
-            "generation_embedding": self.generation == "embedding",
+            "generation_embedding": (self.generation, self.image_head) == ("embedding", "softmax"),
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
-        return tuple(name for name in CHILDREN if has.get(name, True))
+        more = (f"{name}_{box}" for name in sorted(self.senses) for box in ("encoder", "adaptor"))
+        return *(name for name in CHILDREN if has.get(name, True)), *more
 
     @property
     def read_widths(self) -> tuple[int, int]:
         """Of the features that the understanding and the generation adaptor read."""
         codes = self.generation_encoder.code_dim
         semantic = self.semantic_decoder.width
-        seen = {"siglip": self.understanding_encoder.width, "vq": codes, "semantic": semantic}
+        tower = self.understanding_encoder
+        seen = {"siglip": tower.width * tower.pixel_shuffle**2, "vq": codes, "semantic": semantic}
         return seen[self.understanding], codes if self.generation == "embedding" else semantic
 
 
 def to_dict(config) -> dict:
     """Plain nested dict (JSON, ConfigDict) of a dataclass, without what is LEFT_OUT."""
-    return asdict(config, dict_factory=lambda fields: dict(x for x in fields if x not in LEFT_OUT))
+    return asdict(config, dict_factory=lambda fields: dict(x for x in fields if x not in _USUAL))

@@ -103,14 +103,14 @@ def middle(channels: int, norm, rngs: nnx.Rngs) -> nnx.List:
     return nnx.List([res[0], AttnBlock(channels, norm, rngs), res[1]])
 
 
-class VqEncoder(nnx.Module):
-    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+class VqEncoder(nnx.Module):  # deep: it attends after each block of the lowest resolution
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs, deep: bool = True):
         norm = norms(config.norm_groups, rngs)
         last = len(config.multipliers) - 1
         widths = [config.channels] + [config.channels * m for m in config.multipliers]
         self.conv_in = Conv(3, config.channels, rngs)
         self.levels = nnx.List([
-            Level(a, b, config.res_blocks, norm, rngs, attention=i == last, resample=2 if i < last else None)
+            Level(a, b, config.res_blocks, norm, rngs, attention=deep and i == last, resample=2 if i < last else None)
             for i, (a, b) in enumerate(itertools.pairwise(widths))
         ])  # fmt: skip
         self.mid = middle(widths[-1], norm, rngs)
@@ -123,8 +123,8 @@ class VqEncoder(nnx.Module):
         return self.conv_out(nnx.silu(self.norm_out(x)))
 
 
-class VqDecoder(nnx.Module):
-    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs):
+class VqDecoder(nnx.Module):  # deep: likewise
+    def __init__(self, config: GenerationEncoderConfig, rngs: nnx.Rngs, deep: bool = True):
         self.spatial = config.decoder_norm == "spatial"
         norm = norms(config.norm_groups, rngs, config.code_dim if self.spatial else 0)
         last = len(config.multipliers) - 1
@@ -133,7 +133,7 @@ class VqDecoder(nnx.Module):
         self.conv_in = Conv(config.z_channels, out[0], rngs)
         self.mid = middle(out[0], norm, rngs)
         self.levels = nnx.List([
-            Level(a, b, config.res_blocks + 1, norm, rngs, attention=i == 0, resample=1 if i < last else None)
+            Level(a, b, config.res_blocks + 1, norm, rngs, attention=deep and i == 0, resample=1 if i < last else None)
             for i, (a, b) in enumerate(itertools.pairwise(widths))
         ])  # fmt: skip
         self.norm_out = norm(out[-1])

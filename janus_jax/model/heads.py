@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from janus_jax.model import sharding as sh
+from janus_jax.model.batch import IGNORE
 from janus_jax.model.layers import Linear
 
 
@@ -28,6 +29,11 @@ class ImageHead(nnx.Module):
 
     def __call__(self, x):  # [B, T, D] -> float32 [B, T, codebook]
         return self.fc2(self.features(x)).astype(jnp.float32)
+
+    def loss(self, x, ids, batch, token_losses):  # [B, T, D], [B, G*N] -> summed, float32
+        at = batch["image_targets"]
+        targets = jnp.where(at > 0, jnp.take_along_axis(ids, jnp.maximum(at - 1, 0), 1), IGNORE)
+        return token_losses(self.fc2, self.features(x), targets)[0]
 
     def features(self, x):  # [B, T, D] -> [B, T, hidden], what `fc2` makes logits of
         return jax.nn.gelu(self.fc1(x), approximate=False)

@@ -25,13 +25,12 @@ class Janus(nnx.Module):
     def __init__(self, config: JanusConfig, rngs: nnx.Rngs):
         llm = config.transformer
         vq = config.generation_encoder
-        tower = config.understanding_encoder
         d = llm.width
         dtype = config.dtype
         how = dtype, config.remat, config.attention, rngs
         self.text_embedding = Embedding(llm.vocabulary, d, sh.W_VD, dtype, rngs, std=0.02)
-        self.understanding_encoder = encoder(tower, *how)
-        self.understanding_adaptor = Adaptor(tower.width, d, dtype, rngs)
+        self.understanding_encoder = encoder(config.understanding_encoder, *how)
+        self.understanding_adaptor = Adaptor(config.read_widths[0], d, dtype, rngs)
         self.generation_encoder = GenerationEncoder(vq, rngs)
         self.generation_embedding = Embedding(
             vq.codebook_size, vq.code_dim, sh.REPLICATED, dtype, rngs, std=vq.code_dim**-0.5
@@ -41,9 +40,14 @@ class Janus(nnx.Module):
         self.text_head = TextHead(d, llm.vocabulary, dtype, rngs)
         self.image_head = ImageHead(d, config.image_head_width, vq.codebook_size, dtype, rngs)
         self.config = config
+        if config.senses:
+            importlib.import_module("janus_jax.model.senses.wiring").add(self, rngs)
 
     def embed_images(self, images):  # [B, H, W, 3] in [-1, 1] -> [B, N, D]
-        return self.understanding_adaptor(self.understanding_encoder(images))
+        x = self.understanding_encoder(images)
+        if (times := self.config.understanding_encoder.pixel_shuffle) > 1:
+            x = importlib.import_module("janus_jax.model.pixel_shuffle").pixel_shuffle(x, times)
+        return self.understanding_adaptor(x)
 
     def gathered(self):  # itself with its tower's weights whole
         whole = copy.copy(self)
@@ -70,9 +74,14 @@ class Janus(nnx.Module):
         n = self.config.generation_encoder.tokens
         if images.shape[1] == 0:
             return jnp.zeros((len(images), 0), jnp.int32)
+        if "generation_sizes" in batch:
+            sized = importlib.import_module("janus_jax.model.sized")
+            how = self.config.generation_encoder, images, batch["generation_sizes"]
+            ids = sized.image_ids(self.generation_encoder, *how)
+            return ids.reshape(len(ids), -1)
         encode = lambda x: self.generation_encoder.encode(bt.pixels(x))
-        ids = of_filled(encode, images, filled(batch["generation_slots"], n))
-        return ids.reshape(len(ids), -1)
+        ids = of_filled(encode, images, filled(bt.image_slots(batch), n))
+        return ids.reshape(len(ids), -1, *ids.shape[3:])
 
     def read(self, batch, image_ids):
         """What slots read: (their kind, features [B, K, D]) of each kind that the batch brings."""
@@ -86,6 +95,8 @@ class Janus(nnx.Module):
             yield "understanding", features.reshape(len(images), -1, d, out_sharding=sh.BATCH)
         if image_ids.shape[1]:
             yield "generation", self.embed_image_ids(image_ids)
+        if self.config.senses:
+            yield from importlib.import_module("janus_jax.model.senses.wiring").read(self, batch)
 
     def embed(self, batch, image_ids):
         """Text embeddings, overwritten where a slot says so: [B, T, D].
@@ -101,7 +112,7 @@ class Janus(nnx.Module):
     def __call__(self, batch, image_ids):
         """Packed rows to hidden states [B, T, D] after the final norm. See `embed`."""
         x = self.embed(batch, image_ids)
-        return self.transformer(x, batch["positions"], batch["segment_ids"])
+        return self.transformer(x, batch["positions"], batch["segment_ids"], batch.get("ahead"))
 
 
 def floats(images):

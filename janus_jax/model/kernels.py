@@ -5,8 +5,8 @@ Unless told otherwise TPUs multiply float32 in bfloat16 and NVIDIA's GPUs in TF3
 So every product of the package names its precision: float32 means float32 on every platform,
 whatever the caller's `jax_default_matmul_precision` is.
 
-The tiles of a row that hold a pair of one example are lower[i]..i for the i-th tile of queries. B
-rows, T tokens.
+The tiles of a row that hold a pair of one example are lower[i]..i for the i-th tile of queries, or
+lower[i]..upper[i] where queries see keys behind themselves. B rows, T tokens.
 """
 
 import functools
@@ -62,6 +62,19 @@ def lowest_tiles(segment_ids, tile: int):
     """int32 [B, T / tile]: the first tile of keys that each tile of queries has a pair in; the last
     is its own."""
     return starts(segment_ids)[:, ::tile] // tile
+
+
+def highest_tiles(last, tile: int):
+    """int32 [B, T / tile]: likewise the last, where each query sees keys up to `last`, int32 [B, T]."""
+    return last.reshape(len(last), -1, tile).max(-1) // tile
+
+
+def to_length(last, t: int):
+    """`last` up to `t` tokens, of which those that are filled up see themselves."""
+    short = last.shape[1]
+    return jnp.concatenate(
+        [last, jnp.broadcast_to(jnp.arange(short, t), (len(last), t - short))], 1
+    )
 
 
 def padded(t: int, *arrays):

@@ -32,8 +32,10 @@ LOGITS = ("text_head/linear", "image_head/fc2")
 
 def linears(config: JanusConfig) -> list[str]:
     """The paths of a model's linear maps that may have a pair, such as
-    "transformer/blocks/attention/q"."""
-    return [f"{child}/{x}" for child in config.children for x in _LINEARS.get(child, ())]
+    "transformer/blocks/attention/q"; none of a diffusion head, which is small."""
+    none = {"image_head"} if config.image_head == "diffusion" else set()
+    children = [child for child in config.children if child not in none]
+    return [f"{child}/{x}" for child in children for x in _LINEARS.get(child, ())]
 
 
 def scaling(rank: int, alpha: float, rslora: bool) -> float:

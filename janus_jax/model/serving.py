@@ -185,8 +185,8 @@ class Unrolled(nnx.Module):
         self.config = config
         self.dtype = jnp.dtype(dtype)
 
-    def __call__(self, x, positions, segment_ids):  # [B, T, D] -> [B, T, D]
-        return self.cached(x, positions, causal_mask(segment_ids))[0]
+    def __call__(self, x, positions, segment_ids, ahead=None):  # [B, T, D] -> [B, T, D]
+        return self.cached(x, positions, causal_mask(segment_ids, ahead))[0]
 
     def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
         """`mask` is bool [B, 1, T, S]; new keys and values are written from place `at` of the cache

@@ -48,9 +48,9 @@ class Transformer(nnx.Module):
         self.remat = remat
         self.kind = attention
 
-    def __call__(self, x, positions, segment_ids):  # [B, T, D] -> [B, T, D]
+    def __call__(self, x, positions, segment_ids, ahead=None):  # [B, T, D] -> [B, T, D]
         c = self.config
-        attend = functools.partial(packed, segment_ids=segment_ids, kind=self.kind)
+        attend = functools.partial(packed, segment_ids=segment_ids, kind=self.kind, ahead=ahead)
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
         return self.norm(through_layers(self.blocks, x, self.remat, attend, rope))

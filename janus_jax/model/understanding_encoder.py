@@ -45,7 +45,7 @@ class UnderstandingEncoder(nnx.Module):
         c = config.width
         self.patch_kernel = weight(rngs, (p, p, 3, c), sh.W_HWIC, (3 * p * p) ** -0.5)
         self.patch_bias = nnx.Param(jnp.zeros(c))
-        self.positions = weight(rngs, (config.tokens, c), sh.W_NC, c**-0.5)
+        self.positions = weight(rngs, (config.patches, c), sh.W_NC, c**-0.5)
         self.blocks = stack(lambda rngs: EncoderBlock(config, dtype, rngs), config.layers, rngs)
         self.norm = layer_norm(c, dtype, rngs)
         self.dtype = jnp.dtype(dtype)

@@ -138,7 +138,7 @@ class ViT(UnderstandingEncoder):
         has = config.variant
         self.patch_kernel = weight(rngs, (p, p, 3, c), sh.W_HWIC, (3 * p * p) ** -0.5)
         self.patch_bias = nnx.data(None) if "no_patch_bias" in has else nnx.Param(jnp.zeros(c))
-        self.positions = weight(rngs, (config.tokens, c), sh.W_NC, c**-0.5)
+        self.positions = weight(rngs, (config.patches, c), sh.W_NC, c**-0.5)
         self.blocks = stack(lambda rngs: ViTBlock(config, dtype, rngs), config.depth, rngs)
         final = "no_final_norm" not in has
         self.norm = norm_of(config, c, dtype, rngs) if final else nnx.data(None)
@@ -169,7 +169,7 @@ class ViT(UnderstandingEncoder):
         attend = functools.partial(full, kind=self.kind)
         rope = rope_of_grid(self.config) if self.config.rotary_grid else None
         x = through_layers(self.blocks, self.embedded(images), self.remat, attend, rope)
-        x = x[:, -self.config.tokens :]
+        x = x[:, -self.config.patches :]
         return x if self.norm is None else self.norm(x)
 
 

@@ -198,7 +198,8 @@ class _Walk:
         place = f"janus_jax/{ours[0][0]}:{ours[0][1]}"
         if "model/generation_encoder.py" in files:
             return place, VQ, False
-        if files & {"model/understanding_encoder.py", "model/vit.py"}:
+        towers = {"model/understanding_encoder.py", "model/vit.py"}
+        if files & towers or any(re.match("model/senses/.*/encoder.py", file) for file in files):
             return place, TOWER, False
         if any(file == "training/loss.py" and "janus_loss" not in f for file, _, f in ours):
             return place, LOSS, True

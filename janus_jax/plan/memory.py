@@ -211,7 +211,7 @@ def changed_by(experiment: Experiment, flags: str) -> Experiment | None:
 def parameters(state) -> dict[str, tuple[int, int]]:
     """child -> (trainable, frozen) numbers of parameters; the model's children, in its order, then
     what learns beside them."""
-    beside = [name for name in state.trainable if name not in CHILDREN]
+    beside = [name for name in state.params if name not in CHILDREN]
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
     return {
         name: (count(state.trainable.get(name, ())), count(state.frozen.get(name, ())))

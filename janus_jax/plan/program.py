@@ -128,7 +128,11 @@ def as_data(found: audit.Audit, chip: Chip, parts: dict[str, float]) -> dict:
 def useful(found: audit.Audit, parts: dict[str, float]) -> dict[str, float]:
     """Group -> the share of its FLOPs that the model needs."""
     out = {}
+    known = [name for names in _PARTS.values() for name in names]
+    more = [name for name in parts if name not in known]  # of further senses
     for groups, names in _PARTS.items():
+        mine = "_encoder" if audit.TOWER in groups else "_adaptor" if audit.REST in groups else " "
+        names = [*names, *(name for name in more if name.endswith(mine))]
         done = sum(sum(found.groups[g].flops.values()) for g in groups if g in found.groups)
         need = sum(parts.get(name, 0.0) for name in names)
         out |= {group: min(1.0, need / done) if done else 0.0 for group in groups}

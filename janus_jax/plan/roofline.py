@@ -57,6 +57,7 @@ def executed(
         work,
         understanding_images=float(rows.count * rows.understanding_images),
         generation_images=images,
+        senses=dict.fromkeys(work.senses, float(rows.count * rows.understanding_images)),
     )
     forward = flops.count(model, (), slots)
     again = 0.0

@@ -197,6 +197,9 @@ def define_generate(into):
     define.texts("prompt", [], "What to draw.")
     about = "A text file, a prompt a line; or JSON, JSON lines, CSV, TSV with a field `prompt`."
     define.path("prompts_file", None, about)
+    about = "Passes a picture, of a model that draws masked (docs/extensions.md); 0: 12."
+    define.whole("steps", 0, about)
+    define.text("size", "", "WxH in pixels, of those that the model draws; by default its square.")
 
 
 def define_edit(into):

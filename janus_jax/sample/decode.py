@@ -9,6 +9,7 @@ from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
 from janus_jax.sample.cache import put
 from janus_jax.sample.engine import Engine, Request
+from janus_jax.sample.options import require_ids
 from janus_jax.sample.programs import insert, paint, read, resize, see, see_ids, write
 from janus_jax.sample.reading import Prompt
 
@@ -17,6 +18,8 @@ def run(model, requests: list[Request], tell):
     """Runs all requests to their ends. tell([(number of the request, its new ids)]) is called as they
     come, and returns the numbers of those whose rest is not wanted. Raises ValueError where the
     model's logits are not finite."""
+    if any(request.draws for request in requests):
+        require_ids(model.config)
     engine = Engine(model, group=4 if any(len(x.prompts) > 2 for x in requests) else 2)
     numbers = {request: i for i, request in enumerate(requests)}
     for request in requests:
@@ -107,10 +110,9 @@ def features(model, pictures: np.ndarray) -> np.ndarray:
         return one_by_one(see, serving(model), pictures)
 
 
-def pixels(model, ids: np.ndarray) -> np.ndarray:
-    """The pictures [B, H, W, 3] of image ids, int32 [B, N]."""
+def pixels(model, ids: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The pictures [B, H, W, 3] of image ids, int32 [B, N]; grid: their rows and columns."""
     with own_jax(model):
-        grid = model.config.generation_encoder.grid
         return one_by_one(paint, model.generation_encoder, ids, grid=grid)
 
 

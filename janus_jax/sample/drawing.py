@@ -19,6 +19,7 @@ def facts(f, source, cfg_scale: float, temperature: float) -> dict:
     kept = {"seed": f.seed, "model": f.model, "weights": weights_mark(*source.paths)}
     if f.dtype:
         kept["dtype"] = f.dtype
+    kept |= {name: value for name in ("steps", "size") if (value := getattr(f, name, None))}
     return kept | {"cfg_scale": cfg_scale, "temperature": temperature}
 
 
@@ -37,6 +38,7 @@ class Job:
         processor = source.processor()
         _check(processor, prompts)
         self.seed = f.seed
+        self.form = {"steps": f.steps or None, "size": f.size or None}
         self.settings = settings(processor, f.cfg_scale, f.temperature)
         self.gallery = Gallery(f.out, **facts(f, source, *self.settings))
         self.columns = max(min(f.n, 12), 6)
@@ -71,8 +73,9 @@ class Job:
         try:
             cfg_scale, temperature = self.settings
             draw = functools.partial(
-                generate, model, processor, cfg_scale=cfg_scale, temperature=temperature
-            )
+                generate, model, processor, cfg_scale=cfg_scale, temperature=temperature,
+                **self.form,
+            )  # fmt: skip
             draw_batches(draw, self.todo, keep)
         except KeyboardInterrupt:
             print(f"\n{self.there:,} of {self.count:,} pictures are there", file=sys.stderr)

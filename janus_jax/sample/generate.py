@@ -1,5 +1,8 @@
 """Words to pictures: `janus_jax.generate`."""
 
+import functools
+import importlib
+
 import numpy as np
 from PIL import Image
 
@@ -9,13 +12,20 @@ from janus_jax.sample.reading import Prompt
 
 
 def generate_ids(model, processor, prompts, **how) -> np.ndarray:
-    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt."""
+    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt. Raises
+    ValueError for a model whose image head draws latents."""
+    if model.config.image_head == "diffusion":
+        raise ValueError(
+            "generate_ids: this model's image_head is 'diffusion', which draws latents and no ids; take "
+            "generate, which gives pictures"
+        )
     return _drawn(model, processor, prompts, **how)[0]
 
 
 def generate(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
-    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
+    size=None,
 ) -> list:  # fmt: skip
     """Draws `images_per_prompt` pictures for each prompt: a list of PIL images, row-major by
     prompt.
@@ -32,15 +42,19 @@ def generate(
     progress: progress(done, total) is called as image tokens are drawn.
     return_exceptions: a prompt that cannot be drawn has its ValueError in place of its pictures,
         and the others are drawn.
+    steps: of a model that draws `masked` pictures, in how many passes, 1 to its image tokens; by
+        default 12. Others have no such number, and refuse one.
+    size: (width, height) or "WxH", of those that the model draws (`generation_encoder.sizes`); by
+        default its square.
     A picture's `info` says how it was drawn: prompt, index, seed, cfg_scale, temperature. Raises
         ValueError that lists the options or prompts that cannot be used.
     """
     ids, facts = _drawn(
         model, processor, prompts, negative_prompt=negative_prompt, cfg_scale=cfg_scale,
         temperature=temperature, seed=seed, images_per_prompt=images_per_prompt, first=first,
-        progress=progress, return_exceptions=return_exceptions,
+        progress=progress, return_exceptions=return_exceptions, steps=steps, size=size,
     )  # fmt: skip
-    pictures = iter(to_pil(decode_ids(model, ids)) if len(ids) else ())
+    pictures = iter(to_pil(decode_ids(model, ids, size)) if len(ids) else ())
     out = [fact if isinstance(fact, ValueError) else next(pictures) for fact in facts]
     for picture, fact in zip(out, facts):
         if isinstance(fact, dict):
@@ -50,9 +64,10 @@ def generate(
 
 def _drawn(
     model, processor, prompts, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
-    images_per_prompt=1, first=0, progress=None, return_exceptions=False,
+    images_per_prompt=1, first=0, progress=None, return_exceptions=False, steps=None,
+    size=None,
 ) -> tuple[np.ndarray, list]:  # fmt: skip
-    """The ids of `generate`, and for each of its pictures the facts or the ValueError."""
+    """The ids of `generate`, or latents, and for each of its pictures the facts or the ValueError."""
     options.require(model, processor)
     require_flags(return_exceptions=options.given(return_exceptions, False))
     guidance, heat = settings(processor, cfg_scale, temperature)
@@ -60,6 +75,12 @@ def _drawn(
         cfg_scale=guidance, temperature=heat, images_per_prompt=options.given(images_per_prompt, 1),
         first=options.given(first, 0), progress=progress,
     )  # fmt: skip
+    vq = model.config.generation_encoder
+    (height, width), words = vq.grid, []
+    if size is not None:
+        (height, width), words = _sized().grid_and_words(size, vq, processor)
+    n = height * width
+    draw = _way(model, processor, steps, n)
     if first + count - 1 > options.LAST:
         raise ValueError(
             f"first is {first}, images_per_prompt {count}: their sum is at most {options.LAST + 1}; "
@@ -72,14 +93,19 @@ def _drawn(
     other = unconditional(processor, negative_prompt, cfg_scale)
     for i, (prompt, number) in enumerate(zip(prompts, seeds)):
         try:
-            ids = processor.request(prompt, f"prompts[{i}]")
+            ids = processor.request(prompt, f"prompts[{i}]", n + len(words))
         except ValueError as error:
             facts += [error] * count
             continue
-        rows += [(Prompt(ids), other(ids))] * count
+        pair = Prompt(ids), other(ids)
+        if words:
+            pair = tuple(Prompt(np.append(x.ids, words).astype(np.int32)) for x in pair)
+        rows += [pair] * count
         said = {"prompt": prompt}
         if negative_prompt is not None:
             said["negative_prompt"] = negative_prompt
+        if size is not None:
+            said["size"] = size if isinstance(size, str) else "{}x{}".format(*size)
         facts += [
             dict(**said, index=k, seed=number, cfg_scale=cfg_scale, temperature=temperature)
             for k in range(first, first + count)
@@ -87,11 +113,28 @@ def _drawn(
     problems = dict.fromkeys(str(fact) for fact in facts if isinstance(fact, ValueError))
     if problems and not return_exceptions:
         raise ValueError("\n".join(problems))
-    n = processor.generation_tokens
     numbers = zip(*((x["seed"], x["index"]) for x in facts if isinstance(x, dict)))
     if not rows:
         return np.zeros((0, n), np.int32), facts
-    return decode.image_ids(model, rows, *numbers, cfg_scale, temperature, n, progress), facts
+    return draw(rows, *numbers, cfg_scale, temperature, n, progress=progress), facts
+
+
+def _sized():
+    """What pictures of several sizes need, loaded where one is asked for."""
+    return importlib.import_module("janus_jax.data.sizes")
+
+
+def _way(model, processor, steps: int | None, tokens: int):
+    """What draws, as `decode.image_ids` does. Raises ValueError for steps of a model that takes
+    none."""
+    if model.config.image_head == "diffusion" and steps is None:
+        return functools.partial(importlib.import_module("janus_jax.sample.latents").latents, model)
+    if steps is None and model.config.drawing == "causal":
+        return functools.partial(decode.image_ids, model)
+    masked = importlib.import_module("janus_jax.sample.masked")
+    steps = masked.require_steps(model, steps, tokens)
+    holder = processor.tokenizer.placeholder
+    return functools.partial(masked.image_ids_in, model, holder, steps=steps)
 
 
 def unconditional(processor, negative_prompt: str | None, cfg_scale: float):
@@ -114,9 +157,13 @@ def settings(processor, cfg_scale, temperature) -> tuple:
     return given(cfg_scale, processor.cfg_scale), given(temperature, processor.temperature)
 
 
-def decode_ids(model, ids) -> np.ndarray:
-    """Image ids [B, N] to float32 pixels [B, H, W, 3], through the VQ decoder, one by one."""
-    return decode.pixels(model, np.asarray(ids, np.int32))
+def decode_ids(model, ids, size=None) -> np.ndarray:
+    """Image ids [B, N], or latents [B, N, C], to float32 pixels [B, H, W, 3], through the tokenizer's
+    decoder, one by one; size: as of `generate`."""
+    vq = model.config.generation_encoder
+    grid = vq.grid if size is None else _sized().drawn_grid(size, vq)
+    kind = np.int32 if model.config.image_head == "softmax" else np.float32
+    return decode.pixels(model, np.asarray(ids, kind), grid)
 
 
 def to_pil(images) -> list:

@@ -75,9 +75,9 @@ def judge(f, source, settings: dict, opened):
     if f.scorer:
         loaded = lambda: functools.partial(scorer.scored_by, scorer.scorer_of(f.scorer))
         return scorer.caption_reader(source), loaded
-    side = opened.config.understanding_encoder.image_size
+    tower = opened.config.understanding_encoder
     form = source.dataset.form or "chat"
-    read = score.reader(source, opened.processor(), side, form, settings["question"])
+    read = score.reader(source, opened.processor(), tower, form, settings["question"])
     return read, lambda: functools.partial(score.scores, *load_here(f))
 
 

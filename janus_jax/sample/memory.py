@@ -59,7 +59,7 @@ class Plan:
         llm, tower, vq = (
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
-        prompt = self.text + self.pictures * (tower.tokens + 2)
+        prompt = self.text + self.pictures * (tower.pieces * tower.tokens + 2)
         length = prompt + vq.tokens * (self.drawings > 0)
         places = self.rows * length + 2 * prompt + self.kept
         number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
@@ -70,7 +70,7 @@ class Plan:
         widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
         temporaries = cache // llm.layers + max(
             2 * 4 * llm.heads * max(min(length, READ[1]), self.rows) * length,
-            2 * 4 * self.pictures * tower.heads * tower.tokens**2,
+            2 * 4 * self.pictures * tower.heads * tower.patches**2,
             3 * 4 * self.drawings * widest * vq.channels,
         )
         return {"weights": self.weights, "cache": cache, "temporaries": temporaries}

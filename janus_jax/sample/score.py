@@ -13,6 +13,7 @@ conversation the c_t are the tokens of all answers.
 """
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +51,7 @@ def examples_of(record: dict, processor, form: str, questions: tuple[str, ...], 
         told = [
             {"messages": described(asked[i % len(asked)], caption, 1)}
             | ({} if questions else {"unasked": True})
+            | {name: record[name] for name in ("tiles",) if name in record}
             for caption in record["captions"]
         ]
     rows = [processor.learned(one, "answers", form) for one in told]
@@ -71,20 +73,29 @@ def without_pictures(spans: list[tuple]) -> list[tuple]:
     return [span for k, span in enumerate(spans) if k not in gone]
 
 
-def reader(source, processor, side: int, form: str, questions: tuple[str, ...]):
-    """What `label.label_share` reads: number of a record -> (its examples, its pictures, uint8 [M,
-    side, side, 3])."""
+def reader(source, processor, tower, form: str, questions: tuple[str, ...]):
+    """What `label.label_share` reads: number of a record -> (its examples, its pictures or their
+    tiles, uint8 [M, side, side, 3]). tower: the UnderstandingEncoderConfig."""
 
     def read(i: int):
         try:
-            rows = examples_of(source[i], processor, form, questions, i)
+            record = source[i]
+            if tower.tiles > 1:  # its file is loaded where it is used
+                tiles = importlib.import_module("janus_jax.data.tiles")
+                record = record | {"tiles": tiles.Tiles.of(source, i, record, tower)}
+            rows = examples_of(record, processor, form, questions, i)
         except RecordError as error:
             where = source.where(i)
             said = str(error)
             raise RecordError(error.cause, said if where in said else f"{where}: {said}") from None
+        count = range(images(rows[0]))
+        if "tiles" in record:
+            return rows, np.concatenate(
+                [record["tiles"].cut(k, processor.background) for k in count]
+            )
         shown = [
-            understanding_image(source.image(i, k), side, processor.background)
-            for k in range(images(rows[0]))
+            understanding_image(source.image(i, k), tower.image_size, processor.background)
+            for k in count
         ]
         return rows, np.stack(shown)
 

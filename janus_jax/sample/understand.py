@@ -1,6 +1,7 @@
 """Pictures and questions to words: `janus_jax.understand`."""
 
 import functools
+import importlib
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -24,7 +25,8 @@ def understand(
 
     conversation: chat messages {"role": "user" | "assistant" | "system", "content": str or parts},
         parts being {"type": "text", "text": ...}, {"type": "image", "image": PIL image or path}
-        (also "path", "url" with a path or data URI, or OpenAI's "image_url"); or the original
+        (also "path", "url" with a path or data URI, or OpenAI's "image_url"), and of a further sense
+        of the model {"type": "points", "points": path, bytes or numbers}; or the original
         code's form, content with `<image_placeholder>` for each entry of the message's "images".
     max_new_tokens, temperature, top_p, seed, stop: None is the default. temperature 0 is greedy;
         top_p keeps the likeliest mass; a seed None is drawn.
@@ -59,13 +61,12 @@ def understand_batch(
     stop = stops(stop)
     conversations = options.listed(conversations, "conversations")
     seed = options.seeds(seed, len(conversations), "conversations")
-    side = model.config.understanding_encoder.image_size
-    found = _prepare_all(processor, conversations, side, return_exceptions)
+    found = _prepare_all(processor, conversations, model.config, return_exceptions)
     usable = [i for i, prepared in enumerate(found) if isinstance(prepared, tuple)]
     if not usable:
         return found
     asked = [found[i] for i in usable]
-    most = [min(max_new_tokens, processor.context - len(ids)) for ids, _, _ in asked]
+    most = [min(max_new_tokens, processor.context - len(ids)) for ids, *_ in asked]
     answers = [
         answer_of(processor, stop, n, stream and functools.partial(stream, row))
         for row, n in zip(usable, most)
@@ -93,20 +94,27 @@ def answer_of(processor, stop: tuple[str, ...], most: int, emit=None) -> Answer:
 
 def prompts_of(model, processor, asked: list[tuple]) -> list[Prompt]:
     """What `prepare` made of each conversation, its pictures seen."""
-    pictures = [picture for _, _, own in asked for picture in own]
-    if not pictures:
-        return [Prompt(ids) for ids, _, _ in asked]
-    shown = bt.pixels(np.stack(pictures), processor.image_mean, processor.image_std)
-    seen = iter(features(model, shown))
+    pictures = [picture for _, _, own, *_ in asked for picture in own]
+    seen = iter(())
+    if pictures:
+        shown = bt.pixels(np.stack(pictures), processor.image_mean, processor.image_std)
+        seen = iter(features(model, shown))
     prompts = []
-    for ids, slots, own in asked:
+    for ids, slots, own, *more in asked:
         prompt = Prompt(ids)
         if len(own):
             rows = np.concatenate([next(seen) for _ in own])
             prompt.is_shown = slots > 0
             prompt.shown = rows[np.maximum(slots - 1, 0)]
+        if more:
+            senses().show(model, prompt, *more)
         prompts.append(prompt)
     return prompts
+
+
+def senses():
+    """Loaded for models that have any."""
+    return importlib.import_module("janus_jax.sample.senses")
 
 
 def stops(stop) -> tuple[str, ...]:
@@ -125,14 +133,17 @@ def stops(stop) -> tuple[str, ...]:
     return found
 
 
-def _prepare_all(processor, conversations: list, side: int, return_exceptions: bool) -> list:
+def _prepare_all(processor, conversations: list, config, return_exceptions: bool) -> list:
     """`prepare` of each, or its ValueError, as return_exceptions asks for; else one ValueError
     lists the problems of all, by conversation where there are several."""
     out = []
     problems = []
     for i, conversation in enumerate(conversations):
         try:
-            out.append(prepare(processor, conversation, side))
+            if config.senses:
+                out.append(senses().prepared(processor, conversation, config))
+            else:
+                out.append(prepare(processor, conversation, config.understanding_encoder))
         except ValueError as error:
             if len(conversations) == 1 and not return_exceptions:
                 raise
@@ -143,20 +154,41 @@ def _prepare_all(processor, conversations: list, side: int, return_exceptions: b
     return out
 
 
-def prepare(processor, conversation, side: int):
-    """A conversation's ids and picture slots (int32 [n]) and its pictures, uint8 [M, side, side,
-    3].
+def prepare(processor, conversation, tower):
+    """A conversation's ids and picture slots (int32 [n]) and its pictures, or their tiles, uint8 [M,
+    side, side, 3].
 
+    tower: the UnderstandingEncoderConfig that says how large they are, and how they are cut.
     Raises ValueError; of pictures that cannot be read, it lists all.
     """
-    spans, sources = processor.question(conversation)
+    conversation, tiles = counted(conversation, tower)
+    return opened_pictures(processor, *processor.question(conversation, tiles), tower, tiles)
+
+
+def counted(conversation, tower) -> tuple:
+    """A conversation whose pictures are ready to be read, and how many tiles each of them has; as it
+    is, and (), where pictures are not cut."""
+    if tower.tiles == 1:
+        return conversation, ()
+    return importlib.import_module("janus_jax.data.tiled_chat").opened(conversation, tower)
+
+
+def opened_pictures(processor, spans: list[tuple], sources: list, tower, tiles=()):
+    """`prepare` of a conversation's spans and of its pictures' sources, see Processor.question; tiles:
+    as of `counted`."""
+    side = tower.image_size
+    tiled = importlib.import_module("janus_jax.data.tiled_chat") if tiles else None
     pictures = []
     problems = []
-    for source, where in sources:
+    for k, (source, where) in enumerate(sources):
         try:
-            pictures.append(
-                understanding_image(open_picture(source, where), side, processor.background)
-            )
+            if tiles:
+                pictures += list(
+                    tiled.tiles_of(source, where, tower, processor.background, tiles[k])
+                )
+            else:
+                picture = open_picture(source, where)
+                pictures.append(understanding_image(picture, side, processor.background))
         except ImageError as error:
             problems.append(str(error))
     if problems:

@@ -29,8 +29,7 @@ class Engine:
     """Runs the requests of one model in a thread of its own."""
 
     def __init__(self, model, processor, *, rows: int = 16, waiting: int = 64):
-        """rows: how many run together, whole pairs on each device that rows are split over; a guided
-            picture takes two, an answer one.
+        """rows: how many run together, whole pairs on each device; a guided picture takes two.
         waiting: most requests that wait for rows. Raises ValueError."""
         with own_jax(model):
             pairs = 2 * sh.batch_shards()
@@ -83,15 +82,15 @@ class Engine:
     def edit(
         self, branches: tuple, *, cfg_scale=None, temperature=None, seed=0, number=0, on_ids=None
     ) -> Job:
-        """A picture, as `edit` of the library draws the `number`-th of this seed, without guidance by
-        the pictures: that would take three rows, and rows are pairs here. branches: of `see`. The
-        rest as in `draw`."""
+        """A picture as `edit` of the library draws it, without guidance by the pictures: that would take
+        three rows, and rows are pairs here. branches: of `see`; the rest as in `draw`."""
         guidance, heat, number, seed = self._settled(cfg_scale, temperature, number, seed)
         count = self.processor.generation_tokens
         request = edit_prompts.request(branches, guidance, 1.0, seed, number, heat, count)
         return self._drawn(request, guidance, on_ids)
 
     def _settled(self, cfg_scale, temperature, number, seed) -> tuple:
+        options.require_ids(self.model.config)
         guidance, heat = settings(self.processor, cfg_scale, temperature)
         guidance, heat, number = options.settled(
             cfg_scale=guidance, temperature=heat, first=options.given(number, 0)
@@ -132,8 +131,8 @@ class Engine:
         )  # fmt: skip
         (seed,) = options.seeds(seed, 1, "requests")
         stop = stops(stop)
-        side = self.model.config.understanding_encoder.image_size
-        asked = prepare(self.processor, conversation, side)
+        tower = self.model.config.understanding_encoder
+        asked = prepare(self.processor, conversation, tower)
         with self._aside:
             (prompt,) = prompts_of(self.model, self.processor, [asked])
         most = min(most, self.processor.context - len(prompt.ids))
@@ -156,7 +155,8 @@ class Engine:
         """Has all compiled that short prompts, pictures and questions about one need. Longer caches
         compile when they come."""
         p = self.processor
-        most = cache_length(64 + max(p.generation_tokens, p.understanding_tokens + AHEAD))
+        seen = self.model.config.understanding_encoder.pieces * p.understanding_tokens
+        most = cache_length(64 + max(p.generation_tokens, seen + AHEAD))
         lengths = sorted({cache_length(n) for n in range(1, most + 1)})
         for i, length in enumerate(lengths):
             # The last fills the cache, those before it are of each shorter one.

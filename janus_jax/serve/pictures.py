@@ -1,6 +1,8 @@
 """Pictures of requests and replies: data URIs and addresses to pixels, pixels to PNG files."""
 
 import base64
+import functools
+import importlib
 import io
 import time
 
@@ -41,15 +43,17 @@ def _is_address(url: str) -> bool:
 
 
 async def conversation_of(asked, files: dict, service) -> list[dict]:
-    """The messages of a chat as `understand` takes them, their pictures at the model's size: of each
-    no more than that is kept. files: of `fetched`. Raises Refused that lists the pictures that
+    """The messages of a chat as `understand` takes them, their pictures at the model's size, or cut:
+    of each no more than that is kept. files: of `fetched`. Raises Refused that lists the pictures that
     cannot be read."""
     faults = {}
-    side = service.engine.model.config.understanding_encoder.image_size
+    tower = service.engine.model.config.understanding_encoder
     background = service.engine.processor.background
-    pixels_of = lambda url: understanding_image(
-        _opened(url, files, service.settings), side, background
-    )
+    kept = functools.partial(understanding_image, size=tower.image_size, background=background)
+    if tower.tiles > 1:  # its file is loaded where it is used
+        tiled = importlib.import_module("janus_jax.data.tiled_chat")
+        kept = lambda picture: tiled.Cut.of(picture, tower, background)
+    pixels_of = lambda url: kept(_opened(url, files, service.settings))
     out = []
     for i, message in enumerate(asked.messages):
         parts = []

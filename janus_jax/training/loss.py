@@ -152,12 +152,7 @@ def janus_loss(model, batch, counted=None):
     }
     sums["generation"] = jnp.float32(0)
     if ids.shape[1]:
-        slots = batch["image_targets"]
-        head = model.image_head
-        targets = jnp.where(
-            slots > 0, jnp.take_along_axis(ids, jnp.maximum(slots - 1, 0), axis=1), bt.IGNORE
-        )
-        sums["generation"], _ = token_losses(head.fc2, head.features(hidden), targets)
+        sums["generation"] = model.image_head.loss(hidden, ids, batch, token_losses)
         total = total + sums["generation"]
     count = jnp.maximum(sum(counted.values()), 1.0)
     metrics = {f"{task}_loss": x / jnp.maximum(counted[task], 1.0) for task, x in sums.items()}

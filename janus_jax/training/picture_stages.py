@@ -34,3 +34,13 @@ def field_problems(experiment: Experiment, name: str) -> list[str]:
             f"no whole Janus, which alone draws and answers; set it to 0"
         )
     return found
+
+
+def code_problems(experiment: Experiment, name: str) -> list[str]:
+    """Whether the model has the VQ tokenizer that such a stage trains."""
+    latent = experiment.model.generation_encoder.latent
+    task = experiment.stages[name].task
+    return [] if latent == "vq" else [
+        f"stages.{name}.task is {task} and model.generation_encoder.latent {latent!r}: it trains a VQ "
+        "tokenizer's codes, and a KL one has none; set task to kl, or latent to 'vq'"
+    ]  # fmt: skip

@@ -25,6 +25,7 @@ from janus_jax.training.report import Report
 from janus_jax.training.stage_plan import StagePlan
 
 ROOT = "data.datasets."
+WHOLE = 1 << 20  # pixels: pictures that are cut into tiles are decoded as they are
 SHOWN = 1200  # characters of a record in a dry run
 BATCH_OFF = 0.1  # of batch_size, by which the examples in a step's rows may differ unsaid
 
@@ -35,7 +36,8 @@ def open_sources(experiment: Experiment, wrong: list[str]) -> tuple[dict, Report
     wrong: what is known to be wrong with the config; a line that it names is left out.
     """
     side = max(experiment.model.generation_encoder.image_size, 1)
-    resized = max(experiment.model.understanding_encoder.image_size, 1)
+    tower = experiment.model.understanding_encoder
+    resized = max(tower.image_size, 1) if tower.tiles == 1 else WHOLE
     sources = {}
     report = Report()
     for name, line in needed(experiment).items():

@@ -40,7 +40,7 @@ def missing_teachers(plan: StagePlan, held: set, states: dict[str, TrainState]) 
         seen = (
             f"by which this model reads pictures (model.understanding is {model.understanding!r}, "
             f"model.generation {model.generation!r}): random ones mean nothing, and no stage of this task "
-            "trains them; name what task vq or semantic hands on"
+            "trains them; name what task vq, kl or semantic hands on"
         )
         read = ("generation_encoder", "semantic_decoder")
         wanted = {child: seen for child in read if child in model.children}
@@ -69,10 +69,11 @@ def random_eyes(plan: StagePlan, held: set, states: dict[str, TrainState]) -> li
     """The encoders that a stage of Janus reads and is not given, and no stage trains, a warning
     each."""
     learned = {child for stage in plan.experiment.stages.values() for child in stage.trainable}
-    reads = {"understanding": "understanding_encoder", "generation": "generation_encoder"}
+    reads = {"understanding_encoder": "understanding", "generation_encoder": "generation"}
+    reads |= {f"{name}_encoder": "understanding" for name in plan.model.senses}
     random = [
         child
-        for kind, child in reads.items()
+        for child, kind in reads.items()
         if kind in plan.keeps
         and getattr(plan.stage.ratio, kind)
         and child in states[plan.name].frozen
@@ -82,7 +83,8 @@ def random_eyes(plan: StagePlan, held: set, states: dict[str, TrainState]) -> li
         return []
     return [
         f"stages.{plan.name}: {child} is frozen and in no weights of init, so it stays random: what it "
-        "says of a picture means nothing. Name weights that hold it"
+        f"says of {'a picture' if child in CHILDREN else 'its inputs'} means nothing. Name weights "
+        "that hold it"
         for child in random
     ]
 
@@ -101,7 +103,7 @@ def other_teachers(plan: StagePlan) -> list[str]:
             continue  # told with all weights
         sizes = table.fields({name: shape for name, (shape, _) in leaves.items()})
         tokens, patch = (sizes.get(f"understanding_encoder.{x}") for x in ("tokens", "patch_size"))
-        if tokens is None or (tokens, patch) == (own.tokens, own.patch_size):
+        if tokens is None or (tokens, patch) == (own.patches, own.patch_size):
             continue
         side = math.isqrt(tokens) * patch
         found.append(

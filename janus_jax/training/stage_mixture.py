@@ -3,9 +3,10 @@ here."""
 
 import zlib
 
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.holdout import stage_entries, stage_mixture_of
 from janus_jax.data.mixture import Entry, Mixture
-from janus_jax.data.row_stream import ExampleEncoder, RowStream
+from janus_jax.data.row_stream import RowStream
 from janus_jax.training.stage_plan import StagePlan
 
 # Streams and their rows that tell how many examples a step holds, and those before, until what waits

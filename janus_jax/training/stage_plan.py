@@ -95,7 +95,8 @@ class StagePlan:
         children = ({}, {})  # frozen, trainable
         for name, part in whole.params.items():
             # What is no part of the model, a task sorts itself.
-            learns = self.stage.trainable if name in CHILDREN else whole.trainable
+            own = name in (*CHILDREN, *self.model.children)
+            learns = self.stage.trainable if own else whole.trainable
             children[name in learns][name] = part
         frozen, trainable = children
         init = functools.partial(new_state, whole.graphdef, tx=self.tx)

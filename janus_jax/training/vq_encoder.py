@@ -18,7 +18,7 @@ from janus_jax.model.keys import Keys
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten, misfits
 from janus_jax.weights.source import open_source
-from janus_jax.weights.table import VQ, by_direction
+from janus_jax.weights.table import VQ, by_direction, tokenizer_kind
 
 COMPARED = 4  # pictures
 # Mean distance of unit latents from which a tokenizer does not compute in float32, by which they are
@@ -187,6 +187,12 @@ def require_tokenizer(source, wanted: dict[str, tuple], config: GenerationEncode
         raise ValueError(
             f"{source.path}: holds no VQ tokenizer (generation_encoder), it is {source.kind}; give what "
             "a stage of task vq or semantic hands on, or a Janus"
+        )
+    if config.latent == "kl" or tokenizer_kind(found) == "kl":
+        raise ValueError(
+            f"{source.path}: generation_encoder.latent is {tokenizer_kind(found)!r} there, "
+            f"{config.latent!r} here; a KL tokenizer gives latents and no ids to store or to compare: "
+            "take a VQ tokenizer, and train a KL one from pictures"
         )
     problems = misfits(found, wanted, whole=False)
     groups = source.unshaped.get(f"{VQ}.norm_groups", config.norm_groups)

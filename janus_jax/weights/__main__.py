@@ -49,7 +49,7 @@ def convert_command(f, _):
         f.source, allow_pickle=f.allow_pickle, allow_extra=f.allow_extra, revision=f.revision,
         base=f.base,
     )  # fmt: skip
-    of_part = f.format in (converting.LLAMAGEN, converting.SIGLIP)
+    of_part = f.format in (converting.LLAMAGEN, converting.SIGLIP, converting.DIFFUSERS_KL)
     if f.verify and (source.config is None or of_part):
         part = f.format if source.config else source.kind
         raise exit_codes.UsageError(

@@ -15,7 +15,7 @@ import numpy as np
 from janus_jax.common.files import ADAPTER_FILE, read_json
 from janus_jax.model import low_rank
 from janus_jax.model.config import CHILDREN
-from janus_jax.weights import files, own, run_checkpoint
+from janus_jax.weights import differences, files, own, run_checkpoint
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
 from janus_jax.weights.adapter_facts import (
@@ -126,7 +126,7 @@ def open_adapter(
     problems = []
     for base in bases:
         found = {name: shape for name, (shape, _) in base.leaves.items() if name in expected}
-        wrong = tb.differing(found, expected) + other_sizes(base, facts.config)
+        wrong = differences.differing(found, expected) + other_sizes(base, facts.config)
         problems += [f"{base.path}: {line}" for line in wrong]
         fallback |= {name: base for name in found if name not in mine}
     lacking = sorted({tb.child(name) for name in expected.keys() - mine.keys() - fallback.keys()})

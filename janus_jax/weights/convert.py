@@ -15,13 +15,13 @@ from janus_jax.data.processor import Processor
 from janus_jax.weights import encoders, processor_export
 from janus_jax.weights import table as tb
 from janus_jax.weights import tensors as ts
-from janus_jax.weights.layouts import janus_hf, janus_torch, llamagen_vq, siglip
+from janus_jax.weights.layouts import diffusers_kl, janus_hf, janus_torch, llamagen_vq, siglip
 from janus_jax.weights.peft_export import to_peft
 from janus_jax.weights.target import TensorToWrite, whole, write_own, write_safetensors
 from janus_jax.weights.torch_zip import write_torch
 
-OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN, SIGLIP, PEFT = FORMATS = (
-    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND, siglip.KIND, tb.PEFT,
+OWN, DEEPSEEK, TRANSFORMERS, LLAMAGEN, SIGLIP, PEFT, DIFFUSERS_KL = FORMATS = (
+    tb.OWN, janus_torch.KIND, janus_hf.KIND, llamagen_vq.KIND, siglip.KIND, tb.PEFT, diffusers_kl.KIND,
 )  # fmt: skip
 SHARD_BYTES = 5_000_000_000
 
@@ -54,10 +54,12 @@ def to_layout(source, directory, layout: str, dtype: str | None = None, wrote=la
         return
     if layout == LLAMAGEN:
         return _to_llamagen(source, directory, dtype, wrote)
+    if layout == DIFFUSERS_KL:
+        return _to_diffusers_kl(source, directory, dtype, wrote)
     if source.config is None:
         raise ValueError(
             f"{source.path}: a part ({source.kind}), no whole Janus; give --format={OWN}, or, of a VQ "
-            f"tokenizer, {LLAMAGEN}, of an understanding encoder, {SIGLIP}"
+            f"tokenizer, {LLAMAGEN}, of an understanding encoder, {SIGLIP}, of a KL tokenizer, {DIFFUSERS_KL}"
         )
     if layout == PEFT:
         return to_peft(source, directory, dtype, wrote)
@@ -109,6 +111,22 @@ def _to_llamagen(source, directory, dtype: str | None, wrote):
         source.raise_if_damaged()
 
 
+def _to_diffusers_kl(source, directory, dtype: str | None, wrote):
+    """The KL tokenizer of a source as diffusers' folder of an AutoencoderKL."""
+    shapes = {name: x for name, (x, _) in source.leaves.items()}
+    try:
+        sizes = diffusers_kl.kl_sizes(shapes, source.unshaped)
+    except ValueError as error:
+        raise ValueError(f"{source.path}: {error}") from None
+    keys = tb.by_their_key(diffusers_kl.table(sizes))
+    entries = [_their_entry(source, key, rows, dtype) for key, rows in keys.items()]
+    with whole(directory, sum(e.size for e in entries)) as partial:
+        write_safetensors(partial / diffusers_kl.FILE, entries, wrote)
+        source.raise_if_damaged()
+        values = diffusers_kl.config_values(sizes)
+        (partial / "config.json").write_text(json.dumps(values, indent=2), "utf-8")
+
+
 def write_big_vision(source, directory, dtype: str | None, wrote):
     """SigLIP's image tower, and what else of SigLIP there is, as big_vision's model.npz."""
     heads = source.unshaped.get(f"{siglip.TOWER}.heads")
@@ -142,7 +160,7 @@ def left_behind(source, layout: str) -> list[str]:
     taken = children
     if layout == PEFT:
         return []  # the base is not in the adapter either
-    if layout == LLAMAGEN:
+    if layout in (LLAMAGEN, DIFFUSERS_KL):
         taken = {tb.VQ}
     elif layout == SIGLIP:
         rows = siglip.rows_of(source.leaves, source.unshaped[f"{siglip.TOWER}.heads"])

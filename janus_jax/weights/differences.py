@@ -6,8 +6,11 @@ it said before there were others.
 """
 
 from janus_jax.model.config import DIFFERENCES, JanusConfig, UnderstandingEncoderConfig, to_dict
+from janus_jax.weights.table import fields
 
 ENCODER = "understanding_encoder"
+ADAPTOR = "understanding_adaptor.fc1.kernel"
+SEEN = "the understanding adaptor's input (of an encoder: width * pixel_shuffle^2)"
 
 
 def taken(
@@ -62,3 +65,13 @@ def others(config: JanusConfig) -> list[str]:
         for field in DIFFERENCES
         if getattr(encoder, field) != getattr(UnderstandingEncoderConfig, field)
     ]
+
+
+def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:
+    """The sizes in which two sets of leaves' shapes differ, in words."""
+    a = fields(source)
+    b = fields(model)
+    found = [(key, a[key], b[key]) for key in a if key in b and a[key] != b[key]]
+    read = [shapes[ADAPTOR][0] for shapes in (source, model) if ADAPTOR in shapes]
+    found += [(SEEN, *read)] if len(set(read)) == 2 else []
+    return [f"{key} is {there} there, {here} here" for key, there, here in found]

@@ -52,7 +52,7 @@ class Names:
 def vit_rows(c: UnderstandingEncoderConfig, theirs: str, names: Names) -> list[Row]:
     """The table of a ViT whose file has `c.layers` layers; theirs: the prefix, with its dot."""
     w = c.width
-    s = c.tokens + ("class_token" in c.variant)
+    s = c.patches + ("class_token" in c.variant)
     positions = f"{theirs}{names.positions}"
     table = [
         Row(

@@ -33,6 +33,12 @@ def our_shapes(config: model_config.JanusConfig) -> dict[str, tuple[int, ...]]:
         encoders = importlib.import_module("janus_jax.weights.encoders")
         shapes = {name: x for name, x in shapes.items() if tb.child(name) != differences.ENCODER}
         shapes |= encoders.own_shapes(config.understanding_encoder)
+    if config.senses:
+        shapes |= importlib.import_module("janus_jax.model.senses.wiring").leaf_shapes(config)
+    if config.image_head == "diffusion":
+        latents = importlib.import_module("janus_jax.weights.latents")
+        shapes = {name: x for name, x in shapes.items() if tb.child(name) != "image_head"}
+        shapes |= latents.head_shapes(config)
     return shapes
 
 

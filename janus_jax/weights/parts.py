@@ -71,12 +71,13 @@ def tower_problems(c: UnderstandingEncoderConfig, v: Section, width: str, heads:
 
 def ablated(c: JanusConfig) -> list[str]:
     """Why only this project's own layout has a place for such a model."""
-    vq = c.generation_encoder
     usual = [
         ("understanding", c.understanding, "siglip"),
         ("generation", c.generation, "embedding"),
     ]
-    usual += [(f"generation_encoder.{name}", getattr(vq, name), usual) for name, usual in LEFT_OUT]
+    for box, fields in LEFT_OUT.items():
+        of = getattr(c, box) if box else c
+        usual += [(f"{box}.{x}".lstrip("."), getattr(of, x), known) for x, known in fields.items()]
     return [
         f"{field} is {value!r}: other programs' Janus knows {known!r} alone; keep it in this "
         "project's layout"
@@ -128,7 +129,7 @@ def tower_rows(c: UnderstandingEncoderConfig, theirs: str, out: str) -> list[Row
     rows = [
         dataclasses.replace(patch, ours=f"{a}.patch_kernel"),
         dataclasses.replace(bias, ours=f"{a}.patch_bias"),
-        *same(f"{a}.positions", f"{e}.position_embedding.weight", c.tokens, w),
+        *same(f"{a}.positions", f"{e}.position_embedding.weight", c.patches, w),
     ]
     for i, (d_in, d_out) in enumerate(((w, c.mlp_width), (c.mlp_width, w)), 1):
         rows += norm(f"{a}.blocks.norm{i}", f"{b}.layer_norm{i}", w, layers=n)
@@ -146,7 +147,7 @@ def timm_tower_rows(c: UnderstandingEncoderConfig, theirs: str) -> list[Row]:
     b = f"{theirs}.blocks.*"
     patch, bias, *_ = conv("", f"{theirs}.patch_embed.proj", 3, w, c.patch_size)
     rows = [
-        Row(f"{a}.positions", f"{theirs}.pos_embed", (1, c.tokens, w), DROP),
+        Row(f"{a}.positions", f"{theirs}.pos_embed", (1, c.patches, w), DROP),
         dataclasses.replace(patch, ours=f"{a}.patch_kernel"),
         dataclasses.replace(bias, ours=f"{a}.patch_bias"),
         *fused([f"{a}.blocks.attention.{p}" for p in "qkv"], f"{b}.attn.qkv", w, w, layers=n),

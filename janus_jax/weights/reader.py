@@ -261,7 +261,7 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
     found, wanted: path -> shape.
     whole: nothing else may be there.
     """
-    problems = tb.differing(found, wanted)
+    problems = differences.differing(found, wanted)
     problems += [f"missing: {name} {shape}" for name, shape in wanted.items() if name not in found]
     if whole:
         problems += [f"unknown: {name} {x}" for name, x in found.items() if name not in wanted]
@@ -274,7 +274,8 @@ def misfits(found: dict[str, tuple], wanted: dict[str, tuple], whole: bool = Tru
 
 def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
-    here = tb.unshaped(config, CHILDREN)
+    here = tb.unshaped(config, {*CHILDREN, *config.children})
+    here[f"{tb.VQ}.latent_scale"] = config.generation_encoder.latent_scale
     there = source.unshaped
     if f"{tb.VQ}.codebook" in source.leaves:
         lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]

@@ -14,6 +14,7 @@ from janus_jax.common.text import short
 from janus_jax.data.processor import Processor
 from janus_jax.model import config as model_config
 from janus_jax.weights import (
+    differences,
     files,
     foreign,
     hub,
@@ -107,7 +108,7 @@ def _of_files(path, weights: files.Weights, allow_extra: bool) -> WeightReader:
         raise ValueError(
             f"{path}: no layout that is known (its tensors begin {first}); known are this "
             "project's, DeepSeek's and transformers' Janus, SigLIP, CLIP, InternViT, EVA-02, DeepSeek-LLM, "
-            "LlamaGen's VQ tokenizer and diffusers' VQModel; "
+            "LlamaGen's VQ tokenizer, diffusers' VQModel and AutoencoderKL; "
             f"{foreign.unknown(values or {}, weights.tensors)}".rstrip("; ")
         )
     if values is None and found.NEEDS_CONFIG:
@@ -145,7 +146,7 @@ def _own(weights: files.Weights, values: dict | None, allow_extra: bool) -> Weig
         config = own.sizes(values, directory / "config.json")
         expected = own.our_shapes(config)
         rows = tb.own_rows(expected)
-        problems = tb.differing(shapes, expected)
+        problems = differences.differing(shapes, expected)
     manifest = own.own_manifest(directory)
     layout = tb.Layout(
         tb.OWN, rows, config=config, problems=tuple(problems), unshaped=manifest["unshaped"]
@@ -187,7 +188,7 @@ def _of_run(step: pathlib.Path, notes: tuple[str, ...], allow_extra: bool) -> We
         config=None if lacking else config,
         unshaped=tb.unshaped(config, children),
         notes=notes,
-        problems=tuple(tb.differing(shapes, expected)),
+        problems=tuple(differences.differing(shapes, expected)),
     )
     reader = weights, layout, allow_extra, {}, _processor, fallback
     if PAIRS in children:

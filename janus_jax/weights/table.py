@@ -6,6 +6,7 @@ against a file before a number is read. numpy only.
 """
 
 import dataclasses
+import importlib
 import re
 from collections.abc import Callable
 
@@ -199,7 +200,14 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict:
         found["generation_encoder.levels"] = len(levels)
     if "generation_encoder.decoder.norm_out.scale" in shapes:
         found["generation_encoder.decoder_norm"] = decoder_norm(shapes)
-    return found
+    kind = tokenizer_kind(shapes)
+    return found | ({"generation_encoder.latent": kind} if kind else {})
+
+
+def tokenizer_kind(names) -> str:
+    """What a tokenizer gives, of config.latents.LATENTS, by its leaves; empty where there is none."""
+    kinds = {f"{VQ}.codebook": "vq", f"{VQ}.quant_conv.kernel": "kl"}
+    return next((kind for leaf, kind in kinds.items() if leaf in names), "")
 
 
 def decoder_norm(names) -> str:
@@ -214,7 +222,7 @@ UNSHAPED = (
     "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
     "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
     "understanding_encoder.rotary_grid",
-    "generation_encoder.codebook_l2_norm",
+    "generation_encoder.codebook_l2_norm", "generation_encoder.latent_scale",
 )  # fmt: skip
 
 
@@ -224,23 +232,20 @@ def unshaped(config, children=None) -> dict:
     children = config.children if children is None else children
     keys = [key.split(".") for key in UNSHAPED]
     found = {(box, size): getattr(getattr(config, box), size) for box, size in keys}
-    return {
+    told = {
         f"{box}.{size}": value
         for (box, size), value in found.items()
-        if box in children and (size, value) not in LEFT_OUT
+        if box in children and (size, value) not in LEFT_OUT.get(box, {}).items()
     }
+    if config.senses:
+        known = importlib.import_module("janus_jax.model.senses.known")
+        told |= known.told(config, children)
+    return told
 
 
 def by_direction(unshaped: dict) -> bool:
     """`codebook_l2_norm` of a VQ tokenizer; what says nothing of it is older, or LlamaGen's."""
     return bool(unshaped.get(f"{VQ}.codebook_l2_norm", True))
-
-
-def differing(source: dict[str, tuple], model: dict[str, tuple]) -> list[str]:
-    """The sizes in which two sets of leaves' shapes differ, in words."""
-    a = fields(source)
-    b = fields(model)
-    return [f"{key} is {a[key]} there, {b[key]} here" for key in a if key in b and a[key] != b[key]]
 
 
 @dataclasses.dataclass(frozen=True)

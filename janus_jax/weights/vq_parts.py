@@ -1,4 +1,4 @@
-"""The rows and sizes of a VQ tokenizer that several sources share."""
+"""The rows and sizes of a VQ tokenizer, or of a KL one, that several sources share."""
 
 import dataclasses
 
@@ -13,6 +13,7 @@ from janus_jax.weights.table import (
     decoder_norm,
     norm,
     same,
+    tokenizer_kind,
 )
 
 
@@ -62,29 +63,40 @@ def vq_problems(c: GenerationEncoderConfig, v: Section, channels: str, side: str
 
 def vq_rows(c: GenerationEncoderConfig, theirs: str, naming: Naming) -> list[Row]:
     """theirs: the prefix, with its dot. Levels and blocks stand in the order of computation in
-    both."""
+    both. A KL tokenizer has means and variances, attention in the middle alone, and no codebook."""
     a = "generation_encoder"
     m = c.multipliers
+    vq = c.latent == "vq"
+    z = c.z_channels if vq else 2 * c.z_channels
     widths = [c.channels * k for k in (1, *m)]
-    rows = _half(f"{a}.encoder", f"{theirs}encoder", widths, c.res_blocks, naming, down=True)
+    rows = _half(
+        f"{a}.encoder", f"{theirs}encoder", widths, c.res_blocks, naming, down=True, attends=vq
+    )
     rows += conv(f"{a}.encoder.conv_in", f"{theirs}encoder.conv_in", 3, c.channels)
-    rows += conv(f"{a}.encoder.conv_out", f"{theirs}encoder.conv_out", widths[-1], c.z_channels)
+    rows += conv(f"{a}.encoder.conv_out", f"{theirs}encoder.conv_out", widths[-1], z)
     widths = [c.channels * k for k in (m[-1], *m[::-1])]
     codes = c.code_dim if c.decoder_norm == "spatial" else 0
     blocks = c.res_blocks + 1
-    rows += _half(f"{a}.decoder", f"{theirs}decoder", widths, blocks, naming, codes, down=False)
+    rows += _half(
+        f"{a}.decoder", f"{theirs}decoder", widths, blocks, naming, codes, down=False, attends=vq
+    )
     rows += conv(f"{a}.decoder.conv_in", f"{theirs}decoder.conv_in", c.z_channels, widths[0])
     rows += conv(f"{a}.decoder.conv_out", f"{theirs}decoder.conv_out", widths[-1], 3)
-    rows += same(f"{a}.codebook", f"{theirs}quantize.embedding.weight", c.codebook_size, c.code_dim)
-    rows += conv(f"{a}.quant_conv", f"{theirs}quant_conv", c.z_channels, c.code_dim, 1)
+    codebook = same(
+        f"{a}.codebook", f"{theirs}quantize.embedding.weight", c.codebook_size, c.code_dim
+    )
+    rows += codebook if vq else []
+    moments = c.code_dim if vq else 2 * c.code_dim
+    rows += conv(f"{a}.quant_conv", f"{theirs}quant_conv", z, moments, 1)
     return rows + conv(
         f"{a}.post_quant_conv", f"{theirs}post_quant_conv", c.code_dim, c.z_channels, 1
     )
 
 
 def _half(
-    a: str, b: str, widths: list[int], blocks: int, naming: Naming, codes: int = 0, *, down: bool
-) -> list[Row]:
+    a: str, b: str, widths: list[int], blocks: int, naming: Naming, codes: int = 0, *, down: bool,
+    attends: bool,
+) -> list[Row]:  # fmt: skip
     """codes: the width of the codes that its norms read, 0 for group norms."""
     rows = []
     last = len(widths) - 2
@@ -95,7 +107,7 @@ def _half(
             w_in = widths[i] if j == 0 else widths[i + 1]
             block = f"{theirs}.{naming.res}.{j}"
             rows += _res(f"{level}.res.{j}", block, w_in, widths[i + 1], naming, codes)
-            if i == (last if down else 0):
+            if attends and i == (last if down else 0):
                 block = f"{theirs}.{naming.attn}.{j}"
                 rows += _attn(f"{level}.attn.{j}", block, widths[i + 1], naming, codes)
         if i < last:
@@ -138,7 +150,7 @@ def _attn(a: str, b: str, width: int, naming: Naming, codes: int) -> list[Row]:
 
 
 def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfig:
-    """The sizes of a VQ tokenizer; its image_size, which no convolution knows, is the default.
+    """The sizes of a tokenizer; its image_size, which no convolution knows, is the default.
 
     shapes: of our leaves, those of other children too.
     unshaped: `WeightReader.unshaped`.
@@ -146,7 +158,8 @@ def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfi
     """
     a = "generation_encoder"
     levels = count(shapes, rf"{a}\.encoder\.levels\.(\d+)\.")
-    if not levels or f"{a}.codebook" not in shapes:
+    latent = tokenizer_kind(shapes)
+    if not levels or not latent:
         raise ValueError(f"holds no VQ tokenizer ({a})")
     groups = unshaped.get(f"{a}.norm_groups")
     if groups is None:
@@ -156,11 +169,14 @@ def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfi
         )
     channels = shapes[f"{a}.encoder.conv_in.kernel"][3]
     firsts = [shapes[f"{a}.encoder.levels.{i}.res.0.conv1.kernel"][3] for i in range(levels)]
-    codes, code_dim = shapes[f"{a}.codebook"]
+    # Of a KL tokenizer, which has no codes, a size that nothing reads.
+    codes = shapes.get(f"{a}.codebook", (GenerationEncoderConfig.codebook_size,))[0]
+    _, _, code_dim, z_channels = shapes[f"{a}.post_quant_conv.kernel"]
     return GenerationEncoderConfig(
         channels=channels, multipliers=tuple(width // channels for width in firsts),
         res_blocks=count(shapes, rf"{a}\.encoder\.levels\.0\.res\.(\d+)\."),
-        z_channels=shapes[f"{a}.encoder.conv_out.kernel"][3], norm_groups=groups,
+        z_channels=z_channels, norm_groups=groups, latent=latent,
+        latent_scale=unshaped.get(f"{a}.latent_scale", 1.0),
         codebook_size=codes, code_dim=code_dim, decoder_norm=decoder_norm(shapes),
         codebook_l2_norm=by_direction(unshaped),
     )  # fmt: skip

@@ -18,9 +18,10 @@ from janus_jax.common.text import differences
 from janus_jax.config import read as read_
 from janus_jax.config import schema
 from janus_jax.data.catalog import learn_tokenizer, open_datasets
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.processor import Processor
-from janus_jax.data.row_stream import ExampleEncoder, RowStream
+from janus_jax.data.row_stream import RowStream
 from janus_jax.model import batch as bt
 from janus_jax.model import config as sizes
 from janus_jax.model import presets

@@ -96,6 +96,13 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("model.understanding_encoder.variant", "no_key_bias,no_qkv_bias", ["takes all three away", "leave the first out"]),
     ("model.understanding_encoder.norm_eps", "-1.0", ["-1.0", "0 or more"]),
     ("model.understanding_encoder.rotary_grid", "-1", ["is -1", "0, without rotary embeddings"]),
+    ("model.understanding_encoder.tiles", "0", ["is 0", "from 1, a picture as a whole, to 36"]),
+    ("model.understanding_encoder.tiles", "-4", ["is -4", "from 1, a picture as a whole, to 36"]),
+    ("model.understanding_encoder.tiles", "40", ["is 40", "from 1, a picture as a whole, to 36"]),
+    ("model.understanding_encoder.tiling", "intern_vl", ["'intern_vl'", "did you mean 'internvl'"]),
+    ("model.understanding_encoder.tiling", "llava_hd", ["'llava_hd'", "tiles is 1; set that"]),
+    ("model.understanding_encoder.pixel_shuffle", "0", ["is 0", "at least 1"]),
+    ("model.understanding_encoder.pixel_shuffle", "2", ["is 2", "the grid's 3 patches a side", "nearest: 1 or 3"]),
     ("model.generation_encoder.norm_groups", "3", ["16", "norm_groups 3", "nearest: 15 or 18"]),
     ("model.generation_encoder.multipliers", "()", ["()", "at least one"]),
     ("model.generation_encoder.multipliers", "(1, 1, 1, 1, 1)", ["24", "16 must divide it", "nearest: 16 or 32"]),
@@ -163,6 +170,28 @@ def test_rotary_embeddings_need_heads_of_pairs_along_two_axes():
     lines = refusal({f"{encoder}.rotary_grid": "6", f"{encoder}.width": "60"})
     (found,) = [line for line in lines if "rotary" in line]
     assert f"{encoder}.width is 60" in found and "4 * heads = 8" in found and "56 or 64" in found
+
+
+def test_rows_hold_one_picture_with_all_its_tiles():
+    tower, rows = "model.understanding_encoder", "stages.stage2.rows"
+    lines = refusal({f"{tower}.tiles": "20"})
+    made = f"({tower}.tiles makes up to 21 of a picture)"
+    assert (
+        f"{rows}.understanding_images is 2: ratio.understanding needs at least 21 {made}" in lines
+    )
+    assert f"{rows}.length is 184: one picture of understanding needs at least 197 {made}" in lines
+    fits = {f"stages.stage{n}.rows.understanding_images": "21" for n in (1, 2, 3)}
+    assert checked(fits | {f"{tower}.tiles": "20", f"{tower}.pixel_shuffle": "3"})
+
+
+def test_pictures_that_another_encoder_reads_have_no_tiles():
+    tower = "model.understanding_encoder"
+    given = {"model.understanding": "vq", f"{tower}.tiles": "2", f"{tower}.pixel_shuffle": "3"}
+    lines = [line for line in refusal(given) if "read by another encoder" in line]
+    assert [line.split(":")[0] for line in lines] == [
+        f"{tower}.tiles is 2",
+        f"{tower}.pixel_shuffle is 3",
+    ]
 
 
 def test_a_decay_that_leaves_no_room_for_the_warm_up_is_refused():

@@ -7,8 +7,8 @@ from support.sets import said
 
 from janus_jax.data import packing
 from janus_jax.data import text as text_
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.messages import PICTURE, Turn
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import SourceError
 from janus_jax.model import batch as bt
 

@@ -10,8 +10,8 @@ from support.quick import MODEL, G, N, packed, refused, spans_of
 
 from janus_jax.config.schema import Dataset, Rows
 from janus_jax.data import editing
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.kept import only
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools.view import as_text, pieces_of
 from janus_jax.data.toy.shapes_edits import ShapesEdits

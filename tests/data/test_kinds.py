@@ -8,8 +8,8 @@ from support import quick
 from support.sets import said
 
 from janus_jax.config.schema import Rows
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.messages import PICTURE, SPECIALS, Turn, laid_out
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.tools.view import as_text, pieces_of
 
 IMAGE = PICTURE

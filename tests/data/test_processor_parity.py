@@ -22,6 +22,7 @@ from janus_jax.data import tokenizer as tok
 from janus_jax.data.images import understanding_image
 from janus_jax.data.processor import Processor
 from janus_jax.model import batch as bt
+from janus_jax.model.config import UnderstandingEncoderConfig
 from janus_jax.sample.understand import prepare
 from janus_jax.weights.preprocessor import read_preprocessor
 
@@ -38,6 +39,7 @@ ORDINARY = list("øöúÿõ÷ûýÀùÁþü")  # DeepSeek-LLM's ids 100002 to 10
 CONTROL = ["<patch_placeholder>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>"]
 ROLES = ["<|User|>", "<|Assistant|>"]
 N, SIDE = 3, 48
+TOWER = UnderstandingEncoderConfig(image_size=SIDE)
 
 
 def deepseek() -> Backend:
@@ -274,7 +276,7 @@ def test_a_mixed_batch_with_pictures_is_that_of_janus_processor(pair):
     batch = janus_processor(theirs)(
         text=prompts, images=[pictures[:1], [], pictures[1:]], padding=True
     )
-    rows, _, shown = zip(*(prepare(processor, c, SIDE) for c in asked))
+    rows, _, shown = zip(*(prepare(processor, c, TOWER) for c in asked))
     longest = batch["input_ids"].shape[1]
     for row, own in zip(np.asarray(batch["input_ids"]), rows):
         assert own[0] == processor.tokenizer.bos  # which transformers 5 leaves to the caller
@@ -318,7 +320,7 @@ def test_preprocessor_numbers_are_read_kept_and_applied(tmp_path, pair):
     again = Processor.load(tmp_path)
     assert {name: getattr(again, name) for name in fields} == fields and again.context == 4096
     asked = [user(IMAGE | {"image": noise(96, 48)}, text("what?"))]
-    shown = bt.pixels(prepare(again, asked, SIDE)[2], again.image_mean, again.image_std)
+    shown = bt.pixels(prepare(again, asked, TOWER)[2], again.image_mean, again.image_std)
     theirs = JanusImageProcessorPil(size={"height": SIDE, "width": SIDE})
     want = theirs(noise(96, 48), return_tensors="np")["pixel_values"].transpose(0, 2, 3, 1)
     np.testing.assert_allclose(shown, want, atol=1e-6)

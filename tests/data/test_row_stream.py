@@ -8,11 +8,12 @@ import pytest
 from support.quick import MODEL, G, Listed, asked, dialogue, packed, refused
 
 from janus_jax.config import schema
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.messages import PICTURE
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.pipeline import Batches
 from janus_jax.data.read_stats import ReadStats
-from janus_jax.data.row_stream import ExampleEncoder, RowStream
+from janus_jax.data.row_stream import RowStream
 from janus_jax.model import batch as bt
 
 

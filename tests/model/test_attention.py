@@ -36,17 +36,18 @@ def inputs():
     return [rng.normal(size=(ROWS, LENGTH, HEADS, SIZE)).astype(np.float32) for _ in range(4)]
 
 
-def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32, whole=False):
+def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32, whole=False, masked=False):
     """The result and the gradients by q, k, v, in float32, of the last rows. ids: of as many. whole:
-    each row is one picture of 130 tokens."""
+    each row is one picture of 130 tokens. masked: those of `pictures` are seen whole."""
     with on_mesh(*mesh):
         put = lambda x, spec: jax.device_put(x, jax.NamedSharding(jax.sharding.get_mesh(), spec))
         length = 130 if whole else LENGTH
         rows = slice(-len(ids), None)
         q, k, v, g = (put(x[rows, :length].astype(dtype), sh.ACT_BTHK) for x in inputs())
+        ahead = put(pictures(ids), sh.BATCH) if masked else None
         ids = put(ids, sh.BATCH)
 
-        attend = functools.partial(attention.packed, segment_ids=ids)
+        attend = functools.partial(attention.packed, segment_ids=ids, ahead=ahead)
         if whole:
             attend = attention.full
 
@@ -56,6 +57,17 @@ def run(kind: str, ids: np.ndarray, mesh=(1, 1, 1), dtype=jnp.float32, whole=Fal
             return out, *back(g)
 
         return [np.asarray(x, np.float32) for x in both(q, k, v)]
+
+
+def pictures(ids):
+    """`ahead` of rows whose examples have a picture each, from their third token to before the last
+    two: how many tokens of it are behind each of its own."""
+    ahead = np.zeros(ids.shape, np.int32)
+    for row, out in zip(np.asarray(ids), ahead):
+        for example in np.unique(row[row > 0]):
+            inside = np.flatnonzero(row == example)[2:-2]
+            out[inside] = np.arange(len(inside))[::-1]
+    return ahead
 
 
 @functools.cache
@@ -76,6 +88,30 @@ def interpreted(monkeypatch):
 def test_every_kind_is_plain_attention(kind, mesh, interpreted):
     for name, got, want in zip(("out", "dq", "dk", "dv"), run(kind, packed_ids(), mesh), plain()):
         np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize("kind", ["blockwise", "splash", "triton"])
+def test_every_kind_sees_the_rest_of_a_picture_as_plain_attention_does(kind, mesh, interpreted):
+    wanted = run("plain", packed_ids(), masked=True)
+    found = run(kind, packed_ids(), mesh, masked=True)
+    for name, got, want in zip(("out", "dq", "dk", "dv"), found, wanted):
+        np.testing.assert_allclose(got, want, atol=1e-5, err_msg=name)
+
+
+def test_a_token_of_a_picture_sees_all_of_it_and_others_what_came_before():
+    """In numpy, from the definition; the comparison above would not show a mistake that all share."""
+    ids = packed_ids()[:1]
+    q, k, v, _ = (x[-1] for x in inputs())
+    ahead = pictures(ids)[0]
+    at = np.arange(LENGTH)
+    sees = (ids[0][:, None] == ids[0]) & (at <= (at + ahead)[:, None])
+    assert ahead.max() > 8 and sees.sum() > np.tril(sees).sum()
+    scores = np.where(sees, np.einsum("thk,shk->hts", q, k) * SIZE**-0.5, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    want = np.einsum("hts,shk->thk", weights / weights.sum(-1, keepdims=True), v)
+    got = run("plain", ids, masked=True)[0][0]
+    np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)

@@ -13,8 +13,8 @@ from support.sampling import N, make, picture
 
 import janus_jax
 from janus_jax.config.schema import Rows
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.packing import assemble
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.sample import edit as edits
 from janus_jax.sample import edit_prompts, programs
 from janus_jax.sample import engine as engines

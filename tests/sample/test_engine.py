@@ -35,7 +35,9 @@ def picture_of(processor, words: str, seed: int, scale: float = 5.0, heat: float
 
 
 def answer_to(model, processor, conversation, most: int = 12, seed: int = 0, **how) -> Request:
-    (prompt,) = prompts_of(model, processor, [prepare(processor, conversation, 16)])
+    (prompt,) = prompts_of(
+        model, processor, [prepare(processor, conversation, model.config.understanding_encoder)]
+    )
     return Request((prompt,), False, most, seed, steps=1, **how)
 
 

@@ -98,7 +98,7 @@ def test_answers_of_a_mixed_batch_have_their_ids(models, processor, one_device, 
             {"role": "user", "content": "and the color?"},
         ],
     ]
-    rows, _, shown = zip(*(prepare(processor, c, SIDE) for c in asked))
+    rows, _, shown = zip(*(prepare(processor, c, ours.config.understanding_encoder) for c in asked))
     ids, mask = padded(rows, processor.tokenizer.pad)
     shown = torch.tensor(pixels(np.concatenate(shown)).transpose(0, 3, 1, 2))
     out = theirs.generate(

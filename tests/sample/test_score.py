@@ -66,7 +66,9 @@ def expected(model, question: str, caption: str, shown) -> float:
 
 
 def things(line, indices, processor, questions=()):
-    read = score.reader(opened(line), processor, 16, line.form or "chat", questions)
+    read = score.reader(
+        opened(line), processor, tiny.CONFIG.understanding_encoder, line.form or "chat", questions
+    )
     return [read(i) for i in indices]
 
 
@@ -151,7 +153,7 @@ def test_records_that_cannot_be_scored_are_told(served, processor, tmp_path):
     lines.append(json.dumps({"image": ["0.png"], "text": "<image> a document"}))
     (tmp_path / "captions.jsonl").write_text("\n".join(lines))
     job = labelling(dataclasses.replace(line, kind="understanding"), tmp_path / "out")
-    read = score.reader(job.source, processor, 16, "chat", ())
+    read = score.reader(job.source, processor, tiny.CONFIG.understanding_encoder, "chat", ())
     run(job, read, lambda some: score.scores(served, processor, some))
     assert [record["number"] for record in records(job)] == [0, 2]
     assert [one["cause"] for one in bad(job)] == ["too long", "a document"]
@@ -168,7 +170,7 @@ def test_scores_of_a_model_that_diverged_are_refused(processor, tmp_path, one_de
 def test_training_reads_scores_and_leaves_out_what_is_below(served, processor, tmp_path):
     line = photos(tmp_path, 8)
     job = labelling(line, tmp_path / "out")
-    read = score.reader(job.source, processor, 16, "chat", ())
+    read = score.reader(job.source, processor, tiny.CONFIG.understanding_encoder, "chat", ())
     run(job, read, lambda some: score.scores(served, processor, some))
     found = [record["new"] for record in records(job)]
     least = sorted(found)[5]

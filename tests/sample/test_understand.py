@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from support import tiny
 from support.sampling import (
     CONVERSATIONS,
     PROMPTS,
@@ -20,6 +21,8 @@ from support.sampling import (
 from janus_jax import understand
 from janus_jax.sample import understand as understanding
 from janus_jax.sample.understand import prepare, understand_batch
+
+TOWER = tiny.CONFIG.understanding_encoder
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
@@ -153,12 +156,12 @@ def test_the_next_users_tag_ends_an_answer_also_where_it_is_one_token(
 
 def test_the_original_form_of_a_conversation_is_the_same_question(model, processor):
     picture_ = picture(1)
-    ours = prepare(processor, said("what?", picture_), 16)
+    ours = prepare(processor, said("what?", picture_), TOWER)
     theirs = [
         {"role": "<|User|>", "content": "<image_placeholder>\nwhat?", "images": [picture_]},
         {"role": "<|Assistant|>", "content": ""},
     ]
-    for got, want in zip(prepare(processor, theirs, 16), ours):
+    for got, want in zip(prepare(processor, theirs, TOWER), ours):
         np.testing.assert_array_equal(got, want)
 
 
@@ -166,7 +169,7 @@ def test_an_answer_stays_within_the_context(model, processor):
     asked = said("how many circles are there?")
     long = understand(model, processor, asked, max_new_tokens=WORDS)
     tight = copy.copy(processor)
-    tight.context = len(prepare(processor, asked, 16)[0]) + 5
+    tight.context = len(prepare(processor, asked, TOWER)[0]) + 5
     short = understand(model, tight, asked, max_new_tokens=WORDS)
     assert 0 < len(short) < len(long) and long.startswith(short)
 
@@ -218,7 +221,7 @@ def test_a_picture_may_come_as_file_data_or_openai_part(model, processor, tmp_pa
     buffer = io.BytesIO()
     picture(1).save(buffer, "PNG")
     data = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-    want = prepare(processor, said("what?", picture(1)), 16)
+    want = prepare(processor, said("what?", picture(1)), TOWER)
     for part in (
         {"type": "image", "image": str(file)},
         {"type": "image", "path": file},
@@ -226,7 +229,7 @@ def test_a_picture_may_come_as_file_data_or_openai_part(model, processor, tmp_pa
         {"type": "image_url", "image_url": {"url": data}},
     ):
         message = {"role": "user", "content": [part, {"type": "text", "text": "what?"}]}
-        for got, same in zip(prepare(processor, [message], 16), want):
+        for got, same in zip(prepare(processor, [message], TOWER), want):
             np.testing.assert_array_equal(got, same)
 
 

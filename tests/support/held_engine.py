@@ -30,7 +30,7 @@ class HeldEngine:
         self.asked = []
         self.closed = False
         encoder = SimpleNamespace(image_size=24, grid=(6, 6), tokens=N)
-        sees = SimpleNamespace(image_size=32)
+        sees = SimpleNamespace(image_size=32, tiles=1)
         config = SimpleNamespace(generation_encoder=encoder, understanding_encoder=sees)
         self.model = SimpleNamespace(config=config)
         self.processor = SimpleNamespace(

@@ -14,12 +14,12 @@ from flax import nnx
 from janus_jax.config import schema
 from janus_jax.config.schema import Rows, Template
 from janus_jax.data import catalog
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.packing import assemble
 from janus_jax.data.pipeline import Batches
 from janus_jax.data.processor import Processor
 from janus_jax.data.random_pictures import RandomPictures
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.toy import shapes_sources
 from janus_jax.distributed import arrays
 from janus_jax.model import batch as bt
@@ -187,13 +187,15 @@ class Numbered:
 
 @dataclasses.dataclass
 class Lengths:
-    """In the place of `row_stream.ExampleEncoder`: examples of LENGTHS, random, without content,
+    """In the place of `example_encoder.ExampleEncoder`: examples of LENGTHS, random, without content,
     cut to the row."""
 
     model = types.SimpleNamespace(
         transformer=types.SimpleNamespace(vocabulary=1),
         understanding_encoder=types.SimpleNamespace(image_size=1),
-        generation_encoder=types.SimpleNamespace(image_size=1),
+        generation_encoder=sizes.GenerationEncoderConfig(image_size=16),
+        drawing="causal",
+        senses={},
     )
 
     rows: Rows
@@ -215,8 +217,11 @@ class Lengths:
             "example": np.array([example]),
         }
 
+    def read(self, source, index: int):
+        return source[index]
+
     def pixels(self, *_):
-        return []
+        return {}
 
 
 def pictures(source, side: int, batch: int, seed: int, *part) -> RandomPictures:

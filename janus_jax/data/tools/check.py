@@ -17,8 +17,8 @@ from janus_jax.common import cli, outputs
 from janus_jax.common import progress as progress_
 from janus_jax.config.schema import Rows, Template
 from janus_jax.data import catalog
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.processor import Processor
-from janus_jax.data.row_stream import ExampleEncoder
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tokenizer import Tokenizer
 from janus_jax.data.tools import command, forecast, held_out, report, unread

@@ -7,11 +7,12 @@ import numpy as np
 from janus_jax.common.text import short, table
 from janus_jax.config.epochs import endless
 from janus_jax.config.schema import Experiment
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.holdout import stage_entries, stage_mixture_of
 from janus_jax.data.kept import kinds_kept, only
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.processor import Processor
-from janus_jax.data.row_stream import ExampleEncoder, RowStream
+from janus_jax.data.row_stream import RowStream
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools.view import PackedRow, Segment, pieces_of, visible
 from janus_jax.model import batch as bt
@@ -94,11 +95,8 @@ def _segment(number: int, row: dict, entry: Entry, index: int, processor) -> Seg
     (at,) = np.nonzero(row["segment_ids"] == number)
     targets = (row["text_targets"] != bt.IGNORE) | (row["image_targets"] > 0)  # of the next token
     supervised = np.append(False, targets[:-1])[at]
-    role = np.select(
-        [row["understanding_slots"][at] > 0, row["generation_slots"][at] > 0],
-        [bt.UNDERSTANDING_SLOT, bt.GENERATION_SLOT],
-        bt.TEXT,
-    )
+    kinds = [name for name in row if name.endswith("_slots")]  # in the order of their roles
+    role = np.select([row[name][at] > 0 for name in kinds], range(1, 1 + len(kinds)), bt.TEXT)
     positions = row["positions"][at]
     pieces = pieces_of(row["tokens"][at], role, supervised, processor.tokenizer, int(positions[0]))
     return Segment(

@@ -120,7 +120,8 @@ def _tokens(pieces: list[Piece], pictures: list[tuple] = (), cut: tuple | None =
         if piece.role == bt.TEXT:
             out.append(_token(piece))
         else:
-            out.append(_slots(piece, waiting.pop(0) if waiting else None))
+            is_picture = waiting and piece.role in bt.SLOTS.values()
+            out.append(_slots(piece, waiting.pop(0) if is_picture else None))
     end = pieces[-1].at + len(pieces[-1].ids)
     return "".join(out) + (_cut(cut) if cut and cut[0] >= end else "")
 
@@ -141,11 +142,11 @@ def _token(piece: Piece) -> str:
 def _slots(piece: Piece, picture: tuple | None) -> str:
     count = len(piece.ids)
     last = piece.at + count - 1
-    what = (
-        "slots that the picture's features fill"
-        if piece.role == bt.UNDERSTANDING_SLOT
-        else "image ids"
-    )
+    fills = {
+        bt.UNDERSTANDING_SLOT: "slots that the picture's features fill",
+        bt.GENERATION_SLOT: "image ids",
+    }
+    what = fills.get(piece.role, "slots that the features of another sense fill")
     learned = ", to predict" if piece.predicted else ""
     told = f"{count} {what}{learned}; positions {piece.at} to {last}"
     shown = ""

@@ -92,7 +92,7 @@ def _grids(band: Band):
 
 def _sample(kind: str, source, i: int, encoder) -> tuple[np.ndarray, str]:
     """A picture and what stands below it: pictures of a record side by side, text as a page."""
-    record = source[i]
+    record = encoder.read(source, i)
     example = encoder(kind, record, np.random.default_rng(i))
     text = words(record)
     drawn = {k: v for k, v in record.items() if k != "image_ids"}

@@ -32,7 +32,7 @@ def show(name: str, line, source, encoders: dict, experiment, count: int) -> lis
 
     name, line: of the data set, as in a config.
     source: its records.
-    encoders: row_stream.ExampleEncoder by stage.
+    encoders: example_encoder.ExampleEncoder by stage.
     experiment: the config, or None.
     """
     views = []

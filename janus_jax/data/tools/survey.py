@@ -103,7 +103,7 @@ def survey(name: str, line, source, encoders: dict, records: int, threads: int, 
 
     name, line: of the data set, as in a config.
     source: its records.
-    encoders: row_stream.ExampleEncoder by stage.
+    encoders: example_encoder.ExampleEncoder by stage.
     records: how many to read, drawn at random; 0: all.
     threads: that read and decode.
     progress: a common.progress.Progress.
@@ -156,7 +156,7 @@ def words(record: dict) -> str:
 def _read(source, i: int, line, encoders: dict):
     """A Record, or a dict as of `bad`."""
     try:
-        record = source[i]
+        record = next(iter(encoders.values())).read(source, i)
         examples = {
             stage: [_example(e) for e in parts(encoder, line, record, i)]
             for stage, encoder in encoders.items()

@@ -23,7 +23,7 @@ class Piece:
     text: what they say, a control id's name; of a picture empty.
     ids: their ids.
     at: the position of the first.
-    role: batch.TEXT, UNDERSTANDING_SLOT or GENERATION_SLOT.
+    role: batch.TEXT, one of batch.SLOTS, or that of a further sense.
     control: whether it is a control id.
     predicted: whether the model learns to predict them.
     """
@@ -96,7 +96,7 @@ def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[i
 
     line: of the data set.
     source: its records.
-    encoder: a row_stream.ExampleEncoder.
+    encoder: a example_encoder.ExampleEncoder.
     """
     found = []
     used = []
@@ -108,7 +108,7 @@ def look(line, source: Source, encoder, count: int) -> tuple[list[Shown], list[i
             bad.append(f"these are {IN_A_ROW} records, and no more are tried")
             break
         try:
-            record = source[i]
+            record = encoder.read(source, i)
             examples = list(survey.parts(encoder, line, record, i))
             pictures = as_encoded(line, source, i, record, encoder, examples[0])
         except BAD as error:
@@ -171,13 +171,15 @@ def _characters(ids: list[int], tokenizer):
 
 
 def as_text(pieces: list[Piece]) -> str:
-    """Pieces as one text: a picture's slots as [576 x image], what is predicted in «guillemets»."""
+    """Pieces as one text: a picture's slots as [576 x image], of another sense as [64 x input], what is
+    predicted in «guillemets»."""
     out = ""
     for (r, predicted), group in itertools.groupby(pieces, lambda p: (p.role, p.predicted)):
         group = list(group)
         part = "".join(visible(p.text) for p in group)
         if r != bt.TEXT:
-            part = f"[{sum(len(p.ids) for p in group)} x image]"
+            what = "image" if r in bt.SLOTS.values() else "input"
+            part = f"[{sum(len(p.ids) for p in group)} x {what}]"
         out += f"«{part}»" if predicted else part
     return out
 
@@ -202,6 +204,7 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
     pictures = [
         (name == "generation_images", int(k), x)
         for name, arrays in found.items()
+        if name in example  # inputs of other senses are no pictures
         for k, x in zip(example[name], arrays)
     ]
     out = []
@@ -214,6 +217,10 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
             how += f", its middle {least} x {least}" if width != height else ""
             how += f", made {side} x {side}" if least != side else ""
             how += "; its stored ids are learned from" if stored or line.image_ids else ""
+        elif "tiles" in record:
+            how += (
+                f", cut into {sum(k == n for n in example['understanding_images'])} tiles of {side}"
+            )
         elif (width, height) != (side, side):
             filled = " and filled up" if width != height else ""
             how += f", made {side} pixels long{filled}"

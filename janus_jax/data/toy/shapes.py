@@ -70,15 +70,18 @@ def draw(scene: dict) -> np.ndarray:
 
 
 def read(image) -> dict | None:
-    """The scene in a picture (uint8 [24, 24, 3]), or None if any cell is not clearly one thing or
-    empty."""
+    """The scene in a picture (uint8 [24, 24, 3], or of its upper left cells alone, such as [16, 24,
+    3]), or None if any cell is not clearly one thing or empty."""
     image = np.asarray(image)
-    if image.shape != (SIDE, SIDE, 3):
+    sides = range(CELL, SIDE + 1, CELL)
+    if image.ndim != 3 or not {*image.shape[:2]} <= {*sides} or image.shape[2] != 3:
         raise ValueError(
             f"picture of shape {image.shape}: this world's pictures are {SIDE} x {SIDE} x 3"
         )
+    whole = np.full((SIDE, SIDE, 3), BACKGROUND, np.uint8)
+    whole[: image.shape[0], : image.shape[1]] = image
     cells = (
-        image.reshape(GRID, CELL, GRID, CELL, 3).transpose(0, 2, 1, 3, 4).reshape(GRID * GRID, -1)
+        whole.reshape(GRID, CELL, GRID, CELL, 3).transpose(0, 2, 1, 3, 4).reshape(GRID * GRID, -1)
     )
     distance = np.sqrt(((cells[:, None].astype(np.float32) - _FLAT) ** 2).mean(-1))
     if (distance.min(1) > TOLERANCE).any():

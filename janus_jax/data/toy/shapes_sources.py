@@ -5,6 +5,8 @@ import numpy as np
 from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.data.toy.shapes import (
     ASKED,
+    CELL,
+    GRID,
     NUMBERS,
     PLURAL,
     QUESTIONS,
@@ -97,6 +99,23 @@ class ShapesGeneration(World):
 
     def __getitem__(self, i: int) -> dict:
         return {"captions": [self.prompt(self.rng(i)).text]}
+
+
+class ShapesSizes(ShapesGeneration):
+    """The same where all cells, the upper two rows, or the left two columns are the picture: 24 x 24,
+    24 x 16 (width, height) or 16 x 24 pixels, by turns."""
+
+    def cells(self, i: int) -> tuple[int, int]:  # rows, columns
+        return ((GRID, GRID), (GRID - 1, GRID), (GRID, GRID - 1))[i % 3]
+
+    def image(self, i: int, k: int = 0) -> np.ndarray:
+        rows, columns = self.cells(i)
+        rng = self.rng(i)
+        prompt = self.prompt(rng)
+        while True:
+            scene = random_scene(rng, prompt)
+            if all(cell // GRID < rows and cell % GRID < columns for cell in scene):
+                return draw(scene)[: rows * CELL, : columns * CELL]
 
 
 class ShapesPictures(World):

@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as backend
 
-from janus_jax.model.kernels import MASKED, SAVED, einsum, padded, starts
+from janus_jax.model.kernels import MASKED, SAVED, einsum, padded, starts, to_length
 
 # Tokens of a tile, and the warps that compute it. With these the kernels keep all in registers, for
 # heads of 128 on A100 (ptxas 12.9: 241, 172 and 174 a thread) and on H100 (187, 172 and 240), and
@@ -29,9 +29,10 @@ FORWARD_WARPS = 4
 BACKWARD_WARPS = 8
 
 
-def of_rows(q, k, v, segment_ids, interpret: bool = False):
-    """`attention.packed` of one device's rows."""
-    return _within(q, k, v, segment_ids, True, interpret)
+def of_rows(q, k, v, segment_ids, last=None, interpret: bool = False):
+    """`attention.packed` of one device's rows. last: of the keys that each query sees, int32 [B, T];
+    None: itself."""
+    return _within(q, k, v, segment_ids, True, interpret, last)
 
 
 def of_pictures(q, k, v, interpret: bool = False):
@@ -39,7 +40,7 @@ def of_pictures(q, k, v, interpret: bool = False):
     return _within(q, k, v, jnp.zeros(q.shape[:2], jnp.int32), False, interpret)
 
 
-def _within(q, k, v, segment_ids, causal, interpret):
+def _within(q, k, v, segment_ids, causal, interpret, reach=None):
     """Attention within each example."""
     t, size = q.shape[1], q.shape[-1]
     q, k, v, ids = padded(math.ceil(t / TILE) * TILE, q, k, v, segment_ids)
@@ -51,6 +52,11 @@ def _within(q, k, v, segment_ids, causal, interpret):
     last = t_whole - 1 - starts(ids[:, ::-1])[:, ::-1]
     sees = (first, own if causal else last)
     seen = (own if causal else first, last)
+    if reach is not None:
+        reach = to_length(reach, t_whole)
+        # It ascends: the first query that sees a key is the first whose last key is no earlier.
+        sees = (first, reach)
+        seen = (jax.vmap(jnp.searchsorted)(reach, own), last)
     return _attend(q, k, v, sees, seen, size**-0.5, interpret)[:, :t, :, :size]
 
 

@@ -51,14 +51,14 @@ def problems(experiment: Experiment, name: str) -> list[str]:
     if missing and set(missing) <= set(model_config.CHILDREN):
         found.append(
             f"{path}.trainable has {', '.join(missing)}: with model.understanding = "
-            f"{model.understanding!r} and model.generation = {model.generation!r} this model has none; "
-            "leave it out"
+            f"{model.understanding!r}, model.generation = {model.generation!r} and model.image_head = "
+            f"{model.image_head!r} this model has none; leave it out"
         )
     coded = {"generation_encoder", "semantic_decoder"} & set(stage.trainable)
     if coded and not model.is_janus:
         found.append(
-            f"{path}.trainable has {', '.join(sorted(coded))}: what an adaptor reads of the VQ "
-            "tokenizer is trained by the tasks vq and semantic, not by task janus; leave it out"
+            f"{path}.trainable has {', '.join(sorted(coded))}: what an adaptor reads of the "
+            "tokenizer is trained by the tasks vq and semantic (or kl), not by task janus; leave it out"
         )
     if experiment.deterministic and experiment.model.attention == "cudnn":
         found.append(
@@ -69,6 +69,13 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         found.append(
             f"{path}.trainable has generation_encoder: training it would change the ids that are "
             f"stored; freeze it, or take image_ids out of the data sets"
+        )
+    stored = sorted(line for line, d in experiment.draws(name).items() if d.image_ids)
+    if stored and model.generation_encoder.latent == "kl":
+        found.append(
+            f"data.datasets.{stored[0]}.image_ids is {experiment.draws(name)[stored[0]].image_ids!r}: ids of a VQ "
+            "tokenizer, and model.generation_encoder.latent is 'kl', which has latents; leave image_ids "
+            "out, so that pictures are encoded as they are read"
         )
     options = OPTIONS | stage.options
     found += probes.probe_problems(path, options["probe_every"], stage)
@@ -158,14 +165,23 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     # This process's part of the step's rows; a share that several processes feed counts once.
     part = arrays.batch_share()[1] / jax.process_count()
 
-    def next_batch(_):
+    def next_batch(i):
         batch, examples = only(plan.keeps, *next(data))
+        if plan.model.image_head == "diffusion":
+            batch = batch | {"noise": noise_numbers(i, len(batch["tokens"]))}
         how = plan.experiment.model, plan.stage.trainable, plan.adapted
         seen = batch_facts(batch, examples, *how)
         return arrays.put_batch(batch), {key: part * n for key, n in seen.items()}
 
     with_ids = [entry.source for entry in data.mixture.entries if entry.ids]
     return stage_data.StageData(next_batch, data.stats, data.mixture, data, with_ids)
+
+
+def noise_numbers(i: int, rows: int) -> np.ndarray:
+    """Of batch i, uint32 [rows]: each row of a stage has a number of its own, whatever the mesh; rows: of
+    this process."""
+    share, of = arrays.batch_share()
+    return ((i * of + share) * rows + np.arange(rows)).astype(np.uint32)
 
 
 def batch_facts(
@@ -183,13 +199,13 @@ def batch_facts(
     process's rows only.
     """
     by_task = np.bincount(batch["tasks"].ravel(), minlength=len(bt.TASKS) + 1)[1:]
-    filled = lambda name, box: float((batch[name] > 0).sum()) / box.tokens
+    filled = lambda slots, box: float((slots > 0).sum()) / box.tokens
     out = bt.count_examples(examples) | {
         f"positions_{t}": int(n) for t, n in zip(bt.TASKS, by_task, strict=True)
     }
     out |= {"positions": batch["tasks"].size, "tokens": int((batch["segment_ids"] > 0).sum())}
-    out["images"] = filled("understanding_slots", model.understanding_encoder)
-    out["images"] += filled("generation_slots", model.generation_encoder)
+    out["images"] = filled(batch["understanding_slots"], model.understanding_encoder)
+    out["images"] += filled(bt.image_slots(batch), model.generation_encoder)
     work = flops.of_batch(batch, model)
     out["flops"] = sum(flops.count(model, trainable, work, adapted).values())
     return out
@@ -206,6 +222,8 @@ def batch_shapes(plan: StagePlan) -> dict:
         plan.model,
         "generation" in plan.keeps and plan.experiment.uses_ids(plan.name),
     )
+    if plan.model.image_head == "diffusion":
+        shapes["noise"] = (rows.count,), np.uint32
     return bs.abstract(shapes)
 
 
@@ -215,16 +233,18 @@ def read_first(plan: StagePlan, processor):
         encoder = dataclasses.replace(
             stage_mixture.encoder(plan, processor), form=plan.stage.form(line)
         )
-        record = source[index]
+        record = encoder.read(source, index)
         at = 0 if line.continues else None
         example = encoder(kind, record, np.random.default_rng(0), at)
         text = f"{len(example['tokens'])} tokens"
-        shown = 0
+        found = {}
         if kind != "text":
             found = encoder.pixels(kind, source, index, record, example)
-            shown = sum(len(arrays) for arrays in found.values())
+        senses = {name: len(found.pop(name, ())) for name in plan.model.senses}
+        shown = sum(len(arrays) for arrays in found.values())
         if shown:
             text += f" with {shown} {'pictures' if shown > 1 else 'picture'}"
+        text += "".join(f" with {n} x {name}" for name, n in senses.items() if n)
         if "image_ids" in record:
             text += " as ids"
         if example["example"][0] & bt.TRUNCATED:

@@ -81,6 +81,7 @@ def problems(experiment: Experiment, name: str) -> list[str]:
     stage = experiment.stages[name]
     path = f"stages.{name}"
     found = picture_stages.field_problems(experiment, name)
+    found += picture_stages.code_problems(experiment, name)
     if sorted(stage.trainable) != sorted(TRAINABLE):
         found.append(
             f"{path}.trainable is {stage.trainable}: task semantic trains the tokenizer and its "

@@ -124,7 +124,7 @@ def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=O
 def for_devices(plan: StagePlan, say) -> StagePlan:
     """With the attention kernel that works on these devices, the same on all processes."""
     model = plan.model
-    tokens = model.understanding_encoder.tokens
+    tokens = model.understanding_encoder.patches
     kind = attention_check.working(model, tokens, say, plan.experiment.deterministic)
     processes.require_equal({"attention kernel": kind})
     return dataclasses.replace(plan, model=dataclasses.replace(model, attention=kind))

@@ -116,7 +116,7 @@ def vq_step(
 def problems(experiment: Experiment, name: str) -> list[str]:
     stage = experiment.stages[name]
     path = f"stages.{name}"
-    found = []
+    found = picture_stages.code_problems(experiment, name)
     if stage.trainable != ("generation_encoder",):
         found.append(
             f"{path}.trainable is {stage.trainable}: task vq trains the tokenizer alone; set it to "

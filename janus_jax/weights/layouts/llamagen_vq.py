@@ -49,7 +49,7 @@ def rows(shapes: dict[str, tuple], unshaped: dict) -> list[Row]:
             f"{KIND} cannot represent this tokenizer: generation_encoder.norm_groups is "
             f"{sizes.norm_groups}, and LlamaGen's code always takes {GROUPS}"
         )
-    for name, known in LEFT_OUT:
+    for name, known in LEFT_OUT["generation_encoder"].items():
         if getattr(sizes, name) != known:
             raise ValueError(
                 f"{KIND} cannot represent this tokenizer: generation_encoder.{name} is "

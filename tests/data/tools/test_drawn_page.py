@@ -7,7 +7,7 @@ from PIL import Image
 from support import quick
 
 from janus_jax.config.schema import Dataset
-from janus_jax.data.row_stream import ExampleEncoder
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.tools import drawn_page
 from janus_jax.data.tools.page import View
 from janus_jax.data.tools.view import Piece, Shown, look

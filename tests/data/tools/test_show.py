@@ -9,7 +9,7 @@ from support.configs import QUICKSTART
 
 from janus_jax.config.schema import Rows
 from janus_jax.data.__main__ import main
-from janus_jax.data.row_stream import ExampleEncoder
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.tools import show
 
 

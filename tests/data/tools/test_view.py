@@ -8,7 +8,7 @@ import pytest
 from support import quick, tiny
 
 from janus_jax.config.schema import Dataset, Rows
-from janus_jax.data.row_stream import ExampleEncoder
+from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.tools.view import as_text, look, pieces_of, visible
 from janus_jax.model import batch as bt
 

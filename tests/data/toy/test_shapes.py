@@ -252,3 +252,11 @@ def test_evaluation_is_the_same_in_every_run():
     one, two = (shapes.evaluation_questions(2, 1) for _ in range(2))
     assert [(k, q, a) for k, _, q, a in one] == [(k, q, a) for k, _, q, a in two]
     assert all((p == q).all() for (_, p, *_), (_, q, *_) in zip(one, two))
+
+
+def test_pictures_of_several_sizes_are_parts_that_hold_all_that_is_asked():
+    source = shapes_sources.ShapesSizes()
+    for i in range(60):
+        picture = source.image(i)
+        assert picture.shape == ((24, 24, 3), (16, 24, 3), (24, 16, 3))[i % 3]
+        assert source.prompt(source.rng(i)).fits(shapes.read(picture))
