@@ -45,5 +45,6 @@ def get_config(target: str = "") -> ConfigDict:
     scenes = config.data.datasets.scenes
     scenes.stages = ("stage1",)
     config.data.datasets = {"scenes": scenes, "pictures": pictures}
-    config.evaluation = {"count": 0, "cfg_scale": 1.5, "temperature": 0.5 if target else 0.9}
+    guidance, heat = (1.5, 0.5) if target else (3.0, 1.0)
+    config.evaluation = {"count": 0, "cfg_scale": guidance, "temperature": heat}
     return config
