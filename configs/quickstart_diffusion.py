@@ -40,10 +40,11 @@ def get_config(target: str = "") -> ConfigDict:
         trainable=flames, steps=400, batch_size=24, ratio={"understanding": 0, "text": 0, "generation": 1},
         optim=QUICKSTART["optim"](2e-3, schedule="cosine", warmup_steps=20),
     )  # fmt: skip
-    config.stages = {"stage0": stage0, "draw": draw}
+    config.stages = {"stage0": stage0, "stage1": draw}
     pictures = config.data.datasets.pictures
     scenes = config.data.datasets.scenes
-    scenes.stages = ("draw",)
+    scenes.stages = ("stage1",)
     config.data.datasets = {"scenes": scenes, "pictures": pictures}
-    config.evaluation = {"count": 0, "cfg_scale": 1.5, "temperature": 0.5 if target else 0.9}
+    guidance, heat = (1.5, 0.5) if target else (3.0, 1.0)
+    config.evaluation = {"count": 0, "cfg_scale": guidance, "temperature": heat}
     return config

@@ -200,8 +200,7 @@ def fields(shapes: dict[str, tuple[int, ...]]) -> dict:
         found["generation_encoder.levels"] = len(levels)
     if "generation_encoder.decoder.norm_out.scale" in shapes:
         found["generation_encoder.decoder_norm"] = decoder_norm(shapes)
-    kind = tokenizer_kind(shapes)
-    return found | ({"generation_encoder.latent": kind} if kind else {})
+    return found | {f"{VQ}.latent": kind for kind in [tokenizer_kind(shapes)] if kind}
 
 
 def tokenizer_kind(names) -> str:
