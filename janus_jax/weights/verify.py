@@ -37,21 +37,23 @@ def probe(
     images[0, 8 + tower.tokens :] = 1 + np.arange(4)
     positions = np.arange(n, dtype=np.int32)[None]
     segments = np.ones((1, n), np.int32)
-    rows = tokens, picture, ids, pictures, images, positions, segments
+    batch = {
+        "tokens": tokens, "understanding_images": picture, "understanding_slots": pictures,
+        "generation_slots": images, "positions": positions, "segment_ids": segments,
+    }  # fmt: skip
     with own_jax(model):
-        out = _run(model, rows, drawn)
+        out = _run(model, batch, ids, drawn)
         return {name: np.asarray(x, np.float32) for name, x in out.items()}
 
 
 @functools.partial(jax.jit)
-def _run(model, rows, drawn):
-    hidden = model(*rows)[:, -16:]
-    ids = rows[2]
+def _run(model, batch, ids, drawn):
+    hidden = model(batch, ids)[:, -16:]
     vq = model.generation_encoder
     return {
         "text_head": model.text_head(hidden),
         "image_head": model.image_head(hidden),
-        "understanding_encoder": model.understanding_encoder(rows[1][0]),
+        "understanding_encoder": model.understanding_encoder(batch["understanding_images"][0]),
         "generation_encoder.latents": vq.latents(drawn),
         "generation_encoder.pixels": vq.decode(ids, (2, 2)),
     }

@@ -33,7 +33,7 @@ def test_load_gives_back_what_was_exported(weights, one_device):
 
 @pytest.mark.parametrize("layout", ["deepseek", "transformers"])
 def test_other_programs_layouts_are_refused_by_name(weights, layout, tmp_path):
-    with pytest.raises(ValueError, match=r"senses is \['points'\].*this project's layout"):
+    with pytest.raises(ValueError, match=r"senses is \{'points'.*this project's layout"):
         convert.to_layout(open_source(weights[0]), tmp_path / "out", layout)
     assert not (tmp_path / "out").exists()
 
