@@ -66,7 +66,7 @@ def main():
     out = pathlib.Path(asked.out)
     out.mkdir(parents=True, exist_ok=True)
     contact_sheet(shown, captions, SHOWN // 2, 6).save(out / "sheet.png")
-    told = table([["", *TASKS, "mean", "ms a picture"], *rows])
+    told = table(["", *TASKS, "mean", "ms a picture"], rows)
     (out / "table.md").write_text(f"{machine.name()}\n\n{told}\n", "utf-8")
     print(told)
 
