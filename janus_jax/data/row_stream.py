@@ -211,7 +211,7 @@ class RowStream:
         for name, array in filled.items():
             opened = [pixels for w in chosen for pixels in (w.pixels or {}).get(name, ())]
             for k, pixels in enumerate(opened):
-                array[k][tuple(map(slice, pixels.shape))] = pixels
+                array[(k, *map(slice, pixels.shape))] = pixels
         drawn = [
             (w.entry, w.position, w.index, int(w.example["example"][0]), w.size[0]) for w in chosen
         ]

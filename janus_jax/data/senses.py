@@ -157,7 +157,7 @@ def arrays(record: dict, example: dict, model) -> dict[str, list[np.ndarray]]:
 
 def array(sizes, name: str, source) -> np.ndarray:
     """One input as its sense's `Sizes` read it. Raises RecordError that names sense and file."""
-    where = f"{name} {shown(source, 80)!r}" if isinstance(source, str) else f"{name} given here"
+    where = f"{name} {shown(source)!r}" if isinstance(source, str) else f"{name} given here"
     try:
         return sizes.array(source)
     except OSError as error:

@@ -31,11 +31,11 @@ NOT_FINITE = (
 class Request:
     """A picture or an answer.
 
-    prompts: its one prompt, or of a guided picture the conditional and the unconditional one.
+    prompts: its one prompt, or several (the conditional one first) whose logits are summed by their
+        `weights`: of a guided picture two, of an edit up to three.
     draws: image ids, else text.
     most: how many, at least 1; eos: the id that ends an answer before, -1 for none.
     seed, number: see `programs.row_keys`; temperature, top_p: see `programs.pick`.
-    scale: of the guidance of two prompts.
     steps: most tokens between two looks while it runs.
 
     rows: those it has; lacking: how many of them have no prompt yet; done: tokens that the device
@@ -49,7 +49,7 @@ class Request:
     number: int = -1
     temperature: float = 1.0
     top_p: float = 1.0
-    scale: float = 1.0
+    weights: tuple[float, ...] = (1.0,)
     eos: int = -1
     steps: int = CHUNK
     rows: tuple[int, ...] = ()
@@ -66,18 +66,20 @@ class Request:
 class Engine:
     """Runs the requests of one model, oldest first. Of one thread at a time."""
 
-    def __init__(self, model, counts=None, stretches: float = float("inf"), kept: int = 0):
+    def __init__(self, model, counts=None, stretches=float("inf"), kept=0, group=2):
         """counts: the numbers of rows it may have, ascending, by default `row_counts()`; they change
             only while no request has any.
         stretches: of prompts that are read between two chunks while others write.
         kept: places of prompts that are kept, for requests whose prompt is one of them.
+        group: neighbours whose logits can be summed: as many prompts a request has at most.
         """
         with own_jax(model):
             self.model = serving(model)
-            self.counts = counts or row_counts()
+            self.counts = counts or row_counts(group)
         self.leaves, self.tree = jax.tree.flatten(self.model)
         self.stretches = stretches
         self.kept = kept
+        self.group = group
         self.prompts = collections.OrderedDict()  # key -> Reading, read, the last used last
         self.waiting = collections.deque()
         self.active = []  # requests that have rows
@@ -146,15 +148,13 @@ class Engine:
                     reading.takers.append((request, row))
 
     def _free(self, count: int) -> tuple[int, ...]:
-        """Rows for a request, a pair of neighbours for two; () where there are none. One row is taken
-        beside another's rather than of a free pair."""
+        """Rows for a request, of one group for several; () where there are none. One row is taken
+        beside another's rather than of a free group."""
         free = lambda row: self.taken[row] is None
-        pairs = [(row, row + 1) for row in range(0, len(self.taken), 2)]
-        whole = [pair for pair in pairs if all(map(free, pair))]
-        if count == 2:
-            return whole[0] if whole else ()
-        half = [row for pair in pairs if pair not in whole for row in pair if free(row)]
-        return (half[0],) if half else whole[0][:1] if whole else ()
+        groups = [range(row, row + self.group) for row in range(0, len(self.taken), self.group)]
+        whole = [group for group in groups if all(map(free, group))]
+        half = [row for group in groups if group not in whole for row in group if free(row)]
+        return tuple(half[:1] if half and count == 1 else whole[0][:count] if whole else ())
 
     def _read(self):
         """Reads `stretches`, of the oldest prompt and of the shortest by turns, so that neither a long
@@ -252,7 +252,7 @@ class Engine:
         whole = lambda: np.zeros(count, np.int32)
         rows = Rows(
             np.zeros(count, bool), np.zeros(count, bool), whole(), whole(), np.zeros(count, np.uint32),
-            whole(), np.tile(np.eye(2, dtype=np.float32), (count // 2, 1, 1)),
+            whole(), np.tile(np.eye(self.group, dtype=np.float32), (count // self.group, 1, 1)),
             np.ones(count, np.float32), np.ones(count, np.float32),
         )  # fmt: skip
         for request in self.active:
@@ -265,8 +265,9 @@ class Engine:
                 rows.counts[row] = request.done
                 rows.seeds[row], rows.numbers[row] = request.seed, request.number
                 rows.temperature[row], rows.top_p[row] = request.temperature, request.top_p
-            if len(request.rows) == 2:
-                rows.mix[request.rows[0] // 2] = request.scale, 1 - request.scale
+            if len(request.rows) > 1:
+                own = [row % self.group for row in request.rows]
+                rows.mix[request.rows[0] // self.group][np.ix_(own, own)] = request.weights
         return Rows(*put(list(rows)))
 
     def _look(self, ids, steps: int, writers: list[tuple]) -> list[tuple]:

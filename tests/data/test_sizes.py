@@ -116,6 +116,8 @@ def test_a_size_that_is_not_the_models_is_refused(size):
 
 def test_stored_ids_are_of_squares():
     source = Pictures((60, 40))
-    source.__class__ = type("Stored", (Pictures,), {"__getitem__": lambda s, i: {"image_ids": [1]}})
+    source.__class__ = type(
+        "Stored", (Pictures,), {"__getitem__": lambda s, i: {"captions": ["a"], "image_ids": [1]}}
+    )
     with pytest.raises(RecordError, match="leave image_ids out of the data set's line"):
         encoder().read(source, 0)

@@ -220,7 +220,9 @@ def test_a_config_s_line_opens_each_source():
     assert repr(opened("generation")).startswith("ScenesGeneration(")
     assert repr(opened("generation", "pairs")).startswith("ScenesPairs(")
     assert repr(opened("generation", "all")).startswith("ScenesAll(")
-    with pytest.raises(SourceError, match=r"scenes:moons: unknown; give .* scenes:pairs"):
+    with pytest.raises(
+        SourceError, match=r"scenes:moons: unknown for kind .*; give .* scenes:pairs"
+    ):
         opened("generation", "moons")
     with pytest.raises(SourceError, match="side: 24 pixels"):
         open_dataset(Dataset(kind="generation", path="scenes:"), 24, 0)
