@@ -5,7 +5,8 @@
 
 Clouds of one to three solids, and questions about them: which, how many, which of two is larger. The
 line `senses` is all that the model needs to be told (docs/new_modality.md). Your own clouds:
-`--config.data.datasets.solids.path=mine.json`, a record a line as in docs/new_modality.md.
+`--config.data.datasets.solids.path=mine.json`, a record a line as in docs/new_modality.md. The warning that the
+understanding encoder stays random is right: no record here shows a picture.
 
 All learn in one stage, since nothing is pretrained here. To give a trained Janus the sense, first
 train its encoder and adaptor alone: `trainable` points_encoder and points_adaptor, `init` its weights.

@@ -54,7 +54,7 @@ def test_what_an_ablation_reads_must_be_given(weights):
     assert len(found) == 2
     for child, line in zip(TOKENIZER, found):
         assert f"stages.one.init ({llm}) holds no {child}" in line
-        assert "model.understanding is 'semantic'" in line and "task vq or semantic" in line
+        assert "model.understanding is 'semantic'" in line and "task vq, kl or semantic" in line
     (line,) = told("vq", "embedding")
     assert "stages.one.init (empty) holds no generation_encoder" in line
 
