@@ -1,7 +1,6 @@
 """Pictures of requests and replies: data URIs and addresses to pixels, pixels to PNG files."""
 
 import base64
-import functools
 import importlib
 import io
 import time
@@ -49,7 +48,7 @@ async def conversation_of(asked, files: dict, service) -> list[dict]:
     faults = {}
     tower = service.engine.model.config.understanding_encoder
     background = service.engine.processor.background
-    kept = functools.partial(understanding_image, size=tower.image_size, background=background)
+    kept = lambda picture: understanding_image(picture, tower.image_size, background)
     if tower.tiles > 1:  # its file is loaded where it is used
         tiled = importlib.import_module("janus_jax.data.tiled_chat")
         kept = lambda picture: tiled.Cut.of(picture, tower, background)

@@ -34,7 +34,7 @@ def draw(tmp_path, monkeypatch):
     def run(*prompts, n=1, seed=0, stop_at=None, cfg_scale=None):
         f = types.SimpleNamespace(
             out=str(tmp_path / "out"), n=n, seed=seed, cfg_scale=cfg_scale, temperature=None,
-            model="m", dtype=None,
+            model="m", dtype=None, steps=0, size="",
         )  # fmt: skip
         model = Model(stop_at)
         monkeypatch.setattr(drawing, "generate", model.generate)
