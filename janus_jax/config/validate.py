@@ -7,7 +7,15 @@ import math
 
 from janus_jax.config import evaluation
 from janus_jax.config.schema import FORMATS, FORMS, Dataset, Experiment, Stage
-from janus_jax.config.sizes import divides, divisors_near, finite, model_problems, named, positive
+from janus_jax.config.sizes import (
+    divides,
+    divisors_near,
+    finite,
+    is_size,
+    model_problems,
+    named,
+    positive,
+)
 from janus_jax.config.steps import gaps
 from janus_jax.model import config as model_config
 from janus_jax.model.batch import TASKS
@@ -144,11 +152,17 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
     problems += finite(f"{path}.rows", r, ("understanding_images", "generation_images"))
     tower = model.understanding_encoder
     sized = min(tower.patch_size, tower.pixel_shuffle) > 0 and model.generation_encoder.multipliers
+    vq = model.generation_encoder
+    known = all(is_size(size, vq.stride) for size in vq.sizes)
+    most = {
+        "understanding_encoder": lambda: tower.tokens,
+        "generation_encoder": lambda: vq.most_tokens if known else vq.tokens,
+    }
     for task, slots, box, pieces in (
         ("understanding", "understanding_images", "understanding_encoder", tower.pieces),
         ("generation", "generation_images", "generation_encoder", 1),
     ):  # fmt: skip
-        needed = pieces * getattr(model, box).tokens + 8 if sized else 0
+        needed = pieces * most[box]() + 8 if sized else 0
         tiled = f" (model.{box}.tiles makes up to {pieces} of a picture)" if pieces > 1 else ""
         if shares[task] > 0 and getattr(r, slots) < pieces:
             problems.append(

@@ -18,7 +18,7 @@ _LOOKED_AT = 20  # records, of which one can be read
 
 
 def encode(record: dict, encoder, rng) -> dict:
-    """record: an edit, see sources.Source. encoder: the `row_stream.ExampleEncoder`.
+    """record: an edit, see sources.Source. encoder: the `example_encoder.ExampleEncoder`.
 
     The record's pictures before the last are shown; with its probability `source_ids` their ids
     stand in GENERATION_SLOTs that are read and not predicted. The last one's ids are the targets.
@@ -28,6 +28,7 @@ def encode(record: dict, encoder, rng) -> dict:
     """
     processor = encoder.processor
     rows = encoder.rows
+    _require_causal(encoder.model)
     t = processor.tokenizer
     count = record["sources"]
     if "image_ids" in record:
@@ -118,3 +119,13 @@ def _require_room(seen: int, drawn: int, rows):
                 "too many pictures",
                 f"has {of}, a row takes {most}; raise the stage's rows.{name}",
             )
+
+
+def _require_causal(model):
+    """Raises RecordError for a model that draws no edits."""
+    if (model.drawing, model.image_head) != ("causal", "softmax"):
+        raise RecordError(
+            "an edit of such a model",
+            f"model.drawing is {model.drawing!r} and model.image_head {model.image_head!r}: edits are "
+            "drawn one id after the other; leave the data set's line out, or take 'causal' and 'softmax'",
+        )

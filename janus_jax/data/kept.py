@@ -79,8 +79,10 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     stays = np.take_along_axis(stays, order, axis=1)
     out = {}
     for name, x in batch.items():
-        if name in PICTURES:
-            if PICTURES[name] in kinds:
+        # Inputs of further senses have slots of their name, and are read as pictures are.
+        kind = PICTURES.get(name) or ("understanding" if f"{name}_slots" in batch else "")
+        if kind:
+            if kind in kinds:
                 out[name] = x
             elif name == "image_ids":  # JAX cannot flatten none of them
                 out["generation_images"] = np.zeros((len(x), 0, 1, 1, 3), np.uint8)

@@ -135,6 +135,8 @@ class Sheet:
         side = self.plan.model.understanding_encoder.image_size
 
         def use(source, i):
+            if "senses" in source[i]:
+                return None
             turns = source[i].get("messages", [])
             at = next((k for k, turn in enumerate(turns[:-1]) if turn.count_pictures), None)
             if at is None:
@@ -267,6 +269,8 @@ def redrawn(tokenizer, pictures: np.ndarray) -> list:
 @functools.partial(jax.jit, static_argnums=0)
 def _through(graphdef, params, images):
     encoder = nnx.merge(graphdef, params)
+    if not hasattr(encoder, "codebook"):  # of latents, by their means
+        return encoder.render(encoder.moments(images)[0])
     return encoder.render(encoder.codes(encoder.nearest(encoder.latents(images))))
 
 

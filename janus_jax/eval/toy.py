@@ -54,8 +54,8 @@ def interleaved(groups: Iterable[list]) -> list:
 
 
 def pick(source: Source, rng, count: int) -> list[int]:
-    """At most `count` record numbers of a data set at random; left out are interleaved documents and
-    what cannot be read."""
+    """At most `count` record numbers of a data set at random; left out are interleaved documents,
+    other senses and what cannot be read."""
     picks = []
     for i in map(int, rng.permutation(len(source))):
         if len(picks) == count:
@@ -65,7 +65,7 @@ def pick(source: Source, rng, count: int) -> list[int]:
             _ = source.image(i)
         except (RecordError, ImageError):
             continue
-        picks += [i] if "document" not in record else []
+        picks += [] if record.keys() & {"document", "senses"} else [i]
     return picks
 
 

@@ -4,6 +4,8 @@ import functools
 import sys
 
 from janus_jax.common.text import short
+from janus_jax.data import sizes
+from janus_jax.sample import masked
 from janus_jax.sample.batches import AT_ONCE, Batch, draw_batches
 from janus_jax.sample.files import Gallery, weights_mark
 from janus_jax.sample.generate import generate, settings
@@ -39,6 +41,8 @@ class Job:
         _check(processor, prompts)
         self.seed = f.seed
         self.form = {"steps": f.steps or None, "size": f.size or None}
+        if f.steps or f.size:
+            _require_form(source, **self.form)
         self.settings = settings(processor, f.cfg_scale, f.temperature)
         self.gallery = Gallery(f.out, **facts(f, source, *self.settings))
         self.columns = max(min(f.n, 12), 6)
@@ -109,3 +113,11 @@ def _check(processor, prompts: list[str]):
 def _tell(sheet):
     if sheet:
         print(sheet)
+
+
+def _require_form(model, steps: int | None, size):
+    """Raises ValueError for steps or a size that a model, or the weights of one, does not draw in."""
+    vq = model.config.generation_encoder
+    height, width = vq.grid if size is None else sizes.drawn_grid(size, vq)
+    if steps is not None:
+        masked.require_steps(model, steps, height * width)

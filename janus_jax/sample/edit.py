@@ -43,6 +43,7 @@ def drawn(
 ) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
     """The image ids of `edit`, int32 [images_per_prompt, N], and the facts of each."""
     options.require(model, processor)
+    options.require_ids(model.config)
     given = options.given
     source_ids = given(source_ids, True)
     require_flags(source_ids=source_ids)

@@ -1,6 +1,6 @@
 """The work of `edit`: pictures drawn of pictures, a few at a time, and written."""
 
-from janus_jax.sample import drawing
+from janus_jax.sample import drawing, options
 from janus_jax.sample.batches import AT_ONCE, Drawing
 from janus_jax.sample.edit import edit
 from janus_jax.sample.edit_prompts import edit_prompt, marks
@@ -19,6 +19,7 @@ def draw(f, source, load):
 
     Raises ValueError for what cannot be edited, before anything is loaded.
     """
+    options.require_ids(source.config)
     scale, heat = settings(source.processor(), f.cfg_scale, f.temperature)
     _, pictures = edit_prompt(source.processor(), f.image, f.prompt, f.source_ids)
     each = min(f.n, AT_ONCE)

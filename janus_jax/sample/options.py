@@ -142,12 +142,11 @@ def require(model, processor):
 def require_ids(config):
     """Raises ValueError for a model that does not draw one id after the other, as an engine does."""
     why = {
-        "image_head is 'diffusion', which draws latents and no ids": config.image_head
-        == "diffusion",
-        "drawing is 'masked', all image tokens at once": config.drawing == "masked",
+        "image_head is 'diffusion', which draws latents and no ids": config.image_head != "softmax",
+        "drawing is 'masked', all image tokens at once": config.drawing != "causal",
     }
     for told in (told for told, is_so in why.items() if is_so):
         raise ValueError(
-            f"this model's {told}: an engine, and a server, only answers with it; draw with "
-            "janus_jax.generate"
+            f"this model's {told}: an engine, and a server, only answers with it; draw from words with "
+            "janus_jax.generate, edit with a causal model of ids"
         )

@@ -45,6 +45,11 @@ def examples_of(record: dict, processor, form: str, questions: tuple[str, ...], 
         )
     if "sources" in record:
         raise RecordError("an edit", "is an edit, whose words are of no one picture")
+    if "senses" in record:
+        raise RecordError(
+            "another sense",
+            f"has {', '.join(record['senses'])}, and pictures alone are scored; leave such records out",
+        )
     told = [record]
     if "captions" in record:
         asked = questions or REQUEST

@@ -107,5 +107,6 @@ def warm(engine):
         {"type": "text", "text": "what is it?"},
     ]
     engine.warm()
-    engine.picture(np.zeros(engine.processor.generation_tokens, np.int32))
+    if engine.model.config.image_head == "softmax":  # latents are drawn elsewhere
+        engine.picture(np.zeros(engine.processor.generation_tokens, np.int32))
     engine.answer([{"role": "user", "content": parts}], max_new_tokens=1).result()

@@ -44,7 +44,10 @@ def open_sources(experiment: Experiment, wrong: list[str]) -> tuple[dict, Report
         if any(problem.startswith(f"{ROOT}{name}.") for problem in wrong):
             continue
         try:
-            opened = catalog.open_datasets({name: line}, side, experiment.seed, resized=resized)
+            # Of several sizes to draw a picture's own is known when it is read: it comes whole.
+            whole = line.kind == "generation" and experiment.model.generation_encoder.sizes
+            pixels = 0 if whole else resized
+            opened = catalog.open_datasets({name: line}, side, experiment.seed, resized=pixels)
             sources |= opened
         except SourceError as error:
             report.data.append(str(error))

@@ -12,7 +12,7 @@ from janus_jax.config.schema import Dataset, Rows
 from janus_jax.data import editing
 from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.kept import only
-from janus_jax.data.sources import SourceError
+from janus_jax.data.sources import RecordError, SourceError
 from janus_jax.data.tools.view import as_text, pieces_of
 from janus_jax.data.toy.shapes_edits import ShapesEdits
 from janus_jax.model import batch as bt
@@ -162,3 +162,13 @@ def test_kinds_are_not_taken_out_of_a_stage_of_edits(processor):
         with pytest.raises(SourceError, match=r"options.keep is .*leave keep out, or the data set"):
             only(kinds, batch, examples)
     assert only(bt.TASKS, batch, examples) == (batch, examples)
+
+
+@pytest.mark.parametrize("how", [{"drawing": "masked"}, {"image_head": "diffusion"}])
+def test_a_model_that_draws_no_ids_one_by_one_learns_no_edits(processor, how):
+    model = dataclasses.replace(MODEL, **how)
+    record = ShapesEdits(Dataset("generation", "shapes:edits"))[0]
+    with pytest.raises(RecordError, match="edits are drawn one id after the other"):
+        ExampleEncoder(processor, model, ROWS, "answers")(
+            "generation", record, np.random.default_rng(0)
+        )

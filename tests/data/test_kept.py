@@ -150,3 +150,14 @@ def test_a_switch_that_makes_no_sense_is_refused(keep, ratio, told):
     assert len(found) == len(told)
     for line, words in zip(found, told):
         assert line.startswith(f"stages.one.options.keep is {keep!r}: ") and words in line
+
+
+def test_inputs_of_a_further_sense_go_with_understanding():
+    batch = {"tasks": np.ones((1, 4), int), "understanding_slots": np.zeros((1, 4), int)}
+    batch |= {"segment_ids": np.ones((1, 4), int), "points_slots": np.ones((1, 4), int)}
+    batch["points"] = np.ones((1, 2, 8, 3), np.float32)
+    examples = np.zeros((0, len(bt.EXAMPLE_COLUMNS)), int)
+    kept, _ = only(("understanding",), batch, examples)
+    assert (kept["points"] == batch["points"]).all()
+    gone, _ = only(("text",), batch, examples)
+    assert gone["points"].shape == (1, 0, 8, 3)

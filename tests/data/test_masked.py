@@ -1,10 +1,13 @@
 """Pictures to draw, masked: which ids, and what a row says of them."""
 
+import types
+
 import numpy as np
 from support import tiny
 
 from janus_jax.data import masked
 from janus_jax.data.packing import assemble
+from janus_jax.data.tools import first_row
 from janus_jax.model import batch as bt
 
 N = tiny.CONFIG.generation_encoder.tokens
@@ -54,3 +57,14 @@ def test_a_token_of_a_picture_sees_the_rest_of_it_and_of_nothing_else():
     row = masked.masked_row(assemble([given, *some[1:]], T))
     assert row["ahead"].nonzero()[0].min() > len(given["tokens"])
     assert (row["generation_slots"][: len(given["tokens"])] > 0).sum() == N
+
+
+def test_a_shown_row_says_what_is_predicted_at_its_own_place():
+    some = examples(3)
+    row = masked.masked_row(assemble(some, T))
+    entry = types.SimpleNamespace(name="it", source=types.SimpleNamespace(where=str))
+    segment = first_row._segment(1, row, entry, 0, tiny.processor())
+    predicted = sum(len(piece.ids) for piece in segment.pieces if piece.predicted)
+    assert predicted == some[0]["supervised"].sum() == segment.predicted
+    slots = [p for p in segment.pieces if p.role == bt.GENERATION_SLOT]
+    assert sum(len(piece.ids) for piece in slots) == N

@@ -90,6 +90,7 @@ def test_a_new_head_predicts_no_noise(one_device):
     assert not np.asarray(head(x, jnp.zeros((1, 3), jnp.int32), hidden)).any()
 
 
+@pytest.mark.slow
 def test_the_loss_and_its_gradient_are_the_same_on_all_meshes_and_in_parts(batch):
     found = []
     for mesh, parts in (((1, 1, 1), 2), ((2, 2, 2), 1)):

@@ -82,6 +82,7 @@ def model_leaves(model) -> dict:
     return {child: params[child] for child in params if child.startswith(("points", "signal"))}
 
 
+@pytest.mark.slow
 def test_slots_read_their_own_sense_alike_on_a_mesh_of_all_axes(signals):  # noqa: F811
     both = [("points", sensing.cloud(1)), ("signal", np.arange(64)), ("points", sensing.cloud(2))]
     batch = sensing.batch(sensing.BOTH, sensing.record(*both), sensing.record(*both[1:]))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.packing import assemble
 from janus_jax.distributed import arrays
 from janus_jax.model import batch as bt
+from janus_jax.sample import drawing
 from janus_jax.sample.generate import decode_ids, generate, generate_ids
 from janus_jax.training.step import train_step
 
@@ -82,6 +84,7 @@ def test_what_is_predicted_is_the_next_id_of_the_same_picture(one_device):
     assert (learned == np.concatenate([every[0], every[1][:16], every[2]])).all()
 
 
+@pytest.mark.slow
 def test_the_step_learns_them_and_gives_the_same_on_a_mesh_of_all_axes():
     found = {}
     some = batch(8)
@@ -98,7 +101,7 @@ def test_the_step_learns_them_and_gives_the_same_on_a_mesh_of_all_axes():
     assert other[0] == pytest.approx(one[0], rel=2e-5) and one[-1] < one[0] - 0.1
 
 
-@pytest.mark.parametrize("size", [(24, 16), "16x24", None])
+@pytest.mark.parametrize("size", [pytest.param((24, 16), marks=pytest.mark.slow), "16x24", None])
 def test_a_picture_is_drawn_in_its_size_as_the_model_that_trains_finds_likeliest(size, one_device):
     model = tiny.make_model(CONFIG)
     prompt = "a red circle"
@@ -146,3 +149,24 @@ def test_sizes_that_no_grid_fits_are_refused(value):
     assert (
         line.startswith("model.generation_encoder.sizes is ") and "multiples of the stride" in line
     )
+
+
+def test_rows_must_hold_the_largest_size():
+    sizes_of = {"model.generation_encoder.sizes": "96x96", "stages.stage2.rows.length": "184"}
+    lines = refusal(sizes_of)
+    assert any(
+        "rows.length is 184: one picture of generation needs at least 584" in x for x in lines
+    )
+
+
+def test_what_a_model_does_not_draw_in_is_told_before_anything_is_loaded(tmp_path):
+    source = types.SimpleNamespace(config=CONFIG, processor=tiny.processor, paths=[])
+    f = types.SimpleNamespace(
+        out=str(tmp_path), n=1, seed=0, cfg_scale=None, temperature=None, model="m", dtype=None, steps=0,
+        size="17x17",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="size is 17x17: this model draws 16x16, 24x16, 16x24"):
+        drawing.Job(f, source, ["a circle"])
+    f.size, f.steps = "24x16", 8
+    with pytest.raises(ValueError, match="steps is 8: this model draws one id after the other"):
+        drawing.Job(f, source, ["a circle"])

@@ -49,7 +49,7 @@ def logits_of(model, prompt: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return np.asarray(model.image_head(hidden), np.float64)[0, -N:]
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.0, 3.0])
+@pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.slow), 3.0])
 def test_every_step_keeps_what_the_model_that_trains_finds_likeliest(model, scale):
     steps = 5
     left = masked.schedule(N, steps)
@@ -88,6 +88,7 @@ def test_a_draw_depends_on_its_seed_number_and_prompt_alone(model):
     assert (many[2] != many[3]).any() and ((many >= 0) & (many < 64)).all()
 
 
+@pytest.mark.slow
 def test_all_meshes_draw_the_same():
     drawn = []
     for mesh in ((1, 1, 1), (2, 2, 2)):
@@ -98,6 +99,7 @@ def test_all_meshes_draw_the_same():
     assert (drawn[0] == drawn[1]).all()
 
 
+@pytest.mark.slow
 def test_the_step_learns_what_is_masked_and_gives_the_same_on_a_mesh_of_all_axes():
     rng = np.random.default_rng(0)
     some = []

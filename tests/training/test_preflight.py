@@ -74,7 +74,7 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
     e, _ = read.read(config)
     overrides, devices = {}, DEVICES.get(name, 8)
     for key, line in e.data.datasets.items():
-        if not line.path.startswith(("shapes:", "emoji:", "scenes:")):
+        if not line.path.startswith(("shapes:", "emoji:", "scenes:", "solids:")):
             new = dict(
                 path="shapes:",
                 images="",

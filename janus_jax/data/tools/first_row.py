@@ -93,8 +93,12 @@ def row_lines(row: PackedRow) -> list[str]:
 def _segment(number: int, row: dict, entry: Entry, index: int, processor) -> Segment:
     """Of a row's arrays, as the step gets them: what is predicted is told from the targets."""
     (at,) = np.nonzero(row["segment_ids"] == number)
-    targets = (row["text_targets"] != bt.IGNORE) | (row["image_targets"] > 0)  # of the next token
-    supervised = np.append(False, targets[:-1])[at]
+    following = row["text_targets"] != bt.IGNORE
+    own = row["image_targets"] > 0
+    if "ahead" not in row:  # else ids are predicted at their own places
+        following, own = following | own, np.zeros_like(own)
+    supervised = (np.append(False, following[:-1]) | own)[at]
+    row = row | {"generation_slots": bt.image_slots(row)}
     kinds = [name for name in row if name.endswith("_slots")]  # in the order of their roles
     role = np.select([row[name][at] > 0 for name in kinds], range(1, 1 + len(kinds)), bt.TEXT)
     positions = row["positions"][at]

@@ -90,6 +90,9 @@ def _grids(band: Band):
         yield band.title, contact_sheet(list(pictures), list(captions), SAMPLES, scale)
 
 
+PICTURES = ("understanding_images", "generation_images")
+
+
 def _sample(kind: str, source, i: int, encoder) -> tuple[np.ndarray, str]:
     """A picture and what stands below it: pictures of a record side by side, text as a page."""
     record = encoder.read(source, i)
@@ -97,7 +100,7 @@ def _sample(kind: str, source, i: int, encoder) -> tuple[np.ndarray, str]:
     text = words(record)
     drawn = {k: v for k, v in record.items() if k != "image_ids"}
     found = encoder.pixels(kind, source, i, drawn, example) if kind != "text" else {}
-    pixels = [x for arrays in found.values() for x in arrays]
+    pixels = [x for name in PICTURES for x in found.get(name, ())]
     if not pixels:  # nor where all pictures stood in questions that a row has no room for
         side = encoder.model.understanding_encoder.image_size
         return _page(text, side * max(SIDE // side, 1)), source.where(i)

@@ -212,7 +212,9 @@ def as_encoded(line, source: Source, i: int, record: dict, encoder, example: dic
         width, height = duplicates.picture(source.image(i, k)).size
         side = x.shape[0]
         how = f"{width} x {height}"
-        if drawn:
+        if drawn and "size" in record:
+            how += f", made to cover {x.shape[1]} x {side}, its middle"
+        elif drawn:
             least = min(width, height)
             how += f", its middle {least} x {least}" if width != height else ""
             how += f", made {side} x {side}" if least != side else ""

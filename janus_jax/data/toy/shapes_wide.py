@@ -38,6 +38,8 @@ def wide_questions(scene: dict) -> list[tuple[str, str]]:
 class ShapesWide(World):
     """A canvas and a question about each of its things."""
 
+    scored_by = "shapes_wide"
+
     def image(self, i: int, k: int = 0) -> np.ndarray:
         return draw_wide(*wide_scene(self.rng(i)))
 

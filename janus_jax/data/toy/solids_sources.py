@@ -3,6 +3,7 @@
 import numpy as np
 
 from janus_jax.data.messages import Slot, Turn, laid_out
+from janus_jax.data.sources import RecordError
 from janus_jax.data.toy.shapes_sources import World
 from janus_jax.data.toy.solids import COUNTS, NAMES, cloud
 
@@ -14,8 +15,13 @@ CHANCE = {"which": 1 / len(NAMES), "count": 1 / len(COUNTS), "larger": 1 / 2}
 class SolidsUnderstanding(World):
     """A cloud and one question: which solid it is, how many there are, which of two is larger."""
 
+    scored_by = "solids"
+
     def where(self, i: int) -> str:
         return f"solids:{i}"
+
+    def image(self, i: int, k: int = 0):
+        raise RecordError("no picture", f"{self.where(i)} is a cloud, and has no picture")
 
     def asked(self, i: int) -> tuple[str, str, str, np.ndarray]:
         """Of record i the kind of its question, the question, its answer, and the cloud."""

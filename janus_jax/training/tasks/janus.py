@@ -241,7 +241,7 @@ def read_first(plan: StagePlan, processor):
         if kind != "text":
             found = encoder.pixels(kind, source, index, record, example)
         senses = {name: len(found.pop(name, ())) for name in plan.model.senses}
-        shown = sum(len(arrays) for arrays in found.values())
+        shown = sum(len(x) for name, x in found.items() if name != "generation_sizes")
         if shown:
             text += f" with {shown} {'pictures' if shown > 1 else 'picture'}"
         text += "".join(f" with {n} x {name}" for name, n in senses.items() if n)

@@ -53,6 +53,7 @@ def learned():
     return found
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_is_the_same_on_a_mesh_of_all_axes(learned):
     metrics, state, _ = learned[1, 1, 1]
     losses = [told["loss"] for told in metrics]
