@@ -110,11 +110,8 @@ def _begun(model, leaves, tree, rows, guided, cfg_scale, count, size):
     """The cache of `size` rows once their prompts are read, where these end, and the rows' keys. A
     guided picture has two rows, of the same key; rows that are left over repeat the last."""
     filled = [rows[min(i, len(rows) - 1)] for i in range(size // (1 + guided))]
-    own = [
-        (p, *row[1:])
-        for row in filled
-        for p in (row[0] if guided else row[0][cfg_scale == 0 :][:1])
-    ]
+    branches = (0, 1) if guided else (0,) if cfg_scale else (1,)
+    own = [(pair[k], seed, number) for pair, seed, number in filled for k in branches]
     longest = max(len(prompt.ids) for prompt, _, _ in own)
     cache = blank_cache(model, size, cache_length(longest + count))
     hidden = put(np.zeros((size, model.transformer.config.width), model.transformer.dtype))
