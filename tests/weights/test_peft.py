@@ -264,16 +264,19 @@ def our_gradient(base, tensors: dict, picture: np.ndarray) -> tuple[dict, float]
     read[0, :6], read[0, 22:] = TEXT[:6], TEXT[6:]
     words = zeros(28)
     words[0, :12] = TEXT
+    names = (
+        "tokens", "understanding_images", "image_ids", "understanding_slots", "generation_slots",
+        "positions", "segment_ids",
+    )  # fmt: skip
     given = {
         "read": (read, picture[None, None], zeros(0), slots, zeros(28), *order),
         "drawn": (words, picture[None, None][:, :0], IDS[None], zeros(28), drawing, *order),
     }
-    given = {name: tuple(tiny.put(dict(enumerate(x))).values()) for name, x in given.items()}
+    given = {kind: tiny.put(dict(zip(names, x))) for kind, x in given.items()}
 
     def loss(learns):
         model = low_rank_layers.with_pairs(nnx.merge(graphdef, learns, rest))
-        seen = model(*given["read"])
-        drawn = model(*given["drawn"])
+        seen, drawn = (model(given[kind], given[kind]["image_ids"]) for kind in ("read", "drawn"))
 
         def of(head, hidden, ids):
             logits = jax.sharding.reshard(head(hidden), jax.P(None, None, None))[0]
