@@ -29,7 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 REPEATS = 2
 COUNTS = (1, 16)  # pictures drawn at once
 TOY = sample.Shape(
-    prompt=24, drawn=8, asked=60, picture=36, middle=64, side=24, codes=128, compared=8
+    prompt=24, drawn=8, asked=60, seen=9, picture=36, middle=64, side=24, codes=64, compared=8
 )
 NEAR = 0.05  # how far the sides' bfloat16 logits may lie apart; each is 0.016 from float32's
 LOOK = 5  # seconds between two looks at the quick start

@@ -33,7 +33,9 @@ SEED = 14
 PICTURES = 2  # through the VQ tokenizer of the released sizes
 ROWS, LENGTH = 2, 208  # of the batch whose loss is compared
 LONG = 4096  # rows of so many tokens have the device's own kind of attention
-SHAPE = sample.Shape(prompt=20, drawn=32, asked=60, picture=36, side=24, codes=128, compared=8)
+SHAPE = sample.Shape(
+    prompt=20, drawn=32, asked=60, seen=9, picture=36, side=24, codes=64, compared=8
+)
 EQUAL = 0.995  # the share of VQ ids that must be equal: near ties may go either way
 NEAR = 1e-3  # how far losses and norms of gradients may lie apart, relatively; kernels ten times
 

@@ -47,7 +47,8 @@ class Shape:
     prompt: tokens before the timed ones.
     drawn: how many of those.
     asked: of a question.
-    picture: how many tokens of it, or of a drawing, are a picture.
+    seen: how many tokens of it are a picture.
+    picture: how many tokens a drawing has.
     middle: places of a whole picture's cache behind a prompt of 32.
     side: of a picture.
     codes: of the codebook.
@@ -57,6 +58,7 @@ class Shape:
     prompt: int = 320
     drawn: int = 32
     asked: int = 600
+    seen: int = 576
     picture: int = 576
     middle: int = 608
     side: int = 384
@@ -74,7 +76,7 @@ def inputs(picture_id: int, shape: Shape = SHAPE) -> dict:
     unconditional = np.full_like(drawing, PAD)
     unconditional[0, 0], unconditional[0, -1] = BOS, BOI
     asking = rng.integers(100, 400, (1, shape.asked)).astype(np.int32)
-    asking[0, 0], asking[0, 4 : 4 + shape.picture] = BOS, picture_id
+    asking[0, 0], asking[0, 4 : 4 + shape.seen] = BOS, picture_id
     return {
         "drawing": drawing, "unconditional": unconditional, "asking": asking,
         "pixels": rng.uniform(-1, 1, (1, shape.side, shape.side, 3)).astype(np.float32),
@@ -102,7 +104,7 @@ class Ours:
     def answer(self, data, tokens: int):
         found = decode.features(self.model, data["pixels"])[0]
         places = np.arange(self.shape.asked)
-        is_shown = (places >= 4) & (places < 4 + self.shape.picture)
+        is_shown = (places >= 4) & (places < 4 + self.shape.seen)
         seen = np.zeros((self.shape.asked, found.shape[1]), found.dtype)
         seen[is_shown] = found
         prompt = Prompt(data["asking"][0], seen, is_shown)

@@ -133,7 +133,11 @@ def test_a_pairs_gradient_follows_from_that_of_its_kernel(one_device):
 @pytest.mark.slow
 @pytest.mark.parametrize("base", ["float32", "int8"])
 def test_pairs_on_every_linear_map_learn_as_the_merged_model_does(base, one_device):
-    pairs = require_plain_gradient(plan_of(EVERYWHERE | {"base": base}), tiny.with_ids(tiny.rows()))
+    kinds = ("understanding", "generation", "text")
+    # Of these records gradients cancel less than of the first: float32 tells them to 3e-5.
+    rows = [tiny.row([tiny.example(kind, i) for kind in kinds]) for i in range(8, 16)]
+    batch = tiny.with_ids(tiny.stacked(rows))
+    pairs = require_plain_gradient(plan_of(EVERYWHERE | {"base": base}), batch)
     assert len(pairs) == len(low_rank.linears(tiny.CONFIG)) == 20
 
 
