@@ -29,7 +29,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 REPEATS = 2
 COUNTS = (1, 16)  # pictures drawn at once
 TOY = sample.Shape(
-    prompt=24, drawn=8, asked=60, seen=9, picture=36, middle=64, side=24, codes=64, compared=8
+    prompt=24, drawn=8, asked=60, seen=36, picture=36, middle=64, side=24, codes=64, compared=8
 )
 NEAR = 0.05  # how far the sides' bfloat16 logits may lie apart; each is 0.016 from float32's
 LOOK = 5  # seconds between two looks at the quick start
@@ -46,6 +46,8 @@ def model(toy: bool) -> sizes.JanusConfig:
     small = presets.quickstart()
     return dataclasses.replace(
         small,
+        # transformers' Janus reads and draws pictures in one grid
+        understanding_encoder=dataclasses.replace(small.understanding_encoder, patch_size=4),
         # transformers' layout has groups of 32 channels
         generation_encoder=dataclasses.replace(
             small.generation_encoder, channels=32, norm_groups=32
