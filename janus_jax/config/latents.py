@@ -5,7 +5,7 @@ from janus_jax.config.sizes import named, positive
 from janus_jax.model.config import JanusConfig
 
 LATENTS = ("vq", "kl")
-HEADS = ("softmax", "diffusion")
+HEADS = ("softmax", "diffusion", "depth")
 MOST = 1000  # steps of the noise schedule, model/diffusion_head.py
 
 

@@ -129,7 +129,9 @@ def extension_problems(model: model_config.JanusConfig, at: str) -> list[str]:
         problems += importlib.import_module("janus_jax.config.senses").problems(model, at)
     fields = vars(model) | vars(model.generation_encoder)
     usual = model_config.LEFT_OUT[""] | model_config.LEFT_OUT["generation_encoder"]
-    if any(fields[name] != usual[name] for name in OF_LATENTS):
+    if fields["depth"] != 1 or fields["image_head"] == "depth":
+        problems += importlib.import_module("janus_jax.config.depth").depth_problems(model, at)
+    elif any(fields[name] != usual[name] for name in OF_LATENTS):
         problems += importlib.import_module("janus_jax.config.latents").latent_problems(model, at)
     return problems
 

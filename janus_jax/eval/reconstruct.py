@@ -11,7 +11,7 @@ from janus_jax.eval.fidelity import llamagen_ssim, psnr, ssim
 from janus_jax.model import sharding as sh
 from janus_jax.model.batch import pixels
 from janus_jax.model.config import GenerationEncoderConfig
-from janus_jax.model.generation_encoder import GenerationEncoder
+from janus_jax.model.generation_encoder import tokenizer
 from janus_jax.model.keys import Keys
 from janus_jax.training.perceptual import lpips
 from janus_jax.training.vq_encoder import on_mesh, require_tokenizer
@@ -38,7 +38,7 @@ class Reconstructor:
         each = batch or (4 if jax.default_backend() == "cpu" else 16)
         self.batch = each * self.mesh.devices.size
         with sh.mesh_context(self.mesh):
-            module = jax.eval_shape(lambda: GenerationEncoder(config, Keys(jax.random.key(0))))
+            module = jax.eval_shape(lambda: tokenizer(config, Keys(jax.random.key(0))))
             graphdef, state = nnx.split(module)
             shapes = sh.concrete(nnx.to_pure_dict(state))
             wanted = {f"{VQ}.{name}": x.shape for name, x in flatten(shapes).items()}
@@ -69,13 +69,13 @@ def reconstruct(graphdef, params, pictures) -> dict[str, jax.Array]:
         params: its own, and what `read_lpips` gives, or None.
         pictures: uint8 [B, S, S, 3].
 
-    Returns `pictures`, drawn again and rounded to uint8 as LlamaGen does; `ids` int32 [B, N]; and a
+    Returns `pictures`, drawn again and rounded to uint8 as LlamaGen does; `ids` int32 [B, N], or [B, N * d]; and a
     float32 [B] for each measure: MEASURES, and "lpips" where it has weights.
     """
     own, weights = params
-    tokenizer = nnx.merge(graphdef, own)
-    ids = tokenizer.nearest(tokenizer.latents(pixels(pictures)))
-    drawn = tokenizer.render(tokenizer.codes(ids))
+    model = nnx.merge(graphdef, own)
+    ids = model.nearest(model.latents(pixels(pictures)))
+    drawn = model.render(model.codes(ids))
     drawn = jnp.clip(127.5 * drawn + 128, 0, 255).astype(jnp.uint8)
     found = {"pictures": drawn, "ids": ids.reshape(len(ids), -1)}
     found |= {name: of(pictures, drawn) for name, of in MEASURES.items()}

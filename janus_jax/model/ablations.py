@@ -1,9 +1,11 @@
-"""Janus whose adaptors read other features: the ablations of the paper's Table 5, and latents.
+"""Janus whose adaptors read other features, or that has another image head: the ablations of the paper's
+Table 5, latents, and tokens of several codes.
 
 Experiment A understands a picture by the VQ tokenizer's codes; B and C by the semantic decoder's
 features of these, which B also reads of the ids drawn so far. The two adaptors stay apart. What
 nothing reads is left out. With `image_head` "diffusion" (paper section 3.5) a picture's tokens are
-latents of a KL tokenizer: where others have ids, int32 [B, N], they stand as float32 [B, N, C].
+latents of a KL tokenizer: where others have ids, int32 [B, N], they stand as float32 [B, N, C]. With
+"depth" each token is several codes, int32 [B, N, d], and is read as the sum of their embeddings.
 """
 
 import jax
@@ -13,9 +15,11 @@ from flax import nnx
 from janus_jax.model import sharding as sh
 from janus_jax.model.adaptors import Adaptor
 from janus_jax.model.config import CHILDREN, JanusConfig
+from janus_jax.model.depth_head import DepthHead
 from janus_jax.model.diffusion_head import DiffusionHead
 from janus_jax.model.janus import Janus
 from janus_jax.model.kl_tokenizer import KlTokenizer
+from janus_jax.model.residual_quantizer import ResidualEncoder
 from janus_jax.model.semantic_decoder import SemanticDecoder
 
 
@@ -31,6 +35,9 @@ class Ablated(Janus):
         if config.image_head == "diffusion":
             self.generation_encoder = KlTokenizer(config.generation_encoder, rngs)
             self.image_head = DiffusionHead(config, rngs)
+        if config.image_head == "depth":
+            self.generation_encoder = ResidualEncoder(config.generation_encoder, rngs)
+            self.image_head = DepthHead(config, rngs)
         d = config.transformer.width
         seen, drawn = config.read_widths
         self.understanding_adaptor = Adaptor(seen, d, config.dtype, rngs)
@@ -54,9 +61,13 @@ class Ablated(Janus):
     def gathered(self):
         return super().gathered() if self.config.understanding == "siglip" else self
 
-    def embed_image_ids(self, ids):  # int32 [B, N] or latents -> [B, N, D]
+    def embed_image_ids(self, ids):  # int32 [B, N], [B, N, d] or latents -> [B, N, D]
         if self.config.image_head == "diffusion":
             return self.generation_adaptor(ids)
+        if self.config.image_head == "depth":
+            b, n, d = ids.shape
+            codes = self.generation_embedding(ids.reshape(b, n * d))
+            return self.generation_adaptor(codes.reshape(b, n, d, -1).sum(2))
         if self.config.generation == "embedding":
             return super().embed_image_ids(ids)
         # Each picture of a row by itself.

@@ -22,7 +22,7 @@ LEFT_OUT = {
     },
     "understanding_encoder": {"tiles": 1, "tiling": "internvl", "pixel_shuffle": 1},
     "generation_encoder": {
-        "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0,
+        "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0, "depth": 1,
     },
 }  # fmt: skip
 OF_LINES = {"target": "", "source_ids": 0.5, "edit_dropout": (0.05,) * 3}  # of data sets, likewise
@@ -79,26 +79,16 @@ class GenerationEncoderConfig:
     sizes: tuple[str, ...] = ()
     latent: str = "vq"
     latent_scale: float = 1.0
+    depth: int = 1  # codes of a token, whose sum stands for it (RQ-VAE, arXiv 2203.01941)
+    stride = property(lambda self: 2 ** (len(self.multipliers) - 1))
+    grid = property(lambda self: (self.image_size // self.stride,) * 2)
+    tokens = property(lambda self: self.grid[0] * self.grid[1])
 
     @property
     def all_sizes(self) -> list[tuple[int, int]]:  # (width, height), the square first
         return [(self.image_size,) * 2, *(tuple(map(int, x.split("x"))) for x in self.sizes)]
 
-    @property
-    def most_tokens(self) -> int:
-        return max(width * height for width, height in self.all_sizes) // self.stride**2
-
-    @property
-    def stride(self) -> int:
-        return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return (self.image_size // self.stride,) * 2
-
-    @property
-    def tokens(self) -> int:
-        return self.grid[0] * self.grid[1]
+    most_tokens = property(lambda self: max(w * h for w, h in self.all_sizes) // self.stride**2)
 
 
 @dataclass(frozen=True)
@@ -134,8 +124,8 @@ class JanusConfig:
     semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
     `drawing`: ids one after the other (`causal`), or all that are `masked` at once, each token of a
     picture seeing all of it (MaskGIT, arXiv 2202.04200). `senses`: the sizes of further ones by name,
-    each a folder of model/senses. `image_head`: "softmax" over ids, or "diffusion" of latents, drawn
-    in so many `denoising_steps`."""
+    each a folder of model/senses. `image_head`: "softmax" over ids, "depth" over the codes of a token
+    in turn, or "diffusion" of latents, drawn in so many `denoising_steps`."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -156,14 +146,16 @@ class JanusConfig:
     @property
     def is_janus(self) -> bool:
         """Whether its adaptors read what Janus' do, and its heads predict tokens."""
-        return self.understanding == "siglip" and "generation_embedding" in self.children
+        read = self.understanding, self.generation, self.image_head
+        return read == ("siglip", "embedding", "softmax")
 
     @property
     def children(self) -> tuple[str, ...]:
         """Those of CHILDREN that this model has, then its senses'."""
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
-            "generation_embedding": (self.generation, self.image_head) == ("embedding", "softmax"),
+            "generation_embedding": self.generation == "embedding"
+            and self.image_head != "diffusion",
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
         more = (f"{name}_{box}" for name in sorted(self.senses) for box in ("encoder", "adaptor"))

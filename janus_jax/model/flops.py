@@ -206,9 +206,15 @@ def _count(model: JanusConfig, trainable: tuple[str, ...], moving: set, work: Wo
         "image_head": work.image
         * two_layers(d * hidden, hidden * codes, "image_head", *_BELOW_HEADS, *more)
         if model.image_head == "softmax"
-        else importlib.import_module("janus_jax.model.latent_flops").head(model, work.image)
+        else other_head(model, work.image)
         * passes("image_head", "image_head", *_BELOW_HEADS, *more),
     }
+
+
+def other_head(model: JanusConfig, tokens: float) -> float:
+    """Forward FLOPs of the loss of so many tokens, by a head of another kind; its file is loaded here."""
+    heads = importlib.import_module("janus_jax.model.head_flops")
+    return tokens * heads.A_TOKEN[model.image_head](model)
 
 
 def read_by(child: str, model: JanusConfig, work: Work) -> float:
@@ -264,4 +270,4 @@ def vq_encode(vq: GenerationEncoderConfig) -> float:
     total += 2 * residual(width, width) + attention(width)
     total += conv(width, moments * vq.z_channels)
     total += conv(moments * vq.z_channels, moments * vq.code_dim, 1)
-    return total + conv(vq.code_dim, codes, 1)
+    return total + vq.depth * conv(vq.code_dim, codes, 1)

@@ -191,3 +191,11 @@ class GenerationEncoder(nnx.Module):
 
     def decode(self, ids, grid):  # int32 [B, N], (rows, columns) -> [B, H, W, 3]
         return self.render(self.codes(ids.reshape(ids.shape[0], *grid)))
+
+
+def tokenizer(config: GenerationEncoderConfig, rngs: nnx.Rngs) -> GenerationEncoder:
+    """That of one code a token, or of several; their file is loaded where it is used."""
+    if config.depth == 1:
+        return GenerationEncoder(config, rngs)
+    quantizer = importlib.import_module("janus_jax.model.residual_quantizer")
+    return quantizer.ResidualEncoder(config, rngs)

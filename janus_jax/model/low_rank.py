@@ -32,8 +32,8 @@ LOGITS = ("text_head/linear", "image_head/fc2")
 
 def linears(config: JanusConfig) -> list[str]:
     """The paths of a model's linear maps that may have a pair, such as
-    "transformer/blocks/attention/q"; none of a diffusion head, which is small."""
-    none = {"image_head"} if config.image_head == "diffusion" else set()
+    "transformer/blocks/attention/q"; none of another head than Janus' own."""
+    none = {"image_head"} if config.image_head != "softmax" else set()
     children = [child for child in config.children if child not in none]
     return [f"{child}/{x}" for child in children for x in _LINEARS.get(child, ())]
 

@@ -12,8 +12,8 @@ from janus_jax.sample.reading import Prompt
 
 
 def generate_ids(model, processor, prompts, **how) -> np.ndarray:
-    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt. Raises
-    ValueError for a model whose image head draws latents."""
+    """The image ids of `generate`: int32 [prompts * images_per_prompt, N], row-major by prompt, or
+    [.., N, d] of tokens with several. Raises ValueError for a model whose image head draws latents."""
     if model.config.image_head == "diffusion":
         raise ValueError(
             "generate_ids: this model's image_head is 'diffusion', which draws latents and no ids; take "
@@ -127,8 +127,10 @@ def _sized():
 def _way(model, processor, steps: int | None, tokens: int):
     """What draws, as `decode.image_ids` does. Raises ValueError for steps of a model that takes
     none."""
-    if model.config.image_head == "diffusion" and steps is None:
-        return functools.partial(importlib.import_module("janus_jax.sample.latents").latents, model)
+    if model.config.image_head != "softmax" and steps is None:
+        name = {"diffusion": "latents", "depth": "codes"}[model.config.image_head]
+        found = importlib.import_module(f"janus_jax.sample.{name}")
+        return functools.partial(getattr(found, name), model)
     if steps is None and model.config.drawing == "causal":
         return functools.partial(decode.image_ids, model)
     masked = importlib.import_module("janus_jax.sample.masked")
@@ -162,7 +164,7 @@ def decode_ids(model, ids, size=None) -> np.ndarray:
     decoder, one by one; size: as of `generate`."""
     vq = model.config.generation_encoder
     grid = vq.grid if size is None else _sized().drawn_grid(size, vq)
-    kind = np.int32 if model.config.image_head == "softmax" else np.float32
+    kind = np.float32 if model.config.image_head == "diffusion" else np.int32
     return decode.pixels(model, np.asarray(ids, kind), grid)
 
 

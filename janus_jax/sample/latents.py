@@ -64,28 +64,32 @@ def denoised(head, keys, hidden, mix, temperature, count: int):
     return jax.lax.fori_loop(0, count, step, noise(keys, jnp.int32(count)))
 
 
-@functools.partial(jax.jit, static_argnames="tree", donate_argnames=("cache", "hidden"))
-def write_latents(leaves, cache, hidden, rows, done, steps, *, tree):
+def latent(model, *how):
+    """`denoised` in as many steps as the model says."""
+    return denoised(model.image_head, *how, model.config.denoising_steps)
+
+
+@functools.partial(jax.jit, static_argnames=("tree", "draw"), donate_argnames=("cache", "hidden"))
+def write_tokens(leaves, cache, hidden, rows, done, steps, *, tree, draw):
     """Writes `steps` latents in every row; returns the cache, hidden, and latents [R, CHUNK, C].
 
     leaves, tree, cache, hidden: as in `programs.write`.
     rows: (places, keys' seeds and numbers, mix, temperature), as in `programs.Rows`; places: of the
         first latent.
     done: how many latents there are.
+    draw: what makes them, `latent` or, of tokens that are something else, another of its arguments.
     """
     model = jax.tree.unflatten(tree, leaves)
     places, seeds, numbers, mix, temperature = rows
     keys = row_keys(seeds, numbers)
-    count = model.config.denoising_steps
-    out = jnp.zeros(
-        (len(seeds), CHUNK, model.config.generation_encoder.code_dim), out_sharding=sh.BATCH
-    )
+    one = jax.eval_shape(draw, model, keys, hidden, mix, temperature)
+    out = jnp.zeros((len(seeds), CHUNK, one.shape[1]), one.dtype, out_sharding=sh.BATCH)
 
     def step(i, carry):
         cache, hidden, out = carry
         at = done + i
         now = jax.vmap(jax.random.fold_in, (0, None))(keys, at)
-        x = denoised(model.image_head, now, hidden, mix, temperature, count)
+        x = draw(model, now, hidden, mix, temperature)
         here = places + at
         mask = seen_from(here[:, None], cache[0][0].shape[2])
         read = model.embed_image_ids(x[:, None]).astype(model.transformer.dtype)
@@ -97,10 +101,11 @@ def write_latents(leaves, cache, hidden, rows, done, steps, *, tree):
 
 
 def latents(
-    model, prompts: list, seeds, numbers, cfg_scale: float, temperature: float, count: int, progress=None
+    model, prompts: list, seeds, numbers, cfg_scale: float, temperature: float, count: int, progress=None,
+    draw=latent,
 ) -> np.ndarray:  # fmt: skip
     """`count` latents per picture, float32 [B, count, C]; see `decode.image_ids`. Raises ValueError
-    where they are not finite."""
+    where they are not finite. draw: see `write_tokens`."""
     with own_jax(model):
         model = serving(model)
         leaves, tree = jax.tree.flatten(model)
@@ -114,9 +119,8 @@ def latents(
             group = prompts[some], list(seeds)[some], list(numbers)[some]
             told = len(prompts) * count
             tell = functools.partial(_tell, progress, i * count, len(group[0]), told)
-            out.append(
-                _drawn(model, leaves, tree, rows, group, cfg_scale, temperature, count, tell)
-            )
+            how = cfg_scale, temperature, count, tell, draw
+            out.append(_drawn(model, leaves, tree, rows, group, *how))
         heap.trim()
     found = np.concatenate(out)
     if not np.isfinite(found).all():
@@ -130,7 +134,7 @@ def _tell(progress, before: int, pictures: int, total: int, done: int):
         progress(before + pictures * done, total)
 
 
-def _drawn(model, leaves, tree, rows: int, group, cfg_scale, temperature, count: int, tell):
+def _drawn(model, leaves, tree, rows: int, group, cfg_scale, temperature, count: int, tell, draw):
     """Of as many pictures as `rows` hold, one row each or, guided, two neighbours."""
     prompts, seeds, numbers = group
     each = 1 if cfg_scale in (0, 1) else 2
@@ -162,9 +166,8 @@ def _drawn(model, leaves, tree, rows: int, group, cfg_scale, temperature, count:
     out = []
     for done in range(0, count, CHUNK):
         steps = min(CHUNK, count - done)
-        cache, hidden, some = write_latents(
-            leaves, cache, hidden, values, np.int32(done), np.int32(steps), tree=tree
-        )
+        at = np.int32(done), np.int32(steps)
+        cache, hidden, some = write_tokens(leaves, cache, hidden, values, *at, tree=tree, draw=draw)
         out.append(np.asarray(some)[: each * len(prompts) : each, :steps])
         tell(done + steps)
     return np.concatenate(out, 1)

@@ -42,7 +42,7 @@ def require_steps(model, steps: int | None, tokens: int) -> int:
     """The number of steps to draw a picture of so many tokens in. Raises ValueError where the model
     does not draw so, or the number is none that a picture can be drawn in."""
     config = model.config
-    if config.image_head != "softmax":
+    if config.image_head == "diffusion":
         raise ValueError(
             f"steps is {steps}: this model draws latents, each in model.denoising_steps = "
             f"{config.denoising_steps} steps; leave it out"

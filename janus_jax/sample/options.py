@@ -142,7 +142,9 @@ def require(model, processor):
 def require_ids(config):
     """Raises ValueError for a model that does not draw one id after the other, as an engine does."""
     why = {
-        "image_head is 'diffusion', which draws latents and no ids": config.image_head != "softmax",
+        "image_head is 'diffusion', which draws latents and no ids": config.image_head
+        == "diffusion",
+        "image_head is 'depth', several codes a token": config.image_head == "depth",
         "drawing is 'masked', all image tokens at once": config.drawing != "causal",
     }
     for told in (told for told, is_so in why.items() if is_so):

@@ -169,7 +169,7 @@ def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree):
 
     part = functools.partial
     ways = image, *(part(f, mass) for f in (text, both) for mass in (None, rows.top_p))
-    if model.config.image_head == "diffusion":  # which draws in sample/latents.py
+    if model.config.image_head != "softmax":  # others draw in files of their own
         ways = ways[1], *ways[1:3]
 
     def step(i, carry):

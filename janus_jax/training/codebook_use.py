@@ -45,12 +45,12 @@ def counted(use: dict, ids: jax.Array, step, idle) -> tuple[dict, dict]:
 
     Args:
         use: a `Use`, as a dict of arrays.
-        ids: int32 [B, h, w] of the step.
+        ids: int32 [B, h, w] of the step, or [B, h, w, d] where a token has several.
         step: int32, from 1.
         idle: bool, whether the discriminator's loss is zero though it is in use.
     """
     codes = use["last"].shape[0]
-    used = (ids[..., None] == jnp.arange(codes)).any((0, 1, 2))
+    used = (ids[..., None] == jnp.arange(codes)).any(tuple(range(ids.ndim)))
     last = jnp.where(used, step, use["last"])
     window = -(-WINDOW // ids.size)  # in steps
     share = jnp.mean((last > jnp.maximum(step - window, 0)).astype(jnp.float32))

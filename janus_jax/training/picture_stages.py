@@ -39,7 +39,13 @@ def field_problems(experiment: Experiment, name: str) -> list[str]:
 def code_problems(experiment: Experiment, name: str) -> list[str]:
     """Whether the model has the VQ tokenizer that such a stage trains."""
     latent = experiment.model.generation_encoder.latent
+    depth = experiment.model.generation_encoder.depth
     task = experiment.stages[name].task
+    if task == "semantic" and depth > 1:
+        return [
+            f"stages.{name}.task is semantic and model.generation_encoder.depth {depth}: the semantic "
+            "decoder reads one code a token; set task to vq, or depth to 1"
+        ]
     return [] if latent == "vq" else [
         f"stages.{name}.task is {task} and model.generation_encoder.latent {latent!r}: it trains a VQ "
         "tokenizer's codes, and a KL one has none; set task to kl, or latent to 'vq'"

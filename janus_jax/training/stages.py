@@ -192,10 +192,11 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         named |= dict.fromkeys(children, directory)
         say(f"  {', '.join(children)} <- {directory}")
     if "generation_embedding" in fresh and "generation_encoder" not in fresh:
-        # The ids' table starts as the codes themselves, of unit length.
-        codes = normalise(jnp.asarray(params["generation_encoder"]["codebook"]))
-        params["generation_embedding"] = {"table": codes}
-        say("  generation_embedding <- the tokenizer's normalised codebook")
+        # The ids' table starts as the codes themselves, of unit length but where they are summed.
+        codes = jnp.array(params["generation_encoder"]["codebook"])
+        how = "" if plan.model.generation_encoder.depth > 1 else "normalised "
+        params["generation_embedding"] = {"table": normalise(codes) if how else codes}
+        say(f"  generation_embedding <- the tokenizer's {how}codebook")
         fresh.remove("generation_embedding")
     if fresh:
         names = tuple(sorted(fresh))

@@ -30,7 +30,7 @@ class Painted:
     seen: the pictures, float32 [B, H, W, 3].
     image: what was painted back, float32 [B, H, W, 3].
     hidden: what the decoder's last convolution read, float32 [B, H, W, C].
-    ids: int32 [B, h, w].
+    ids: int32 [B, h, w], or [B, h, w, d] of tokens with several codes.
     codes: of these ids, float32 [B, h, w, code_dim]; gradients pass straight to the latents.
     """
 
@@ -56,7 +56,9 @@ def entropy_loss(model: GenerationEncoder, z):
 
 def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tuple[dict, Painted]:
     """(the summands of the tokenizer's loss but the discriminator's, weighted, float32 scalars by
-    name; what was painted). Gradients pass straight through the nearest code.
+    name; what was painted). Gradients pass straight through the nearest code. Of tokens with several
+    codes each pulls at what the codes before it leave, and is pulled by it: the mean over depth of
+    RQ-VAE's commitment to its partial sums (arXiv 2203.01941, section 3.1).
 
     batch: images, uint8 [B, H, W, 3], and, where the perceptual term is on, lpips, the weights of
         `perceptual.lpips`.
@@ -69,6 +71,8 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
     straight = z + jax.lax.stop_gradient(codes - z)
     hidden = model.decoder.features(model.post_quant_conv(straight), straight)
     image = model.decoder.conv_out(hidden)
+    if ids.ndim > z.ndim - 1:
+        z, codes = single(model, z, ids)
     terms = {
         "reconstruction": reconstruction_loss(x, image, options["reconstruction_loss"]),
         "codebook": jnp.mean((codes - jax.lax.stop_gradient(z)) ** 2),
@@ -79,6 +83,17 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
     if "lpips" in batch:
         terms["perceptual"] = perceptual_loss(batch, x, image, options)
     return terms, Painted(x, image, hidden, ids, straight)
+
+
+def single(model, z, ids):
+    """What each of a token's codes was chosen for, and the code, float32 [B, h, w * d, code_dim] both.
+    The codes before are constants there: the first carries gradients to z, the second to the codebook.
+
+    model: a `model.residual_quantizer.ResidualEncoder`; z: [B, h, w, code_dim]; ids: int32 [B, h, w, d].
+    """
+    before = jax.lax.stop_gradient(model.residuals(z, ids) - z[..., None, :])
+    flat = lambda x: x.reshape(*x.shape[:2], -1, x.shape[-1])
+    return flat(z[..., None, :] + before), flat(model.each(ids))
 
 
 def reconstruction_loss(x, image, kind: str):

@@ -13,7 +13,7 @@ from janus_jax.distributed import arrays
 from janus_jax.model import sharding as sh
 from janus_jax.model.batch import pixels
 from janus_jax.model.config import GenerationEncoderConfig
-from janus_jax.model.generation_encoder import GenerationEncoder
+from janus_jax.model.generation_encoder import GenerationEncoder, tokenizer
 from janus_jax.model.keys import Keys
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten, misfits
@@ -49,10 +49,15 @@ class TokenizerEncoder:
         source = open_source(weights, allow_pickle=allow_pickle).require()
         whole = source.config.generation_encoder if source.config else GenerationEncoderConfig()
         self.config = config or whole
+        if self.config.depth > 1:
+            raise ValueError(
+                f"{source.path}: generation_encoder.depth is {self.config.depth}: ids are stored one a "
+                "token; train from pictures, which are encoded as they are read"
+            )
         self.mesh = mesh or sh.make_mesh(1, -1, 1, jax.local_devices())
         # Only around what this process does alone: what crosses processes wants no mesh of one.
         with sh.mesh_context(self.mesh):
-            module = jax.eval_shape(lambda: GenerationEncoder(self.config, Keys(jax.random.key(0))))
+            module = jax.eval_shape(lambda: tokenizer(self.config, Keys(jax.random.key(0))))
             del module.decoder, module.post_quant_conv
             graphdef, state = nnx.split(module)
             shapes = sh.concrete(nnx.to_pure_dict(state))
@@ -195,6 +200,8 @@ def require_tokenizer(source, wanted: dict[str, tuple], config: GenerationEncode
             "take a VQ tokenizer, and train a KL one from pictures"
         )
     problems = misfits(found, wanted, whole=False)
+    if (depth := source.unshaped.get(f"{VQ}.depth", 1)) != config.depth:
+        problems.append(f"depth is {depth} there, {config.depth} here")
     groups = source.unshaped.get(f"{VQ}.norm_groups", config.norm_groups)
     if groups != config.norm_groups:
         problems.append(f"norm_groups is {groups} there, {config.norm_groups} here")

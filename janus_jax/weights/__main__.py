@@ -55,10 +55,10 @@ def convert_command(f, _):
         raise exit_codes.UsageError(
             f"--verify compares whole models, and {part} is a part; leave it out"
         )
-    if f.verify and (source.config.image_head == "diffusion" or source.config.senses):
+    if f.verify and (source.config.image_head != "softmax" or source.config.senses):
         raise exit_codes.UsageError(
-            "--verify compares what is made of pictures, text and ids, and this model has latents or "
-            "further senses; leave it out"
+            "--verify compares what is made of pictures, text and ids, and this model has latents, several "
+            "codes a token, or further senses; leave it out"
         )
     describe(source)
     speed = lambda count, seconds: f"{size(count / seconds)}/s"

@@ -35,10 +35,10 @@ def our_shapes(config: model_config.JanusConfig) -> dict[str, tuple[int, ...]]:
         shapes |= encoders.own_shapes(config.understanding_encoder)
     if config.senses:
         shapes |= importlib.import_module("janus_jax.model.senses.wiring").leaf_shapes(config)
-    if config.image_head == "diffusion":
-        latents = importlib.import_module("janus_jax.weights.latents")
+    if config.image_head != "softmax":
+        heads = importlib.import_module("janus_jax.weights.image_heads")
         shapes = {name: x for name, x in shapes.items() if tb.child(name) != "image_head"}
-        shapes |= latents.head_shapes(config)
+        shapes |= heads.SHAPES[config.image_head](config)
     return shapes
 
 

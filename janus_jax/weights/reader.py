@@ -279,7 +279,7 @@ def other_sizes(source: WeightReader, config) -> list[str]:
     there = source.unshaped
     if f"{tb.VQ}.codebook" in source.leaves:
         lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]
-        here, there = here | lookups[0], there | lookups[1]
+        here, there = ({f"{tb.VQ}.depth": 1} | x | y for x, y in zip((here, there), lookups))
     return [
         f"{key} is {value!r} there, {here[key]!r} here"
         for key, value in there.items()

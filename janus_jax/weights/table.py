@@ -221,7 +221,7 @@ UNSHAPED = (
     "understanding_encoder.image_size", "generation_encoder.norm_groups", "semantic_decoder.heads",
     "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
     "understanding_encoder.rotary_grid",
-    "generation_encoder.codebook_l2_norm", "generation_encoder.latent_scale",
+    "generation_encoder.codebook_l2_norm", "generation_encoder.latent_scale", "generation_encoder.depth",
 )  # fmt: skip
 
 

@@ -178,5 +178,5 @@ def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfi
         z_channels=z_channels, norm_groups=groups, latent=latent,
         latent_scale=unshaped.get(f"{a}.latent_scale", 1.0),
         codebook_size=codes, code_dim=code_dim, decoder_norm=decoder_norm(shapes),
-        codebook_l2_norm=by_direction(unshaped),
+        codebook_l2_norm=by_direction(unshaped), depth=int(unshaped.get(f"{a}.depth", 1)),
     )  # fmt: skip

@@ -129,7 +129,7 @@ config = presets.quickstart()
 assert not model_problems(config, "") and own.our_shapes(config)
 with sh.mesh_context(sh.make_mesh(1, 1, 1, jax.devices()[:1])):
     jax.eval_shape(lambda key: init.build(config, init.Keys(key)), jax.random.key(0))
-names = "diffusion", "latent", "kl_tokenizer", "ablations"
+names = "diffusion", "latent", "kl_tokenizer", "ablations", "depth", "residual", "image_heads", "head_flops"
 print([name for name in sys.modules if name.startswith("janus_jax") and any(x in name for x in names)])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -71,10 +71,12 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"stored; freeze it, or take image_ids out of the data sets"
         )
     stored = sorted(line for line, d in experiment.draws(name).items() if d.image_ids)
-    if stored and model.generation_encoder.latent == "kl":
+    vq = model.generation_encoder
+    if stored and (vq.latent == "kl" or vq.depth > 1):
+        what = "latent is 'kl', which has latents" if vq.depth == 1 else f"depth is {vq.depth}"
         found.append(
             f"data.datasets.{stored[0]}.image_ids is {experiment.draws(name)[stored[0]].image_ids!r}: ids of a VQ "
-            "tokenizer, and model.generation_encoder.latent is 'kl', which has latents; leave image_ids "
+            f"tokenizer of one code a token, and model.generation_encoder.{what}; leave image_ids "
             "out, so that pictures are encoded as they are read"
         )
     options = OPTIONS | stage.options

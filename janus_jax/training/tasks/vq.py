@@ -14,8 +14,8 @@ from flax import nnx
 from janus_jax.config.schema import Experiment
 from janus_jax.data.images import generation_image
 from janus_jax.distributed import arrays
+from janus_jax.model import generation_encoder
 from janus_jax.model.config import JanusConfig
-from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.keys import Keys
 from janus_jax.training import (
     codebook_use,
@@ -47,10 +47,10 @@ class Tokenizer(nnx.Module):
 
     def __init__(self, model: JanusConfig, options: dict, rngs):
         config = model.generation_encoder
-        self.generation_encoder = GenerationEncoder(config, rngs)
+        self.generation_encoder = generation_encoder.tokenizer(config, rngs)
         self.use = codebook_use.Use(config.codebook_size)
         if options["ema"]:
-            self.ema = GenerationEncoder(config, rngs)
+            self.ema = generation_encoder.tokenizer(config, rngs)
         if kind := options["discriminator"]:
             size = int(options["discriminator_width"]), int(options["discriminator_layers"])
             self.discriminator = discriminators.build(kind, config.image_size, *size, rngs)
