@@ -4,7 +4,7 @@ where the quick start has 36 of one; steps and examples are those of `configs/qu
 
     janus-jax train --config=configs/quickstart_depth.py --workdir=runs/quickstart_depth
 
-docs/training.md says how the two compare. All numbers are our choice.
+docs/training.md says how the two compare: this one loses. All numbers are our choice.
 """
 
 import dataclasses

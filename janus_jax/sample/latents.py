@@ -77,7 +77,8 @@ def write_tokens(leaves, cache, hidden, rows, done, steps, *, tree, draw):
     rows: (places, keys' seeds and numbers, mix, temperature), as in `programs.Rows`; places: of the
         first latent.
     done: how many latents there are.
-    draw: what makes them, `latent` or, of tokens that are something else, another of its arguments.
+    draw: (model, keys, hidden, mix, temperature) -> what a token is in each row, [R, C]: `latent`, or
+        `codes.token`.
     """
     model = jax.tree.unflatten(tree, leaves)
     places, seeds, numbers, mix, temperature = rows

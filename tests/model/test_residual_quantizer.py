@@ -50,6 +50,7 @@ def test_ids_and_sums_are_the_oracles(model, one_device):
     assert left[:, 2].mean() < 0.9 * left[:, 0].mean()  # it is a finer one
 
 
+@pytest.mark.slow
 def test_pictures_become_ids_of_all_depths_and_come_back(model, one_device):
     pictures = np.random.default_rng(2).uniform(-1, 1, (1, 16, 16, 3)).astype(np.float32)
     z = jax.jit(lambda m, x: m.latents(x))(model, pictures)
