@@ -23,6 +23,7 @@ from janus_jax.sample.reading import Prompt, Reading
 
 STEPS = 12  # by default; MaskGIT's pictures are best with 8 to 12
 NOISE = 4.5  # on what is trusted, falling to 0: MaskGIT's, without which the ground is found first
+ORDER = {"causal": "one id after the other", "scales": "all ids of a scale in one step"}
 SMALL = 2  # of `row_counts`: a step computes whole pictures, which fills a device soon
 
 
@@ -49,7 +50,7 @@ def require_steps(model, steps: int | None, tokens: int) -> int:
         )
     if config.drawing != "masked":
         raise ValueError(
-            f"steps is {steps}: this model draws one id after the other (model.drawing is "
+            f"steps is {steps}: this model draws {ORDER[config.drawing]} (model.drawing is "
             f"{config.drawing!r}), {tokens} of a picture; leave it out, or train one with "
             "model.drawing = 'masked'"
         )
@@ -86,7 +87,7 @@ def image_ids_in(
         size = next((n for n in counts if n >= width * len(rows)), counts[-1])
         for first in range(0, len(rows), size // width):
             some = rows[first : first + size // width]
-            state = _begun(model, leaves, tree, some, guided, cfg_scale, count, size)
+            state = begun(model, leaves, tree, some, guided, cfg_scale, count, size)
             mix = np.tile(np.eye(2, dtype=np.float32), (size // 2, 1, 1))
             if guided:
                 mix[:] = cfg_scale, 1 - cfg_scale
@@ -106,9 +107,9 @@ def image_ids_in(
     return out
 
 
-def _begun(model, leaves, tree, rows, guided, cfg_scale, count, size):
-    """The cache of `size` rows once their prompts are read, where these end, and the rows' keys. A
-    guided picture has two rows, of the same key; rows that are left over repeat the last."""
+def begun(model, leaves, tree, rows, guided, cfg_scale, count, size):
+    """The cache of `size` rows once their prompts are read, `count` places behind the longest, where these
+    end, and the rows' keys. A guided picture has two rows, of the same key; rows that are left over repeat the last."""
     filled = [rows[min(i, len(rows) - 1)] for i in range(size // (1 + guided))]
     branches = (0, 1) if guided else (0,) if cfg_scale else (1,)
     own = [(pair[k], seed, number) for pair, seed, number in filled for k in branches]

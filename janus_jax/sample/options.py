@@ -143,7 +143,8 @@ def require_ids(config):
     """Raises ValueError for a model that does not draw one id after the other, as an engine does."""
     why = {
         "image_head is 'diffusion', which draws latents and no ids": config.image_head != "softmax",
-        "drawing is 'masked', all image tokens at once": config.drawing != "causal",
+        "drawing is 'masked', all image tokens at once": config.drawing == "masked",
+        "drawing is 'scales', all image tokens of a scale at once": config.drawing == "scales",
     }
     for told in (told for told, is_so in why.items() if is_so):
         raise ValueError(

@@ -45,7 +45,7 @@ def counted(use: dict, ids: jax.Array, step, idle) -> tuple[dict, dict]:
 
     Args:
         use: a `Use`, as a dict of arrays.
-        ids: int32 [B, h, w] of the step.
+        ids: int32 [B, h, w] of the step, or [B, N, 1].
         step: int32, from 1.
         idle: bool, whether the discriminator's loss is zero though it is in use.
     """

@@ -194,6 +194,12 @@ def require_tokenizer(source, wanted: dict[str, tuple], config: GenerationEncode
             f"{config.latent!r} here; a KL tokenizer gives latents and no ids to store or to compare: "
             "take a VQ tokenizer, and train a KL one from pictures"
         )
+    if config.scales or f"{VQ}.phi.0.kernel" in found:
+        raise ValueError(
+            f"{source.path}: generation_encoder.scales: a tokenizer of several scales gives other ids than "
+            "those of one grid, which alone are stored and compared; train from pictures, which are encoded "
+            "as they are read"
+        )
     problems = misfits(found, wanted, whole=False)
     groups = source.unshaped.get(f"{VQ}.norm_groups", config.norm_groups)
     if groups != config.norm_groups:

@@ -71,6 +71,12 @@ def problems(experiment: Experiment, name: str) -> list[str]:
             f"stored; freeze it, or take image_ids out of the data sets"
         )
     stored = sorted(line for line, d in experiment.draws(name).items() if d.image_ids)
+    if stored and model.drawing == "scales":
+        found.append(
+            f"data.datasets.{stored[0]}.image_ids is {experiment.draws(name)[stored[0]].image_ids!r}: ids of one "
+            "grid, and model.drawing is 'scales'; leave image_ids out, so that pictures are encoded as they "
+            "are read"
+        )
     if stored and model.generation_encoder.latent == "kl":
         found.append(
             f"data.datasets.{stored[0]}.image_ids is {experiment.draws(name)[stored[0]].image_ids!r}: ids of a VQ "

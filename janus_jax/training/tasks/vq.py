@@ -6,6 +6,7 @@ both: one step updates both, each with the stage's numbers of the optimiser, eac
 """
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -47,10 +48,13 @@ class Tokenizer(nnx.Module):
 
     def __init__(self, model: JanusConfig, options: dict, rngs):
         config = model.generation_encoder
-        self.generation_encoder = GenerationEncoder(config, rngs)
+        build = GenerationEncoder
+        if config.scales:
+            build = importlib.import_module("janus_jax.model.multiscale").MultiscaleTokenizer
+        self.generation_encoder = build(config, rngs)
         self.use = codebook_use.Use(config.codebook_size)
         if options["ema"]:
-            self.ema = GenerationEncoder(config, rngs)
+            self.ema = build(config, rngs)
         if kind := options["discriminator"]:
             size = int(options["discriminator_width"]), int(options["discriminator_layers"])
             self.discriminator = discriminators.build(kind, config.image_size, *size, rngs)
