@@ -25,5 +25,5 @@ def get_config() -> ConfigDict:
     config.stages.stage0.options.entropy = 0.0  # as in VAR
     for stage in list(config.stages.values())[1:]:
         stage.trainable = tuple(x for x in stage.trainable if x != "generation_embedding")
-        stage.rows.length = 280  # a picture to draw is 66 tokens, not 36
+        stage.rows.length = 256  # a picture to draw is 66 tokens, not 36
     return config

@@ -11,10 +11,10 @@ from janus_jax.eval.fidelity import llamagen_ssim, psnr, ssim
 from janus_jax.model import sharding as sh
 from janus_jax.model.batch import pixels
 from janus_jax.model.config import GenerationEncoderConfig
-from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.keys import Keys
 from janus_jax.training.perceptual import lpips
-from janus_jax.training.vq_encoder import on_mesh, require_tokenizer
+from janus_jax.training.tokenizer_loss import quantised
+from janus_jax.training.vq_encoder import on_mesh, require_tokenizer, tokenizer_of
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten
 from janus_jax.weights.table import VQ
@@ -34,11 +34,17 @@ class Reconstructor:
     def __init__(
         self, source, config: GenerationEncoderConfig, weights: dict | None, batch: int = 0
     ):
+        if config.scales and config.scales[-1] != config.grid[0]:
+            raise ValueError(
+                f"pictures of {config.image_size} pixels have a grid of {config.grid[0]} a side, and the "
+                f"tokenizer's scales end in {config.scales[-1]}: give it pictures of "
+                f"{config.scales[-1] * config.stride}"
+            )
         self.mesh = sh.make_mesh(1, -1, 1, jax.local_devices())
         each = batch or (4 if jax.default_backend() == "cpu" else 16)
         self.batch = each * self.mesh.devices.size
         with sh.mesh_context(self.mesh):
-            module = jax.eval_shape(lambda: GenerationEncoder(config, Keys(jax.random.key(0))))
+            module = jax.eval_shape(lambda: tokenizer_of(config, Keys(jax.random.key(0))))
             graphdef, state = nnx.split(module)
             shapes = sh.concrete(nnx.to_pure_dict(state))
             wanted = {f"{VQ}.{name}": x.shape for name, x in flatten(shapes).items()}
@@ -74,8 +80,9 @@ def reconstruct(graphdef, params, pictures) -> dict[str, jax.Array]:
     """
     own, weights = params
     tokenizer = nnx.merge(graphdef, own)
-    ids = tokenizer.nearest(tokenizer.latents(pixels(pictures)))
-    drawn = tokenizer.render(tokenizer.codes(ids))
+    z = tokenizer.latents(pixels(pictures))
+    ids, _, codes = quantised(tokenizer, z)
+    drawn = tokenizer.render(codes if codes.ndim == z.ndim else codes[-1])
     drawn = jnp.clip(127.5 * drawn + 128, 0, 255).astype(jnp.uint8)
     found = {"pictures": drawn, "ids": ids.reshape(len(ids), -1)}
     found |= {name: of(pictures, drawn) for name, of in MEASURES.items()}

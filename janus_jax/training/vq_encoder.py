@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib
 
 import jax
 import numpy as np
@@ -31,6 +32,14 @@ SMALL = GenerationEncoderConfig(
 )
 
 
+def tokenizer_of(config: GenerationEncoderConfig, rngs) -> GenerationEncoder:
+    """The VQ tokenizer of these sizes, of one grid or of several scales."""
+    if config.scales:
+        of_scales = importlib.import_module("janus_jax.model.multiscale")
+        return of_scales.MultiscaleTokenizer(config, rngs)
+    return GenerationEncoder(config, rngs)
+
+
 class TokenizerEncoder:
     """The encoding half of a VQ tokenizer, whole on every device of `mesh`, by default all of this
     process.
@@ -49,6 +58,12 @@ class TokenizerEncoder:
         source = open_source(weights, allow_pickle=allow_pickle).require()
         whole = source.config.generation_encoder if source.config else GenerationEncoderConfig()
         self.config = config or whole
+        if self.config.scales or f"{VQ}.phi.0.kernel" in source.leaves:
+            raise ValueError(
+                f"{source.path}: generation_encoder.scales: a tokenizer of several scales gives other ids "
+                "than those of one grid, which alone are stored; train from pictures, which are encoded as "
+                "they are read"
+            )
         self.mesh = mesh or sh.make_mesh(1, -1, 1, jax.local_devices())
         # Only around what this process does alone: what crosses processes wants no mesh of one.
         with sh.mesh_context(self.mesh):
@@ -193,12 +208,6 @@ def require_tokenizer(source, wanted: dict[str, tuple], config: GenerationEncode
             f"{source.path}: generation_encoder.latent is {tokenizer_kind(found)!r} there, "
             f"{config.latent!r} here; a KL tokenizer gives latents and no ids to store or to compare: "
             "take a VQ tokenizer, and train a KL one from pictures"
-        )
-    if config.scales or f"{VQ}.phi.0.kernel" in found:
-        raise ValueError(
-            f"{source.path}: generation_encoder.scales: a tokenizer of several scales gives other ids than "
-            "those of one grid, which alone are stored and compared; train from pictures, which are encoded "
-            "as they are read"
         )
     problems = misfits(found, wanted, whole=False)
     groups = source.unshaped.get(f"{VQ}.norm_groups", config.norm_groups)

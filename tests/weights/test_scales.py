@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from flax import nnx
 from support import tiny
 from support.scales import CONFIG, processor
 
+from janus_jax.eval.reconstruct import Reconstructor
 from janus_jax.model import sharding as sh
 from janus_jax.model.janus import abstract
 from janus_jax.training.vq_encoder import TokenizerEncoder
@@ -57,3 +59,20 @@ def test_a_tokenizer_says_its_scales_and_other_ones_are_refused(one_device, tmp_
             import_weights(tmp_path, like, partly=True, config=other)
     with pytest.raises(ValueError, match="a tokenizer of several scales gives other ids"):
         TokenizerEncoder(tmp_path, CONFIG.generation_encoder)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_s_reconstructions_are_those_of_its_ids(one_device, tmp_path):
+    model = tiny.make_model(CONFIG)
+    params = nnx.to_pure_dict(nnx.state(model))
+    export(tmp_path, {"generation_encoder": params["generation_encoder"]}, part_of=CONFIG)
+    source = open_source(tmp_path).require()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    (found,) = Reconstructor(source, CONFIG.generation_encoder, None, 2)(pictures)
+    ids = model.generation_encoder.encode(pictures / np.float32(127.5) - 1)
+    assert (np.asarray(found["ids"])[:2] == ids).all()
+    drawn = np.clip(127.5 * np.asarray(model.generation_encoder.decode(ids)) + 128, 0, 255)
+    assert np.abs(np.asarray(found["pictures"], int)[:2] - drawn.astype(np.uint8)).max() <= 1
+    other = dataclasses.replace(CONFIG.generation_encoder, image_size=32)
+    with pytest.raises(ValueError, match=r"scales end in 4: give it pictures of 16"):
+        Reconstructor(source, other, None, 2)

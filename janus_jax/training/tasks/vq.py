@@ -6,7 +6,6 @@ both: one step updates both, each with the stage's numbers of the optimiser, eac
 """
 
 import functools
-import importlib
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,6 @@ from janus_jax.config.schema import Experiment
 from janus_jax.data.images import generation_image
 from janus_jax.distributed import arrays
 from janus_jax.model.config import JanusConfig
-from janus_jax.model.generation_encoder import GenerationEncoder
 from janus_jax.model.keys import Keys
 from janus_jax.training import (
     codebook_use,
@@ -30,7 +28,7 @@ from janus_jax.training import (
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.state import TrainState, new_state, update
 from janus_jax.training.tokenizer_loss import adversarial, tokenizer_terms
-from janus_jax.training.vq_encoder import warn_of_rounding
+from janus_jax.training.vq_encoder import tokenizer_of, warn_of_rounding
 from janus_jax.weights.load import export as export_weights
 
 PACKS = False
@@ -48,13 +46,10 @@ class Tokenizer(nnx.Module):
 
     def __init__(self, model: JanusConfig, options: dict, rngs):
         config = model.generation_encoder
-        build = GenerationEncoder
-        if config.scales:
-            build = importlib.import_module("janus_jax.model.multiscale").MultiscaleTokenizer
-        self.generation_encoder = build(config, rngs)
+        self.generation_encoder = tokenizer_of(config, rngs)
         self.use = codebook_use.Use(config.codebook_size)
         if options["ema"]:
-            self.ema = build(config, rngs)
+            self.ema = tokenizer_of(config, rngs)
         if kind := options["discriminator"]:
             size = int(options["discriminator_width"]), int(options["discriminator_layers"])
             self.discriminator = discriminators.build(kind, config.image_size, *size, rngs)
