@@ -14,9 +14,9 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
 from janus_jax.sample import programs
-from janus_jax.sample.cache import put, row_counts
+from janus_jax.sample.cache import put
 from janus_jax.sample.engine import NOT_FINITE
-from janus_jax.sample.masked import SMALL, begun
+from janus_jax.sample.masked import groups
 from janus_jax.sample.reading import Prompt
 
 
@@ -27,34 +27,24 @@ def image_ids_by_scale(
     """The image ids of each row, int32 [B, count], one scale after the other, as `decode.image_ids` has
     them. progress(done, total) is called after each scale of some rows, in image tokens. Raises
     ValueError where the model's logits are not finite."""
-    guided = cfg_scale not in (0, 1)
     out = np.zeros((len(prompts), count), np.int32)
-    rows = list(zip(prompts, seeds, numbers, strict=True))
-    sizes = np.square(model.config.generation_encoder.scales).tolist()
     with own_jax(model):
         model = serving(model)
         leaves, tree = jax.tree.flatten(model)
-        width = 1 + guided
-        counts = row_counts()[:SMALL]
-        size = next((n for n in counts if n >= width * len(rows)), counts[-1])
-        for first in range(0, len(rows), size // width):
-            some = rows[first : first + size // width]
-            state = begun(model, leaves, tree, some, guided, cfg_scale, count, size)
-            mix = np.tile(np.eye(2, dtype=np.float32), (size // 2, 1, 1))
-            if guided:
-                mix[:] = cfg_scale, 1 - cfg_scale
-            fixed = put((mix, np.full(size, temperature, np.float32)))
-            vq = model.config.generation_encoder
-            total = put(np.zeros((size, *vq.grid, vq.code_dim), np.float32))
-            found = []
-            for k in range(len(sizes)):
+        vq = model.config.generation_encoder
+        how = model, prompts, seeds, numbers, cfg_scale, temperature, count
+        for own, width, state, fixed in groups(*how):
+            total = put(np.zeros((len(fixed[1]), *vq.grid, vq.code_dim), np.float32))
+            done = 0
+            for k in range(len(vq.scales)):
                 *state, total, ids = _step(leaves, *state, total, *fixed, tree=tree, k=k)
-                found.append(np.asarray(ids)[::width][: len(some)])
-                if (found[-1] < 0).any():
+                found = np.asarray(ids)[::width][: len(own)]
+                if (found < 0).any():
                     raise ValueError(NOT_FINITE)
+                out[own, done : done + found.shape[1]] = found
+                done += found.shape[1]
                 if progress:
-                    progress(first * count + len(some) * sum(sizes[: k + 1]), out.size)
-            out[first : first + len(some)] = np.concatenate(found, 1)
+                    progress(int(own[0]) * count + len(own) * done, out.size)
     return out
 
 

@@ -27,3 +27,5 @@ def test_every_id_is_predicted_at_its_own_place_which_sees_its_scale_and_no_fine
     rest = [left for s in SCALES for left in range(s * s - 1, -1, -1)]
     assert row["ahead"][slots].tolist() == rest * 2 and row["ahead"].dtype == np.int32
     assert not np.delete(row["ahead"], slots).any()
+    # As the attention kernels want it: no token sees less far than the one before it.
+    assert (np.diff(np.arange(240) + row["ahead"]) >= 0).all()
