@@ -1,4 +1,4 @@
-"""Drawing scale by scale, coarse to fine, in minutes on a laptop CPU:
+"""Drawing scale by scale, coarse to fine, on a laptop CPU:
 
     janus-jax train --config=configs/quickstart_scales.py --workdir=runs/scales
     janus-jax generate --model=runs/scales/stage3 --prompt="two blue circles"

@@ -96,6 +96,7 @@ def test_a_picture_is_painted_of_the_last_sum():
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_terms_are_means_over_the_scales_and_reach_all_that_learns():
     module = tokenizer(SCALES)
     batch = {"images": np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)}

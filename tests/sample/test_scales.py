@@ -23,9 +23,15 @@ from janus_jax.weights.load import export
 PROMPTS = ["a red circle", "two blue squares and a cross", "a green star"]
 
 
+@pytest.fixture(scope="module")
+def made():
+    with on_mesh():
+        return tiny.make_model(CONFIG)
+
+
 @pytest.fixture
-def model(one_device):
-    return tiny.make_model(CONFIG)
+def model(made, one_device):
+    return made
 
 
 def teacher_forced(model, prompts: list[np.ndarray], ids: np.ndarray) -> np.ndarray:
@@ -60,6 +66,7 @@ def test_the_likeliest_ids_of_every_scale_are_those_of_the_model_that_trains(mod
         assert len(np.unique(drawn)) > len(SCALES)
 
 
+@pytest.mark.slow
 def test_a_draw_depends_on_its_seed_number_and_prompt_alone(model):
     draw = functools.partial(generate_ids, model, processor(), cfg_scale=2.0)
     many = draw(PROMPTS, seed=[1, 2, 3], images_per_prompt=2)
@@ -71,11 +78,6 @@ def test_pictures_are_drawn_and_their_progress_told(model):
     told = []
     (picture,) = generate(model, processor(), PROMPTS[0], progress=lambda *x: told.append(x))
     assert picture.size == (16, 16) and told == [(1, N), (5, N), (N, N)]
-    ids = generate_ids(model, processor(), PROMPTS[0])
-    painted = np.asarray(model.generation_encoder.decode(ids))[0]
-    wanted = ((np.clip(painted, -1, 1) + 1) / 2 * 255).astype(np.int64)
-    again = generate(model, processor(), PROMPTS[0])[0]
-    assert np.abs(np.asarray(again, np.int64) - wanted).max() <= 1
 
 
 @pytest.mark.slow
@@ -136,7 +138,8 @@ def test_the_server_says_that_it_does_not_draw_so(model):
         engine.close()
 
 
-def test_weights_that_are_not_finite_are_told(model):
+def test_weights_that_are_not_finite_are_told(one_device):
+    model = tiny.make_model(CONFIG)
     head = model.image_head.fc2
     head.kernel[...] = head.kernel[...] * np.nan
     with pytest.raises(ValueError, match="not finite"):
