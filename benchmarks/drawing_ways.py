@@ -1,17 +1,20 @@
-"""How well, and how fast, a model of the shapes world draws in several ways:
-`python benchmarks/drawing_ways.py --model=runs/masked/masked --steps=8,32`.
+"""How well, and how fast, models of the shapes world draw in several ways:
+`python benchmarks/drawing_ways.py --model=runs/masked/masked --steps=8,32`, or
+`python benchmarks/drawing_ways.py --model=quickstart,runs/scales/stage3`.
 
 Draws the world's evaluation prompts in every way, reads the pictures back exactly, and writes a table
 of the shares that are right, beside chance, and a sheet of the first pictures of each.
 
-    --model=DIR       weights of the shapes world, or `quickstart`
-    --steps=8,32      of a model that draws masked; 0: the model's own number, or one id a step
+    --model=DIR       weights of the shapes world, or `quickstart`, or several
+    --steps=8,32      of a model that draws masked; 0: the model's own number, one id a step, or one
+                      scale a step
     --sizes=24x16     of a model that draws several; `square`: its square
     --count=50        prompts of each of the six tasks
     --out=DIR         where table and sheet go (default: runs/drawing_ways)
 """
 
 import argparse
+import itertools
 import pathlib
 import time
 
@@ -38,6 +41,20 @@ def drawn(model, processor, prompts: list, how: dict) -> tuple[list, float]:
     return pictures, (time.perf_counter() - begun) / len(prompts)
 
 
+def ways(asked):
+    """(a name, model, processor, what `generate` is told) of every way that is asked for."""
+    models = asked.model.split(",")
+    for path in models:
+        model, processor = janus_jax.load(path, dtype="float32")
+        for size, steps in itertools.product(
+            asked.sizes.split(","), map(int, asked.steps.split(","))
+        ):
+            how = ({"steps": steps} if steps else {}) | ({} if size == "square" else {"size": size})
+            name = f"{size}, {f'{steps} steps' if steps else 'as the model draws'}"
+            drawing = f"{model.config.drawing}: " if len(models) > 1 else ""
+            yield f"{drawing}{name}", model, processor, how
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", required=True)
@@ -46,23 +63,19 @@ def main():
     parser.add_argument("--count", type=int, default=50)
     parser.add_argument("--out", default="runs/drawing_ways")
     asked = parser.parse_args()
-    model, processor = janus_jax.load(asked.model, dtype="float32")
     prompts = evaluation_prompts(asked.count, SEED)
     rows = [["chance", *(f"{drawing_chance(task, SEED):.2f}" for task in TASKS), "", ""]]
     shown, captions = [], []
-    for size in asked.sizes.split(","):
-        for steps in map(int, asked.steps.split(",")):
-            how = ({"steps": steps} if steps else {}) | ({} if size == "square" else {"size": size})
-            pictures, seconds = drawn(model, processor, prompts, how)
-            right = [p.fits(read(np.asarray(x))) for p, x in zip(prompts, pictures)]
-            by_task = np.reshape(right, (len(TASKS), -1)).mean(1)
-            name = f"{size}, {f'{steps} steps' if steps else 'as the model draws'}"
-            figures = (f"{x:.2f}" for x in (*by_task, by_task.mean()))
-            rows.append([name, *figures, f"{1000 * seconds:.0f}"])
-            some = range(0, len(prompts), -(-len(prompts) // SHOWN))
-            shown += [pictures[i] for i in some]
-            captions += [f"{name}: {prompts[i].text}" for i in some]
-            print(" | ".join(rows[-1]), flush=True)
+    for name, *way in ways(asked):
+        pictures, seconds = drawn(*way[:2], prompts, way[2])
+        right = [p.fits(read(np.asarray(x))) for p, x in zip(prompts, pictures)]
+        by_task = np.reshape(right, (len(TASKS), -1)).mean(1)
+        figures = (f"{x:.2f}" for x in (*by_task, by_task.mean()))
+        rows.append([name, *figures, f"{1000 * seconds:.0f}"])
+        some = range(0, len(prompts), -(-len(prompts) // SHOWN))
+        shown += [pictures[i] for i in some]
+        captions += [f"{name}: {prompts[i].text}" for i in some]
+        print(" | ".join(rows[-1]), flush=True)
     out = pathlib.Path(asked.out)
     out.mkdir(parents=True, exist_ok=True)
     contact_sheet(shown, captions, SHOWN // 2, 6).save(out / "sheet.png")

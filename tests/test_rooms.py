@@ -47,6 +47,7 @@ INTERFACES = [
     (r"data\.toy\..*", None),
     (r"data\.(understanding|text|generation|editing)", {"encode"}),
     (r"weights\.layouts\..*", None),
+    (r"data\.(masked|scales)", {"drawn_row"}),
     (r"training\.tasks\..*", None),
     (r"model\.attentions\..*", None),
     (r"model\.senses\..*", {"Sizes", "Encoder"}),

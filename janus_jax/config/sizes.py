@@ -10,7 +10,7 @@ REMAT = ("full", "dots", "none")  # what layers keep for the backward pass, see 
 # What the two adaptors may read (the paper's ablations, Table 5).
 UNDERSTANDING = ("siglip", "vq", "semantic")
 GENERATION = ("embedding", "semantic")
-DRAWING = ("causal", "masked")
+DRAWING = ("causal", "masked", "scales")
 OF_LATENTS = ("latent", "latent_scale", "image_head", "image_head_layers", "denoising_steps")
 NORMS = ("group", "spatial")  # of the image decoder
 # Of an understanding encoder, see model/vit.py.
@@ -125,6 +125,8 @@ def extension_problems(model: model_config.JanusConfig, at: str) -> list[str]:
             f"{at}drawing is 'masked': {at}attention = 'cudnn' and {at}generation = 'semantic' see what "
             "came before alone; take 'auto' and 'embedding'"
         )
+    if model.drawing == "scales" or model.generation_encoder.scales:
+        problems += importlib.import_module("janus_jax.config.scales").scale_problems(model, at)
     if model.senses:
         problems += importlib.import_module("janus_jax.config.senses").problems(model, at)
     fields = vars(model) | vars(model.generation_encoder)
@@ -138,7 +140,15 @@ def extension_problems(model: model_config.JanusConfig, at: str) -> list[str]:
 
 def tokenizer_problems(vq: model_config.GenerationEncoderConfig, path: str) -> list[str]:
     """Values that no generation encoder can have; `path` leads the names of its fields."""
-    words = ("multipliers", "decoder_norm", "codebook_l2_norm", "sizes", "latent", "latent_scale")
+    words = (
+        "multipliers",
+        "decoder_norm",
+        "codebook_l2_norm",
+        "sizes",
+        "latent",
+        "latent_scale",
+        "scales",
+    )
     problems = positive(path, vq, [name for name in vars(vq) if name not in words])
     problems += named(f"{path}.decoder_norm", vq.decoder_norm, NORMS)
     if min(vq.multipliers, default=0) < 1:

@@ -22,7 +22,7 @@ def mask(example: dict, rng: np.random.Generator) -> dict:
     return example | {"supervised": supervised}
 
 
-def masked_row(row: dict) -> dict:
+def drawn_row(row: dict, model) -> dict:
     """What `packing.assemble` makes of such examples, as the model reads it (see model/batch.py):
     targets at their own slots, which read no id, and `ahead` of the pictures that have any."""
     slots = row["generation_slots"]

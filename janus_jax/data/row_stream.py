@@ -198,8 +198,8 @@ class RowStream:
         if model.generation_encoder.sizes:
             most = model.generation_encoder.most_tokens
             row = importlib.import_module("janus_jax.data.sizes").sized_row(row, most)
-        if model.drawing == "masked":
-            row = importlib.import_module("janus_jax.data.masked").masked_row(row)
+        if model.drawing != "causal":
+            row = importlib.import_module(f"janus_jax.data.{model.drawing}").drawn_row(row, model)
         if row["tokens"].max() >= model.transformer.vocabulary:
             raise SourceError(
                 f"token id {row['tokens'].max()} is beyond model.transformer.vocabulary, "

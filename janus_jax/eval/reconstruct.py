@@ -14,6 +14,7 @@ from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import tokenizer
 from janus_jax.model.keys import Keys
 from janus_jax.training.perceptual import lpips
+from janus_jax.training.tokenizer_loss import quantised
 from janus_jax.training.vq_encoder import on_mesh, require_tokenizer
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten
@@ -34,6 +35,12 @@ class Reconstructor:
     def __init__(
         self, source, config: GenerationEncoderConfig, weights: dict | None, batch: int = 0
     ):
+        if config.scales and config.scales[-1] != config.grid[0]:
+            raise ValueError(
+                f"pictures of {config.image_size} pixels have a grid of {config.grid[0]} a side, and the "
+                f"tokenizer's scales end in {config.scales[-1]}: give it pictures of "
+                f"{config.scales[-1] * config.stride}"
+            )
         self.mesh = sh.make_mesh(1, -1, 1, jax.local_devices())
         each = batch or (4 if jax.default_backend() == "cpu" else 16)
         self.batch = each * self.mesh.devices.size
@@ -74,8 +81,9 @@ def reconstruct(graphdef, params, pictures) -> dict[str, jax.Array]:
     """
     own, weights = params
     model = nnx.merge(graphdef, own)
-    ids = model.nearest(model.latents(pixels(pictures)))
-    drawn = model.render(model.codes(ids))
+    z = model.latents(pixels(pictures))
+    ids, _, codes = quantised(model, z)
+    drawn = model.render(codes if codes.ndim == z.ndim else codes[-1])
     drawn = jnp.clip(127.5 * drawn + 128, 0, 255).astype(jnp.uint8)
     found = {"pictures": drawn, "ids": ids.reshape(len(ids), -1)}
     found |= {name: of(pictures, drawn) for name, of in MEASURES.items()}

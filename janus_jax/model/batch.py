@@ -30,9 +30,9 @@ Batch, a dict of arrays:
     positions             int32 [B, T]  restart with each example
     segment_ids           int32 [B, T]  1, 2, ... by example, 0 for padding
     tasks                 int32 [B, T]  task code of the example, 0 for padding (metrics only)
-    ahead                 int32 [B, T]  of a model that draws `masked` alone: how many tokens behind
-                                        itself a token sees; then image_targets are predicted at
-                                        their own slots, which read no image id (data/masked.py)
+    ahead                 int32 [B, T]  of a model that draws `masked` or `scales` alone: how many
+                                        tokens behind itself a token sees; then image_targets are
+                                        predicted at their own slots (data/masked.py, data/scales.py)
     understanding_images  uint8 [B, M, S, S, 3]
     generation_images     uint8 [B, G, S, S, 3], or
     image_ids             int32 [B, G, N]  their ids, when the records carry them
@@ -85,7 +85,7 @@ def shapes(rows, length, understanding_images, generation_images, model, precomp
     `Rows`. precomputed: pictures to generate come as ids."""
     slots = (f"{kind}_slots" for kind in (*SLOTS, *model.senses))
     names = "tokens", "text_targets", "image_targets", *slots, "positions", "segment_ids", "tasks"
-    if model.drawing == "masked":
+    if model.drawing != "causal":
         names = *names, "ahead"
     images = image_shapes(rows, understanding_images, generation_images, model, precomputed)
     return dict.fromkeys(names, ((rows, length), np.int32)) | images
@@ -113,7 +113,7 @@ def image_slots(batch):
     """1 + index into the row's G*N image ids, of those that a position reads or that are masked
     there, else 0."""
     slots = batch["generation_slots"]
-    return slots if "ahead" not in batch else slots + batch["image_targets"]
+    return slots if "ahead" not in batch else slots | batch["image_targets"]
 
 
 def pixels(images, mean=0.5, std=0.5):

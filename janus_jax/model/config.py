@@ -22,7 +22,8 @@ LEFT_OUT = {
     },
     "understanding_encoder": {"tiles": 1, "tiling": "internvl", "pixel_shuffle": 1},
     "generation_encoder": {
-        "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0, "depth": 1,
+        "decoder_norm": "group", "codebook_l2_norm": True, "sizes": (), "latent": "vq", "latent_scale": 1.0,
+        "depth": 1, "scales": (),
     },
 }  # fmt: skip
 OF_LINES = {"target": "", "source_ids": 0.5, "edit_dropout": (0.05,) * 3}  # of data sets, likewise
@@ -64,7 +65,8 @@ class GenerationEncoderConfig:
     """The VQ tokenizer of LlamaGen (paper section 3.1): stride 2 ** (levels - 1), `codebook_size`
     codes. MoVQ's has a decoder with `spatial` norms, and codes of any length (`codebook_l2_norm`).
     `sizes`: of pictures that are drawn besides squares of `image_size`, "WxH" in pixels.
-    `latent` "kl": AutoencoderKL, vectors of `code_dim` times `latent_scale` in place of codes."""
+    `latent` "kl": AutoencoderKL, vectors of `code_dim` times `latent_scale` in place of codes.
+    `scales`: sides of the grids of a picture's ids where `drawing` is "scales", the last the whole."""
 
     image_size: int = 384
     channels: int = 128
@@ -80,15 +82,18 @@ class GenerationEncoderConfig:
     latent: str = "vq"
     latent_scale: float = 1.0
     depth: int = 1  # codes of a token, whose sum stands for it (RQ-VAE, arXiv 2203.01941)
+    scales: tuple[int, ...] = ()
     stride = property(lambda self: 2 ** (len(self.multipliers) - 1))
     grid = property(lambda self: (self.image_size // self.stride,) * 2)
-    tokens = property(lambda self: self.grid[0] * self.grid[1])
+    tokens = property(lambda self: sum(n * n for n in self.scales) or self.grid[0] * self.grid[1])
 
     @property
     def all_sizes(self) -> list[tuple[int, int]]:  # (width, height), the square first
         return [(self.image_size,) * 2, *(tuple(map(int, x.split("x"))) for x in self.sizes)]
 
-    most_tokens = property(lambda self: max(w * h for w, h in self.all_sizes) // self.stride**2)
+    @property
+    def most_tokens(self) -> int:
+        return max(self.tokens, *(x * y // self.stride**2 for x, y in self.all_sizes))
 
 
 @dataclass(frozen=True)
@@ -122,10 +127,11 @@ class JanusConfig:
     kept. `attention`: a kind of model/attention.py, which all give the same numbers. `understanding`:
     whose features of a picture are understood, SigLIP's (or another ViT's), the VQ codes, or the
     semantic decoder's on these. `generation`: how ids are read back, `embedding` (Janus), or so.
-    `drawing`: ids one after the other (`causal`), or all that are `masked` at once, each token of a
-    picture seeing all of it (MaskGIT, arXiv 2202.04200). `senses`: the sizes of further ones by name,
-    each a folder of model/senses. `image_head`: "softmax" over ids, "depth" over the codes of a token
-    in turn, or "diffusion" of latents, drawn in so many `denoising_steps`."""
+    `drawing`: ids one after the other (`causal`), all that are `masked` at once, each token of a
+    picture seeing all of it (MaskGIT, arXiv 2202.04200), or those of one of its `scales` at once, coarse
+    to fine, each seeing the coarser ones and its own (VAR, arXiv 2404.02905). `senses`: the sizes of
+    further ones by name, each a folder of model/senses. `image_head`: "softmax" over ids, "depth" over
+    the codes of a token in turn, or "diffusion" of latents, drawn in so many `denoising_steps`."""
 
     understanding_encoder: UnderstandingEncoderConfig = UnderstandingEncoderConfig()
     generation_encoder: GenerationEncoderConfig = GenerationEncoderConfig()
@@ -147,7 +153,7 @@ class JanusConfig:
     def is_janus(self) -> bool:
         """Whether its adaptors read what Janus' do, and its heads predict tokens."""
         read = self.understanding, self.generation, self.image_head
-        return read == ("siglip", "embedding", "softmax")
+        return read == ("siglip", "embedding", "softmax") and self.drawing != "scales"
 
     @property
     def children(self) -> tuple[str, ...]:
@@ -155,7 +161,8 @@ class JanusConfig:
         has = dict.fromkeys(CHILDREN[-4:], False) | {  # those are of the tasks siglip and detector
             "understanding_encoder": self.understanding == "siglip",
             "generation_embedding": self.generation == "embedding"
-            and self.image_head != "diffusion",
+            and self.image_head != "diffusion"
+            and self.drawing != "scales",  # which reads the tokenizer's own codes
             "semantic_decoder": "semantic" in (self.understanding, self.generation),
         }
         more = (f"{name}_{box}" for name in sorted(self.senses) for box in ("encoder", "adaptor"))

@@ -112,7 +112,7 @@ def expected(stage, model: JanusConfig, precomputed: bool = False, kept=TASKS) -
     count = examples(stage, model, kept)
     mean = lengths(stage, model)
     share = 1.0 if stage.supervise == "all" else ANSWER_SHARE
-    predicted = 1.0 if model.drawing == "causal" else MASKED_SHARE
+    predicted = MASKED_SHARE if model.drawing == "masked" else 1.0
     text = count["understanding"] * max(mean["understanding"] - seen_tokens(model), 0)
     each = count["understanding"] / (1 + len(model.senses))
     return Work(
@@ -270,4 +270,5 @@ def vq_encode(vq: GenerationEncoderConfig) -> float:
     total += 2 * residual(width, width) + attention(width)
     total += conv(width, moments * vq.z_channels)
     total += conv(moments * vq.z_channels, moments * vq.code_dim, 1)
-    return total + vq.depth * conv(vq.code_dim, codes, 1)
+    total += len(vq.scales) * conv(vq.code_dim, vq.code_dim)
+    return total + vq.depth * 2 * vq.tokens * vq.code_dim * codes

@@ -194,8 +194,12 @@ class GenerationEncoder(nnx.Module):
 
 
 def tokenizer(config: GenerationEncoderConfig, rngs: nnx.Rngs) -> GenerationEncoder:
-    """That of one code a token, or of several; their file is loaded where it is used."""
-    if config.depth == 1:
-        return GenerationEncoder(config, rngs)
-    quantizer = importlib.import_module("janus_jax.model.residual_quantizer")
-    return quantizer.ResidualEncoder(config, rngs)
+    """That of one code a token, of several, or of several scales; the files of the last two are loaded
+    where they are used."""
+    if config.scales:
+        of_scales = importlib.import_module("janus_jax.model.multiscale")
+        return of_scales.MultiscaleTokenizer(config, rngs)
+    if config.depth > 1:
+        quantizer = importlib.import_module("janus_jax.model.residual_quantizer")
+        return quantizer.ResidualEncoder(config, rngs)
+    return GenerationEncoder(config, rngs)

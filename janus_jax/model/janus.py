@@ -127,9 +127,11 @@ def overwrite(x, features, slots):
 
 
 def build(config: JanusConfig, rngs: nnx.Rngs) -> Janus:
-    """Janus or an ablation of it; their file is loaded where it is used."""
+    """Janus, an ablation of it, or one that draws scales; their files are loaded where they are used."""
     if config.is_janus:
         return Janus(config, rngs)
+    if config.drawing == "scales":
+        return importlib.import_module("janus_jax.model.next_scale").NextScale(config, rngs)
     return importlib.import_module("janus_jax.model.ablations").Ablated(config, rngs)
 
 

@@ -79,7 +79,7 @@ def _drawn(
     (height, width), words = vq.grid, []
     if size is not None:
         (height, width), words = _sized().grid_and_words(size, vq, processor)
-    n = height * width
+    n = height * width if size is not None else vq.tokens
     draw = _way(model, processor, steps, n)
     if first + count - 1 > options.LAST:
         raise ValueError(
@@ -133,6 +133,10 @@ def _way(model, processor, steps: int | None, tokens: int):
         return functools.partial(getattr(found, name), model)
     if steps is None and model.config.drawing == "causal":
         return functools.partial(decode.image_ids, model)
+    if steps is None and model.config.drawing == "scales":
+        return functools.partial(
+            importlib.import_module("janus_jax.sample.scales").image_ids_by_scale, model
+        )
     masked = importlib.import_module("janus_jax.sample.masked")
     steps = masked.require_steps(model, steps, tokens)
     holder = processor.tokenizer.placeholder

@@ -23,6 +23,7 @@ from janus_jax.sample.reading import Prompt, Reading
 
 STEPS = 12  # by default; MaskGIT's pictures are best with 8 to 12
 NOISE = 4.5  # on what is trusted, falling to 0: MaskGIT's, without which the ground is found first
+ORDER = {"causal": "one id after the other", "scales": "all ids of a scale in one step"}
 SMALL = 2  # of `row_counts`: a step computes whole pictures, which fills a device soon
 
 
@@ -49,7 +50,7 @@ def require_steps(model, steps: int | None, tokens: int) -> int:
         )
     if config.drawing != "masked":
         raise ValueError(
-            f"steps is {steps}: this model draws one id after the other (model.drawing is "
+            f"steps is {steps}: this model draws {ORDER[config.drawing]} (model.drawing is "
             f"{config.drawing!r}), {tokens} of a picture; leave it out, or train one with "
             "model.drawing = 'masked'"
         )
@@ -75,40 +76,51 @@ def image_ids_in(
     progress(done, total) is called after each, in image tokens. Raises ValueError where the model's
         logits are not finite.
     """
-    guided = cfg_scale not in (0, 1)
     out = np.zeros((len(prompts), count), np.int32)
-    rows = list(zip(prompts, seeds, numbers, strict=True))
     with own_jax(model):
         model = serving(model)
         leaves, tree = jax.tree.flatten(model)
-        width = 1 + guided
-        counts = row_counts()[:SMALL]
-        size = next((n for n in counts if n >= width * len(rows)), counts[-1])
-        for first in range(0, len(rows), size // width):
-            some = rows[first : first + size // width]
-            state = _begun(model, leaves, tree, some, guided, cfg_scale, count, size)
-            mix = np.tile(np.eye(2, dtype=np.float32), (size // 2, 1, 1))
-            if guided:
-                mix[:] = cfg_scale, 1 - cfg_scale
-            fixed = put((mix, np.full(size, temperature, np.float32)))
-            ids = put(np.full((size, count), -1, np.int32))
+        how = model, prompts, seeds, numbers, cfg_scale, temperature, count
+        for own, width, state, fixed in groups(*how):
+            ids = put(np.full((len(fixed[1]), count), -1, np.int32))
             for k, left in enumerate(schedule(count, steps)):
                 *state, ids = _step(
                     leaves, *state, ids, *fixed, np.int32(placeholder), np.int32(k),
                     np.int32(left), np.float32(NOISE * (1 - (k + 1) / steps)), tree=tree,
                 )  # fmt: skip
                 if progress:
-                    progress(first * count + len(some) * (count - left), out.size)
-            found = np.asarray(ids)[::width][: len(some)]
+                    progress(int(own[0]) * count + len(own) * (count - left), out.size)
+            found = np.asarray(ids)[::width][: len(own)]
             if (found < 0).any():
                 raise ValueError(NOT_FINITE)
-            out[first : first + len(some)] = found
+            out[own] = found
     return out
 
 
+def groups(model, prompts, seeds, numbers, cfg_scale: float, temperature: float, count: int):
+    """Of pictures of `count` tokens that are drawn together, group by group, what steps need: (their
+    numbers; rows of each; the cache, where its prompts end and the rows' keys, see `_begun`; `mix` of
+    `programs.mixed` and the temperature, float32 [R]). The model is one that decodes."""
+    guided = cfg_scale not in (0, 1)
+    rows = list(zip(prompts, seeds, numbers, strict=True))
+    leaves, tree = jax.tree.flatten(model)
+    width = 1 + guided
+    counts = row_counts()[:SMALL]
+    size = next((n for n in counts if n >= width * len(rows)), counts[-1])
+    mix = np.tile(np.eye(2, dtype=np.float32), (size // 2, 1, 1))
+    if guided:
+        mix[:] = cfg_scale, 1 - cfg_scale
+    for first in range(0, len(rows), size // width):
+        own = np.arange(first, min(first + size // width, len(rows)))
+        some = rows[first : first + size // width]
+        state = _begun(model, leaves, tree, some, guided, cfg_scale, count, size)
+        yield own, width, state, put((mix, np.full(size, temperature, np.float32)))
+
+
 def _begun(model, leaves, tree, rows, guided, cfg_scale, count, size):
-    """The cache of `size` rows once their prompts are read, where these end, and the rows' keys. A
-    guided picture has two rows, of the same key; rows that are left over repeat the last."""
+    """The cache of `size` rows once their prompts are read, `count` places behind the longest, where these
+    end, and the rows' keys. A guided picture has two rows, of the same key; rows that are left over
+    repeat the last."""
     filled = [rows[min(i, len(rows) - 1)] for i in range(size // (1 + guided))]
     branches = (0, 1) if guided else (0,) if cfg_scale else (1,)
     own = [(pair[k], seed, number) for pair, seed, number in filled for k in branches]

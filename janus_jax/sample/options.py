@@ -145,7 +145,8 @@ def require_ids(config):
         "image_head is 'diffusion', which draws latents and no ids": config.image_head
         == "diffusion",
         "image_head is 'depth', several codes a token": config.image_head == "depth",
-        "drawing is 'masked', all image tokens at once": config.drawing != "causal",
+        "drawing is 'masked', all image tokens at once": config.drawing == "masked",
+        "drawing is 'scales', all image tokens of a scale at once": config.drawing == "scales",
     }
     for told in (told for told, is_so in why.items() if is_so):
         raise ValueError(

@@ -45,7 +45,7 @@ def counted(use: dict, ids: jax.Array, step, idle) -> tuple[dict, dict]:
 
     Args:
         use: a `Use`, as a dict of arrays.
-        ids: int32 [B, h, w] of the step, or [B, h, w, d] where a token has several.
+        ids: int32 of the step: [B, h, w], [B, h, w, d] where a token has several, [B, N, 1] of scales.
         step: int32, from 1.
         idle: bool, whether the discriminator's loss is zero though it is in use.
     """

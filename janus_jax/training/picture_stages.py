@@ -46,6 +46,11 @@ def code_problems(experiment: Experiment, name: str) -> list[str]:
             f"stages.{name}.task is semantic and model.generation_encoder.depth {depth}: the semantic "
             "decoder reads one code a token; set task to vq, or depth to 1"
         ]
+    if task == "semantic" and experiment.model.drawing == "scales":
+        return [
+            f"stages.{name}.task is semantic and model.drawing 'scales': its decoder reads the codes of one "
+            "grid; set drawing to 'causal', and leave model.generation_encoder.scales out"
+        ]
     return [] if latent == "vq" else [
         f"stages.{name}.task is {task} and model.generation_encoder.latent {latent!r}: it trains a VQ "
         "tokenizer's codes, and a KL one has none; set task to kl, or latent to 'vq'"

@@ -30,7 +30,7 @@ class Painted:
     seen: the pictures, float32 [B, H, W, 3].
     image: what was painted back, float32 [B, H, W, 3].
     hidden: what the decoder's last convolution read, float32 [B, H, W, C].
-    ids: int32 [B, h, w], or [B, h, w, d] of tokens with several codes.
+    ids: int32 [B, h, w]; [B, h, w, d] of tokens with several codes; [B, N, 1] of scales.
     codes: of these ids, float32 [B, h, w, code_dim]; gradients pass straight to the latents.
     """
 
@@ -54,11 +54,22 @@ def entropy_loss(model: GenerationEncoder, z):
     return -(p * logp).sum(-1).mean() + (mean * jnp.log(mean + 1e-5)).sum()
 
 
+def quantised(model: GenerationEncoder, z):
+    """Latents z [B, h, w, C] as codes: ids int32 [B, h, w]; the vectors that were looked up, [B, h, w,
+    C]; and what the codes make of z, [B, h, w, C], or [K, B, h, w, C] after each of K scales, whose ids
+    are those of `MultiscaleTokenizer.quantised`."""
+    if hasattr(model, "scales"):
+        return model.quantised(z)
+    ids = model.nearest(jax.lax.stop_gradient(z))
+    return ids, z, model.codes(ids)
+
+
 def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tuple[dict, Painted]:
     """(the summands of the tokenizer's loss but the discriminator's, weighted, float32 scalars by
     name; what was painted). Gradients pass straight through the nearest code. Of tokens with several
     codes each pulls at what the codes before it leave, and is pulled by it: the mean over depth of
-    RQ-VAE's commitment to its partial sums (arXiv 2203.01941, section 3.1).
+    RQ-VAE's commitment to its partial sums (arXiv 2203.01941, section 3.1). Of several scales the
+    codebook and commitment terms are means over the sums after each (VAR, arXiv 2404.02905).
 
     batch: images, uint8 [B, H, W, 3], and, where the perceptual term is on, lpips, the weights of
         `perceptual.lpips`.
@@ -66,9 +77,9 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
     """
     x = pixels(batch["images"])
     z = model.latents(x)
-    ids = model.nearest(jax.lax.stop_gradient(z))
-    codes = model.codes(ids)
-    straight = z + jax.lax.stop_gradient(codes - z)
+    ids, looked, codes = quantised(model, z)
+    whole = codes if codes.ndim == z.ndim else codes[-1]
+    straight = z + jax.lax.stop_gradient(whole - z)
     hidden = model.decoder.features(model.post_quant_conv(straight), straight)
     image = model.decoder.conv_out(hidden)
     if ids.ndim > z.ndim - 1:
@@ -79,7 +90,7 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
         "commitment": options["commitment"] * jnp.mean((jax.lax.stop_gradient(codes) - z) ** 2),
     }
     if options["entropy"]:
-        terms["entropy"] = options["entropy"] * entropy_loss(model, z)
+        terms["entropy"] = options["entropy"] * entropy_loss(model, looked)
     if "lpips" in batch:
         terms["perceptual"] = perceptual_loss(batch, x, image, options)
     return terms, Painted(x, image, hidden, ids, straight)

@@ -54,6 +54,12 @@ class TokenizerEncoder:
                 f"{source.path}: generation_encoder.depth is {self.config.depth}: ids are stored one a "
                 "token; train from pictures, which are encoded as they are read"
             )
+        if self.config.scales or f"{VQ}.phi.0.kernel" in source.leaves:
+            raise ValueError(
+                f"{source.path}: generation_encoder.scales: a tokenizer of several scales gives other ids "
+                "than those of one grid, which alone are stored; train from pictures, which are encoded as "
+                "they are read"
+            )
         self.mesh = mesh or sh.make_mesh(1, -1, 1, jax.local_devices())
         # Only around what this process does alone: what crosses processes wants no mesh of one.
         with sh.mesh_context(self.mesh):

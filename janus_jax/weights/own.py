@@ -14,7 +14,9 @@ from janus_jax.weights import table as tb
 LAYOUTS = sorted(p.stem for p in (pathlib.Path(__file__).parent / "layouts").glob("[a-z]*.py"))
 
 # Of the sizes that no shape tells, those that are no numbers.
-WORDS = ("understanding_encoder.activation", "understanding_encoder.pixels")
+WORDS = (
+    "understanding_encoder.activation", "understanding_encoder.pixels", "generation_encoder.scales",
+)  # fmt: skip
 
 
 def layout_module(name: str):
@@ -33,6 +35,8 @@ def our_shapes(config: model_config.JanusConfig) -> dict[str, tuple[int, ...]]:
         encoders = importlib.import_module("janus_jax.weights.encoders")
         shapes = {name: x for name, x in shapes.items() if tb.child(name) != differences.ENCODER}
         shapes |= encoders.own_shapes(config.understanding_encoder)
+    if config.generation_encoder.scales:
+        shapes |= importlib.import_module("janus_jax.weights.scales").scale_shapes(config)
     if config.senses:
         shapes |= importlib.import_module("janus_jax.model.senses.wiring").leaf_shapes(config)
     if config.image_head != "softmax":

@@ -276,6 +276,7 @@ def other_sizes(source: WeightReader, config) -> list[str]:
     """The sizes that no shape tells in which a source is not of this model."""
     here = tb.unshaped(config, {*CHILDREN, *config.children})
     here[f"{tb.VQ}.latent_scale"] = config.generation_encoder.latent_scale
+    here[f"{tb.VQ}.scales"] = " ".join(map(str, config.generation_encoder.scales))
     there = source.unshaped
     if f"{tb.VQ}.codebook" in source.leaves:
         lookups = [{f"{tb.VQ}.codebook_l2_norm": tb.by_direction(x)} for x in (here, there)]

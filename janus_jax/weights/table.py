@@ -222,6 +222,7 @@ UNSHAPED = (
     "understanding_encoder.activation", "understanding_encoder.norm_eps", "understanding_encoder.pixels",
     "understanding_encoder.rotary_grid",
     "generation_encoder.codebook_l2_norm", "generation_encoder.latent_scale", "generation_encoder.depth",
+    "generation_encoder.scales",
 )  # fmt: skip
 
 
@@ -232,7 +233,7 @@ def unshaped(config, children=None) -> dict:
     keys = [key.split(".") for key in UNSHAPED]
     found = {(box, size): getattr(getattr(config, box), size) for box, size in keys}
     told = {
-        f"{box}.{size}": value
+        f"{box}.{size}": " ".join(map(str, value)) if isinstance(value, tuple) else value
         for (box, size), value in found.items()
         if box in children and (size, value) not in LEFT_OUT.get(box, {}).items()
     }

@@ -179,4 +179,5 @@ def vq_sizes(shapes: dict[str, tuple], unshaped: dict) -> GenerationEncoderConfi
         latent_scale=unshaped.get(f"{a}.latent_scale", 1.0),
         codebook_size=codes, code_dim=code_dim, decoder_norm=decoder_norm(shapes),
         codebook_l2_norm=by_direction(unshaped), depth=int(unshaped.get(f"{a}.depth", 1)),
+        scales=tuple(map(int, unshaped.get(f"{a}.scales", "").split())),
     )  # fmt: skip

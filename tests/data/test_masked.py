@@ -33,7 +33,7 @@ def test_a_share_of_a_picture_is_masked_that_is_a_cosine_of_a_uniform_number():
 
 def test_a_row_reads_what_is_known_and_predicts_what_is_masked_at_its_own_place():
     some = examples(1)
-    row = masked.masked_row(assemble(some, T))
+    row = masked.drawn_row(assemble(some, T), tiny.CONFIG)
     role = np.concatenate([e["role"] for e in some])
     wanted = np.concatenate([e["supervised"] for e in some])
     slots = np.flatnonzero(role == bt.GENERATION_SLOT)
@@ -48,20 +48,20 @@ def test_a_row_reads_what_is_known_and_predicts_what_is_masked_at_its_own_place(
 
 def test_a_token_of_a_picture_sees_the_rest_of_it_and_of_nothing_else():
     some = examples(2)
-    row = masked.masked_row(assemble(some, T))
+    row = masked.drawn_row(assemble(some, T), tiny.CONFIG)
     slots = bt.image_slots(row) > 0
     assert (row["ahead"][~slots] == 0).all()
     assert row["ahead"][slots].tolist() == [*range(N - 1, -1, -1)] * 2
     # A picture that is given, of which nothing is to be predicted, is read one id after the other.
     given = some[0] | {"supervised": np.zeros_like(some[0]["supervised"])}
-    row = masked.masked_row(assemble([given, *some[1:]], T))
+    row = masked.drawn_row(assemble([given, *some[1:]], T), tiny.CONFIG)
     assert row["ahead"].nonzero()[0].min() > len(given["tokens"])
     assert (row["generation_slots"][: len(given["tokens"])] > 0).sum() == N
 
 
 def test_a_shown_row_says_what_is_predicted_at_its_own_place():
     some = examples(3)
-    row = masked.masked_row(assemble(some, T))
+    row = masked.drawn_row(assemble(some, T), tiny.CONFIG)
     entry = types.SimpleNamespace(name="it", source=types.SimpleNamespace(where=str))
     segment = first_row._segment(1, row, entry, 0, tiny.processor())
     predicted = sum(len(piece.ids) for piece in segment.pieces if piece.predicted)

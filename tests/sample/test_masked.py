@@ -41,7 +41,7 @@ def logits_of(model, prompt: np.ndarray, ids: np.ndarray) -> np.ndarray:
     ]
     example = bt.sequence(spans, "generation", generation_images=[0])
     length = len(prompt) + N
-    row = rows.masked_row(assemble([example], length))
+    row = rows.drawn_row(assemble([example], length), CONFIG)
     side = CONFIG.understanding_encoder.image_size
     batch = {name: x[None] for name, x in row.items()}
     batch["understanding_images"] = np.zeros((1, 0, side, side, 3), np.float32)
@@ -108,7 +108,7 @@ def test_the_step_learns_what_is_masked_and_gives_the_same_on_a_mesh_of_all_axes
         row = tiny.row([drawn, tiny.example("understanding", i)])
         hidden = rows.mask(drawn, rng) | {"from": drawn["from"]}
         made = assemble([hidden, tiny.example("understanding", i)], tiny.LENGTH)
-        some.append(row | rows.masked_row(made))
+        some.append(row | rows.drawn_row(made, CONFIG))
     batch = {key: np.stack([row[key] for row in some]) for key in some[0]}
     found = {}
     for mesh in ((1, 1, 1), (2, 2, 2)):

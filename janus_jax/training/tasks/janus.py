@@ -72,8 +72,11 @@ def problems(experiment: Experiment, name: str) -> list[str]:
         )
     stored = sorted(line for line, d in experiment.draws(name).items() if d.image_ids)
     vq = model.generation_encoder
-    if stored and (vq.latent == "kl" or vq.depth > 1):
-        what = "latent is 'kl', which has latents" if vq.depth == 1 else f"depth is {vq.depth}"
+    if stored and (vq.latent == "kl" or vq.depth > 1 or vq.scales):
+        what = (
+            f"depth is {vq.depth}" if vq.depth > 1 else f"scales is {vq.scales}, grids of their own"
+        )
+        what = "latent is 'kl', which has latents" if vq.latent == "kl" else what
         found.append(
             f"data.datasets.{stored[0]}.image_ids is {experiment.draws(name)[stored[0]].image_ids!r}: ids of a VQ "
             f"tokenizer of one code a token, and model.generation_encoder.{what}; leave image_ids "
