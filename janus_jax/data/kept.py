@@ -63,15 +63,15 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     What stays of a row moves to its front, as packing leaves rows: examples one after the other,
     then padding. A kind's pictures, which no other kind reads, stay where they are, or the batch
     has room for none: then the step is compiled without their encoder. Raises SourceError for
-    edits, which read pictures of both kinds.
+    edits and conversations that draw, which are of both kinds.
     """
     if len(kinds) == len(bt.TASKS):
         return batch, examples
     drawing = batch["tasks"] == 1 + bt.TASKS.index("generation")
-    if (drawing & (batch["understanding_slots"] > 0)).any():
+    if (drawing & (batch["understanding_slots"] > 0)).any() or _draws_between(batch):
         raise SourceError(
-            f"options.keep is {'+'.join(kinds)!r}, and the stage draws edits, which read pictures as "
-            "understanding does; leave keep out, or the data set of edits"
+            f"options.keep is {'+'.join(kinds)!r}, and the stage draws edits or conversations that draw, "
+            "which read pictures or say words as understanding does; leave keep out, or their data set"
         )
     codes = [1 + bt.TASKS.index(kind) for kind in kinds]
     stays = np.isin(batch["tasks"], codes)  # [B, T]
@@ -95,6 +95,14 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     segments = np.cumsum(begins, axis=1, dtype=np.int32)
     out["segment_ids"] = np.where(stays, segments, 0)
     return out, of_kinds(kinds, examples)
+
+
+def _draws_between(batch: dict) -> bool:
+    """Whether an example of a batch draws and has words to predict."""
+    width = batch["segment_ids"].max() + 1
+    number = batch["segment_ids"] + width * np.arange(len(batch["tokens"]))[:, None]
+    draws, says = batch["image_targets"] > 0, batch["text_targets"] != bt.IGNORE
+    return bool(np.intersect1d(number[draws], number[says]).size)
 
 
 def of_kinds(kinds: tuple[str, ...], examples: np.ndarray) -> np.ndarray:

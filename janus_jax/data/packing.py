@@ -120,5 +120,5 @@ def assemble(examples: list[dict], length: int, roles=bt.SLOTS) -> dict:
         **slots,
         "positions": join([np.arange(n) for n in sizes], np.int32),
         "segment_ids": segment,
-        "tasks": codes[segment],
+        "tasks": np.where(text_next & (codes[segment] == 3), 1, codes[segment]),
     }
