@@ -19,7 +19,7 @@ from janus_jax.data.toy.shapes import SIDE, read
 from janus_jax.data.toy.shapes_interleaved import ASKED, Request, random_request
 from janus_jax.sample.respond import respond_batch
 
-SHOWN = 8  # answers of each kind on the sheet
+SHOWN = 4  # answers of each kind on the sheet
 WORDS = 40  # tokens of an answer, at most
 OTHERS = 20  # answers to other requests that chance is measured with, for each
 AT_ONCE = 50  # requests that are answered together
@@ -75,7 +75,8 @@ def shares_of(some: list[Request], found: list[list], seed: int) -> dict[str, di
             scene = another.scene(rng)
             other.append(marks(request, scene, another.fact(scene)))
             blind.append(request.fact(request.scene(rng)) == request.fact(request.scene(rng)))
-        row |= {f"chance {name}": np.mean([x[name] for x in other]) for name in other[0]}
+        for name in ("drawn", "right"):
+            row[f"chance {name}"] = np.mean([x[name] for x in other])
         rows.append(row | {"blind": np.mean(blind)})
     of = {kind: [r for r, x in zip(rows, some) if x.kind == kind] for kind in ASKED}
     return {
@@ -95,8 +96,8 @@ def answer_sheet(some: list[Request], found: list[list], count: int):
             words = " / ".join(part for part in found[k] if isinstance(part, str))
             shown.append(next((x for x in found[k] if not isinstance(x, str)), blank))
             wrong = " and ".join(name for name in ("drawn", "told") if not mark[name])
-            told.append(f"{some[k].text} {words} ({f'wrongly {wrong}' if wrong else 'right'})")
-    return contact_sheet(shown, told, 4, 6)
+            told.append(f"{some[k].text} - {words} ({f'wrongly {wrong}' if wrong else 'right'})")
+    return contact_sheet(shown, told, 6, 4)
 
 
 def define_flags(into):
@@ -125,10 +126,8 @@ def _run(f, _):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(shares, indent=2), "utf-8")
     answer_sheet(some, found, f.count).save(folder / "answers.png")
-    headers = "fact", "drawn", "chance", "told", "blind", "chance", "both right", "chance"
-    keys = (
-        "drawn", "chance drawn", "told", "blind", "chance told", "right", "chance right"
-    )  # fmt: skip
+    headers = "fact", "drawn", "chance", "told", "blind", "both right", "chance"
+    keys = "drawn", "chance drawn", "told", "blind", "right", "chance right"
     print(table(headers, [(name, *(row[key] for key in keys)) for name, row in shares.items()]))
 
 

@@ -41,6 +41,7 @@ def respond(
         An answer with its pictures as {"type": "image", "image": picture} is history to go on from.
         Raises ValueError that lists what cannot be used.
     """
+    options.check(stream=stream)
     tell = None if stream is None else lambda _, part: stream(part)
     return respond_batch(
         model, processor, [conversation], max_new_tokens=max_new_tokens, max_images=max_images,

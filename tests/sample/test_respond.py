@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from support import tiny
 from support.mesh import on_mesh
 from support.sampling import N, make, picture, said
@@ -19,9 +20,12 @@ from janus_jax.data.example_encoder import ExampleEncoder
 from janus_jax.data.images import understanding_image
 from janus_jax.data.messages import PICTURE, Turn
 from janus_jax.data.packing import assemble
+from janus_jax.data.processor import Processor
 from janus_jax.model import batch as bt
 from janus_jax.sample import respond as responding
+from janus_jax.sample import responded
 from janus_jax.sample.chat import Chat
+from janus_jax.sample.files import Gallery
 from janus_jax.sample.understand import understand
 
 LENGTH = 192
@@ -29,17 +33,21 @@ ASKED = {"words": said("draw a circle"), "picture": said("what is it?", picture(
 GREEDY = dict(temperature=0.0, image_temperature=0.0, max_new_tokens=10, max_images=2)
 
 
-@pytest.fixture(scope="module")
-def begins():
-    """A model whose answers begin pictures now and then."""
-    with on_mesh():
-        model = make()
+def drawing_model():
+    """One whose answers begin pictures now and then."""
+    model = make()
     head = model.text_head.linear
     kernel = np.array(head.kernel[...])
     column = np.random.default_rng(3).normal(size=len(kernel)) * 0.5
     kernel[:, tiny.processor().tokenizer.begin_of_image] = column
-    head.kernel[...] = jnp.asarray(kernel)
+    head.kernel[...] = jax.device_put(kernel, head.kernel[...].sharding)
     return model
+
+
+@pytest.fixture(scope="module")
+def begins():
+    with on_mesh():
+        return drawing_model()
 
 
 @pytest.fixture
@@ -94,13 +102,16 @@ def logits_of(model, row, ids):
     return model.text_head(hidden), model.image_head(hidden)
 
 
+embedded = jax.jit(lambda model, row: model.embed(row, model.image_ids(row)))
+
+
 def forced(model, row, ids) -> tuple[np.ndarray, np.ndarray]:
     """Teacher-forced logits of words and of image ids at every place of a row."""
     batch = {name: jnp.asarray(x)[None] for name, x in row.items()}
     return tuple(np.asarray(x)[0] for x in logits_of(model, batch, jnp.asarray(ids)))
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("asked", [pytest.param("words", marks=pytest.mark.slow), "picture"])
 def test_words_and_ids_are_the_likeliest_of_the_training_row(model, asked):
     parts, answer, prompt = answered(model, ASKED[asked], cfg_scale=1.0, **GREEDY)
     kinds = [isinstance(part, str) for part in parts]
@@ -159,7 +170,7 @@ def test_an_answer_given_back_is_the_row_that_training_has_of_it(model, processo
     pixels = encode.pixels("generation", source, 0, record, example)
     row = assemble([example], LENGTH) | {name: np.stack(x) for name, x in pixels.items()}
     batch = {name: jnp.asarray(x)[None] for name, x in row.items()}
-    x = np.asarray(model.embed(batch, model.image_ids(batch)))[0, :n]
+    x = np.asarray(embedded(model, batch))[0, :n]
     np.testing.assert_allclose(prompt.shown[prompt.is_shown], x[prompt.is_shown], atol=1e-5)
 
 
@@ -177,34 +188,35 @@ def test_in_company_answers_are_what_they_are_alone(model, processor):
 
 
 def test_where_an_answer_ends(model, processor):
-    ask = functools.partial(janus_jax.respond, model, processor, cfg_scale=1.0)
+    ask = functools.partial(janus_jax.respond, model, conversation=ASKED["words"], cfg_scale=1.0)
     told = []
-    parts = ask(ASKED["words"], stream=told.append, **GREEDY)
-    assert told == parts
-    none = ask(ASKED["words"], **GREEDY | {"max_images": 0})
-    assert none == parts[:1] and none == [
-        understand(model, processor, ASKED["words"], max_new_tokens=2)
-    ]
-    few = ask(ASKED["words"], **GREEDY | {"max_new_tokens": 2})
-    assert len(few) == 2 and few[1].tobytes() == parts[1].tobytes(), "words are used up"
-    context = len(processor.conversation(ASKED["words"])) + 30
-    narrow = type(processor)(
-        processor.tokenizer, processor.template, processor.understanding_tokens, N, context=context
+    parts, answer, prompt = answered(
+        model, ASKED["words"], cfg_scale=1.0, stream=told.append, **GREEDY
     )
-    (only,) = janus_jax.respond(model, narrow, ASKED["words"], cfg_scale=1.0, **GREEDY)
-    assert only == parts[0], "no room for a picture"
+    assert told == parts and len(parts) > 2
+    words = int(np.argmax(answer.ids[prompt:] == processor.tokenizer.begin_of_image))
+    few = GREEDY | {"max_new_tokens": words}
+    assert ask(processor, **few) == ask(processor, **GREEDY | {"max_images": 0}) == parts[:1]
+    more = ask(processor, **few | {"max_new_tokens": words + 1})
+    assert more[1].tobytes() == parts[1].tobytes()
+    counts = processor.understanding_tokens, N
+    for context, found in ((prompt + words + N + 1, 1), (prompt + words + N + 2, 2)):
+        narrow = Processor(processor.tokenizer, processor.template, *counts, context=context)
+        assert len(ask(narrow, **GREEDY)) == found, "a picture has room, or none is begun"
+    plain = understand(model, processor, ASKED["words"], max_new_tokens=words)
+    assert plain and parts[0].startswith(plain)
 
 
 @pytest.mark.slow
-def test_eight_devices_answer_what_one_answers(begins, processor):
+def test_eight_devices_answer_what_one_answers(processor):
     found = []
     for mesh in ((), (4, 2)):
         with on_mesh(*mesh):
-            model = jax.device_put(begins, jax.typeof) if False else begins
-            found.append(
-                janus_jax.respond(model, processor, ASKED["picture"], cfg_scale=5, **GREEDY)
+            parts = janus_jax.respond(
+                drawing_model(), processor, ASKED["picture"], cfg_scale=3.0, **GREEDY
             )
-    assert found[0][0] == found[1][0]
+            found.append([x if isinstance(x, str) else x.info["image_ids"] for x in parts])
+    assert found[0] == found[1] and len(found[0]) > 2
 
 
 @pytest.mark.parametrize(
@@ -244,17 +256,24 @@ def test_what_cannot_be_answered_is_said(model, processor, chat, how, told):
         responding.respond_batch(model, processor, [ASKED["words"], chat], **how)
 
 
-def test_a_chat_keeps_answers_with_pictures(model, processor):
-    """What the chat's next turn says goes on from them."""
-    heard = []
+def test_a_chat_writes_pictures_and_goes_on_from_them(model, processor, tmp_path):
+    heard, told = [], []
+    numbers = GREEDY | {"image_temperature": None}
+    flags = types.SimpleNamespace(**numbers, top_p=1.0, seed=0)
 
     def ask(messages, stream):
         heard.append(messages)
-        parts = janus_jax.respond(model, processor, messages, cfg_scale=1.0, **GREEDY)
-        return [x if isinstance(x, str) else {"type": "image", "image": x} for x in parts]
+        gallery = Gallery(tmp_path)
+        how = {"cfg_scale": 1.0, "image_temperature": 0.0}
+        return responded.tell(model, processor, messages, gallery, stream, flags, **how)
 
-    talk = Chat(ask, None, None, lambda *words, **how: None)
+    talk = Chat(ask, None, None, lambda *words, **how: told.extend(words))
     assert talk.line("draw a circle") and talk.line("and another")
     assert [message["role"] for message in heard[1]] == ["user", "assistant", "user"]
     (prompt,) = responding._prompts(model, processor, [heard[1]])
     assert prompt.is_shown.sum() % N == 0 and prompt.is_shown.any()
+    paths = [line.strip() for line in told if line.strip().endswith(".png")]
+    assert paths and sorted({*paths}) == sorted(map(str, tmp_path.iterdir()))
+    shown = [part["image"] for part in heard[1][1]["content"] if isinstance(part, dict)]
+    with Image.open(paths[0]) as kept:
+        assert kept.tobytes() == shown[0].tobytes() and kept.info["prompt"] == "draw a circle"
