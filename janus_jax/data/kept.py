@@ -68,10 +68,10 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     if len(kinds) == len(bt.TASKS):
         return batch, examples
     drawing = batch["tasks"] == 1 + bt.TASKS.index("generation")
-    if (drawing & (batch["understanding_slots"] > 0)).any() or _draws_between(batch):
+    if (drawing & (batch["understanding_slots"] > 0)).any() or _says(batch, drawing):
         raise SourceError(
             f"options.keep is {'+'.join(kinds)!r}, and the stage draws edits or conversations that draw, "
-            "which read pictures or say words as understanding does; leave keep out, or their data set"
+            "which read pictures or say words as understanding does; leave keep out, or the data set of these"
         )
     codes = [1 + bt.TASKS.index(kind) for kind in kinds]
     stays = np.isin(batch["tasks"], codes)  # [B, T]
@@ -97,12 +97,11 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     return out, of_kinds(kinds, examples)
 
 
-def _draws_between(batch: dict) -> bool:
-    """Whether an example of a batch draws and has words to predict."""
-    width = batch["segment_ids"].max() + 1
-    number = batch["segment_ids"] + width * np.arange(len(batch["tokens"]))[:, None]
-    draws, says = batch["image_targets"] > 0, batch["text_targets"] != bt.IGNORE
-    return bool(np.intersect1d(number[draws], number[says]).size)
+def _says(batch: dict, drawing: np.ndarray) -> bool:
+    """Whether an example of a batch draws and has words to predict: those count as understanding's."""
+    segments = batch["segment_ids"]
+    number = segments + (segments.max() + 1) * np.arange(len(segments))[:, None]
+    return bool(np.intersect1d(number[drawing], number[batch["tasks"] == 1]).size)
 
 
 def of_kinds(kinds: tuple[str, ...], examples: np.ndarray) -> np.ndarray:

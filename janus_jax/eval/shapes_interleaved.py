@@ -86,18 +86,20 @@ def shares_of(some: list[Request], found: list[list], seed: int) -> dict[str, di
 
 
 def answer_sheet(some: list[Request], found: list[list], count: int):
-    """What was asked for, what was drawn and said: SHOWN of each kind. count: of each in `some`."""
+    """What was asked for, what was drawn and said, leads left out: SHOWN of each kind. count: of each
+    in `some`."""
     blank = np.full((SIDE, SIDE, 3), 255, np.uint8)
     shown = []
     told = []
     for kind in range(len(ASKED)):
         for k in range(kind * count, kind * count + min(SHOWN, count)):
             mark = marks(some[k], *parts_of(found[k]))
-            words = " / ".join(part for part in found[k] if isinstance(part, str))
+            said = [x for x in found[k] if isinstance(x, str) and x != some[k].lead]
             shown.append(next((x for x in found[k] if not isinstance(x, str)), blank))
             wrong = " and ".join(name for name in ("drawn", "told") if not mark[name])
-            told.append(f"{some[k].text} - {words} ({f'wrongly {wrong}' if wrong else 'right'})")
-    return contact_sheet(shown, told, 6, 4)
+            judged = f"wrongly {wrong}" if wrong else "right"
+            told.append(f'{some[k].text} "{" / ".join(said)}" ({judged})')
+    return contact_sheet(shown, told, 4, 5)
 
 
 def define_flags(into):
