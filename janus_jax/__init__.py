@@ -1,8 +1,8 @@
 """janus_jax: train, study and run Janus (arXiv 2410.13848), one transformer that reads and draws
 pictures.
 
-load, generate, edit, understand, clear_caches, Janus and Processor are the public face; they are
-imported when first used, so that data workers never import JAX.
+load, generate, edit, understand, respond, clear_caches, Janus and Processor are the public face;
+they are imported when first used, so that data workers never import JAX.
 """
 
 import importlib
@@ -12,6 +12,7 @@ _HOME = {
     "generate": "janus_jax.sample.generate",
     "edit": "janus_jax.sample.edit",
     "understand": "janus_jax.sample.understand",
+    "respond": "janus_jax.sample.respond",
     "clear_caches": "janus_jax.sample.decode",
     "Janus": "janus_jax.model.janus",
     "Processor": "janus_jax.data.processor",

@@ -229,6 +229,7 @@ def main(argv: list[str] | None = None):
 SAMPLE = "janus_jax.sample.__main__:main"
 MODEL = "--model=runs/quickstart/stage3"
 EDIT = 'janus-jax edit --model=runs/edit_shapes/edit --image=a.png --prompt="make it red"'
+RESPOND = "janus-jax respond --model=runs/interleaved_shapes/interleaved --prompt='a circle'"
 COMMANDS = {
     "train": Entry(
         "janus_jax.main:main",
@@ -258,6 +259,7 @@ COMMANDS = {
         f'janus-jax understand {MODEL} --image=a.png --prompt="what is it?"',
         ("understand",),
     ),
+    "respond": Entry(SAMPLE, "Answers with words and pictures.", RESPOND, ("respond",)),
     "chat": Entry(
         SAMPLE,
         "A conversation in the terminal: words, pictures, drawings.",

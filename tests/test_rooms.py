@@ -45,7 +45,7 @@ PARTS = {
 INTERFACES = [
     (r"data\.formats\..*", None),
     (r"data\.toy\..*", None),
-    (r"data\.(understanding|text|generation|editing)", {"encode"}),
+    (r"data\.(understanding|text|generation|editing|interleaved)", {"encode"}),
     (r"weights\.layouts\..*", None),
     (r"data\.(masked|scales)", {"drawn_row"}),
     (r"training\.tasks\..*", None),

@@ -25,7 +25,7 @@ from janus_jax.data.formats.tfds import Tfds
 from janus_jax.data.joined import Joined, paths_in
 from janus_jax.data.records import Records
 from janus_jax.data.sources import RecordError, Source, SourceError
-from janus_jax.data.toy import shapes_edits, shapes_sources
+from janus_jax.data.toy import shapes_edits, shapes_interleaved, shapes_sources
 
 _READERS = {
     "json": lambda d: _json(d),
@@ -194,16 +194,17 @@ def _json(d: Dataset):
 
 
 def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> Source:
-    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes` and
-    `shapes:edits` (to draw), `shapes:wide` (long canvases, to understand), `emoji:`, `emoji:200` (so
-    many of them), `scenes:`, `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is
-    held out, for the detector)."""
+    """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes`, `shapes:edits`
+    and `shapes:interleaved` (to draw), `shapes:wide` (long canvases, to understand), `emoji:`,
+    `emoji:200` (so many of them), `scenes:`, `scenes:pairs` (with whole descriptions) and
+    `scenes:all` (with what is held out, for the detector)."""
     kind = dataset.kind
     drawn = {
         "": shapes_sources.ShapesGeneration,
         "pictures": shapes_sources.ShapesPictures,
         "sizes": shapes_sources.ShapesSizes,
         "edits": functools.partial(shapes_edits.ShapesEdits, dataset),
+        "interleaved": shapes_interleaved.ShapesInterleaved,
     }
     if preset == "shapes" and rest in drawn:
         pictures = drawn[rest]
@@ -245,7 +246,7 @@ def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> S
         return solids_sources.SolidsUnderstanding(seed)
     raise SourceError(
         f"{preset}:{rest}: unknown for kind {kind}; give shapes:, shapes:pictures, shapes:sizes, "
-        "shapes:edits, shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, "
+        "shapes:edits, shapes:interleaved, shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, "
         "scenes:all, or for understanding solids:"
     )
 

@@ -7,7 +7,7 @@ it stands.
 from janus_jax.data import messages as messages_
 from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
 from janus_jax.data.messages import PICTURE, PLACEHOLDER, ROLES, Turn, blank
-from janus_jax.data.places import MARK, placed_content, user_marks, with_pictures
+from janus_jax.data.places import MARK, mark_answers, placed_content, user_marks, with_pictures
 from janus_jax.data.sources import RecordError
 
 # Where one question and its answer are looked for, in this order, as whole fields or as sides of a
@@ -26,10 +26,10 @@ def is_chat(raw: dict) -> bool:
     return _sides(raw) is not None or any(name in raw for name in (*CHATS, "question"))
 
 
-def conversation(raw: Raw, images: int) -> list[Turn]:
+def conversation(raw: Raw, images: int, drawn: bool = False) -> list[Turn]:
     """The conversation: user and assistant in turn, answered, with a place for each of so many
     pictures: the parts of messages, one `<image>` each in what users say, or none, and then they
-    come before the first question.
+    come before the first question. drawn: assistants may have pictures too, see `interleaved`.
 
     Forms: LLaVA's and ShareGPT's "conversations" of {"from", "value"}, "messages" of {"role",
     "content"}, "texts" of {"user", "assistant"}, and one of QUESTIONS beside one of ANSWERS, after
@@ -38,12 +38,14 @@ def conversation(raw: Raw, images: int) -> list[Turn]:
     field, said = _said(raw)
     raw.note(f'a conversation in "{field}"')
     _require_order(field, said)
+    if drawn:
+        mark_answers(said, images)
     for k, turn in enumerate(said):
-        if turn.count_pictures and turn.role != "user":
+        if turn.count_pictures and turn.role not in ("user", "assistant" if drawn else ""):
             raise RecordError(
                 "placeholders",
                 f'field "{field}[{k}]" has a picture in role {turn.role}; put it in a user turn; to '
-                f"learn to draw it, read a record of one question and this answer as kind generation",
+                f"learn to draw it, let an assistant give it, and read the record as kind generation",
             )
     system = next((name for name in _SYSTEM if name in raw), None)
     words = raw[system] if system else ""
@@ -103,6 +105,18 @@ def drawn(raw: Raw) -> str | None:
         raw.note(f'what to draw from the question in "{field}"')
         return said[0].content[0]
     return None
+
+
+def interleaved(raw: Raw, images: int) -> list[Turn] | None:
+    """The conversation of a record whose assistants give pictures among their words, as parts or as
+    `<image>`: they are to be drawn, see interleaved.py. None of another record."""
+    if not is_chat(raw) or drawn(raw) is not None:
+        return None
+    _, said = _said(raw)
+    mark_answers(said, images)
+    if not any(turn.count_pictures for turn in said if turn.role == "assistant"):
+        return None
+    return conversation(raw, images, drawn=True)
 
 
 def marks(raw: Raw) -> tuple[str, str, int]:

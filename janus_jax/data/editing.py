@@ -101,12 +101,22 @@ def blank_parts(tokens, role, end: int, tokenizer, *, words: bool, pictures: boo
 
 def are_edits(source) -> bool:
     """Whether a source's records are edits, by the first that can be read."""
+    return "sources" in _first(source)
+
+
+def are_captions(source) -> bool:
+    """Whether a source of kind generation has captions of one picture each, neither edits nor
+    conversations that draw, by the first record that can be read."""
+    return not _first(source).keys() & {"sources", "messages"}
+
+
+def _first(source) -> dict:
     for i in range(min(len(source), _LOOKED_AT)):
         try:
-            return "sources" in source[i]
+            return source[i]
         except (RecordError, ImageError):
             continue
-    return False
+    return {}
 
 
 def _require_room(seen: int, drawn: int, rows):

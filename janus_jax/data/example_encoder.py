@@ -58,8 +58,9 @@ class ExampleEncoder:
         how = self.processor, self.supervise, self.rows.length, self.form
         if "senses" in record:
             record = senses().located(record, self.model, most)
-        if kind == "generation" and "sources" in record:  # an edit
-            example = importlib.import_module("janus_jax.data.editing").encode(record, self, rng)
+        if kind == "generation" and record.keys() & {"sources", "messages"}:
+            way = "editing" if "sources" in record else "interleaved"
+            example = importlib.import_module(f"janus_jax.data.{way}").encode(record, self, rng)
         elif kind == "generation":
             chances = self.dropout, self.first, self.rows.length, self.form
             example = generation.encode(record, self.processor, rng, *chances)

@@ -63,15 +63,15 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     What stays of a row moves to its front, as packing leaves rows: examples one after the other,
     then padding. A kind's pictures, which no other kind reads, stay where they are, or the batch
     has room for none: then the step is compiled without their encoder. Raises SourceError for
-    edits, which read pictures of both kinds.
+    edits and conversations that draw, which are of both kinds.
     """
     if len(kinds) == len(bt.TASKS):
         return batch, examples
     drawing = batch["tasks"] == 1 + bt.TASKS.index("generation")
-    if (drawing & (batch["understanding_slots"] > 0)).any():
+    if (drawing & (batch["understanding_slots"] > 0)).any() or _says(batch, drawing):
         raise SourceError(
-            f"options.keep is {'+'.join(kinds)!r}, and the stage draws edits, which read pictures as "
-            "understanding does; leave keep out, or the data set of edits"
+            f"options.keep is {'+'.join(kinds)!r}, and the stage draws edits or conversations that draw, "
+            "which read pictures or say words as understanding does; leave keep out, or the data set of these"
         )
     codes = [1 + bt.TASKS.index(kind) for kind in kinds]
     stays = np.isin(batch["tasks"], codes)  # [B, T]
@@ -95,6 +95,13 @@ def only(kinds: tuple[str, ...], batch: dict, examples: np.ndarray) -> tuple[dic
     segments = np.cumsum(begins, axis=1, dtype=np.int32)
     out["segment_ids"] = np.where(stays, segments, 0)
     return out, of_kinds(kinds, examples)
+
+
+def _says(batch: dict, drawing: np.ndarray) -> bool:
+    """Whether an example of a batch draws and has words to predict: those count as understanding's."""
+    segments = batch["segment_ids"]
+    number = segments + (segments.max() + 1) * np.arange(len(segments))[:, None]
+    return bool(np.intersect1d(number[drawing], number[batch["tasks"] == 1]).size)
 
 
 def of_kinds(kinds: tuple[str, ...], examples: np.ndarray) -> np.ndarray:

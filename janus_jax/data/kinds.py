@@ -65,7 +65,7 @@ def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:
 
 
 def generation_record(raw: Raw, d: Dataset) -> dict:
-    """The captions of one picture, or an edit."""
+    """The captions of one picture, an edit, or a conversation whose answers draw."""
     images = fields.pictures(raw)
     if raw.sources:
         said = fields.fill(d.prompt, raw, edits.instruction(raw, d))
@@ -73,6 +73,8 @@ def generation_record(raw: Raw, d: Dataset) -> dict:
         return {"captions": said, "sources": raw.sources, **chances}
     if not images:
         raise _no_picture(raw, d)
+    if not (d.caption or d.prompt) and (said := chats.interleaved(raw, len(images))):
+        return {"messages": said}
     if len(images) != 1 or None in images:
         raise RecordError(
             "no picture",

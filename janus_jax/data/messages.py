@@ -1,9 +1,9 @@
 """Conversations as turns: the one form that records and chats are brought to, and how chats are
 written.
 
-Forms of a message's content: a string; parts {"type": "text", "text"} and {"type": "image", "image"
-| "path" | "url"} or OpenAI's {"type": "image_url"}; or the original code's string with
-`<image_placeholder>` once for each entry of the message's own "images". In a message without
+Forms of a message's content: a string; parts {"type": "text", "text"}, or a string, and {"type":
+"image", "image" | "path" | "url"} or OpenAI's {"type": "image_url"}; or the original code's string
+with `<image_placeholder>` once for each entry of the message's own "images". In a message without
 "images" a typed placeholder is text. Every problem of a chat is reported at once. What a record may
 say, and what is said of it where it is wrong, stands in fields.py.
 """
@@ -220,6 +220,7 @@ def _from_parts(role: str, parts, where: str) -> Turn:
     pictures = []
     problems = []
     for i, part in enumerate(parts):
+        part = {"type": "text", "text": part} if isinstance(part, str) else part
         kind = _kind(part) if isinstance(part, dict) else None
         if kind == "text" and "text" in part:
             check_text(part["text"], f"{where}: part {i}")

@@ -120,5 +120,6 @@ def assemble(examples: list[dict], length: int, roles=bt.SLOTS) -> dict:
         **slots,
         "positions": join([np.arange(n) for n in sizes], np.int32),
         "segment_ids": segment,
-        "tasks": codes[segment],
+        # Words beside drawings (interleaved.py) are learned, and counted, as understanding's.
+        "tasks": np.where(text_next & (codes[segment] == 3), 1, codes[segment]),
     }

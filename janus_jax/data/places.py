@@ -27,6 +27,18 @@ def _is_text(turn: Turn) -> bool:
     return turn.content != [] and not turn.count_pictures
 
 
+def mark_answers(said: list[Turn], images: int):
+    """Gives a place to a picture for each `<image>` that users and assistants say, where these are as
+    many as there are pictures, no part holds one, and an assistant says one. Changes the turns."""
+    words = [turn for turn in said if turn.role != "system" and _is_text(turn)]
+    count = lambda turns: sum("".join(turn.content).count(MARK) for turn in turns)
+    answers = [turn for turn in words if turn.role == "assistant"]
+    if any(turn.count_pictures for turn in said) or not count(answers) or count(words) != images:
+        return
+    for turn in words:
+        turn.content = placed_content("".join(turn.content), MARK)
+
+
 def with_pictures(field: str, said: list[Turn], images: int, is_pictured: bool) -> bool:
     """Gives the turns a place for each of so many pictures. Where a record has no field for
     pictures, and in what others than users say, a mark is text. Returns whether nothing said where

@@ -233,7 +233,7 @@ class Processor:
                 continue
             if isinstance(content[0], str):
                 content[0] = " " + content[0]
-            else:
+            elif turn.role == "user" or content[0] is PICTURE:  # a drawing follows the colon
                 pieces.append((" ", 0))
             pieces += [(c, flag) for c in content]
             pieces.append(("\n\n", 0) if k % 2 == 0 else (self.tokenizer.eos, ends))

@@ -133,7 +133,8 @@ class Records:
         """Picture `k` of record `i`, an RGB `PIL.Image`. Raises RecordError or ImageError."""
         source = self.picture_file(i, k)
         file = NamedBytes(source, self.where(i)) if isinstance(source, bytes) else source
-        shown = k < self.raw(i).sources  # of an edit: the understanding encoder sees it too
+        # Of several, as of an edit, some are there to be understood: they come whole.
+        shown = self.dataset.kind == "generation" and len(fields.pictures(self.raw(i))) > 1
         return read_image(file, **({} if shown else self._scale))
 
     def picture_file(self, i, k: int = 0) -> str | bytes:

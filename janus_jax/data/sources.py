@@ -69,8 +69,8 @@ class Source(Protocol):
 
     understanding: {"messages": [messages.Turn, ...]} with one picture or more, or
                    {"document": [str, or None where a picture stands, ...]}, an interleaved one
-    generation:    {"captions": [str, ...]} of one picture, and perhaps {"image_ids": int [N]}; of an
-                   edit beside them "sources" (pictures before it), "source_ids", "edit_dropout"
+    generation:    {"captions": [str, ...]} of one picture, and perhaps {"image_ids": int [N]}; edits
+                   have "sources", "source_ids", "edit_dropout" too; or {"messages"} that draw
     text:          {"text": str}, or {"messages": [messages.Turn, ...]} without a picture
 
     Records are shared with the source: do not change them. Reading one that cannot be used raises

@@ -194,9 +194,10 @@ def record_of(source, index: int, model) -> dict:
     model: the JanusConfig.
     """
     record = source[index]
-    tiles = (
-        () if "captions" in record else Tiles.of(source, index, record, model.understanding_encoder)
-    )
+    said = record.get("messages", ())
+    draws = any(turn.role == "assistant" and turn.count_pictures for turn in said)
+    tower = model.understanding_encoder
+    tiles = () if "captions" in record or draws else Tiles.of(source, index, record, tower)
     return record | {"tiles": tiles} if list(tiles) else record
 
 

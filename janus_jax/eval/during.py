@@ -114,7 +114,7 @@ class Sheet:
         def use(source, i):
             caption = "held out"  # of pictures that are learned without their words
             if self.plan.task.PACKS:
-                if "sources" in source[i]:  # of `edits`
+                if source[i].keys() & {"sources", "messages"}:  # of `edits`; no prompt alone
                     return None
                 caption = source[i]["captions"][0]
                 self.processor.request(caption, "caption")  # ValueError: it is no prompt

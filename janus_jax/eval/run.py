@@ -16,7 +16,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.files import has_weights
 from janus_jax.common.text import table
 from janus_jax.config.schema import Evaluation, Experiment
-from janus_jax.data.editing import are_edits
+from janus_jax.data.editing import are_captions
 from janus_jax.eval import result
 from janus_jax.eval.benchmark import HALVES, load
 from janus_jax.model.guest import own_jax
@@ -113,10 +113,11 @@ def scores_table(report: dict, half: str) -> str:
 def asked_of(experiment: Experiment, sources: dict, settings: Evaluation) -> list[tuple]:
     """(half, Task, what is asked) of each half that the data sets teach: of the world that all of
     them are of, else of their own records."""
+    kinds = {name: experiment.data.datasets[name].kind for name in sources}
     first = {
-        experiment.data.datasets[name].kind: s
+        kinds[name]: s
         for name, s in reversed(sources.items())
-        if not are_edits(s)  # which are no prompts alone
+        if kinds[name] != "generation" or are_captions(s)  # edits are no prompts alone
     }
     seed = experiment.seed + 1000
     rng = np.random.default_rng(seed)

@@ -29,7 +29,7 @@ Batch, a dict of arrays:
     generation_slots      int32 [B, T]  0, or 1 + index into the row's G*N image ids to read here
     positions             int32 [B, T]  restart with each example
     segment_ids           int32 [B, T]  1, 2, ... by example, 0 for padding
-    tasks                 int32 [B, T]  task code of the example, 0 for padding (metrics only)
+    tasks                 int32 [B, T]  code of the example, 1 at words beside drawings, 0: padding (metrics)
     ahead                 int32 [B, T]  of a model that draws `masked` or `scales` alone: how many
                                         tokens behind itself a token sees; then image_targets are
                                         predicted at their own slots (data/masked.py, data/scales.py)

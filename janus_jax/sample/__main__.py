@@ -1,4 +1,4 @@
-"""The commands that sample: `python -m janus_jax.sample generate|edit|understand|chat`."""
+"""The commands that sample: `python -m janus_jax.sample generate|edit|understand|respond|chat`."""
 
 import functools
 import importlib
@@ -6,46 +6,9 @@ import itertools
 import sys
 
 from janus_jax.common import cli, exit_codes
+from janus_jax.sample.loading import announced, look_at, opened
 
 CHAT_LENGTH = 2000  # characters that a chat is expected to grow to
-
-
-def announced(f, source, watch, **work):
-    """(model, processor) of --model, whose `source` is open, once it is said what loading and the
-    `work` (see memory.Plan) will take; then it is said what loading took."""
-    from janus_jax.sample import memory
-    from janus_jax.weights.load import load
-
-    memory.announce(f.model, source, f.dtype, **work)
-    loaded = load(f.model, dtype=f.dtype, allow_pickle=f.allow_pickle, base=f.base)
-    watch.tell("loaded")
-    return loaded
-
-
-def opened(f):
-    """The source of --model, nothing of it read yet. Raises UsageError where JAX has no device."""
-    from janus_jax.distributed import compile_cache
-    from janus_jax.distributed.platform import require_devices
-    from janus_jax.weights.source import open_source
-
-    require_devices()
-    compile_cache.keep()
-    source = open_source(f.model, allow_pickle=f.allow_pickle, base=f.base)
-    if source.config is None:
-        raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
-    return source
-
-
-def look_at(images: list[str]):
-    """Opens the pictures of --image: what is wrong with one is told before minutes of loading."""
-    from janus_jax.data.image_files import ImageError
-    from janus_jax.data.image_parts import open_picture
-
-    for path in images:
-        try:
-            open_picture(path, "--image")
-        except ImageError as error:
-            raise exit_codes.UsageError(str(error)) from error
 
 
 def generate_command(f, _):
@@ -128,6 +91,23 @@ def understand_command(f, _):
         watch.tell("answered")
 
 
+def respond_command(f, _):
+    """The command `respond`: one answer of words and pictures."""
+    from janus_jax.common.outputs import require_writable
+    from janus_jax.sample import options
+    from janus_jax.sample.stopwatch import measured
+
+    cli.log_to_stderr("warning")
+    options.check(**_numbers(f))
+    look_at(f.image)
+    require_writable(f.out, "--out")
+    with measured() as watch:
+        source = opened(f)
+        responded = importlib.import_module("janus_jax.sample.responded")
+        responded.answer(f, source, functools.partial(announced, f, source, watch))
+        watch.tell("answered")
+
+
 def chat_command(f, _):
     """The command `chat`: a conversation in the terminal."""
     from janus_jax.common.outputs import require_writable
@@ -142,8 +122,11 @@ def chat_command(f, _):
     require_writable(f.out, "--out")
     text = CHAT_LENGTH // 3 + 64 + f.max_new_tokens
     drawn = itertools.count()
+    responded = importlib.import_module("janus_jax.sample.responded") if f.max_images else None
 
     def ask(messages, stream):
+        if f.max_images:
+            return responded.tell(model, processor, messages, gallery, stream, f)
         return understand(model, processor, messages, stream=stream, **_numbers(f))
 
     def draw(text):
@@ -162,6 +145,8 @@ def chat_command(f, _):
 
     with measured() as watch:
         source = opened(f)
+        if responded:
+            responded.require_between(source.config)
         model, processor = announced(
             f, source, watch, rows=2, text=text, pictures=max(1, len(f.image)), drawings=1
         )
@@ -226,9 +211,21 @@ def define_understand(into):
     _define_answers(into).text("prompt", None, "The question.", required=True)
 
 
+def define_respond(into):
+    """The flags of `respond`."""
+    define = _define_answers(into)
+    define.text("prompt", None, "What to answer.", required=True)
+    define.output("out", "pictures", "Folder for the PNG files; nothing there is replaced.")
+    define.whole("max_images", 4, "The answer ends where it would begin one more picture.")
+    define.number("cfg_scale", None, "Of pictures; by default what the weights suggest.")
+    define.number("image_temperature", None, "Of pictures; by default what the weights suggest.")
+
+
 def define_chat(into):
     """The flags of `chat`."""
-    _define_answers(into).output("out", "pictures", "Folder for what /draw draws.")
+    define = _define_answers(into)
+    define.output("out", "pictures", "Folder for what is drawn.")
+    define.whole("max_images", 0, "Pictures in an answer, of a model that draws between words.")
 
 
 PROGRAM = "python -m janus_jax.sample"
@@ -259,6 +256,15 @@ COMMANDS = {
             "Answers a question about pictures, or without any.",
             f'{PROGRAM} understand --model=runs/quickstart/stage3 --image=a.png --prompt="what?"',
             define_understand,
+        ),
+    ),
+    "respond": (
+        respond_command,
+        cli.Command(
+            f"{PROGRAM} respond",
+            "Answers with words and pictures, of a model that has learned to draw between words.",
+            f'{PROGRAM} respond --model=runs/interleaved_shapes/interleaved --prompt="a circle"',
+            define_respond,
         ),
     ),
     "chat": (

@@ -20,7 +20,7 @@ def converse(ask, draw, edit, images=(), read=input, write=print):
     """Reads lines until /quit, Ctrl-D or Ctrl-C; a line that cannot be used is answered by one
     line.
 
-    ask(messages, stream) -> the answer, told to `stream` as it comes; draw(text) -> (picture, where
+    ask(messages, stream) -> the answer's content, told to `stream` as it comes; draw(text) -> (picture, where
     it was saved), edit(pictures, text) likewise. read(prompt) -> a line; write(*text, end=, flush=) as print.
     """
     talk = Chat(ask, draw, edit, write)

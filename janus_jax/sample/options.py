@@ -49,6 +49,8 @@ RULES = {
     "progress": (callable, "must be a function of (done, total), or None"),
     "stream": (callable, "must be a function that takes text, or None"),
 }
+RULES |= {"max_images": RULES["first"], "image_temperature": RULES["temperature"]}
+FLOATS = {"cfg_scale", "image_cfg_scale", "temperature", "image_temperature", "top_p"}
 
 
 def check(**options):
@@ -83,7 +85,7 @@ def settled(**options) -> list:
     too small to divide by is 0. Raises ValueError."""
     options = {name: _plain(x) for name, x in options.items()}
     check(**options)
-    for name in {"cfg_scale", "image_cfg_scale", "temperature", "top_p"} & set(options):
+    for name in FLOATS & set(options):
         x = float(np.float32(options[name]))
         least = float(FLOAT32.tiny)
         options[name] = max(x, least) if name == "top_p" else x if x >= least else 0.0

@@ -45,6 +45,8 @@ def examples_of(record: dict, processor, form: str, questions: tuple[str, ...], 
         )
     if "sources" in record:
         raise RecordError("an edit", "is an edit, whose words are of no one picture")
+    if any(turn.role == "assistant" and turn.count_pictures for turn in record.get("messages", ())):
+        raise RecordError("a drawing", "its answer draws, and answers of words alone are scored")
     if "senses" in record:
         raise RecordError(
             "another sense",

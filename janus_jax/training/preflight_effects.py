@@ -87,7 +87,11 @@ def _of_stage(name: str, stage: Stage, experiment: Experiment) -> list[str]:
             found.append(
                 f"{path}.rows.{slots} is {getattr(rows, slots)} and ratio.{kind} 0: these slots stay "
                 "empty and cost time and memory; set it to 0"
-                + (", or for edits name their target" if kind == "understanding" else "")
+                + (
+                    ", or for edits name their target (of answers that draw, users' pictures fill them)"
+                    if kind == "understanding"
+                    else ""
+                )
             )
     defaults = {
         "condition_dropout": Stage.condition_dropout,

@@ -31,7 +31,7 @@ from janus_jax.common.progress import Progress
 from janus_jax.config.schema import Data
 from janus_jax.data import image_ids
 from janus_jax.data.catalog import open_dataset
-from janus_jax.data.editing import are_edits
+from janus_jax.data.editing import are_captions
 from janus_jax.data.read_stats import JUDGED
 from janus_jax.data.tools import command
 from janus_jax.data.tools.command import UNUSABLE, CommandError
@@ -204,10 +204,10 @@ def run(f, overrides: dict[str, str], words: list[str]) -> int:
     side = encoder.config.image_size
     source = open_dataset(line, side, experiment.seed if experiment else 0, resized=side)
     devices = encoder.mesh.devices.flat
-    if are_edits(source):
+    if line.kind == "generation" and not are_captions(source):
         raise CommandError(
-            f"{name} holds edits, whose records have several pictures, and image_ids one a record; "
-            "train on its pictures: they are encoded as they come"
+            f"{name} holds edits or conversations that draw, whose records have several pictures, and "
+            "image_ids one a record; train on its pictures: they are encoded as they come"
         )
     kind = devices[0].device_kind
     each = f.batch or (4 if devices[0].platform == "cpu" else 32)

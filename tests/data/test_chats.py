@@ -274,10 +274,12 @@ def test_a_chat_whose_answer_is_the_picture_is_a_request_to_draw_it(source):
         refused(lambda: source("generation", [said("As <image>.", "<image>")])[0]).cause
         == "placeholders"
     )
-    edited = {"messages": [{"role": "system", "content": "Draw."}, ask, held]}
-    assert "read a record of one question and this answer as kind generation" in str(
-        refused(lambda: source("generation", [edited])[0])
-    )
+    told = {"messages": [{"role": "system", "content": "Draw."}, ask, held]}
+    assert [turn.role for turn in source("generation", [told])[0]["messages"]] == [
+        "system",
+        "user",
+        "assistant",
+    ]
 
 
 def test_a_mark_where_it_can_be_none_is_text(source):

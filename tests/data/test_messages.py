@@ -50,7 +50,7 @@ def test_an_answer_still_to_come_may_be_null():
     {"role": "x" * 9999, "content": "a"},
     {"role": "user", "content": [{"type": "x" * 9999}]},
     {"role": "user", "content": [{"type": "text", "x" * 9999: 1, 5: 2}]},
-    {"role": "user", "content": ["x" * 9999]},
+    {"role": "user", "content": [["x" * 9999]]},
     {"role": "user", "content": [{"image": "a.png", "text": "x" * 9999}]},
 ])  # fmt: skip
 def test_what_cannot_be_used_is_not_repeated_at_length(message):

@@ -13,6 +13,7 @@ from support.paths import ROOT
 from janus_jax.sample.__main__ import main
 from janus_jax.sample.edit import edit
 from janus_jax.sample.generate import generate
+from janus_jax.sample.respond import respond
 from janus_jax.weights import load
 
 PARAMETERS = "127,011"
@@ -89,6 +90,15 @@ def test_edit_writes_what_it_drew_and_of_what(folder, tmp_path, one_device, caps
     assert (tmp_path / "out" / "make-it-blue-2-0.png").is_file()
 
 
+def test_respond_prints_what_it_says(folder, tmp_path, one_device, capsys):
+    flags = [f"--model={folder}", f"--out={tmp_path / 'out'}", "--max_new_tokens=4"]
+    assert main(["respond", *flags, "--prompt=what is it?"]) == 0
+    model, processor = load.load(folder)
+    asked = [{"role": "user", "content": "what is it?"}]
+    (words,) = respond(model, processor, asked, max_new_tokens=4)
+    assert capsys.readouterr().out == f"{words}\n"
+
+
 @pytest.mark.processes
 def test_understand_answers_and_chat_goes_on(folder, tmp_path):
     picture = tmp_path / "p.png"
@@ -120,6 +130,8 @@ def test_understand_answers_and_chat_goes_on(folder, tmp_path):
         ("understand", ["--model=no/such", "--prompt=hi", "--image=no.png"], ["--image: no.png: no such file"]),
         ("generate", ["--model=no/such", "--prompt=hi"], ["no/such"]),
         ("edit", ["--model={folder}", "--prompt=hi"], ["images: 0 pictures were given; give one to edit"]),
+        ("respond", ["--model={folder}", "--prompt=hi", "--max_images=-1"], ["max_images is -1: must be a whole"]),
+        ("respond", ["--model={folder}", "--prompt=hi", "--image=no.png"], ["--image: no.png: no such file"]),
         ("edit", ["--model=no/such", "--prompt=hi", "--image=no.png"], ["--image: no.png: no such file"]),
         ("edit", ["--model={folder}", "--prompt=hi", "--image_cfg_scale=nan"], ["image_cfg_scale is nan"]),
         ("generate", ["--model={folder}", "--n=0", "--cfg_scale=-1", "--prompt=a"], ["cfg_scale is -1", "per_prompt"]),

@@ -301,4 +301,7 @@ def test_edits_have_no_stored_ids(tmp_path, capsys, monkeypatch):
         "--dataset=edits", "--weights=quickstart", f"--out={tmp_path / 'ids'}",
     ]  # fmt: skip
     assert tokenize_images.main(words) == 2
-    assert "edits holds edits, whose records have several pictures" in capsys.readouterr().err
+    assert (
+        "edits holds edits or conversations that draw, whose records have several"
+        in capsys.readouterr().err
+    )

@@ -13,7 +13,7 @@ import sys
 
 from janus_jax.common import cli, outputs
 from janus_jax.config.schema import KINDS
-from janus_jax.data.editing import are_edits
+from janus_jax.data.editing import are_captions, are_edits
 from janus_jax.data.mixture import Entry, Mixture
 from janus_jax.data.sources import SourceError
 from janus_jax.data.tools import check, command
@@ -78,6 +78,8 @@ def told(line, source, encoder, experiment, stages: list[str]) -> str:
             learned += "; words, pictures and both are blanked in {:.0%}, {:.0%} and {:.0%}".format(
                 *shares
             )
+        elif not are_captions(source):
+            learned = "answers, the images in them"
         elif stage:
             learned += (
                 f"; {stage.condition_dropout:.0%} of the prompts are blanked when they are drawn"

@@ -134,7 +134,7 @@ def bad(error: Exception, source, i: int) -> dict:
 def count_pictures(kind: str, record: dict) -> int:
     if kind == "understanding" and "document" in record:
         return sum(part is None for part in record["document"])
-    if kind == "understanding":
+    if "messages" in record and kind != "text":
         return sum(turn.count_pictures for turn in record["messages"])
     return int(kind == "generation") + record.get("sources", 0)
 
