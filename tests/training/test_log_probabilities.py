@@ -160,7 +160,7 @@ def test_a_frozen_head_has_no_gradient_to_make(one_device):
     by_x = jax.grad(lambda x: lp.token_log_probabilities(linear, x, targets).sum())
     text = jax.jit(by_x).lower(x).as_text()
     made = [line for line in text.splitlines() if "dot_general" in line]
-    assert len(made) == 3, "logits, logits again, and the gradient of what is read"
+    assert len(made) == 2, "logits, and the gradient of what is read"
 
 
 def test_sums_by_segment():
