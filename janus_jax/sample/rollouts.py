@@ -1,7 +1,9 @@
 """Pictures and answers of reinforcement learning: many a prompt, each with the log-probabilities of
 its ids, and the pictures that ids show."""
 
+import jax
 import numpy as np
+from flax import nnx
 
 from janus_jax.data.messages import PICTURE, Turn, laid_out
 from janus_jax.model.guest import own_jax
@@ -12,6 +14,8 @@ from janus_jax.sample.generate import decode_ids, to_pil
 from janus_jax.sample.reading import Prompt
 from janus_jax.sample.reported import ids_with_log_probabilities
 from janus_jax.sample.understand import answer_of, prepare, prompts_of, understand_batch
+from janus_jax.weights.load import CAST
+from janus_jax.weights.table import VQ
 
 
 def drawings(
@@ -84,6 +88,15 @@ def ask(model, processor, pictures: list, questions: list[str], most: int = 16) 
 
 
 def decoding(model):
-    """The model in the form that decodes, once for all that a step draws and answers."""
+    """The model in the form that decodes, once for all that a step draws and answers: its weights in
+    the type that it computes in, as `load` has them, so that a token reads half of what a trainer's
+    float32 weights would be."""
+    graphdef, state = nnx.split(model)
+
+    def narrowed(path, x):
+        cast = path[0].key != VQ and path[-1].key.endswith(CAST)
+        return x.astype(model.config.dtype) if cast else x
+
+    params = jax.tree.map_with_path(narrowed, nnx.to_pure_dict(state))
     with own_jax(model):
-        return serving(model)
+        return serving(nnx.merge(graphdef, params))

@@ -39,7 +39,6 @@ def metrics(groups: list, apart: np.ndarray, clock: Clock) -> dict[str, float]:
     """
     out = {"decoder_difference": float(apart.mean()) if apart.size else 0.0}
     out["decoder_difference_most"] = float(apart.max(initial=0.0))
-    out["groups_failed"] = float(sum(group.failed for group in groups))
     for draws, kind in zip((True, False), KINDS):
         own = [group for group in groups if group.draws == draws and not group.failed]
         if not own:

@@ -89,7 +89,7 @@ class Rollouts:
         apart = np.abs(np.asarray(old) - np.asarray(told))[np.asarray(batch["shares"]) > 0]
         state, metrics = self.step(state, batch)
         clock.lap("update", metrics["loss"])
-        metrics |= grpo_report.metrics(groups, apart, clock)
+        metrics |= grpo_report.metrics(groups, apart, clock) | {"groups_failed": float(self.failed)}
         self.collapse.watch(number + 1, groups, metrics)
         for kind, scorer in self.scorers.items():
             own = [g for g in groups if g.draws == (kind == "generation")]
@@ -126,8 +126,10 @@ class Rollouts:
         return found
 
     def rollout(self, model, number: int, clock) -> list[Group]:
-        """The scored groups of a step, drawings first."""
+        """The scored groups of a step, drawings first. Those whose reward failed are counted, those
+        among them too that others have replaced."""
         found = []
+        self.failed = 0
         counts = {"generation": self.counts.drawings, "understanding": self.counts.answers}
         for kind in self.scorers:
             wanted = counts[kind] // self.counts.group
@@ -140,6 +142,7 @@ class Rollouts:
                 clock.lap("rollout")
                 self.scored(model, kind, some)
                 clock.lap("reward")
+                self.failed += sum(group.failed for group in some)
                 for group in some:
                     useful = not group.failed and spread(group.rewards[None])[0]
                     (kept if useful else spare).append(group)

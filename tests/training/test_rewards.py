@@ -65,7 +65,9 @@ def test_a_drawing_is_judged_by_answers_about_it():
 
     reward = rewards_self.self_reward("self", ask)
     found = reward([Asked(words), Asked(words)], ["good", "bad"])
-    assert found[0] == 1 and found[1] == pytest.approx(2 / len(asked)) and len(seen) == 2 * len(asked)
+    assert (
+        found[0] == 1 and found[1] == pytest.approx(2 / len(asked)) and len(seen) == 2 * len(asked)
+    )
     assert rewards_self.questions("a dog")[0][1] == "yes"
 
 
@@ -81,7 +83,9 @@ def test_a_config_names_rewards_and_their_weights():
 
 
 def test_rewards_are_weighted_and_told_apart():
-    found = scorer(lambda p, o: np.ones(len(o)), lambda p, o: np.arange(len(o)))([PROMPT] * 3, "abc")
+    found = scorer(lambda p, o: np.ones(len(o)), lambda p, o: np.arange(len(o)))(
+        [PROMPT] * 3, "abc"
+    )
     np.testing.assert_array_equal(found[""], [1, 3, 5])
     np.testing.assert_array_equal(found["r1"], [0, 1, 2])
 

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from flax import nnx
 from support import tiny, traced
-from support.configs import refusal
 from support.logs import Plain
 from support.mesh import on_mesh
 
 from janus_jax.config.read import resolve
+from janus_jax.data import catalog
+from janus_jax.data.processor import Processor
 from janus_jax.model import batch as bt
 from janus_jax.sample import rollouts
-from janus_jax.training import grpo_batch, grpo_options, rewards
+from janus_jax.training import grpo_batch, grpo_options
 from janus_jax.training.grpo_batch import Group
-from janus_jax.training.rewards import Asked, RewardError
+from janus_jax.training.rewards import Asked
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.training.stages import run_stage
 from janus_jax.training.tasks import grpo
@@ -31,18 +32,13 @@ N = tiny.CONFIG.generation_encoder.tokens
 STEPS = 4
 BOTH = {"generation": 1, "text": 0, "understanding": 1}
 DRAWS = {"generation": 1, "text": 0, "understanding": 0}
-MEAN = "tasks.grpo_rewards:mean"
-OPTIONS = {"group": 4, "rewards": "operator:add", "answer_rewards": "match", "max_new_tokens": 4}
-
-
-def brightness(prompts, pictures):
-    """How bright a picture is."""
-    return [float(np.asarray(p, np.float32).mean()) / 255 for p in pictures]
-
-
-def short(prompts, answers):
-    """Short answers are good ones."""
-    return [1 / (1 + len(a)) for a in answers]
+SAME = ("loss", "reward", "entropy", "kl", "distinct", "useful", "grad", "decoder")  # metrics
+OPTIONS = {
+    "group": 4,
+    "rewards": "support.judging:brightness",
+    "answer_rewards": "support.judging:brevity",
+    "max_new_tokens": 4,
+}
 
 
 def plan_of(weights=(), options=None, **changes) -> StagePlan:
@@ -108,7 +104,7 @@ def batch_of(plan: StagePlan) -> dict:
     blank = tiny.processor().unconditional if guided else None
     batch = grpo_batch.assembled(groups(), plan.stage.rows, tiny.CONFIG, 4, blank, plan.options)
     told = batch.pop("told")
-    return batch | {"old": told, "reference": told - 0.1 * (told != 0)}
+    return batch | {"old": told, "reference": told - np.float32(0.1) * (told != 0)}
 
 
 def test_a_row_holds_an_example_and_what_it_is_worth():
@@ -175,3 +171,149 @@ def test_a_step_is_the_same_on_a_mesh_and_in_parts(mesh, accumulate, scale):
         assert one.keys() == other.keys()
         for name in other:
             np.testing.assert_allclose(one[name], other[name], rtol=2e-4, atol=2e-6, err_msg=name)
+
+
+class Killed(Exception):
+    pass
+
+
+class Dying(Plain):
+    """A log that ends its run after a step."""
+
+    def write(self, step, values):
+        super().write(step, values)
+        if step == 2:
+            raise Killed
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    root = tmp_path_factory.mktemp("begun")
+    with on_mesh():
+        params = nnx.to_pure_dict(nnx.state(tiny.make_model()))
+        export(root / "weights", params, tiny.CONFIG, tiny.processor())
+    return root / "weights"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def traced_once():
+    with traced.once(grpo):
+        yield
+
+
+def trained(plan: StagePlan, workdir: pathlib.Path, log=Plain) -> dict:
+    """Runs a stage, or what is left of it, and gives the arrays that it hands on."""
+    workdir.mkdir(exist_ok=True)
+    tiny.processor().tokenizer.save(workdir)
+    sources = {kind: tiny.sources()[kind] for kind in ("generation", "understanding")}
+    shows = lambda *_: lambda *_: {}
+    with on_mesh():
+        run_stage(plan, sources, tiny.processor(), workdir, log(workdir), shows, rollouts)
+    found = read_safetensors(workdir / "one" / "model.safetensors").items()
+    return {name: tensor.read() for name, tensor in found}
+
+
+def logged(workdir: pathlib.Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_goes_on_to_the_same_bits(weights, tmp_path, capsys):
+    plan = plan_of([weights], {"sheet_every": 2})
+    whole = trained(plan, tmp_path / "whole")
+    with pytest.raises(Killed):
+        trained(plan, tmp_path / "killed", Dying)
+    tiny.same_bits(trained(plan, tmp_path / "killed"), whole)
+    first, again = (logged(tmp_path / name) for name in ("whole", "killed"))
+    assert [record["step"] for record in first] == [1, 2, 3, 4]
+    same = [name for name in first[0] if name.split("_")[0] in SAME]
+    assert len(same) > 15
+    for one, other in zip(first, again, strict=True):
+        assert {name: one[name] for name in same} == {name: other[name] for name in same}
+    begun = read_safetensors(weights / "model.safetensors")
+    moved = {n for n, x in whole.items() if not np.array_equal(x, begun[n].read())}
+    assert {n.split(".")[0] for n in moved} == {"transformer", "image_head", "text_head"}
+    # The policy is the reference at first, and the trainer says what the decoder said.
+    assert first[0]["kl_drawing"] == pytest.approx(0, abs=1e-6) and first[-1]["kl_drawing"] > 1e-4
+    assert max(record["decoder_difference_most"] for record in first) < 1e-3
+    assert first[0]["reward_drawing"] == first[0]["reward_drawing/support.judging:brightness"]
+    told = capsys.readouterr().out
+    assert "one, step 4: drawing: reward" in told and "answering: reward" in told
+    sheets = sorted(p.name for p in (tmp_path / "whole/sheets/one-rewards").iterdir())
+    assert sheets == ["00000000.png", "00000002.png"]
+
+
+@pytest.mark.slow
+def test_guided_drawings_of_which_some_have_no_reward(weights, tmp_path):
+    """What has no reward is left out and counted; with no reference there is no divergence."""
+    options = {"cfg_scale": 2.0, "kl": 0.0, "rewards": "support.judging:seldom", "resample": 2}
+    options |= {"answer_rewards": ""}
+    rows = {"count": 16, "length": 96, "understanding_images": 0, "generation_images": 1}
+    plan = plan_of([weights], options, ratio=DRAWS, rows=rows, steps=2)
+    trained(plan, tmp_path / "run")
+    first, last = logged(tmp_path / "run")
+    # Of four prompts two have no reward, and of the two that replace them one.
+    assert first["groups_failed"] == 3 and "reward_answering" not in first
+    assert first["decoder_difference_most"] < 1e-3 and first["grad_norm"] > 0
+    assert first["kl_drawing"] == 0 and np.isfinite(last["loss"])
+
+
+@pytest.mark.slow
+def test_a_reference_of_another_tokenizer_is_refused(weights, tmp_path):
+    other = catalog.learn_tokenizer(
+        [tiny.sources()["text"]], tiny.processor().template, tiny.CONFIG.transformer.vocabulary, 20
+    )
+    counts = tiny.CONFIG.understanding_encoder.tokens, N
+    processor = Processor(other, tiny.processor().template, *counts)
+    with on_mesh():
+        params = nnx.to_pure_dict(nnx.state(tiny.make_model()))
+        export(tmp_path / "other", params, tiny.CONFIG, processor)
+    plan = plan_of([weights], {"reference": str(tmp_path / "other")})
+    with pytest.raises(WeightsError, match="tokenizer"):
+        trained(plan, tmp_path / "run")
+
+
+REFUSED = {
+    "group is 1": ({"group": 1}, {}, "one drawing cannot be compared with another"),
+    "group is 5": ({"group": 5}, {}, "must be a multiple of options.group, 5"),
+    "no reward": ({"rewards": ""}, {}, "options.rewards is '': names no reward"),
+    "temperature": ({"temperature": 0}, {}, "options.temperature is 0: must be above 0"),
+    "average": ({"average": "mean"}, {}, "must be one of example, token, length"),
+    "scale": ({"scale": "std"}, {}, "must be one of deviation, none"),
+    "clip": ({"clip_low": 2}, {}, "clip_low at most 1"),
+    "reference": ({"reference": "x", "kl": 0}, {}, "nothing reads it"),
+    "batch": ({}, {"batch_size": 8}, "task grpo has an example a row"),
+    "text": ({}, {"ratio": BOTH | {"text": 1}}, "ratio.text is 1"),
+    "tokenizer": ({}, {"trainable": ("generation_encoder",)}, "no reward reaches the tokenizer"),
+    "supervise": ({}, {"supervise": "answers"}, "supervise is 'answers': task grpo reads no such"),
+    "unused": ({}, {"ratio": DRAWS}, "answer_rewards is 'support.judging:brevity' and"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options, changes, told", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_is_refused(options, changes, told):
+    experiment = plan_of([], options, **changes).experiment
+    assert any(told in line for line in grpo_options.grpo_problems(experiment, "one"))
+
+
+def test_a_plan_that_fits_has_no_problem():
+    assert not grpo_options.grpo_problems(plan_of().experiment, "one")
+    counts = grpo_options.Counts.of(plan_of().stage, plan_of().options)
+    assert dataclasses.astuple(counts) == (8, 8, 4)
+
+
+def test_prompts_are_functions_of_the_step(tmp_path):
+    plan = plan_of(options={"kl": 0.0})
+
+    def drawn(step: int, round_: int = 0):
+        opened = tiny.sources(), tiny.processor(), tmp_path, print
+        with on_mesh():
+            data = grpo.batches(plan, *opened)
+            made = data.around(None, rollouts, None, None)
+        assert data.next_batch(step)[0] == step
+        found = made.prompts.draw("generation", step, round_, 3)
+        found += made.prompts.draw("understanding", step, round_, 3)
+        return [(asked.words, asked.answer, seed) for asked, _, seed in found]
+
+    assert drawn(3) == drawn(3) != drawn(4)
+    assert drawn(3) != drawn(3, 1) and all(answer for _, answer, _ in drawn(3)[3:])
