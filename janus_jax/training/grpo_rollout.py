@@ -48,7 +48,7 @@ class Rollouts:
         self.prompts = Prompts(data[0], self.prepared, data[1])
         self.reference = self._reference(initial) if self.options["kl"] else None
         how = {"ask": self.ask, "timeout": self.options["timeout"]}
-        how["retries"] = self.options["retries"]
+        how |= {"retries": self.options["retries"], "say": say}
         self.scorers = {
             kind: rewards.Scorer(what, rewards.opened(what, self.options[field], **how), say)
             for kind, (what, field) in KINDS.items()

@@ -96,14 +96,14 @@ def _function(name: str) -> Callable:
 
 def opened(kind: str, text: str, **how) -> list[Weighted]:
     """The rewards of a config's field. how: what those of the package need, by name: ask, which asks
-    Janus about pictures (self); timeout, retries (http)."""
+    Janus about pictures (self); timeout, retries, say (http)."""
     found = []
     for name, weight in parsed(text):
         if name in OWN[kind]:
             reward = _function(f"janus_jax.training.{OWN[kind][name]}")(name, **how)
         elif name.startswith(("http://", "https://")):
             http = importlib.import_module("janus_jax.training.rewards_http")
-            reward = http.HttpReward(name, how["timeout"], int(how["retries"]))
+            reward = http.HttpReward(name, how["timeout"], int(how["retries"]), how["say"])
         else:
             reward = _function(name)
         found.append(Weighted(name, weight, reward))
