@@ -104,7 +104,7 @@ def _computed(model, batch, *, most: int):
     return pl.of_halves(log_probabilities(model, batch, model.image_ids(batch)), batch, most)
 
 
-def run(f, overrides: dict[str, str]) -> int:
+def reference_command(f, overrides: dict[str, str]) -> int:
     """The command; returns its exit code."""
     logging.getLogger("jax").setLevel(logging.WARNING)
     require_devices()
@@ -144,12 +144,13 @@ def run(f, overrides: dict[str, str]) -> int:
     return 0
 
 
-def define(into):
-    path = cli.Definer(into).path
-    path("config", None, "A file with get_config() that has a stage of task dpo.", required=True)
+def define_flags(into):
     define = cli.Definer(into)
+    define.path(
+        "config", None, "A file with get_config() that has a stage of task dpo.", required=True
+    )
     define.text("stage", "", "Which stage; by default the first of task dpo or dpo_lora.")
-    path("model", None, "Whole weights; by default the first of the stage's init.")
+    define.path("model", None, "Whole weights; by default the first of the stage's init.")
     define.choice("dtype", None, ("float32", "bfloat16"), "By default as stored.")
     define.output("out", None, "The folder of the log-probabilities.", required=True)
 
@@ -158,14 +159,14 @@ COMMAND = cli.Command(
     "python -m janus_jax.data reference",
     "The log-probabilities of a stage's pairs under weights that do not learn, computed once.",
     "python -m janus_jax.data reference --config=configs/dpo.py --out=data/reference",
-    define,
+    define_flags,
     fields.field_lines,
 )
 
 
 def main(argv: list[str]) -> int:
     """argv: the words of the command line after `python -m janus_jax.data reference`."""
-    return cli.run(COMMAND, run, argv)
+    return cli.run(COMMAND, reference_command, argv)
 
 
 if __name__ == "__main__":

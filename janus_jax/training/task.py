@@ -13,7 +13,8 @@ NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parent / "tasks").glob("[
 
 class Task(Protocol):
     """What a file of tasks/ defines, as functions of the module. `plan` is a
-    stage_plan.StagePlan."""
+    stage_plan.StagePlan. One that reads other records than single ones also has ENCODER, a class of
+    encoders -> the one of its records, see stage_mixture.encoder."""
 
     PACKS: bool
     """Whether a step's examples are packed into `rows`; otherwise a step has `batch_size` images."""

@@ -34,6 +34,7 @@ TEACHERS = ()
 OPTIONS = pl.OPTIONS
 VALIDATES = ("loss", "accuracy", *(f"{kind}_loss" for kind in bt.TASKS))
 ENCODER = pair_encoder  # of the records: see stage_mixture.encoder
+without = janus.without
 for_devices = janus.for_devices
 
 
@@ -41,12 +42,6 @@ def problems(experiment: Experiment, name: str) -> list[str]:
     options = OPTIONS | experiment.stages[name].options
     found = preference_problems(experiment, name, options)
     return found or janus.problems(experiment, name)
-
-
-def without(experiment: Experiment, name: str) -> tuple[str, ...]:
-    """Of answers alone, nothing is drawn."""
-    draws = experiment.stages[name].ratio.generation > 0
-    return () if draws else ("generation_encoder",)
 
 
 def init_state(key, model: JanusConfig, tx, trainable, without=(), options=OPTIONS):
