@@ -185,7 +185,7 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
     state = plan.state()
     like = plan.state(without=()).params
     params = low_rank.unscaled(like)
-    fresh = set(params)
+    fresh = set(params) - {"reference"}  # which is a copy of what learns, see below
     named = {}
     for directory in weights:
         params, children = import_weights(
@@ -204,7 +204,7 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         names = tuple(sorted(fresh))
         params |= plan.task.init_random(plan.experiment.seed, plan.model, names, plan.options)
         say(f"  {', '.join(sorted(fresh))} <- random")
-    params = low_rank.kept_as(params, like)
+    params = low_rank.kept_as(plan.with_reference(params, like), like)
     aside = {name: jax.tree.map(np.asarray, params[name]) for name in plan.without}
     trainable = {name: params[name] for name in state.trainable}
     state = state.replace(
