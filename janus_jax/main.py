@@ -80,6 +80,7 @@ def train_and_show(config: str, overrides: dict, workdir: str, accept_changes: b
     from janus_jax.eval.run import evaluate
     from janus_jax.model import sharding as sh
     from janus_jax.plan import report as plan
+    from janus_jax.sample import rollouts
     from janus_jax.training import preflight
     from janus_jax.training.log import Log
     from janus_jax.training.stages import OutOfMemory, train
@@ -104,7 +105,7 @@ def train_and_show(config: str, overrides: dict, workdir: str, accept_changes: b
         log.say(line)
     try:
         show = functools.partial(Sheet, Scores)
-        weights = train(experiment, sources, processor, directory, log, show)
+        weights = train(experiment, sources, processor, directory, log, show, rollouts)
     except OutOfMemory as error:
         raise ConfigError(
             plan.explain_out_of_memory(experiment, error.stage, error.__cause__)

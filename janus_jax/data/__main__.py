@@ -1,11 +1,11 @@
-"""The commands about data sets: `python -m janus_jax.data check|convert|tokenize|caption|score|show`."""
+"""The commands about data sets: `python -m janus_jax.data check|convert|tokenize|caption|score|reference|show`."""
 
 import sys
 
 from janus_jax.common.cli import Entry, dispatch
 
-# By name: only the command that is asked for is imported. And `tokenize`, `caption` and `score`
-# compute, so that they stand in rooms above this one, which no module of data may import.
+# By name: only the command that is asked for is imported. And `tokenize`, `caption`, `score` and
+# `reference` compute, so that they stand in rooms above this one, which no module of data may import.
 COMMANDS = {
     "check": Entry(
         "janus_jax.data.tools.check:main", "What is in data sets, and what is wrong with them.",
@@ -32,6 +32,10 @@ COMMANDS = {
         "python -m janus_jax.data score --path=captions.jsonl --images=pictures "
         "--model=deepseek-ai/Janus-Pro-1B --out=scored",
         ("score",),
+    ),
+    "reference": Entry(
+        "janus_jax.training.reference_commands:main", "Log-probabilities of pairs, for task dpo.",
+        "python -m janus_jax.data reference --config=configs/dpo.py --out=data/reference",
     ),
     "show": Entry(
         "janus_jax.data.tools.show:main", "What training makes of the first records.",

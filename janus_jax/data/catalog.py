@@ -195,9 +195,10 @@ def _json(d: Dataset):
 
 def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> Source:
     """`shapes:`, `shapes:pictures` (what the VQ tokenizer trains on), `shapes:sizes`, `shapes:edits`
-    and `shapes:interleaved` (to draw), `shapes:wide` (long canvases, to understand), `emoji:`,
-    `emoji:200` (so many of them), `scenes:`, `scenes:pairs` (with whole descriptions) and
-    `scenes:all` (with what is held out, for the detector)."""
+    and `shapes:interleaved` (to draw), `shapes:wide` (long canvases, to understand), `shapes:pairs`
+    (a chosen and a rejected picture or answer), `emoji:`, `emoji:200` (so many of them), `scenes:`,
+    `scenes:pairs` (with whole descriptions) and `scenes:all` (with what is held out, for the
+    detector)."""
     kind = dataset.kind
     drawn = {
         "": shapes_sources.ShapesGeneration,
@@ -218,6 +219,14 @@ def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> S
         from janus_jax.data.toy.shapes_wide import ShapesWide
 
         return ShapesWide(seed)
+    if (preset, rest) == ("shapes", "pairs") and kind != "text":
+        from janus_jax.data.toy import shapes_pairs
+
+        pairs = {
+            "understanding": shapes_pairs.ShapesAnswerPairs,
+            "generation": shapes_pairs.ShapesPicturePairs,
+        }
+        return pairs[kind](seed)
     if preset == "emoji" and (not rest or rest.isdigit()):
         from janus_jax.data.toy import emoji
 
@@ -246,8 +255,8 @@ def _preset(preset: str, rest: str, dataset: Dataset, side: int, seed: int) -> S
         return solids_sources.SolidsUnderstanding(seed)
     raise SourceError(
         f"{preset}:{rest}: unknown for kind {kind}; give shapes:, shapes:pictures, shapes:sizes, "
-        "shapes:edits, shapes:interleaved, shapes:wide (to understand), emoji:, emoji:<count>, scenes:, scenes:pairs, "
-        "scenes:all, or for understanding solids:"
+        "shapes:edits, shapes:interleaved, shapes:wide (to understand), shapes:pairs (no text), emoji:, "
+        "emoji:<count>, scenes:, scenes:pairs, scenes:all, or for understanding solids:"
     )
 
 

@@ -3,6 +3,8 @@
 raw: the fields, as mapping.mapped gives them. d: the line of the config. Raises RecordError.
 """
 
+import importlib
+
 from janus_jax.config.schema import Dataset
 from janus_jax.data import chats, edits, fields, senses
 from janus_jax.data.mapping import CHATS, PICTURES, Raw, lookup, short_value, text, there
@@ -24,6 +26,8 @@ def record(raw: Raw, d: Dataset, i: int) -> dict:
 
     i: the record's number, by which prompts alternate.
     """
+    if "chosen" in raw and "rejected" in raw and pairs().is_pair(raw, d):
+        return pairs().pair_record(raw, d, i)
     if d.kind == "understanding":
         made = senses.placed(understanding_record(raw, d, i), fields.pictures(raw))
     else:
@@ -42,6 +46,11 @@ def record(raw: Raw, d: Dataset, i: int) -> dict:
         if turn.role == "assistant" and turn.learn is None:
             turn.learn = learn
     return made
+
+
+def pairs():
+    """Loaded where a record may be one of a chosen and a rejected thing."""
+    return importlib.import_module("janus_jax.data.pairs")
 
 
 def understanding_record(raw: Raw, d: Dataset, i: int) -> dict:

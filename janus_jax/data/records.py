@@ -168,6 +168,8 @@ class Records:
         listed = any(isinstance(raw.get(name), list) for name in ("image", "images"))
         if raw.sources:
             return {"images": files[:-1], "target": files[-1], **rest}
+        if "rejected" in raw and kinds.pairs().of_pictures(raw, self.dataset):
+            return rest | dict(zip(kinds.pairs().HALVES, files))
         return {"image": files if listed else files[0], **rest} if files else rest
 
     def where(self, i) -> str:
@@ -188,6 +190,8 @@ class Records:
         try:
             raw = senses.beside(mapped(senses.among(found), self.dataset))
             raw = edits.gathered(raw, self.dataset, found)
+            if "chosen" in raw and "rejected" in raw:
+                raw = kinds.pairs().with_both_pictures(raw, self.dataset)
         except RecordError as error:
             raise RecordError(error.cause, f"{self.where(i)}: {error}") from None
         value = raw.get(self.dataset.score) if self.dataset.score else 0.0

@@ -86,7 +86,7 @@ class Engine:
         self.unread = {}  # key -> Reading
         self.taken = [None] * self.counts[0]  # row -> request
         self.length = 0  # places of the cache
-        self.cache = self.drawn = self.hidden = self.rows = None
+        self.cache = self.drawn = self.hidden = self.rows = self.told = None
         self.fitted = False
         self.written = None  # whose the rows on the device are
         self.flying = []  # chunks that nobody has looked at
@@ -235,7 +235,7 @@ class Engine:
             self.written = list(self.active), running
         self.cache, self.drawn, self.hidden, (places, counts), ids = programs.write(
             self.leaves, self.cache, self.drawn, self.hidden, self.rows, np.int32(kind),
-            np.int32(steps), tree=self.tree,
+            np.int32(steps), tree=self.tree, told=self.told,
         )  # fmt: skip
         self.rows = self.rows._replace(places=places, counts=counts)
         if self.fitted:  # and compiled, perhaps

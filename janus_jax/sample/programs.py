@@ -136,8 +136,8 @@ def insert(cache, hidden, prompt, last, rows, count):
     return jax.tree.map(given, cache, prompt), given(hidden, last)
 
 
-@functools.partial(jax.jit, static_argnames="tree", donate_argnames=("cache", "drawn", "hidden"))
-def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree):
+@functools.partial(jax.jit, static_argnames=("tree", "told"), donate_argnums=(1, 2, 3))
+def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree, told=None):
     """Writes `steps` tokens in every row that runs; returns the caches, hidden, the rows' places and
     counts after it, and ids [R, CHUNK].
 
@@ -146,26 +146,30 @@ def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree):
         row's last token, [R, D].
     kind: IMAGE where all rows draw, TEXT or TOP_P (if any asks for it) where none does, BOTH more
         where some do. What nobody needs is not computed.
+    told: None, or what gives a pair in the place of ids (`reported.with_log_probability`).
     """
     model = jax.tree.unflatten(tree, leaves)
     keys = row_keys(rows.seeds, rows.numbers)
     embedded = lambda x: jax.sharding.reshard(x.astype(model.transformer.dtype), sh.ACT_BTD)
+    given = lambda ids, logits: told(ids, logits, rows.temperature) if told else ids
 
     def image(keys, hidden, drawn, counts):
         logits = mixed(model.image_head(hidden[:, None])[:, 0], rows.mix)
         ids = pick(keys, logits, rows.temperature)
         x, drawn = model.embed_drawn(ids[:, None], counts, drawn)
-        return ids, embedded(x), drawn
+        return given(ids, logits), embedded(x), drawn
 
     def text(mass, keys, hidden, drawn, _):
-        ids = pick(keys, model.text_head(hidden[:, None])[:, 0], rows.temperature, mass)
-        return ids, embedded(model.text_embedding(ids[:, None])), drawn
+        logits = model.text_head(hidden[:, None])[:, 0]
+        ids = pick(keys, logits, rows.temperature, mass)
+        return given(ids, logits), embedded(model.text_embedding(ids[:, None])), drawn
 
     def both(mass, keys, hidden, drawn, counts):
         ids, x, drawn = image(keys, hidden, drawn, counts)
         words, y, _ = text(mass, keys, hidden, drawn, counts)
         own = rows.draws[:, None, None]
-        return jnp.where(rows.draws, ids, words), jnp.where(own, x, y), drawn
+        ids = jax.tree.map(functools.partial(jnp.where, rows.draws), ids, words)
+        return ids, jnp.where(own, x, y), drawn
 
     part = functools.partial
     ways = image, *(part(f, mass) for f in (text, both) for mass in (None, rows.top_p))
@@ -181,9 +185,11 @@ def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree):
         mask = seen_from(places[:, None], cache[0][0].shape[2])
         new, cache = model.transformer.cached(x, places[:, None], mask, cache, places)
         hidden = jnp.where(rows.runs[:, None], new[:, 0], hidden)
-        return (cache, drawn, hidden), jax.lax.dynamic_update_slice_in_dim(out, ids[:, None], i, 1)
+        put = lambda out, now: jax.lax.dynamic_update_slice_in_dim(out, now[:, None], i, 1)
+        return (cache, drawn, hidden), jax.tree.map(put, out, ids)
 
-    out = jnp.zeros((len(rows.counts), CHUNK), jnp.int32, out_sharding=sh.BATCH)
+    zeros = lambda kind: jnp.zeros((len(rows.counts), CHUNK), kind, out_sharding=sh.BATCH)
+    out = (zeros(jnp.int32), zeros(jnp.float32)) if told else zeros(jnp.int32)
     kept, out = jax.lax.fori_loop(0, steps, step, ((cache, drawn, hidden), out))
     on = jnp.where(rows.runs, steps, 0)
     return *kept, (rows.places + on, rows.counts + on), out

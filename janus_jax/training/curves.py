@@ -23,6 +23,8 @@ PANELS = {  # curves.png: panel: its metrics; a metric named nowhere here gets a
     "Tokenizer loss": "reconstruction codebook commitment",
     "Tokenizer loss, entropy included": "total entropy",  # total: the loss of such a stage
     "Codes used": "codes_used",
+    "Chosen over rejected": "accuracy understanding_accuracy text_accuracy generation_accuracy",
+    "Reward margin": "margin understanding_margin text_margin generation_margin",
     "Learning rate": "learning_rate",
     "Share of the examples": " ".join(MIX),
     "Share of the supervised tokens": "tokens_understanding tokens_text tokens_generation",

@@ -31,6 +31,7 @@ PROGRESS = {  # metric: (its name on the progress line, its format), in the line
     "discriminator_loss": ("discriminator", ".3g"),
     **{x: (x, ".4g") for x in ("semantic", "cosine")},
     "codes_used": ("codes", ".4g"),
+    "accuracy": ("accuracy", ".0%"),
     "grad_norm": ("grad", ".2f"),
     "learning_rate": ("lr", ".2g"),
     "validation_loss": ("validation", ".3f"),

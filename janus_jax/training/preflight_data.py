@@ -164,7 +164,7 @@ def _look_at_position(
     report = Report()
     try:
         mixture = stage_mixture.mixture_of(plan, stage_mixture.entries_of(plan, sources))
-        if plan.stage.rows is not None:
+        if plan.stage.rows is not None and not hasattr(plan.task, "ROLLS"):
             report.add(_look_at_batch_size(plan, mixture, processor))
         if position is not None:
             now = fingerprint(mixture, stage_mixture.encoder(plan, processor))

@@ -60,8 +60,8 @@ def with_first_losses(plan: StagePlan, step: Callable, init: list, say: Callable
     init: the weights directories of its `init`.
     say: hears the warnings; the first process's count.
     """
-    if not (init and plan.task.PACKS):
-        return step
+    if not (init and plan.task.PACKS) or hasattr(plan.task, "ENCODER"):
+        return step  # a loss of pairs is none of tokens
     first = [True]  # afterwards nothing waits for the device
 
     def stepped(state, batch):

@@ -25,6 +25,8 @@ class StageData:
             i is a function of i alone.
         with_ids: the sources whose records carry stored image ids.
         alarms: metric -> what it warns of, see spikes.LossMonitor.
+        around: (compiled step, sampler, stages.initial_state, stages.directories) -> the step that the
+            loop runs, where a batch is made with the weights of its step; see grpo_rollout.py.
     """
 
     next_batch: Callable
@@ -33,6 +35,7 @@ class StageData:
     position: Batches | None = None
     with_ids: list = dataclasses.field(default_factory=list)
     alarms: dict[str, str] = dataclasses.field(default_factory=dict)
+    around: Callable | None = None
 
     def close(self):
         if self.position is not None:

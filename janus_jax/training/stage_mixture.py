@@ -22,8 +22,9 @@ def mixture_of(plan: StagePlan, entries: list[Entry]) -> Mixture:
 
 
 def encoder(plan: StagePlan, processor, of=ExampleEncoder) -> ExampleEncoder:
-    """What the stage makes of a record."""
+    """What the stage makes of a record, as a task that reads others than single ones says."""
     stage = plan.stage
+    of = getattr(plan.task, "ENCODER", lambda of: of)(of)
     chances = stage.condition_dropout, stage.first_sentence
     return of(processor, plan.experiment.model, stage.rows, stage.supervise, *chances)
 

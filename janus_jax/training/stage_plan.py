@@ -3,6 +3,7 @@ one place."""
 
 import dataclasses
 import functools
+import importlib
 from collections.abc import Callable
 
 import jax
@@ -101,6 +102,13 @@ class StagePlan:
         frozen, trainable = children
         init = functools.partial(new_state, whole.graphdef, tx=self.tx)
         return jax.eval_shape(init, trainable, frozen)
+
+    def with_reference(self, params: dict, like: dict) -> dict:
+        """The weights that the stage begins with, and their copy where the task keeps one."""
+        if "reference" not in like:
+            return params
+        kept = importlib.import_module("janus_jax.training.frozen_reference")
+        return params | {"reference": kept.copied(params, like["reference"])}
 
     def state(self, without: tuple[str, ...] | None = None) -> TrainState:
         """`traced_state` with shardings on the devices of the current mesh; nothing is computed."""

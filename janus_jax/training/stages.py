@@ -48,7 +48,7 @@ class OutOfMemory(Exception):
 
 
 def train(
-    experiment: Experiment, sources: dict, processor: Processor, workdir, log: Log, show
+    experiment: Experiment, sources: dict, processor, workdir, log: Log, show, sampler=None
 ) -> pathlib.Path:
     """Runs all stages that are not done yet. Returns the last one's weights directory. Raises
     OutOfMemory.
@@ -61,8 +61,10 @@ def train(
         log: progress and metrics.
         show: opens what each evaluation shows of a stage: (its plan, sources, processor, workdir,
             log) -> Evaluations.show.
+        sampler: the module sample/rollouts.py, for tasks that draw with the weights of a step.
     """
     directory = pathlib.Path(workdir)
+    opened = sources, processor, directory, log, show, sampler
 
     def done(name: str) -> bool:
         wanted = [directory / name]
@@ -78,7 +80,7 @@ def train(
         WATCH.at(f"preparing {name}")
         log.say(headline(experiment, name))
         try:
-            run_stage(StagePlan.of(experiment, name), sources, processor, directory, log, show)
+            run_stage(StagePlan.of(experiment, name), *opened)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -98,8 +100,8 @@ def headline(experiment: Experiment, name: str) -> str:
     return f"{name}: {stage.steps} steps, {shape(stage)}, ratio {ratio}, training {trains}"
 
 
-def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log: Log, show):
-    """One column of Table 1. show: see `train`."""
+def run_stage(plan: StagePlan, sources: dict, processor, workdir, log: Log, show, sampler=None):
+    """One column of Table 1. show, sampler: see `train`."""
     experiment = plan.experiment
     name = plan.name
     stage = plan.stage
@@ -112,6 +114,7 @@ def run_stage(plan: StagePlan, sources: dict, processor: Processor, workdir, log
     step = jax.jit(plan.task.step(plan), donate_argnums=0, compiler_options=options)
     step = probes.beside(plan, step, options)
     step = with_first_losses(plan, step, directories(plan, workdir), log.say)
+    step = data.around(step, sampler, initial_state, directories) if data.around else step
     # Closed also where the loop fails: a process that ends while a checkpoint is being written
     # cannot finish it.
     with (
@@ -182,7 +185,7 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
     state = plan.state()
     like = plan.state(without=()).params
     params = low_rank.unscaled(like)
-    fresh = set(params)
+    fresh = set(params) - {"reference"}  # which is a copy of what learns, see below
     named = {}
     for directory in weights:
         params, children = import_weights(
@@ -202,14 +205,12 @@ def initial_state(plan: StagePlan, weights: list, tokenizer, say):
         names = tuple(sorted(fresh))
         params |= plan.task.init_random(plan.experiment.seed, plan.model, names, plan.options)
         say(f"  {', '.join(sorted(fresh))} <- random")
-    params = low_rank.kept_as(params, like)
+    params = low_rank.kept_as(plan.with_reference(params, like), like)
     aside = {name: jax.tree.map(np.asarray, params[name]) for name in plan.without}
     trainable = {name: params[name] for name in state.trainable}
-    step = arrays.put(np.int32(0), state.step.sharding)
-    nonfinite_updates = arrays.put(np.int32(0), state.nonfinite_updates.sharding)
     state = state.replace(
-        step=step,
-        nonfinite_updates=nonfinite_updates,
+        step=arrays.put(np.int32(0), state.step.sharding),
+        nonfinite_updates=arrays.put(np.int32(0), state.nonfinite_updates.sharding),
         trainable=trainable,
         frozen={name: params[name] for name in state.frozen},
         opt_state=jax.jit(plan.tx.init)(trainable),

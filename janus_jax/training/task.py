@@ -13,7 +13,9 @@ NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parent / "tasks").glob("[
 
 class Task(Protocol):
     """What a file of tasks/ defines, as functions of the module. `plan` is a
-    stage_plan.StagePlan."""
+    stage_plan.StagePlan. One that reads other records than single ones also has ENCODER, a class of
+    encoders -> the one of its records, see stage_mixture.encoder; one whose batches are made with
+    the weights of their step has ROLLS, true, and StageData.around."""
 
     PACKS: bool
     """Whether a step's examples are packed into `rows`; otherwise a step has `batch_size` images."""

@@ -24,6 +24,7 @@ from janus_jax.weights import table as tb
 from janus_jax.weights.files import Weights
 
 PARTS = ("trainable", "frozen")
+REFERENCE = "reference."  # begins the names of what no model has
 BEST = "best"
 
 
@@ -172,9 +173,10 @@ def open_step(step: pathlib.Path) -> tuple[Weights, dict]:
     # A part without leaves, as where nothing is frozen, is a key of its own.
     parts = ((key, *key.partition(".")) for key in keys)
     names = {key: name for key, part, _, name in parts if part in PARTS and name}
-    left_out = {
-        key: "the optimiser's moments and the run's counts" for key in keys if key not in names
-    }
+    # Of a stage that learns from preferences: what it began with.
+    names = {key: name for key, name in names.items() if not name.startswith(REFERENCE)}
+    why = "the optimiser's moments, the run's counts and a frozen reference"
+    left_out = {key: why for key in keys if key not in names}
     asked = {key: tensorstore.open(_spec(step, key), open=True, read=True) for key in names}
     try:
         tensors = {

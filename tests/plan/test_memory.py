@@ -20,6 +20,7 @@ CONFIGS = shipped()
 # are others, or what tests/model/test_ablations.py steps through at a small size.
 SLOW = {path: f"{path}:7b" for path in CONFIGS if "pro_stage" in path}
 SLOW |= {path: path for path in CONFIGS if "ablations" in path or "miniature" in path}
+SLOW |= {path: f"{path}:full" for path in CONFIGS if path.endswith("/dpo.py")}
 CONFIGS = [
     pytest.param(SLOW[path], marks=pytest.mark.slow) if path in SLOW else path for path in CONFIGS
 ]
@@ -36,7 +37,7 @@ def test_every_stage_lowers_on_eight_devices(path):
             step, state, batch = memory.lower_inputs(StagePlan.of(experiment, name))
             text = step.lower(state, batch).as_text()
             assert "stablehlo.dot_general" in text
-            beside = {"lora"} if stage.task == "lora" else set()
+            beside = {"lora"} if stage.task.endswith("lora") else set()
             assert {name for name in state.trainable} == set(stage.trainable) | beside
             rows = batch["tokens"]
             assert rows.shape == (stage.rows.count, stage.rows.length)

@@ -21,8 +21,8 @@ PROMPTS = [
 ]
 
 
-def make():
-    model = tiny.make_model()
+def make(config=tiny.CONFIG):
+    model = tiny.make_model(config)
     model.text_embedding.table[...] = model.text_embedding.table[...] * 4
     model.generation_adaptor.fc2.kernel[...] = model.generation_adaptor.fc2.kernel[...] * 4
     model.understanding_adaptor.fc2.kernel[...] = model.understanding_adaptor.fc2.kernel[...] * 4

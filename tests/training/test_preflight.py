@@ -75,8 +75,9 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
     overrides, devices = {}, DEVICES.get(name, 8)
     for key, line in e.data.datasets.items():
         if not line.path.startswith(("shapes:", "emoji:", "scenes:", "solids:")):
+            pairs = any(stage.task.startswith("dpo") for stage in e.stages.values())
             new = dict(
-                path="shapes:",
+                path="shapes:pairs" if pairs else "shapes:",
                 images="",
                 names="",
                 format="",
@@ -93,7 +94,9 @@ def test_every_shipped_config_passes_where_its_files_are(name, tmp_path, capsys,
         if column.init and column.init != ("previous",):
             _, params = preflight_weights.shapes(e, devices)
             hollow(tmp_path / stage / WEIGHTS_FILE, reader.flatten(params))
-            if name.startswith("finetune"):  # sizes, template and tokenizer are of these weights
+            if name.startswith(
+                ("finetune", "dpo")
+            ):  # sizes, template and tokenizer are of these weights
                 sizes = json.dumps(model_config.to_dict(e.model))
                 (tmp_path / stage / "config.json").write_text(sizes)
                 tokenizer = tiny.processor().tokenizer

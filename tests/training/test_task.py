@@ -65,7 +65,8 @@ def test_a_step_takes_the_batch_that_its_task_tells(name):
     packs = task.load(name).PACKS
     as_lora = {"stages.stage1.task": "lora"} if name == "lora" else {}
     path = f"{CONFIGS}/miniature.py:{'A' if packs else name}"
-    path = f"{CONFIGS}/quickstart_diffusion.py" if name == "kl" else path
+    own = {"kl": "quickstart_diffusion.py", "grpo": "quickstart_grpo.py"}
+    path = f"{CONFIGS}/{own[name]}" if name in own else path
     experiment, _ = read(path, as_lora)
     plan = StagePlan.of(experiment, next(iter(experiment.stages)))
     assert plan.stage.task == name

@@ -1,0 +1,209 @@
+"""A step of GRPO as the host sees it: draw and answer with the step's weights, score what came of it,
+then update them by the compiled step."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from janus_jax.distributed import arrays
+from janus_jax.model.guest import own_jax
+from janus_jax.training import grpo_batch, grpo_report, rewards
+from janus_jax.training.grpo_batch import Group
+from janus_jax.training.grpo_loss import spread
+from janus_jax.training.grpo_options import KINDS, Counts
+from janus_jax.training.grpo_prompts import Prompts
+from janus_jax.training.stage_plan import StagePlan
+from janus_jax.weights.table import WeightsError
+
+
+class Rollouts:
+    """Of one stage; called as (state, number of the batch) -> (state, metrics).
+
+    Args:
+        plan: the stage.
+        data: (mixture, ReadStats) of its prompts.
+        processor: the tokenizer and template.
+        workdir: where the sheets go.
+        say: hears a line a step, and what is wrong.
+        step: (state, batch) -> (state, metrics), compiled, its state donated.
+        score: (state, batch) -> log-probabilities float32 [B, T], compiled.
+        sampler: the module sample/rollouts.py, of a room that this one may not import.
+        initial: weights directories, or None for those of the stage's `init` -> (state as the stage
+            would begin with them, child -> where it is from).
+    """
+
+    def __init__(
+        self, plan: StagePlan, data, processor, workdir, say, step, score, sampler, initial
+    ):  # fmt: skip
+        self.plan = plan
+        self.options = plan.options
+        self.counts = Counts.of(plan.stage, self.options)
+        self.processor = processor
+        self.workdir = workdir
+        self.say = say
+        self.step = step
+        self.score = score
+        self.sampler = sampler
+        self.guided = self.options["cfg_scale"] != 1
+        self.prompts = Prompts(data[0], self.prepared, data[1])
+        self.reference = self._reference(initial) if self.options["kl"] else None
+        how = {"ask": self.ask, "timeout": self.options["timeout"]}
+        how |= {"retries": self.options["retries"], "say": say}
+        self.scorers = {
+            kind: rewards.Scorer(what, rewards.opened(what, self.options[field], **how), say)
+            for kind, (what, field) in KINDS.items()
+            if getattr(plan.stage.ratio, kind)
+        }
+        self.collapse = grpo_report.Collapse(plan.name, self.options["entropy_floor"], say)
+
+    def _reference(self, initial: Callable) -> dict:
+        """The weights that the policy is kept near, by child."""
+        path = self.options["reference"]
+        state, named = initial([path] if path else None)
+        if missing := sorted(set(state.trainable) - set(named)):
+            raise WeightsError(
+                f"stages.{self.plan.name}: the reference, {path or 'what the stage begins with'}, has no "
+                f"{', '.join(missing)}: a whole Janus is due; name one in options.reference or init"
+            )
+        return state.trainable
+
+    def __call__(self, state, number: int):
+        clock = grpo_report.Clock()
+        with own_jax(state.model()):
+            model = self.sampler.decoding(state.model())
+            self.judge = model
+            if self.reference is not None and self._asks:
+                self.judge = self.sampler.decoding(state.replace(trainable=self.reference).model())
+            groups = self.rollout(model, number, clock)
+            if (every := int(self.options["sheet_every"])) and number % every == 0:
+                self._sheet(model, number)
+            self.judge = model = None  # the step takes the memory of the weights
+        batch = arrays.put_batch(self.batch(groups))
+        told = batch.pop("told")
+        old = self.score(state, batch)
+        reference = old
+        if self.reference is not None:
+            reference = self.score(state.replace(trainable=self.reference), batch)
+        batch |= {"old": old, "reference": reference}
+        clock.lap("scoring", old)
+        apart = np.abs(np.asarray(old) - np.asarray(told))[np.asarray(batch["shares"]) > 0]
+        state, metrics = self.step(state, batch)
+        clock.lap("update", metrics["loss"])
+        metrics |= grpo_report.metrics(groups, apart, clock) | {"groups_failed": float(self.failed)}
+        self.collapse.watch(number + 1, groups, metrics)
+        for kind, scorer in self.scorers.items():
+            own = [g for g in groups if g.draws == (kind == "generation")]
+            scorer.watch(
+                number + 1, {n: np.stack([g.by_name[n] for g in own]) for n in own[0].by_name}
+            )
+        self.say(grpo_report.line(self.plan.name, number + 1, metrics))
+        return state, metrics
+
+    @property
+    def _asks(self) -> bool:
+        return any(r.name == "self" for s in self.scorers.values() for r in s.rewards)
+
+    def ask(self, pictures: list, questions: list[str]) -> list[str]:
+        """What the reference, or without one the policy itself, answers."""
+        return self.sampler.ask(self.judge, self.processor, pictures, questions)
+
+    def prepared(self, kind: str, asked):
+        """What the sampler takes of a prompt. Raises ValueError for one that fits no row."""
+        rows = self.plan.stage.rows
+        model = self.plan.model
+        if kind == "generation":
+            ids = self.processor.request(asked.words)
+            room = grpo_batch.longest(rows, model.generation_encoder.tokens, self.guided)
+            found, n = ids, len(ids)
+        else:
+            found = self.sampler.question(self.processor, model, asked.picture, asked.words)
+            room, n = rows.length - int(self.options["max_new_tokens"]), len(found[0])
+        if n > room:
+            raise ValueError(
+                f"{asked.words[:60]!r} has {n} tokens with its template, a row has room for {room}; "
+                f"raise stages.{self.plan.name}.rows.length"
+            )
+        return found
+
+    def rollout(self, model, number: int, clock) -> list[Group]:
+        """The scored groups of a step, drawings first. Those whose reward failed are counted, those
+        among them too that others have replaced."""
+        found = []
+        self.failed = 0
+        counts = {"generation": self.counts.drawings, "understanding": self.counts.answers}
+        for kind in self.scorers:
+            wanted = counts[kind] // self.counts.group
+            kept, spare = [], []
+            for round_ in range(1 + int(self.options["resample"])):
+                if not (missing := wanted - len(kept)):
+                    break
+                drawn = self.prompts.draw(kind, number, round_, missing)
+                some = self.made(model, kind, drawn, self.counts.group)
+                clock.lap("rollout")
+                self.scored(model, kind, some)
+                clock.lap("reward")
+                self.failed += sum(group.failed for group in some)
+                for group in some:
+                    useful = not group.failed and spread(group.rewards[None])[0]
+                    (kept if useful else spare).append(group)
+            # What has failed comes last, and first what is whole though its rewards are equal.
+            spare.sort(key=lambda group: group.failed)
+            found += kept + spare[: wanted - len(kept)]
+        return found
+
+    def made(self, model, kind: str, drawn: list[tuple], count: int) -> list[Group]:
+        """`count` outputs of each prompt, not scored yet. drawn: of `Prompts.draw`."""
+        asked, taken, seeds = zip(*drawn, strict=True)
+        heat = float(self.options["temperature"])
+        if kind == "generation":
+            how = {"cfg_scale": float(self.options["cfg_scale"]), "temperature": heat}
+            blank = self.processor.unconditional
+            outputs = self.sampler.drawings(model, list(taken), list(seeds), count, blank, **how)
+            each = [(ids, None, None) for ids in taken]
+        else:
+            most = int(self.options["max_new_tokens"])
+            how = {"temperature": heat, "most": most}
+            outputs = self.sampler.answers(
+                model, self.processor, list(taken), list(seeds), count, **how
+            )
+            each = taken
+        return [
+            Group(
+                a, kind == "generation", ids, outputs[i * count : (i + 1) * count], slots, picture
+            )
+            for i, (a, (ids, slots, picture)) in enumerate(zip(asked, each))
+        ]
+
+    def shown(self, model, groups: list[Group]) -> list:
+        """What rewards see of all outputs: PIL pictures, or texts."""
+        outputs = [ids for group in groups for ids, _ in group.outputs]
+        if groups[0].draws:
+            return self.sampler.painted(model, np.stack(outputs))
+        return [self.sampler.text_of(self.processor, ids) for ids in outputs]
+
+    def scored(self, model, kind: str, groups: list[Group]) -> list:
+        """Enters the rewards of the groups' outputs; gives what rewards have seen."""
+        shown = self.shown(model, groups)
+        asked = [group.asked for group in groups for _ in group.outputs]
+        for name, values in self.scorers[kind](asked, shown).items():
+            for group, own in zip(groups, np.split(values, len(groups))):
+                if name:
+                    group.by_name[name] = own
+                else:
+                    group.rewards = own
+        return shown
+
+    def batch(self, groups: list[Group]) -> dict:
+        """The step's batch in numpy, see `grpo_batch.assembled`."""
+        blank = self.processor.unconditional if self.guided else None
+        most = int(self.options["max_new_tokens"])
+        how = self.plan.stage.rows, self.plan.model, most, blank, self.options
+        return grpo_batch.assembled(groups, *how)
+
+    def _sheet(self, model, number: int):
+        if "generation" not in self.scorers:
+            return
+        drawn = self.prompts.draw("generation", 0, 10**6, grpo_report.SHEET)
+        groups = self.made(model, "generation", drawn, self.counts.group)
+        pictures = self.scored(model, "generation", groups)
+        grpo_report.sheet(self.workdir, self.plan.name, number, groups, pictures, self.say)
