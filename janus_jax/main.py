@@ -225,8 +225,6 @@ def main(argv: list[str] | None = None):
         sys.exit(report(error))
 
 
-# janus-jax, the one command
-
 SAMPLE = "janus_jax.sample.__main__:main"
 MODEL = "--model=runs/quickstart/stage3"
 EDIT = 'janus-jax edit --model=runs/edit_shapes/edit --image=a.png --prompt="make it red"'
