@@ -63,8 +63,7 @@ def train(
             log) -> Evaluations.show.
         sampler: the module sample/rollouts.py, for tasks that draw with the weights of a step.
     """
-    directory = pathlib.Path(workdir)
-    opened = sources, processor, directory, log, show, sampler
+    opened = sources, processor, (directory := pathlib.Path(workdir)), log, show, sampler
 
     def done(name: str) -> bool:
         wanted = [directory / name]
