@@ -18,10 +18,10 @@ QUICKSTART = str(pathlib.Path(__file__).with_name("quickstart.py"))
 # beta: of dpo the paper's 0.1 (arXiv 2305.18290, appendix B), of simpo 2 and gamma 1, of the values
 # that its paper tries (arXiv 2405.14734); of ipo our choice, as are sft and the learning rate.
 TARGETS = {
-    "": {"loss": "dpo", "beta": 0.1, "sft": 0.1},
-    "dpo": {"loss": "dpo", "beta": 0.1, "sft": 0.1},
-    "ipo": {"loss": "ipo", "beta": 0.1, "sft": 0.1},
-    "simpo": {"loss": "simpo", "beta": 2.0, "gamma": 1.0, "sft": 0.1},
+    "": {"loss": "dpo", "beta": 0.1, "sft": 1.0},
+    "dpo": {"loss": "dpo", "beta": 0.1, "sft": 1.0},
+    "ipo": {"loss": "ipo", "beta": 0.1, "sft": 1.0},
+    "simpo": {"loss": "simpo", "beta": 2.0, "gamma": 1.0, "sft": 1.0},
 }
 
 
@@ -31,11 +31,11 @@ def get_config(target: str = "") -> ConfigDict:
     last.task = "dpo"
     last.options = TARGETS[target]
     last.init = ("quickstart",)
-    last.steps = 300
-    last.batch_size = 32
+    last.steps = 80
+    last.batch_size = 8
     last.ratio = {"understanding": 1, "text": 0, "generation": 1}
-    last.rows = {"count": 16, "length": 192, "understanding_images": 2, "generation_images": 4}
-    last.optim.learning_rate = 1e-4
+    last.rows = {"count": 4, "length": 192, "understanding_images": 2, "generation_images": 4}
+    last.optim.learning_rate = 5e-5
     last.optim.warmup_steps = 10
     last.optim.weight_decay = 0.0
     config.stages = {"dpo": last}

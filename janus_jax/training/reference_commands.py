@@ -136,8 +136,10 @@ def reference_command(f, overrides: dict[str, str]) -> int:
             datasets[data] = {
                 "content": source.fingerprint, "form": plan.stage.form(line), "bad": sorted(bad),
             }  # fmt: skip
-            told = f", {len(bad):,} could not be used, the first: {next(iter(bad.values()))}"
-            print(f"{data}: {len(source):,} pairs of {line.path}{told if bad else ''}", flush=True)
+            told = f"{data}: {len(source):,} pairs of {line.path}"
+            if bad:
+                told += f", {len(bad):,} could not be used, the first: {next(iter(bad.values()))}"
+            print(told, flush=True)
     facts = stored_reference.facts_of(processor, str(weights))
     stored_reference.write(f.out, facts, datasets, found)
     print(f"{f.out}: read by --config.stages.{name}.options.reference={f.out}")
