@@ -39,7 +39,7 @@ def get_config(target: str = "") -> ConfigDict:
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {"grpo": {
             "task": "grpo", "trainable": (*ADAPTORS, *LLM), "init": (INIT,),
-            "steps": 100, "batch_size": 64,
+            "steps": 150, "batch_size": 64,
             # A prompt of at most 15 tokens with its template, and a drawing of 36.
             "rows": {
                 "count": 64, "length": 52, "understanding_images": int(ratio["understanding"] > 0),
