@@ -64,8 +64,13 @@ def test_a_stages_traced_state_is_that_of_its_task(stage):
 def test_a_step_takes_the_batch_that_its_task_tells(name):
     packs = task.load(name).PACKS
     as_lora = {"stages.stage1.task": "lora"} if name == "lora" else {}
+    if name == "dpo_lora":
+        as_lora = {"stages.dpo.task": name, "stages.dpo.trainable": "()"}
     path = f"{CONFIGS}/miniature.py:{'A' if packs else name}"
-    own = {"kl": "quickstart_diffusion.py", "grpo": "quickstart_grpo.py"}
+    of_pairs = "quickstart_dpo.py"
+    own = {
+        "kl": "quickstart_diffusion.py", "grpo": "quickstart_grpo.py", "dpo": of_pairs, "dpo_lora": of_pairs,
+    }  # fmt: skip
     path = f"{CONFIGS}/{own[name]}" if name in own else path
     experiment, _ = read(path, as_lora)
     plan = StagePlan.of(experiment, next(iter(experiment.stages)))
