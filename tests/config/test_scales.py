@@ -72,6 +72,9 @@ def test_stored_ids_and_the_semantic_tokenizer_are_refused():
     changes = {"data.datasets.scenes.image_ids": "ids", "stages.stage0.task": "semantic"}
     experiment, _ = read.read(path, changes)
     (problem,) = [x for x in janus.problems(experiment, "stage3") if "image_ids" in x]
-    assert "data.datasets.scenes.image_ids is 'ids': ids of a VQ tokenizer of one code a token, and" in problem
+    assert (
+        "data.datasets.scenes.image_ids is 'ids': ids of a VQ tokenizer of one code a token, and"
+        in problem
+    )
     (problem,) = picture_stages.code_problems(experiment, "stage0")
     assert "stages.stage0.task is semantic and model.drawing 'scales'" in problem
