@@ -28,6 +28,7 @@ from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
 from janus_jax.sample.generate import generate, to_pil
 from janus_jax.sample.understand import understand_batch
+from janus_jax.training import tokenizer_loss
 from janus_jax.training.log import Log
 from janus_jax.training.stage_mixture import entries_of
 from janus_jax.training.stage_plan import StagePlan
@@ -271,7 +272,7 @@ def _through(graphdef, params, images):
     encoder = nnx.merge(graphdef, params)
     if not hasattr(encoder, "codebook"):  # of latents, by their means
         return encoder.render(encoder.moments(images)[0])
-    return encoder.render(encoder.codes(encoder.nearest(encoder.latents(images))))
+    return tokenizer_loss.redrawn(encoder, images)[1]
 
 
 def edits_module():

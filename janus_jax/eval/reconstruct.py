@@ -14,7 +14,7 @@ from janus_jax.model.config import GenerationEncoderConfig
 from janus_jax.model.generation_encoder import tokenizer
 from janus_jax.model.keys import Keys
 from janus_jax.training.perceptual import lpips
-from janus_jax.training.tokenizer_loss import quantised
+from janus_jax.training.tokenizer_loss import redrawn
 from janus_jax.training.vq_encoder import on_mesh, require_tokenizer
 from janus_jax.weights.load import placed
 from janus_jax.weights.reader import flatten
@@ -81,9 +81,7 @@ def reconstruct(graphdef, params, pictures) -> dict[str, jax.Array]:
     """
     own, weights = params
     model = nnx.merge(graphdef, own)
-    z = model.latents(pixels(pictures))
-    ids, _, codes = quantised(model, z)
-    drawn = model.render(codes if codes.ndim == z.ndim else codes[-1])
+    ids, drawn = redrawn(model, pixels(pictures))
     drawn = jnp.clip(127.5 * drawn + 128, 0, 255).astype(jnp.uint8)
     found = {"pictures": drawn, "ids": ids.reshape(len(ids), -1)}
     found |= {name: of(pictures, drawn) for name, of in MEASURES.items()}

@@ -120,4 +120,5 @@ def _require_form(model, steps: int | None, size):
     vq = model.config.generation_encoder
     height, width = vq.grid if size is None else sizes.drawn_grid(size, vq)
     if steps is not None:
-        masked.require_steps(model, steps, vq.tokens if size is None else height * width)
+        tokens = vq.tokens if (height, width) == vq.grid else height * width
+        masked.require_steps(model, steps, tokens)

@@ -79,7 +79,7 @@ def _drawn(
     (height, width), words = vq.grid, []
     if size is not None:
         (height, width), words = _sized().grid_and_words(size, vq, processor)
-    n = height * width if size is not None else vq.tokens
+    n = vq.tokens if (height, width) == vq.grid else height * width
     draw = _way(model, processor, steps, n)
     if first + count - 1 > options.LAST:
         raise ValueError(

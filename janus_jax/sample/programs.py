@@ -173,7 +173,8 @@ def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree, told=N
 
     part = functools.partial
     ways = image, *(part(f, mass) for f in (text, both) for mass in (None, rows.top_p))
-    if model.config.image_head != "softmax":  # others draw in files of their own
+    if model.config.image_head != "softmax" or model.config.drawing == "scales":
+        # Those draw in files of their own.
         ways = ways[1], *ways[1:3]
 
     def step(i, carry):

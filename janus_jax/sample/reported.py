@@ -35,7 +35,7 @@ def ids_with_log_probabilities(
             if isinstance(ids, ValueError):
                 raise ids
             found[request][0].append(ids)
-            found[request][1].append(engine.reported.pop(request)[: len(ids)])
+            found[request][1].append(engine.reported[request].pop(0)[: len(ids)])
     return [tuple(map(np.concatenate, found[request])) for request in requests]
 
 
@@ -48,7 +48,7 @@ def with_log_probability(ids, logits, temperature):
 
 
 class _Reporting(Engine):
-    """reported: request -> the log-probabilities of the ids that `step` has just told of."""
+    """reported: request -> the log-probabilities of what `step` tells, a list of arrays in its order."""
 
     def __init__(self, model, **how):
         super().__init__(model, **how)
@@ -58,5 +58,6 @@ class _Reporting(Engine):
     def _look(self, ids, steps: int, writers: list[tuple]) -> list[tuple]:
         ids, reported = ids
         reported = np.asarray(reported)
-        self.reported |= {request: reported[row, :steps] for request, row in writers}
+        for request, row in writers:
+            self.reported.setdefault(request, []).append(reported[row, :steps])
         return super()._look(ids, steps, writers)

@@ -43,7 +43,7 @@ def answers(
     most: int,
 ) -> list:  # fmt: skip
     """`count` answers to each question, as `drawings`; of at most `most` ids, the last of them the end of
-    sentence where the answer ended by itself.
+    sentence, or a role's tag, where the answer ended by itself.
 
     asked: of each (ids, slots, pictures), see `question`.
     """
@@ -53,7 +53,10 @@ def answers(
         for prompt, seed in zip(prompts_of(model, processor, asked), seeds, strict=True)
         for k in range(count)
     ]
-    return ids_with_log_probabilities(model, requests)
+    ends = {eos, *answer_of(processor, (), 1).stop_ids}
+    cut = lambda ids: next((k + 1 for k, i in enumerate(ids.tolist()) if i in ends), len(ids))
+    found = ids_with_log_probabilities(model, requests)
+    return [(ids[: cut(ids)], told[: cut(ids)]) for ids, told in found]
 
 
 def question(processor, config, picture, words: str) -> tuple:

@@ -107,6 +107,7 @@ def warm(engine):
         {"type": "text", "text": "what is it?"},
     ]
     engine.warm()
-    if engine.model.config.image_head == "softmax":  # latents are drawn elsewhere
+    config = engine.model.config
+    if config.image_head == "softmax" and config.drawing != "scales":  # others are drawn elsewhere
         engine.picture(np.zeros(engine.processor.generation_tokens, np.int32))
     engine.answer([{"role": "user", "content": parts}], max_new_tokens=1).result()

@@ -106,7 +106,7 @@ class Collapse:
             own = [group for group in groups if group.draws == (kind == KINDS[0])]
             same = all(len({ids.tobytes() for ids, _ in group.outputs}) == 1 for group in own)
             # Few words may be certain and right; pictures never are.
-            collapsed = entropy < self.floor or (same and kind == KINDS[0])
+            collapsed = kind == KINDS[0] and (entropy < self.floor or same)
             self.steps[kind] = self.steps[kind] + 1 if collapsed else 0
             if self.steps[kind] and self.steps[kind] % LASTS == 0:
                 self.say(

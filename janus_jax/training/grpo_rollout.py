@@ -65,7 +65,12 @@ class Rollouts:
                 f"stages.{self.plan.name}: the reference, {path or 'what the stage begins with'}, has no "
                 f"{', '.join(missing)}: a whole Janus is due; name one in options.reference or init"
             )
+        self.apart = {"frozen": state.frozen} if path else {}
         return state.trainable
+
+    def held(self, state):
+        """The state with the reference's weights; what is frozen is its own too where it is named."""
+        return state.replace(trainable=self.reference, **self.apart)
 
     def __call__(self, state, number: int):
         clock = grpo_report.Clock()
@@ -73,17 +78,18 @@ class Rollouts:
             model = self.sampler.decoding(state.model())
             self.judge = model
             if self.reference is not None and self._asks:
-                self.judge = self.sampler.decoding(state.replace(trainable=self.reference).model())
+                self.judge = self.sampler.decoding(self.held(state).model())
             groups = self.rollout(model, number, clock)
             if (every := int(self.options["sheet_every"])) and number % every == 0:
                 self._sheet(model, number)
+                clock.lap("sheet")
             self.judge = model = None  # the step takes the memory of the weights
         batch = arrays.put_batch(self.batch(groups))
         told = batch.pop("told")
         old = self.score(state, batch)
         reference = old
         if self.reference is not None:
-            reference = self.score(state.replace(trainable=self.reference), batch)
+            reference = self.score(self.held(state), batch)
         batch |= {"old": old, "reference": reference}
         clock.lap("scoring", old)
         apart = np.abs(np.asarray(old) - np.asarray(told))[np.asarray(batch["shares"]) > 0]

@@ -37,7 +37,7 @@ def numbers(metrics: dict) -> dict[str, float]:
         name: value
         for name, value in values.items()
         if not (name.startswith(PROBES) and math.isnan(value))
-        and (not name.endswith("_loss") or values.get(f"tokens_{name[:-5]}", 1) > 0)
+        and values.get(f"tokens_{name.split('_')[0]}", 1) > 0
     }
 
 

@@ -1,6 +1,7 @@
 """What of a stage that learns from pairs cannot be, told before anything compiles."""
 
 from janus_jax.common.text import near
+from janus_jax.config.held_out import holdout_of
 from janus_jax.config.schema import Experiment
 from janus_jax.training.preference_loss import LOSSES, needs_reference
 
@@ -29,7 +30,7 @@ def preference_problems(experiment: Experiment, name: str, options: dict) -> lis
             "reference; leave it out"
         )
     if options["reference"]:
-        found += _stored_problems(path, stage)
+        found += _stored_problems(experiment, name)
     if not stage.init:
         found.append(
             f"{path}.init is empty: preferences change what a model draws and answers already; name the "
@@ -48,9 +49,24 @@ def preference_problems(experiment: Experiment, name: str, options: dict) -> lis
     return found + _model_problems(experiment) + _data_problems(experiment, name)
 
 
-def _stored_problems(path: str, stage) -> list[str]:
+def _stored_problems(experiment: Experiment, name: str) -> list[str]:
     """A stored log-probability is of one prompt, and chance would make another of it."""
-    return [
+    stage = experiment.stages[name]
+    path = f"stages.{name}"
+    found = []
+    for line, d in experiment.draws(name).items():
+        if d.kind == "generation" and len(d.prompt) > 1:
+            found.append(
+                f"data.datasets.{line}.prompt has {len(d.prompt)} templates, of which each visit takes one "
+                f"by chance, and {path}.options.reference holds one number a pair; give one, or leave "
+                "reference out"
+            )
+        if isinstance(holdout := holdout_of(experiment, line), str) and holdout:
+            found.append(
+                f"data.datasets.{line}.holdout is {holdout!r}, and {path}.options.reference has no numbers "
+                "of records that lie apart; hold out a share, or leave reference out"
+            )
+    return found + [
         f"{path}.{field} is {getattr(stage, field)}, and options.reference names log-probabilities of "
         "whole prompts; set it to 0, or leave reference out for frozen weights"
         for field in ("condition_dropout", "first_sentence")

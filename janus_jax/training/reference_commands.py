@@ -121,6 +121,11 @@ def reference_command(f, overrides: dict[str, str]) -> int:
     weights = f.model or plan.stage.init[0]
     if weights == "previous":
         raise UsageError("--model: missing; the stage begins with another's, name its directory")
+    if not f.model and len(plan.stage.init) > 1:
+        raise UsageError(
+            f"--model: missing; stages.{name}.init names {len(plan.stage.init)} weights, and a reference "
+            "is of one whole Janus: name it"
+        )
     outputs.require_writable(f.out, "--out")
     sources, report = preflight_data.open_sources(experiment, [])
     report.require()

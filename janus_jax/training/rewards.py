@@ -53,6 +53,9 @@ def parsed(text: str) -> list[tuple[str, float]]:
     found = []
     for part in filter(None, re.split(r"\+(?=[a-zA-Z])", text)):
         name, _, weight = part.rpartition("=")
+        query = part.partition("?")[2]
+        if query and query.count("=") <= query.count("&") + 1:
+            name, weight = "", part  # the last "=" is the address's own
         try:
             pair = (name, float(weight)) if name else (weight, 1.0)
         except ValueError:
@@ -165,7 +168,7 @@ class Scorer:
             self.failed[r.name] = 0 if len(good) else self.failed[r.name] + 1
             if self.failed[r.name] >= FAILED:
                 raise RewardError(
-                    f"reward {r.name} has failed for all outputs of {self.kind} in {FAILED} steps up to "
+                    f"reward {r.name} has left no group of {self.kind} whole in {FAILED} steps up to "
                     f"step {step}: nothing can be learned; mend it (see the WARNING lines), and start "
                     "the same command again: it goes on from the last checkpoint"
                 )

@@ -7,6 +7,7 @@ is not 0: nothing is learned of their groups.
 """
 
 import base64
+import http.client
 import io
 import json
 import time
@@ -59,7 +60,9 @@ class HttpReward:
                     given = json.loads(reply.read())["rewards"]
                 values = np.array([np.nan if x is None else float(x) for x in given])
                 break
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (
+                OSError, ValueError, KeyError, TypeError, http.client.HTTPException,
+            ) as error:  # fmt: skip
                 why = f"{type(error).__name__}: {error}"
         else:
             self.say(

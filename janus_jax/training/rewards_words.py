@@ -21,7 +21,7 @@ NUMBERS = [
     "eleven",
     "twelve",
 ]
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"(?:(?<!\w)-)?\d+(?:\.\d+)?")
 
 
 def words_reward(name: str, **_):
@@ -64,5 +64,5 @@ def _last_number(text: str) -> float | None:
         str(NUMBERS.index(w)) if w in NUMBERS else w
         for w in re.findall(r"[a-z]+|[^a-z]+", text.lower())
     ]
-    found = _NUMBER.findall("".join(words).replace(",", ""))
+    found = _NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3}\b)", "", "".join(words)))
     return float(found[-1]) if found else None

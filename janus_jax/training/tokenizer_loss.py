@@ -64,6 +64,13 @@ def quantised(model: GenerationEncoder, z):
     return ids, z, model.codes(ids)
 
 
+def redrawn(model: GenerationEncoder, images):
+    """Pictures [B, H, W, 3] in [-1, 1] as the tokenizer gives them back: its ids, and pictures alike."""
+    z = model.latents(images)
+    ids, _, codes = quantised(model, z)
+    return ids, model.render(codes if codes.ndim == z.ndim else codes[-1])
+
+
 def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tuple[dict, Painted]:
     """(the summands of the tokenizer's loss but the discriminator's, weighted, float32 scalars by
     name; what was painted). Gradients pass straight through the nearest code. Of tokens with several
@@ -84,6 +91,7 @@ def tokenizer_terms(model: GenerationEncoder, batch: dict, options: dict) -> tup
     image = model.decoder.conv_out(hidden)
     if ids.ndim > z.ndim - 1:
         z, codes = single(model, z, ids)
+        looked = z
     terms = {
         "reconstruction": reconstruction_loss(x, image, options["reconstruction_loss"]),
         "codebook": jnp.mean((codes - jax.lax.stop_gradient(z)) ** 2),

@@ -55,10 +55,11 @@ def convert_command(f, _):
         raise exit_codes.UsageError(
             f"--verify compares whole models, and {part} is a part; leave it out"
         )
-    if f.verify and (source.config.image_head != "softmax" or source.config.senses):
+    own = source.config
+    if f.verify and (own.image_head != "softmax" or own.drawing == "scales" or own.senses):
         raise exit_codes.UsageError(
             "--verify compares what is made of pictures, text and ids, and this model has latents, several "
-            "codes a token, or further senses; leave it out"
+            "codes a token, several scales, or further senses; leave it out"
         )
     describe(source)
     speed = lambda count, seconds: f"{size(count / seconds)}/s"

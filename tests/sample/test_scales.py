@@ -14,9 +14,11 @@ import janus_jax
 from janus_jax.data import scales as rows
 from janus_jax.data.packing import assemble
 from janus_jax.distributed import arrays
+from janus_jax.eval.during import redrawn
 from janus_jax.model import batch as bt
 from janus_jax.sample.generate import generate, generate_ids
 from janus_jax.serve.engine import Engine
+from janus_jax.serve.process import warm
 from janus_jax.training.step import train_step
 from janus_jax.weights.load import export
 
@@ -151,3 +153,33 @@ def test_weights_come_back(model, tmp_path):
     loaded, own = janus_jax.load(tmp_path, dtype="float32")
     draw = lambda model: generate_ids(model, own, PROMPTS, temperature=0.0)
     assert loaded.config.drawing == "scales" and (draw(loaded) == draw(model)).all()
+
+
+def test_questions_are_answered_and_the_server_starts(model):
+    said = [{"role": "user", "content": "what is it?"}]
+    answer = janus_jax.understand(model, processor(), said, max_new_tokens=2)
+    assert isinstance(answer, str)
+    engine = Engine(model, processor(), rows=2)
+    try:
+        warm(engine)
+        given = engine.answer(said, max_new_tokens=2).result()
+        assert given.text == answer
+    finally:
+        engine.close()
+
+
+def test_the_models_own_square_may_be_named(model):
+    one, other = (
+        np.asarray(generate(model, processor(), PROMPTS[0], seed=3, size=size)[0])
+        for size in (None, (16, 16))
+    )
+    assert one.shape == (16, 16, 3) and np.array_equal(one, other)
+
+
+def test_a_sheet_shows_what_the_tokenizer_makes_of_pictures(model):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    tokenizer = model.generation_encoder
+    made = tokenizer.decode(tokenizer.encode(bt.pixels(pictures)))
+    wanted = np.clip(127.5 * np.asarray(made) + 128, 0, 255).astype(np.uint8)
+    shown = np.stack([np.asarray(p) for p in redrawn(model, pictures)])
+    assert np.abs(shown.astype(int) - wanted).max() <= 1

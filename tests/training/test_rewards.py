@@ -124,7 +124,7 @@ def test_a_reward_that_fails_again_and_again_ends_the_run():
     bad = {"r0": np.full((3, 4), np.nan)}
     for step in range(rewards.FAILED - 1):
         watched.watch(step, bad)
-    with pytest.raises(RewardError, match="r0 has failed for all outputs of drawing in 5 steps"):
+    with pytest.raises(RewardError, match="r0 has left no group of drawing whole in 5 steps"):
         watched.watch(5, bad)
 
 

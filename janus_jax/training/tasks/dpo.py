@@ -136,6 +136,12 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
     stored = StoredReference.of(plan, processor)
     if stored is not None:
         stored.require({entry.name: entry.source for entry in data.mixture.entries})
+        of = stored.facts.get("weights")
+        if not plan.held_out and of not in plan.stage.init:
+            say(
+                f"WARNING: {stored.folder}: its log-probabilities are of {of}, and stage {plan.name} begins "
+                f"with {', '.join(plan.stage.init)}: the policy does not begin at its reference"
+            )
     part = arrays.batch_share()[1] / jax.process_count()
     most = most_pairs(plan.stage.rows.length)
 

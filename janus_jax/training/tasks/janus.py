@@ -51,8 +51,8 @@ def problems(experiment: Experiment, name: str) -> list[str]:
     if missing and set(missing) <= set(model_config.CHILDREN):
         found.append(
             f"{path}.trainable has {', '.join(missing)}: with model.understanding = "
-            f"{model.understanding!r}, model.generation = {model.generation!r} and model.image_head = "
-            f"{model.image_head!r} this model has none; leave it out"
+            f"{model.understanding!r}, model.generation = {model.generation!r}, model.drawing = "
+            f"{model.drawing!r} and model.image_head = {model.image_head!r} this model has none; leave it out"
         )
     coded = {"generation_encoder", "semantic_decoder"} & set(stage.trainable)
     if coded and not model.is_janus:

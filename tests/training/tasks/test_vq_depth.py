@@ -12,8 +12,11 @@ from support.mesh import on_mesh
 
 from janus_jax.data.images import generation_image
 from janus_jax.data.toy import shapes_sources
+from janus_jax.model.batch import pixels
+from janus_jax.model.keys import Keys
 from janus_jax.training import optim
 from janus_jax.training.tasks import vq
+from janus_jax.training.tokenizer_loss import entropy_loss, tokenizer_terms
 
 VQ = dataclasses.replace(
     tiny.CONFIG.generation_encoder, multipliers=(1, 1), channels=4, norm_groups=2, depth=3, codebook_size=16,
@@ -50,3 +53,14 @@ def test_the_loss_falls_and_is_the_same_on_a_mesh_of_all_axes():
     assert one[0]["loss"] == pytest.approx(sum(one[0][name] for name in names))
     assert one[0]["commitment"] == pytest.approx(0.25 * one[0]["codebook"])
     assert other == pytest.approx(one[0], rel=2e-5)
+
+
+def test_entropy_counts_every_code_of_a_token(one_device):
+    model = vq.Tokenizer(MODEL, OPTIONS, Keys(jax.random.key(0))).generation_encoder
+    batch = {"images": images()[:2]}
+    terms, _ = tokenizer_terms(model, batch, OPTIONS)
+    z = model.latents(pixels(batch["images"]))
+    rest = model.residuals(z, model.nearest(z))
+    each = entropy_loss(model, rest.reshape(*rest.shape[:2], -1, rest.shape[-1]))
+    assert float(terms["entropy"]) == pytest.approx(0.01 * float(each), rel=1e-5)
+    assert float(terms["entropy"]) != pytest.approx(0.01 * float(entropy_loss(model, z)), rel=1e-3)
