@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {
             "stage0": {
-                "task": "vq", "init": (), "trainable": ("generation_encoder",), "steps": 600, "batch_size": 16,
+                "task": "vq", "init": (), "trainable": ("generation_encoder",), "steps": 900, "batch_size": 16,
                 "ratio": {"understanding": 0, "text": 0, "generation": 1},
                 "options": {"commitment": 0.25, "entropy": 0.01},
                 "optim": optim(4e-3, schedule="cosine", warmup_steps=20), "checkpoint_every": 200, "log_every": 50,
@@ -60,13 +60,13 @@ def get_config() -> ConfigDict:
             ),
             "stage2": stage(
                 # The tower too, unlike the paper's: nothing has trained it before.
-                steps=850, batch_size=64, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                steps=800, batch_size=54, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
                 # Answers alone: which question comes next cannot be known, and most words are questions.
-                supervise="answers", ratio={"understanding": 2, "text": 3, "generation": 5},
+                supervise="answers", ratio={"understanding": 4, "text": 3, "generation": 5},
                 optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=800, batch_size=50, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                steps=770, batch_size=50, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
                 supervise="answers", ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),

@@ -23,6 +23,7 @@ QUICKSTART = runpy.run_path(str(pathlib.Path(__file__).with_name("quickstart.py"
 def get_config(target: str = "") -> ConfigDict:
     config = QUICKSTART["get_config"]()
     stage0 = config.stages.stage0
+    stage0.steps = 600
     flames = ("generation_adaptor", "generation_embedding", "image_head", *QUICKSTART["LLM"])
     if target != "softmax":
         model = presets.quickstart()

@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     config.model.generation_encoder.codebook_size = 128
     config.stages.stage0.steps = 1500
     config.stages.stage0.options.entropy = 0.0  # as in VAR
-    for stage in list(config.stages.values())[1:]:
+    for stage, examples in zip(list(config.stages.values())[1:], (47, 62, 56)):
         stage.trainable = tuple(x for x in stage.trainable if x != "generation_embedding")
         stage.rows.length = 256  # a picture to draw is 66 tokens, not 36
+        stage.batch_size = examples
     return config

@@ -25,12 +25,12 @@ NUMBERS = ("zero", "one", "two", "three", "four")
 RELATIONS = ("left of", "right of", "above", "below")
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 # share of each task in training: more of what is harder
-TRAINED = (0.04, 0.08, 0.16, 0.06, 0.32, 0.34)
+TRAINED = (0.04, 0.06, 0.22, 0.04, 0.32, 0.32)
 ROWS = ("top", "middle", "bottom")
 COLUMNS = ("left", "center", "right")
 QUESTIONS = ("color", "shape", "count", "row", "column", "exists")
 # how likely each kind is the next that is asked in training: more of what is harder
-ASKED = (0.14, 0.08, 0.16, 0.24, 0.24, 0.14)
+ASKED = (0.26, 0.08, 0.12, 0.22, 0.20, 0.12)
 
 
 def _coverage(shape: str, fine: int = 8) -> np.ndarray:
@@ -168,14 +168,18 @@ def any_scene(rng: np.random.Generator) -> dict:
     return {int(cell): (c, SHAPES[i]) for cell, c, i in zip(rng.permutation(9)[:n], colours, picks)}
 
 
-def describe(scene: dict, places: bool = False) -> str:
-    """All things in reading order; `places` says as well where each is."""
-    where = {
-        cell: f" at the {ROWS[cell // GRID]} {COLUMNS[cell % GRID]}" if places else ""
-        for cell in range(GRID * GRID)
-    }
-    return ", ".join(
-        f"a {colour} {shape}{where[cell]}" for cell, (colour, shape) in sorted(scene.items())
+def describe(scene: dict) -> str:
+    """All things in reading order."""
+    return ", ".join(f"a {colour} {shape}" for _, (colour, shape) in sorted(scene.items()))
+
+
+def listed(rng: np.random.Generator, scene: dict) -> str:
+    """All things in a random order, each by its shape first: what follows has to be looked up in the
+    picture by that shape."""
+    things = [list(scene.items())[i] for i in rng.permutation(len(scene))]
+    return "; ".join(
+        f"a {shape}, {colour}, {ROWS[cell // GRID]} {COLUMNS[cell % GRID]}"
+        for cell, (colour, shape) in things
     )
 
 

@@ -19,6 +19,7 @@ from janus_jax.data.toy.shapes import (
     ask,
     describe,
     draw,
+    listed,
     named,
     random_prompt,
     random_scene,
@@ -80,7 +81,7 @@ class ShapesUnderstanding(World):
             if len(turns) == 3:
                 break
         # last: it would answer the questions
-        turns = [*turns, ("describe the picture.", describe(scene, places=True))]
+        turns = [*turns, ("describe the picture.", listed(rng, scene))]
         messages = []
         for question, answer in turns:
             messages += [Turn("user", [question]), Turn("assistant", [answer])]
@@ -135,7 +136,8 @@ class ShapesText(World):
 
     def __getitem__(self, i: int) -> dict:
         rng = self.rng(i)
-        p = random_prompt(rng, ("position", "counting", "color_attr")[rng.integers(3)])
+        task = rng.choice(("position", "counting", "color_attr"), p=(0.3, 0.2, 0.5))
+        p = random_prompt(rng, task)
         if p.task == "position":
             (_, a), (_, b) = p.objects
             back = RELATIONS[RELATIONS.index(p.relation) ^ 1]

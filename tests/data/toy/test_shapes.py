@@ -153,6 +153,7 @@ def test_evaluation_questions_are_true_and_every_answer_is_asked_equally_often()
 
 def test_training_records_are_true():
     source, kinds = shapes_sources.ShapesUnderstanding(1), collections.Counter()
+    orders = collections.Counter()  # of the things that are listed, by whether they are the cells'
     for i in range(300):
         scene, messages = shapes.read(source.image(i)), source[i]["messages"]
         assert messages[0].content[:2] == [PICTURE, "\n"]
@@ -160,12 +161,16 @@ def test_training_records_are_true():
         for question, answer in zip(said[::2], said[1::2], strict=True):
             kinds[" ".join(question.split()[:2])] += 1  # "which row" and "which column" differ
             if question == "describe the picture.":
-                assert THING.findall(answer) == [thing for _, thing in sorted(scene.items())]
-                places = re.findall(r" at the (\w+) (\w+)", answer)
-                assert [place(*words) for words in places] == sorted(scene)
+                told = {
+                    place(*where): (colour, shape)
+                    for shape, colour, *where in re.findall(r"a (\w+), (\w+), (\w+) (\w+)", answer)
+                }
+                assert told == scene and answer.count(";") == len(scene) - 1
+                orders[tuple(told) == tuple(sorted(told))] += len(told) > 1
             else:
                 assert truth(scene, question) == answer
     assert len(kinds) == 7 and min(kinds.values()) > 20
+    assert min(orders[False], orders[True]) > 50
     drawn = shapes_sources.ShapesGeneration(1)
     for i in range(300):
         prompt = drawn.prompt(drawn.rng(i))
