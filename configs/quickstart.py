@@ -62,6 +62,7 @@ def get_config() -> ConfigDict:
                 # The tower too, unlike the paper's: nothing has trained it before.
                 steps=800, batch_size=54, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
                 # Answers alone: which question comes next cannot be known, and most words are questions.
+                # And more conversations than the paper's 2:3:5 (docs/experiments.md).
                 supervise="answers", ratio={"understanding": 4, "text": 3, "generation": 5},
                 optim=optim(2e-3, warmup_steps=50),
             ),
