@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
         "trainable": tiny.ALL,
         "init": (os.environ["WEIGHTS"],),
         "steps": 8,
-        "batch_size": 21,
+        "batch_size": 19,
         "rows": {"count": 8, "length": 96, "understanding_images": 1, "generation_images": 2},
         "ratio": {"understanding": 2, "text": 3, "generation": 5},
         "supervise": "all",

@@ -139,28 +139,28 @@ def test_a_stage_moved_before_one_that_has_begun_is_refused(workdir):
 
 def test_longer_needs_no_word_only_where_no_step_so_far_would_have_been_another(workdir):
     assert found(workdir, stages__stage2__steps="1700").lines() == [
-        "stages.stage2.steps: 850 -> 1700"
+        "stages.stage2.steps: 800 -> 1700"
     ]
     at = found(workdir, stages__stage2__steps="700")
-    assert at.asked == ["stages.stage2.steps: 850 -> 700"]
+    assert at.asked == ["stages.stage2.steps: 800 -> 700"]
     at = found(workdir, stages__stage2__steps="300")
-    assert at.asked == ["stages.stage2.steps: 850 -> 300 (it has reached step 400: it ends there)"]
+    assert at.asked == ["stages.stage2.steps: 800 -> 300 (it has reached step 400: it ends there)"]
     cosine = {"stages__stage2__optim__schedule": "cosine"}
     run_dir.same_run(experiment(**cosine), workdir, found(workdir, **cosine))
     at = found(workdir, stages__stage2__steps="1700", **cosine)
-    assert at.asked == ["stages.stage2.steps: 850 -> 1700"] and not at.free
+    assert at.asked == ["stages.stage2.steps: 800 -> 1700"] and not at.free
     (note,) = at.notes
-    assert note.startswith("stages.stage2: at step 400 the learning rate goes from 0.00119")
+    assert note.startswith("stages.stage2: at step 400 the learning rate goes from 0.00110")
 
 
 @pytest.mark.parametrize("schedule", ["wsd", "linear"])
 @pytest.mark.parametrize("decay, falls", [("400", False), ("500", True)])
 def test_longer_needs_no_word_before_a_decay_at_the_end(schedule, decay, falls, workdir):
-    """At step 400 of 850."""
+    """At step 400 of 800."""
     how = {"stages__stage2__optim__schedule": schedule, "stages__stage2__optim__decay_steps": decay}
     run_dir.same_run(experiment(**how), workdir, found(workdir, **how))
     at = found(workdir, stages__stage2__steps="1700", **how)
-    assert (at.asked if falls else at.lines()) == ["stages.stage2.steps: 850 -> 1700"]
+    assert (at.asked if falls else at.lines()) == ["stages.stage2.steps: 800 -> 1700"]
     assert bool(at.notes) == falls
 
 
@@ -319,8 +319,8 @@ def test_a_finished_stage_that_gets_more_steps_goes_on_and_its_weights_stay(work
     assert not found(workdir, stages__stage3__steps="1600").lines()
     at = found(workdir, stages__stage3__steps="1600", stages__stage2__steps="1700")
     assert at.refused[0].startswith(
-        "stages.stage2.steps: 850 -> 1700: stage2 is done and stage3 has begun after it; leave "
-        "stages.stage2.steps=850, or"
+        "stages.stage2.steps: 800 -> 1700: stage2 is done and stage3 has begun after it; leave "
+        "stages.stage2.steps=800, or"
     )
     assert not at.asked
 

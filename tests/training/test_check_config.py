@@ -25,7 +25,9 @@ def told(stage: str, **changes) -> list[str]:
 
 def test_an_unknown_task_names_the_nearest():
     assert told("stage1", task="jnaus") == ["task is 'jnaus': unknown; did you mean 'janus'?"]
-    assert told("stage1", task="dpo") == [f"task is 'dpo': unknown; known: {', '.join(task.NAMES)}"]
+    assert told("stage1", task="rlhf") == [
+        f"task is 'rlhf': unknown; known: {', '.join(task.NAMES)}"
+    ]
 
 
 def test_unknown_options_are_named():
@@ -84,7 +86,7 @@ GAN = {"discriminator": "patchgan", "discriminator_layers": 2, "discriminator_st
         ({"discriminator_start": 5}, "discriminator_start is 5: there is no discriminator; set "
          "options.discriminator, or leave it out"),
         (GAN | {"discriminator_loss": "hinges"}, "discriminator_loss is 'hinges': unknown; did you mean 'hinge'?"),
-        (GAN | {"discriminator_start": 20000}, "discriminator_start is 20000: the stage has 600 steps, so that "
+        (GAN | {"discriminator_start": 20000}, "discriminator_start is 20000: the stage has 900 steps, so that "
          "its discriminator would never count; lower it, or leave options.discriminator out"),
         (GAN | {"discriminator_layers": 2.5}, "discriminator_layers is 2.5: must be a whole number"),
         (GAN | {"discriminator_layers": 4}, "discriminator is 'patchgan': has 4 layers, after which 1 of 24 "

@@ -66,7 +66,9 @@ def test_rows_that_hold_other_than_batch_size_examples_are_told(tmp_path, capsys
         r"stages.stage2.rows.count=(\d+)",
         line,
     )
-    assert 58 <= int(held[1]) <= 70 and int(held[2]) == round(16 * 128 / int(held[1]))
+    about = int(held[1])  # rounded
+    assert 48 <= about <= 60
+    assert 16 * 128 / (about + 0.5) - 0.5 <= int(held[2]) <= 16 * 128 / (about - 0.5) + 0.5
 
 
 def test_records_that_are_held_out_by_path_are_read_before_training_too(tmp_path, capsys):

@@ -16,7 +16,7 @@ WITHOUT = [  # overrides of the quick start, and the warning
      "stages.stage2.condition_dropout is 0.3 and ratio.generation 0"),
     ({"data.workers": "40"}, "data.workers is 40: stages.stage1 has 16 rows a step"),
     ({"data.datasets.questions.steps": "(1000, 2000)", "stages.stage3.steps": "1000"},
-     "stage2 ends at step 850, stage3 ends at step 1,000: none of its records is drawn"),
+     "stage2 ends at step 800, stage3 ends at step 1,000: none of its records is drawn"),
     ({"data.datasets.sentences.min_side": "64"}, "sentences.min_side is 64: kind text has no pictures"),
 ]  # fmt: skip
 
