@@ -57,7 +57,7 @@ ONE = [  # an override, and what its message says besides: the field, the value,
     ("stages.stage2.optim.mu_dtype", "float16", ["'float16'", "did you mean 'bfloat16'"]),
     ("stages.stage2.optim.b2", "1.0", ["1.0", "in [0, 1)"]),
     ("stages.stage2.optim.eps", "-1.0", ["-1.0", "0 or more"]),
-    ("stages.stage2.optim.warmup_steps", "5000", ["5000", "longer than the 850 steps", "lower it"]),
+    ("stages.stage2.optim.warmup_steps", "5000", ["5000", "longer than the 800 steps", "lower it"]),
     ("stages.stage2.optim.schedule", "cosin", ["'cosin'", "did you mean 'cosine'"]),
     ("stages.stage2.steps", "0", ["is 0", "at least 1"]),
     ("stages.stage2.accumulate", "0", ["is 0", "at least 1"]),
@@ -198,7 +198,7 @@ def test_a_decay_that_leaves_no_room_for_the_warm_up_is_refused():
     o = "stages.stage2.optim."
     given = {f"{o}schedule": "wsd", f"{o}decay_steps": "0.99", f"{o}warmup_steps": "50"}
     (line,) = refusal(given)
-    assert all(x in line for x in (f"{o}decay_steps is 0.99", "842", "the 50 of", "850 steps"))
+    assert all(x in line for x in (f"{o}decay_steps is 0.99", "792", "the 50 of", "800 steps"))
     assert checked(given | {f"{o}warmup_steps": "0.01"})
 
 
