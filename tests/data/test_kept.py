@@ -83,13 +83,13 @@ def compared(everything, switched: list, model):
 
 @pytest.mark.parametrize("kinds", KEPT[:2], ids="+".join)
 def test_each_step_holds_the_very_examples_also_after_a_stop(kinds):
-    everything = quick.taken(quick.batches(quick.processor()), 8)
+    everything = quick.taken(quick.batches(quick.processor()), 12)
     data = quick.batches(quick.processor())
     found = [only(kinds, *next(data)) for _ in range(3)]
     position = json.loads(json.dumps(data.get_state()))
     data = quick.batches(quick.processor())
     data.set_state(position)
-    found += [only(kinds, *next(data)) for _ in range(5)]
+    found += [only(kinds, *next(data)) for _ in range(9)]
     compared(everything, [(kinds, found)], quick.MODEL)
     assert sum(len(left) for _, left in found) > 20
 

@@ -34,37 +34,38 @@ def images() -> np.ndarray:
     return np.stack([generation_image(source.image(i), KL.image_size) for i in range(8)])
 
 
-@pytest.fixture(scope="module")
-def learned():
-    """By mesh: (the metrics by step, the state after them, the step)."""
+def taught(mesh: tuple, steps: int):
+    """(the metrics by step, the state after them, the step)."""
     numbers = dataclasses.replace(tiny.OPTIM, learning_rate=1e-2, weight_decay=0.0)
     tx = optim.make(numbers, STEPS)
-    found = {}
-    for mesh, steps in (((1, 1, 1), STEPS), ((1, 2, 2), 1)):
-        with on_mesh(*mesh):
-            state = kl.init_state(jax.random.key(0), MODEL, tx)
-            state = state.replace(trainable=tiny.drawn(state.trainable, 1))
-            step = jax.jit(functools.partial(kl.kl_step, tx=tx, options=OPTIONS))
-            metrics = []
-            for _ in range(steps):
-                state, told = step(state, tiny.put({"images": images()}))
-                metrics.append({name: float(x) for name, x in told.items()})
-        found[mesh] = metrics, state, step
-    return found
+    with on_mesh(*mesh):
+        state = kl.init_state(jax.random.key(0), MODEL, tx)
+        state = state.replace(trainable=tiny.drawn(state.trainable, 1))
+        step = jax.jit(functools.partial(kl.kl_step, tx=tx, options=OPTIONS))
+        metrics = []
+        for _ in range(steps):
+            state, told = step(state, tiny.put({"images": images()}))
+            metrics.append({name: float(x) for name, x in told.items()})
+    return metrics, state, step
+
+
+@pytest.fixture(scope="module")
+def learned():
+    return taught((1, 1, 1), STEPS)
 
 
 @pytest.mark.slow
 def test_the_loss_falls_and_is_the_same_on_a_mesh_of_all_axes(learned):
-    metrics, state, _ = learned[1, 1, 1]
+    metrics, state, _ = learned
     losses = [told["loss"] for told in metrics]
     assert np.mean(losses[-3:]) < 0.7 * losses[0] and int(state.nonfinite_updates) == 0
     assert metrics[0]["loss"] == pytest.approx(metrics[0]["reconstruction"] + metrics[0]["kl"])
-    (other,), *_ = learned[1, 2, 2]
+    (other,), *_ = taught((1, 2, 2), 1)
     assert other == pytest.approx(metrics[0], rel=2e-5)
 
 
 def test_the_distance_is_torchs(learned):
-    _, state, _ = learned[1, 1, 1]
+    _, state, _ = learned
     with on_mesh():
         tokenizer = state.model().generation_encoder
         batch = tiny.put({"images": images()})
@@ -83,7 +84,7 @@ def test_the_distance_is_torchs(learned):
 
 
 def test_each_step_draws_other_noise_and_the_same_when_it_is_taken_again(learned):
-    _, state, step = learned[1, 1, 1]
+    _, state, step = learned
     with on_mesh():
         batch = tiny.put({"images": images()})
         at = lambda i: float(
@@ -93,7 +94,7 @@ def test_each_step_draws_other_noise_and_the_same_when_it_is_taken_again(learned
 
 
 def test_what_it_hands_on_is_the_same_tokenizer(learned, tmp_path, one_device):
-    _, state, _ = learned[1, 1, 1]
+    _, state, _ = learned
     export(tmp_path / "kl", state.params, part_of=MODEL)
     source = open_source(tmp_path / "kl").require()
     shapes = {name: shape for name, (shape, _) in source.leaves.items()}

@@ -28,6 +28,7 @@ MOVQ = dataclasses.replace(
 MODEL = dataclasses.replace(tiny.CONFIG, generation_encoder=MOVQ)
 OPTIONS = vq.OPTIONS | {"entropy": 0.01}
 STEPS = 12
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
