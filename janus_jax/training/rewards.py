@@ -19,7 +19,7 @@ OWN = {  # what comes with the package, by what it scores
     "answering": {"match": "rewards_words:words_reward", "number": "rewards_words:words_reward"},
 }
 PATIENCE = 20  # steps in a row without a difference in any group, after which it is said
-FAILED = 5  # steps in a row in which a reward gave nothing at all: the run ends
+FAILED = 5  # steps in a row in which a reward left no group whole: the run ends
 
 
 class RewardError(ValueError):
@@ -159,7 +159,7 @@ class Scorer:
 
     def watch(self, step: int, by_name: dict[str, np.ndarray]):
         """Says where a reward has told nothing apart for PATIENCE steps. Raises RewardError where one
-        has failed for all outputs of FAILED steps in a row.
+        has left no group whole in FAILED steps in a row.
 
         by_name: of the step, each reward's float32 [groups, G]."""
         for r in self.rewards:
