@@ -45,6 +45,8 @@ def test_words_and_numbers_are_compared():
     np.testing.assert_array_equal(
         rewards_words.number(asked[:2], ["there are 3", "1, no: twelve"]), [1, 1]
     )
+    hyphens = ["figure-12", "1,200 or 12", "it is -12"]
+    np.testing.assert_array_equal(rewards_words.number([asked[1]] * 3, hyphens), [1, 1, 0])
     with pytest.raises(RewardError, match="'red' names no number"):
         rewards_words.number(asked, ["1", "2", "3"])
     with pytest.raises(RewardError, match="'a cat\\?' is not known"):
@@ -74,6 +76,8 @@ def test_a_drawing_is_judged_by_answers_about_it():
 def test_a_config_names_rewards_and_their_weights():
     assert rewards.parsed("shapes=1+self=0.5") == [("shapes", 1.0), ("self", 0.5)]
     assert rewards.parsed("http://host:80/x?a=b") == [("http://host:80/x?a=b", 1.0)]
+    assert rewards.parsed("http://h/s?k=5") == [("http://h/s?k=5", 1.0)], "its query is no weight"
+    assert rewards.parsed("http://h/s?k=5=0.5") == [("http://h/s?k=5", 0.5)]
     for text, told in (
         ("", "names no reward"), ("shapes+shapes", "one twice"), ("shapes=0", "above 0"),
         ("shapez", "no reward of drawing"), ("no.such:thing", "cannot be imported"),
