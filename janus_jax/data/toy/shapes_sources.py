@@ -61,7 +61,8 @@ class ShapesUnderstanding(World):
     def lead(self, rng):  # the kinds in the order they are asked, and a scene that allows the first
         kinds = rng.choice(QUESTIONS, len(QUESTIONS), replace=False, p=ASKED)
         while True:
-            scene = any_scene(rng)
+            # Most of different shapes: by these a thing can be found.
+            scene = any_scene(rng, ("one", "each", "each", "any"))
             turn = ask(rng, scene, kinds[0])
             if turn:
                 return scene, kinds, turn
