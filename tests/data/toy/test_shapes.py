@@ -163,9 +163,9 @@ def test_training_records_are_true():
             if question == "describe the picture.":
                 told = {
                     place(*where): (colour, shape)
-                    for shape, colour, *where in re.findall(r"a (\w+), (\w+), (\w+) (\w+)", answer)
+                    for shape, colour, *where in re.findall(r"(\w+) (\w+) (\w+) (\w+)", answer)
                 }
-                assert told == scene and answer.count(";") == len(scene) - 1
+                assert told == scene and answer.count(",") == len(scene) - 1
                 orders[tuple(told) == tuple(sorted(told))] += len(told) > 1
             else:
                 assert truth(scene, question) == answer
