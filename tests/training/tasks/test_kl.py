@@ -49,7 +49,9 @@ def begun():
 def taught(mesh: tuple, steps: int):
     """(the metrics by step, the state after them)."""
     with on_mesh(*mesh):
-        state, step = begun(), jax.jit(STEP)
+        state = kl.init_state(jax.random.key(0), MODEL, TX)
+        state = state.replace(trainable=tiny.drawn(state.trainable, 1))
+        step = jax.jit(STEP)
         metrics = []
         for _ in range(steps):
             state, told = step(state, tiny.put({"images": images()}))
