@@ -58,10 +58,10 @@ def nnx_children(model):
 def test_the_vq_tokenizers_codes_are_what_experiment_a_understands(one_device):
     model = tiny.make_model(config("A"))
     images = np.random.default_rng(1).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
-    ids = model.generation_encoder.encode(images)
+    ids = jax.jit(lambda encoder, x: encoder.encode(x))(model.generation_encoder, images)
     table = np.asarray(model.generation_encoder.codebook[...])
     codes = table[np.asarray(ids)] / np.linalg.norm(table[np.asarray(ids)], axis=-1, keepdims=True)
-    ours = np.asarray(model.embed_images(images))
+    ours = np.asarray(jax.jit(lambda model, x: model.embed_images(x))(model, images))
     np.testing.assert_allclose(ours, model.understanding_adaptor(jnp.asarray(codes)), atol=1e-5)
 
 
@@ -89,6 +89,11 @@ def test_a_row_of_two_pictures_reads_each_by_itself(semantic):
     np.testing.assert_allclose(np.asarray(both).reshape(2, N, -1), alone, atol=1e-6)
 
 
+@jax.jit
+def image_logits(model, batch, ids):
+    return model.image_head(model(batch, ids))
+
+
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 2, 2)])
 def test_a_picture_drawn_greedily_is_the_likeliest_of_the_whole_row(mesh):
     """Every id that the engine drew is the argmax of the model that reads all ids at once."""
@@ -102,19 +107,18 @@ def test_a_picture_drawn_greedily_is_the_likeliest_of_the_whole_row(mesh):
         model = tiny.make_model(config("B"))
         for prompt, ids in zip(prompts, np.asarray(drawn)):
             words = np.asarray(tiny.processor().request(prompt))
-            n = len(words) + N
+            n, at = 64, len(words)
             tokens, own = np.zeros((2, 1, n), np.int32)
-            tokens[0, : len(words)] = words
-            own[0, len(words) :] = 1 + np.arange(N)
+            tokens[0, :at] = words
+            own[0, at : at + N] = 1 + np.arange(N)
             batch = {
                 "tokens": tokens,
                 "understanding_images": np.zeros((1, 0, 16, 16, 3), np.float32),
                 "generation_slots": own,
                 "positions": np.arange(n)[None],
-                "segment_ids": np.ones((1, n), int),
+                "segment_ids": (np.arange(n) < at + N)[None].astype(int),
             }
-            hidden = model(batch, ids[None])
-            logits = np.asarray(model.image_head(hidden))[0, len(words) - 1 : -1]
+            logits = np.asarray(image_logits(model, batch, ids[None]))[0, at - 1 : at - 1 + N]
             likely = logits.max(-1) - logits[np.arange(N), ids]
             assert likely.max() < 1e-5 and len(set(ids.tolist())) > 1
 

@@ -62,25 +62,32 @@ def batch(count: int) -> dict:
     return {name: np.stack([one[name] for one in rows]) for name in rows[0]}
 
 
-def test_ids_are_those_of_each_picture_by_itself(one_device):
-    model = tiny.make_model(CONFIG)
-    made, pictures = row(0)
-    ids = np.asarray(model.image_ids({name: x[None] for name, x in made.items()}))
-    ids = ids.reshape(4, MOST)
+@pytest.fixture(scope="module")
+def read():
+    """(model, a row, its pictures, the ids that the model reads of them [4, MOST])."""
+    with on_mesh():
+        model = tiny.make_model(CONFIG)
+        made, pictures = row(0)
+        ids = jax.jit(lambda model, batch: model.image_ids(batch))(
+            model, {name: x[None] for name, x in made.items()}
+        )
+        yield model, made, pictures, np.asarray(ids).reshape(4, MOST)
+
+
+def test_ids_are_those_of_each_picture_by_itself(read):
+    model, _, pictures, ids = read
+    encode = jax.jit(lambda encoder, image: encoder.encode(bt.pixels(image[None]))[0])
     for own, picture in zip(ids, pictures):
-        want = np.asarray(model.generation_encoder.encode(bt.pixels(picture[None])))[0]
+        want = np.asarray(encode(model.generation_encoder, picture))
         assert (own[: len(want)] == want).all() and not own[len(want) :].any()
         assert len(set(want.tolist())) > 3
     assert not ids[3].any()
 
 
-def test_what_is_predicted_is_the_next_id_of_the_same_picture(one_device):
-    model = tiny.make_model(CONFIG)
-    made, _ = row(0)
-    ids = np.asarray(model.image_ids({name: x[None] for name, x in made.items()}))[0]
+def test_what_is_predicted_is_the_next_id_of_the_same_picture(read):
+    _, made, _, every = read
     targets = made["image_targets"]
-    learned = ids[targets[targets > 0] - 1].reshape(-1)
-    every = ids.reshape(4, MOST)
+    learned = every.reshape(-1)[targets[targets > 0] - 1]
     assert (learned == np.concatenate([every[0], every[1][:16], every[2]])).all()
 
 

@@ -100,12 +100,13 @@ def test_respond_prints_what_it_says(folder, tmp_path, one_device, capsys):
 
 
 @pytest.mark.processes
-def test_understand_answers_and_chat_goes_on(folder, tmp_path):
+def test_understand_answers_and_chat_goes_on(folder, tmp_path, one_device, capsys):
     picture = tmp_path / "p.png"
     Image.new("RGB", (30, 20), "red").save(picture)
     flags = [f"--model={folder}", "--max_new_tokens=4"]
-    done = command("understand", *flags, f"--image={picture}", "--prompt=what is it?")
-    assert done.returncode == 0 and done.stdout.strip(), done.stderr
+    assert main(["understand", *flags, f"--image={picture}", "--prompt=what is it?"]) == 0
+    answer = capsys.readouterr().out.strip()
+    assert answer
     lines = [
         "/image no.png",
         f"/image {picture}",
@@ -120,7 +121,7 @@ def test_understand_answers_and_chat_goes_on(folder, tmp_path):
     assert talk.returncode == 0 and "Traceback" not in talk.stderr, talk.stderr
     assert (tmp_path / "out" / "make-it-blue-seed1-0.png").is_file(), talk.stdout
     assert "no.png: no such file" in talk.stdout and (tmp_path / "out" / "a-cat-0.png").is_file()
-    assert done.stdout.strip() in talk.stdout
+    assert answer in talk.stdout
 
 
 @pytest.mark.parametrize(

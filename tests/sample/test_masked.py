@@ -24,11 +24,17 @@ from janus_jax.weights.load import export
 N = tiny.CONFIG.generation_encoder.tokens
 PROMPTS = ["a red circle", "two blue squares and a cross", "a green star"]
 CONFIG = tiny.small(drawing="masked")
+LENGTH = 64  # of the rows that the model that trains reads: of one shape, so compiled once
 
 
 @pytest.fixture
 def model(one_device):
     return tiny.make_model(CONFIG)
+
+
+@jax.jit
+def logits(model, batch, ids):
+    return model.image_head(model(batch, ids))
 
 
 def logits_of(model, prompt: np.ndarray, ids: np.ndarray) -> np.ndarray:
@@ -40,13 +46,12 @@ def logits_of(model, prompt: np.ndarray, ids: np.ndarray) -> np.ndarray:
         *[([holder], bt.GENERATION_SLOT, int(not here)) for here in known],
     ]
     example = bt.sequence(spans, "generation", generation_images=[0])
-    length = len(prompt) + N
-    row = rows.drawn_row(assemble([example], length), CONFIG)
+    row = rows.drawn_row(assemble([example], LENGTH), CONFIG)
     side = CONFIG.understanding_encoder.image_size
     batch = {name: x[None] for name, x in row.items()}
     batch["understanding_images"] = np.zeros((1, 0, side, side, 3), np.float32)
-    hidden = model(batch, np.maximum(ids, 0)[None])
-    return np.asarray(model.image_head(hidden), np.float64)[0, -N:]
+    found = np.asarray(logits(model, batch, np.maximum(ids, 0)[None]), np.float64)[0]
+    return found[len(prompt) :][:N]
 
 
 @pytest.mark.parametrize("scale", [pytest.param(1.0, marks=pytest.mark.slow), 3.0])
@@ -62,12 +67,12 @@ def test_every_step_keeps_what_the_model_that_trains_finds_likeliest(model, scal
         for k in range(steps):
             one = logits_of(model, words, ids)
             other = logits_of(model, tiny.processor().unconditional(words), ids)
-            logits = scale * one + (1 - scale) * other
-            likely = logits.max(-1) - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1))
-            likely = likely - logits.max(-1)
+            guided = scale * one + (1 - scale) * other
+            likely = guided.max(-1) - np.log(np.exp(guided - guided.max(-1, keepdims=True)).sum(-1))
+            likely = likely - guided.max(-1)
             trust = np.where(ids >= 0, np.inf, likely)
             kept = np.argsort(trust)[left[k] :]
-            ids[kept] = np.where(ids[kept] >= 0, ids[kept], logits.argmax(-1)[kept])
+            ids[kept] = np.where(ids[kept] >= 0, ids[kept], guided.argmax(-1)[kept])
         assert (ids == found).all()
 
 

@@ -22,11 +22,9 @@ def alone(model, forward, example: dict, ids: np.ndarray):
     x = np.asarray(model.text_embedding.table[...])[example["tokens"]]
     if (role == bt.UNDERSTANDING_SLOT).any():
         pixels = tiny.row([example])["understanding_images"][:1]
-        x[role == bt.UNDERSTANDING_SLOT] = np.asarray(
-            model.embed_images(jnp.asarray(bt.pixels(pixels)))
-        )[0]
+        x[role == bt.UNDERSTANDING_SLOT] = np.asarray(seen(model, bt.pixels(pixels)))[0]
     if (role == bt.GENERATION_SLOT).any():
-        x[role == bt.GENERATION_SLOT] = np.asarray(model.embed_image_ids(jnp.asarray(ids[None])))[0]
+        x[role == bt.GENERATION_SLOT] = np.asarray(drawn(model, ids[None]))[0]
     hidden = forward(model, np.pad(x, ((0, length - n), (0, 0)))[None])
     logp = [
         log_softmax(np.asarray(head(hidden))[0]) for head in (model.text_head, model.image_head)
@@ -57,6 +55,10 @@ def forward(model, x):
     return model.transformer(x, positions, jnp.ones((1, x.shape[1]), jnp.int32))
 
 
+seen = jax.jit(lambda model, images: model.embed_images(images))
+drawn = jax.jit(lambda model, ids: model.embed_image_ids(ids))
+
+
 def test_a_packed_row_loses_what_its_examples_lose_alone(one_device):
     model = tiny.make_model()
     examples = [
@@ -65,10 +67,10 @@ def test_a_packed_row_loses_what_its_examples_lose_alone(one_device):
     examples.append(tiny.example("generation", 6, dropout=1.0))
     packed = with_ids(tiny.stacked([tiny.row(examples, 224)]))
     got, metrics = jax.jit(loss.janus_loss)(model, tiny.put(packed))
-    texts, images, drawn = [], [], iter(packed["image_ids"][0])
+    texts, images, every = [], [], iter(packed["image_ids"][0])
     by_task = {}
     for task, example in zip(("generation", "understanding", "text", "generation"), examples):
-        text, image = alone(model, forward, example, next(drawn) if task == "generation" else None)
+        text, image = alone(model, forward, example, next(every) if task == "generation" else None)
         assert bool(image) == (task == "generation") and bool(text) != bool(image)
         texts, images = texts + text, images + image
         by_task.setdefault(task, []).extend(text + image)
@@ -91,6 +93,14 @@ def plain_losses(kernel, bias, hidden, targets):
     return jnp.where(targets == bt.IGNORE, 0, losses)
 
 
+@jax.jit
+def plainly(kernel, bias, hidden, targets):
+    """(losses, the gradients of their sum)."""
+    total = lambda *xs: (lambda losses: (losses.sum(), losses))(plain_losses(*xs, targets))
+    grads, losses = jax.grad(total, (0, 1, 2), has_aux=True)(kernel, bias, hidden)
+    return losses, grads
+
+
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
 @pytest.mark.parametrize("supervised", [0.0, 0.3, 1.0])
 def test_fused_cross_entropy_is_the_plain_one(mesh, supervised, monkeypatch):
@@ -102,8 +112,7 @@ def test_fused_cross_entropy_is_the_plain_one(mesh, supervised, monkeypatch):
         rng.normal(size=(32, 384)).astype(np.float32) / 4,
         rng.normal(size=384).astype(np.float32),
     )
-    want_losses = plain_losses(kernel, bias, hidden, targets)
-    want = jax.grad(lambda *xs: plain_losses(*xs, targets).sum(), (0, 1, 2))(kernel, bias, hidden)
+    want_losses, want = plainly(kernel, bias, hidden, targets)
     monkeypatch.setattr(
         loss, "LOGITS", 256 * 384 * 4
     )  # several chunks a device, the last one not full

@@ -34,7 +34,7 @@ def stepped(mesh: tuple, steps: int = 1):
 
 @pytest.mark.parametrize(
     "mesh",
-    [(1, 8, 1), pytest.param((1, 1, 8), marks=pytest.mark.slow), (2, 2, 2)],
+    [*(pytest.param(m, marks=pytest.mark.slow) for m in [(1, 8, 1), (1, 1, 8)]), (2, 2, 2)],
     ids=lambda m: "x".join(map(str, m)),
 )
 def test_every_mesh_takes_the_same_step(mesh):
