@@ -51,9 +51,23 @@ B16 = JanusConfig(
     transformer=TransformerConfig(vocabulary=32768),
 )
 L16 = JanusConfig(transformer=TransformerConfig(vocabulary=32768))
+# Of the quick start's world; a patch is a quarter of a cell.
+SHAPES = JanusConfig(
+    UnderstandingEncoderConfig(
+        image_size=24, patch_size=4, width=96, mlp_width=192, layers=3, heads=4
+    ),
+    GenerationEncoderConfig(image_size=24, channels=16, norm_groups=8, multipliers=(1, 1)),
+    TransformerConfig(width=96, mlp_width=192, layers=1, heads=4, vocabulary=512),
+    image_head_width=96,
+    dtype="float32",
+    remat="none",
+)
 
 TARGETS = {
     "": dict(model=SMALL, steps=500, batch=128, length=16, init=(), path="emoji:", rate=3e-3),
+    "shapes": dict(
+        model=SHAPES, steps=600, batch=128, length=20, init=(), path="shapes:", rate=2e-3
+    ),
     "b16": dict(
         model=B16, steps=20_000, batch=4096, length=64, init=(), path="data/mine.json", rate=1e-3
     ),
@@ -67,7 +81,7 @@ TARGETS = {
 
 def get_config(target: str = "") -> ConfigDict:
     t = TARGETS[target]
-    small = target == ""
+    small = target in ("", "shapes")
     warmup = max(int(0.03 * t["steps"]), 100)
     return ConfigDict({
         "seed": 0,

@@ -3,8 +3,9 @@
 import dataclasses
 
 from janus_jax.config.schema import Experiment
+from janus_jax.data.sources import SourceError
 from janus_jax.training.grpo_loss import AVERAGES, SCALES
-from janus_jax.training.rewards import reward_problems
+from janus_jax.training.rewards import RewardError, require_weights, reward_problems
 
 OPTIONS = {
     "group": 8,  # drawings, or answers, of a prompt, which are compared with each other
@@ -71,6 +72,16 @@ def grpo_problems(experiment: Experiment, name: str) -> list[str]:
         if getattr(stage, field) not in (default, other)
     ]  # fmt: skip
     return found + (_count_problems(stage, path, options) if stage.rows and not found else [])
+
+
+def require_rewards(name: str, options: dict):
+    """Raises SourceError where weights that score the drawings of stage `name` are not there, or not
+    of that kind."""
+    try:
+        if options["rewards"]:
+            require_weights(f"stages.{name}.options.rewards", str(options["rewards"]))
+    except RewardError as error:
+        raise SourceError(str(error)) from None
 
 
 def _model_problems(experiment: Experiment, name: str) -> list[str]:
