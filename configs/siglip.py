@@ -51,14 +51,14 @@ B16 = JanusConfig(
     transformer=TransformerConfig(vocabulary=32768),
 )
 L16 = JanusConfig(transformer=TransformerConfig(vocabulary=32768))
-# Of the quick start's world; a patch is a quarter of a cell.
+# Of the quick start's world, whose cells are patches.
 SHAPES = JanusConfig(
     UnderstandingEncoderConfig(
-        image_size=24, patch_size=4, width=96, mlp_width=192, layers=3, heads=4
+        image_size=24, patch_size=8, width=64, mlp_width=128, layers=2, heads=4
     ),
     GenerationEncoderConfig(image_size=24, channels=16, norm_groups=8, multipliers=(1, 1)),
-    TransformerConfig(width=96, mlp_width=192, layers=1, heads=4, vocabulary=512),
-    image_head_width=96,
+    TransformerConfig(width=64, mlp_width=128, layers=1, heads=4, vocabulary=512),
+    image_head_width=64,
     dtype="float32",
     remat="none",
 )
@@ -66,7 +66,7 @@ SHAPES = JanusConfig(
 TARGETS = {
     "": dict(model=SMALL, steps=500, batch=128, length=16, init=(), path="emoji:", rate=3e-3),
     "shapes": dict(
-        model=SHAPES, steps=600, batch=128, length=20, init=(), path="shapes:", rate=2e-3
+        model=SHAPES, steps=1_500, batch=128, length=14, init=(), path="shapes:", rate=3e-3
     ),
     "b16": dict(
         model=B16, steps=20_000, batch=4096, length=64, init=(), path="data/mine.json", rate=1e-3

@@ -14,6 +14,7 @@ from janus_jax.model.serving import cache_dtype
 from janus_jax.plan import aot, audit, memory, program, report, sampling
 from janus_jax.sample import cache as caches
 from janus_jax.sample import programs, reported
+from janus_jax.sample.rollouts import READ, on_each
 from janus_jax.training import rewards
 from janus_jax.training.grpo_options import Counts
 from janus_jax.training.stage_plan import StagePlan
@@ -60,8 +61,9 @@ class Rows:
     kind: int
 
     @classmethod
-    def of(cls, wanted: int, prompt: int, tokens: int, kind: int) -> "Rows":
-        counts = caches.row_counts()
+    def of(cls, wanted: int, prompt: int, tokens: int, kind: int, asked: int = 0) -> "Rows":
+        """asked: options.rollout_rows."""
+        counts = (caches.whole_groups(asked),) if asked else caches.row_counts()
         count = next((n for n in counts if n >= wanted), counts[-1])
         length = caches.cache_length(prompt + tokens)
         return cls(count, -(-wanted // count), length, tokens, kind)
@@ -139,15 +141,20 @@ def decoded(plan: StagePlan, chip: Chip, counts: Counts) -> dict[str, Part]:
     rows = plan.stage.rows
     tokens = plan.model.generation_encoder.tokens
     ways = branches(plan.options)
-    model = sampling.abstract(plan.model, None)
-    whole, tokenizer = (
-        memory.shard_bytes(sh.concrete(x)) for x in (model, model.generation_encoder)
-    )
-    weights = whole - tokenizer  # that of pictures is the trainer's own
-    judged = "self" in dict(rewards.parsed(str(plan.options["rewards"]) or "none"))
-    kept = weights * (2 if judged and plan.options["kl"] else 1)
+    model = sh.concrete(sampling.abstract(plan.model, None))
+    # The tokenizer of pictures is the trainer's own.
+    bytes_ = lambda model: memory.shard_bytes(model) - memory.shard_bytes(model.generation_encoder)
+    kept = split = bytes_(model)
+    if (
+        "self" in dict(rewards.parsed(str(plan.options["rewards"]) or "none"))
+        and plan.options["kl"]
+    ):
+        kept += split  # the reference judges
     # The stacked layers in the compute type are there until the last of them is taken apart.
-    found = {"weights that decode": Part(weights=kept, temporaries=weights)}
+    found = {"weights that decode": Part(weights=kept, temporaries=split)}
+    if plan.options["rollout_weights"] == "whole":
+        model = on_each(model, lambda x, sharding: x.update(sharding=sharding))
+        kept += memory.shard_bytes([getattr(model, name) for name in READ if hasattr(model, name)])
     most = int(plan.options["max_new_tokens"])
     wanted = {
         "drawing": (ways * counts.drawings, rows.length // ways - tokens, tokens, programs.IMAGE),
@@ -156,7 +163,7 @@ def decoded(plan: StagePlan, chip: Chip, counts: Counts) -> dict[str, Part]:
     compiled = {}  # one program for both where they have the same rows and places
     for part, (n, *how) in wanted.items():
         if n:
-            engine = Rows.of(n, *how)
+            engine = Rows.of(n, *how, int(plan.options["rollout_rows"]))
             at = engine.count, engine.length
             if at not in compiled:
                 lowered = sampling.lower(model, *at, reported.with_log_probability)

@@ -16,7 +16,11 @@ from janus_jax.sample import programs
 from janus_jax.sample.rollouts import decoding
 from janus_jax.training.stage_plan import StagePlan
 
-MODEL = tiny.small(remat="none")
+MODEL = tiny.small(
+    transformer=dataclasses.replace(tiny.CONFIG.transformer, layers=1),
+    understanding_encoder=dataclasses.replace(tiny.CONFIG.understanding_encoder, layers=1),
+    remat="none",
+)
 
 
 def experiment(**options):
