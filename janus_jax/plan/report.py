@@ -43,7 +43,6 @@ def study(experiment, name: str, chip: chips.Chip, work=None) -> dict:
     total = now.total + compiled.program
     fits = not compiled.error and total <= chip.memory
     work = work or flops.expected(stage, model, experiment.uses_ids(name), stage_plan.keeps)
-    parameters = memory.parameters(state)
     parts = flops.count(model, stage.trainable, work, stage_plan.adapted)
     limit, sent, remarks = speed_limit(chip, compiled, stage_plan, state, now, work)
     speeds = functools.partial(roofline.speeds, stage, chip, count, sum(parts.values()), work)
@@ -57,7 +56,7 @@ def study(experiment, name: str, chip: chips.Chip, work=None) -> dict:
         speed[program.ESTIMATED] = speeds(audited["seconds"])
     savings = [] if fits else memory.savings(experiment, name, now)
     return {
-        "parameters": parameters,
+        "parameters": memory.parameters(state),
         "bytes": dataclasses.asdict(now) | {"program": compiled.program, "total": total},
         "memory": chip.memory,
         "fits": fits,

@@ -63,7 +63,7 @@ class Rows:
     @classmethod
     def of(cls, wanted: int, prompt: int, tokens: int, kind: int, asked: int = 0) -> "Rows":
         """asked: options.rollout_rows."""
-        counts = (caches.whole_groups(asked),) if asked else caches.row_counts()
+        counts = (reported.whole_groups(asked),) if asked else caches.row_counts()
         count = next((n for n in counts if n >= wanted), counts[-1])
         length = caches.cache_length(prompt + tokens)
         return cls(count, -(-wanted // count), length, tokens, kind)

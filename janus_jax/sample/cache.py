@@ -13,14 +13,9 @@ WHOLE = 4  # most rows of a picture's first cache that has all its places (`plac
 def row_counts(group: int = 2) -> tuple[int, ...]:
     """The numbers of rows that are run: whole pairs, or larger groups, on every device of the batch
     axes."""
-    counts = CPU_ROWS if sh.platform() == "cpu" else ROWS
-    return tuple(whole_groups(rows, group) for rows in counts)
-
-
-def whole_groups(rows: int, group: int = 2) -> int:
-    """Rows, rounded up to whole groups on every device of the batch axes."""
     groups = group * sh.batch_shards()
-    return -(-rows // groups) * groups
+    counts = CPU_ROWS if sh.platform() == "cpu" else ROWS
+    return tuple(-(-rows // groups) * groups for rows in counts)
 
 
 def places_ahead(rows: int, draws: bool, most: int) -> int:

@@ -7,7 +7,6 @@ import numpy as np
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
-from janus_jax.sample.cache import whole_groups
 from janus_jax.sample.engine import Engine, Request
 from janus_jax.sample.options import require_ids
 
@@ -44,6 +43,12 @@ def ids_with_log_probabilities(
             found[request][0].append(ids)
             found[request][1].append(engine.reported[request].pop(0)[: len(ids)])
     return [tuple(map(np.concatenate, found[request])) for request in requests]
+
+
+def whole_groups(rows: int, group: int = 2) -> int:
+    """Rows, rounded up to whole groups on every device of the batch axes."""
+    groups = group * sh.batch_shards()
+    return -(-rows // groups) * groups
 
 
 def with_log_probability(ids, logits, temperature):
