@@ -4,7 +4,8 @@ text.
     janus-jax train --config=configs/siglip.py --workdir=runs/siglip
 
 learns the names of OpenMoji's drawings, small, on a laptop: by heart, for each thing is drawn once,
-and what is held out is of things that it never saw. Your own pairs, as any data set with captions
+and what is held out is of things that it never saw; `shapes` learns the quick start's world, whose
+drawings it then scores (configs/quickstart_grpo.py:siglip). Your own pairs, as any data set with captions
 (docs/data.md), with a tower of the paper's size:
 
     janus-jax train --config=configs/siglip.py:b16 --workdir=runs/mine \\

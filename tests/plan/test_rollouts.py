@@ -14,6 +14,7 @@ from janus_jax.plan import memory, report
 from janus_jax.plan import rollouts as planned
 from janus_jax.sample import programs
 from janus_jax.sample.rollouts import decoding
+from janus_jax.training.grpo_options import grpo_problems
 from janus_jax.training.stage_plan import StagePlan
 
 MODEL = tiny.small(
@@ -99,6 +100,16 @@ def test_guidance_takes_two_rows_a_drawing_and_a_reference_is_held_where_one_is_
         plain, guided = (planned.work_of(how(cfg_scale=s), planned.Counts(8, 8, 4)) for s in (1, 5))
     assert guided.tokens - plain.tokens == 8 * (16 + 40) and guided.image == plain.image == 8 * 16
     assert plain.text == 8 * 16 and plain.generation_images == 0
+
+
+def test_rollouts_of_other_rows_and_weights():
+    how = dict(rollout_rows=100, rollout_weights="whole")
+    assert not grpo_problems(experiment(**how), "rl")
+    (line,) = grpo_problems(experiment(rollout_weights="half"), "rl")
+    assert "rollout_weights is 'half': must be one of split, whole" in line
+    with on_mesh(1, 8, 1):
+        rows = planned.Rows.of(2 * 64, 128, 576, programs.IMAGE, 100)
+        assert (rows.count, rows.rounds) == (112, 2), "whole pairs on each of eight devices"
 
 
 def test_a_part_that_does_not_fit_is_said():
