@@ -20,9 +20,9 @@ from janus_jax.training.grpo_options import Counts
 from janus_jax.training.stage_plan import StagePlan
 
 ASSUMED = (
-    "of a step of {name}: prompts as long as a row has room for, no round of options.resample, and every "
-    "place of the cache read with each token; the reading of prompts, the decoding of image ids to "
-    "pictures and the rewards are not in the seconds; a reward's own weights are not in the bytes"
+    "where a step draws and answers: prompts as long as a row has room for, no round of options.resample, "
+    "every place of the cache read with each token; reading prompts, decoding image ids to pictures and "
+    "rewards are not in the seconds, nor are a reward's own weights in the bytes"
 )
 PARTS = ("weights that decode", "drawing", "answering", "scoring", "update")
 
@@ -95,6 +95,7 @@ def study_rollouts(experiment, name: str, chip: Chip) -> dict:
         "peak": max(total.values()),
         "fits": not errors and max(total.values()) <= chip.memory,
         "error": "\n".join(errors),
+        "assumed": ASSUMED,
         "step": step_of(parts, counts, plan.stage.steps),
         "examples": {"understanding": counts.answers, "text": 0, "generation": counts.drawings},
     }
@@ -109,8 +110,7 @@ def work_of(plan: StagePlan, counts: Counts) -> flops.Work:
     and no picture is encoded into ids."""
     mean = flops.lengths(plan.stage, plan.model)
     tokens = plan.model.generation_encoder.tokens
-    twins = branches(plan.options)
-    segments = {"generation": twins * counts.drawings, "understanding": counts.answers}
+    segments = {"generation": twins(plan) * counts.drawings, "understanding": counts.answers}
     each = {task: n * mean[task] for task, n in segments.items()}
     return flops.Work(
         tokens=sum(each.values()),
@@ -122,9 +122,9 @@ def work_of(plan: StagePlan, counts: Counts) -> flops.Work:
     )
 
 
-def branches(options: dict) -> int:
-    """Rows of a drawing: two where it is guided."""
-    return 1 if options["cfg_scale"] in (0, 1) else 2
+def twins(plan: StagePlan) -> int:
+    """Segments of a drawing in its row: two where it is guided."""
+    return 1 if plan.options["cfg_scale"] == 1 else 2
 
 
 def reference_bytes(plan: StagePlan, state) -> float:
@@ -140,15 +140,13 @@ def decoded(plan: StagePlan, chip: Chip, counts: Counts) -> dict[str, Part]:
     """The parts of a rollout, by name."""
     rows = plan.stage.rows
     tokens = plan.model.generation_encoder.tokens
-    ways = branches(plan.options)
+    branches = 1 if plan.options["cfg_scale"] in (0, 1) else 2
     model = sh.concrete(sampling.abstract(plan.model, None))
     # The tokenizer of pictures is the trainer's own.
     bytes_ = lambda model: memory.shard_bytes(model) - memory.shard_bytes(model.generation_encoder)
     kept = split = bytes_(model)
-    if (
-        "self" in dict(rewards.parsed(str(plan.options["rewards"]) or "none"))
-        and plan.options["kl"]
-    ):
+    judged = "self" in dict(rewards.parsed(str(plan.options["rewards"]) or "none"))
+    if judged and plan.options["kl"]:
         kept += split  # the reference judges
     # The stacked layers in the compute type are there until the last of them is taken apart.
     found = {"weights that decode": Part(weights=kept, temporaries=split)}
@@ -157,7 +155,12 @@ def decoded(plan: StagePlan, chip: Chip, counts: Counts) -> dict[str, Part]:
         kept += memory.shard_bytes([getattr(model, name) for name in READ if hasattr(model, name)])
     most = int(plan.options["max_new_tokens"])
     wanted = {
-        "drawing": (ways * counts.drawings, rows.length // ways - tokens, tokens, programs.IMAGE),
+        "drawing": (
+            branches * counts.drawings,
+            rows.length // twins(plan) - tokens,
+            tokens,
+            programs.IMAGE,
+        ),
         "answering": (counts.answers, rows.length - most, most, programs.TEXT),
     }
     compiled = {}  # one program for both where they have the same rows and places

@@ -59,7 +59,7 @@ def test_the_peak_is_the_largest_part_and_not_the_sum():
     }
     assert tuple(own) == planned.PARTS
     assert found["peak"] == held + max(own.values()) < held + sum(own.values())
-    assert found["fits"] and "FITS" in text and "reference" in text
+    assert found["fits"] and "FITS" in text and "reference" in text and planned.ASSUMED in text
     # The update is what any stage's plan says of it, and the reference beside it.
     assert found["parts"]["update"]["total"] - found["held"]["reference"] == pytest.approx(
         found["bytes"]["total"]

@@ -15,6 +15,7 @@ from janus_jax.sample import reported, rollouts
 MODEL = tiny.small(transformer=dataclasses.replace(tiny.CONFIG.transformer, layers=1))
 
 
+@pytest.mark.slow
 def test_weights_that_lie_whole_and_more_rows_draw_the_same(monkeypatch):
     """A token then reads no weight from another device; of four devices two share heads."""
     processor = tiny.processor()
