@@ -65,6 +65,8 @@ def get_config(target: str = "") -> ConfigDict:
                 "options": {
                     "group": 8, "temperature": 1.0, "cfg_scale": 5.0, "kl": 0.01,
                     "rewards": "http://localhost:8000/score", "timeout": 120, "sheet_every": 100,
+                    # All drawings and their twins at once, by weights that no token has to gather.
+                    "rollout_rows": 128, "rollout_weights": "whole",
                 },
                 "spikes": {"sigma": 0},
                 "checkpoint_every": 100, "log_every": 1,

@@ -5,6 +5,7 @@ the exact reward of its world, in minutes on a laptop CPU.
     janus-jax train --config=configs/quickstart_grpo.py:self --workdir=runs/grpo_self
 
 Targets: nothing, drawings by the exact reward; `self`, drawings by what the model answers about them;
+`siglip`, by a trained pair of towers that configs/siglip.py:shapes leaves in runs/siglip;
 `answers`, questions by the right words; `both`, drawings and answers at once.
 """
 
@@ -18,6 +19,7 @@ LLM = ("text_embedding", "transformer", "text_head")
 TARGETS = {
     "": {"generation": 1, "rewards": "shapes"},
     "self": {"generation": 1, "rewards": "self"},
+    "siglip": {"generation": 1, "rewards": "siglip:runs/siglip/siglip"},
     "answers": {"understanding": 1, "answer_rewards": "match"},
     "both": {"generation": 1, "understanding": 1, "rewards": "shapes", "answer_rewards": "match"},
 }

@@ -4,7 +4,8 @@ text.
     janus-jax train --config=configs/siglip.py --workdir=runs/siglip
 
 learns the names of OpenMoji's drawings, small, on a laptop: by heart, for each thing is drawn once,
-and what is held out is of things that it never saw. Your own pairs, as any data set with captions
+and what is held out is of things that it never saw; `shapes` learns the quick start's world, whose
+drawings it then scores (configs/quickstart_grpo.py:siglip). Your own pairs, as any data set with captions
 (docs/data.md), with a tower of the paper's size:
 
     janus-jax train --config=configs/siglip.py:b16 --workdir=runs/mine \\
@@ -51,9 +52,23 @@ B16 = JanusConfig(
     transformer=TransformerConfig(vocabulary=32768),
 )
 L16 = JanusConfig(transformer=TransformerConfig(vocabulary=32768))
+# Of the quick start's world, whose cells are patches.
+SHAPES = JanusConfig(
+    UnderstandingEncoderConfig(
+        image_size=24, patch_size=8, width=64, mlp_width=128, layers=2, heads=4
+    ),
+    GenerationEncoderConfig(image_size=24, channels=16, norm_groups=8, multipliers=(1, 1)),
+    TransformerConfig(width=64, mlp_width=128, layers=1, heads=4, vocabulary=512),
+    image_head_width=64,
+    dtype="float32",
+    remat="none",
+)
 
 TARGETS = {
     "": dict(model=SMALL, steps=500, batch=128, length=16, init=(), path="emoji:", rate=3e-3),
+    "shapes": dict(
+        model=SHAPES, steps=1_500, batch=128, length=14, init=(), path="shapes:", rate=3e-3
+    ),
     "b16": dict(
         model=B16, steps=20_000, batch=4096, length=64, init=(), path="data/mine.json", rate=1e-3
     ),
@@ -67,7 +82,7 @@ TARGETS = {
 
 def get_config(target: str = "") -> ConfigDict:
     t = TARGETS[target]
-    small = target == ""
+    small = target in ("", "shapes")
     warmup = max(int(0.03 * t["steps"]), 100)
     return ConfigDict({
         "seed": 0,

@@ -186,6 +186,11 @@ def compile_step(step, state, batch, deterministic: bool = False) -> Compiled:
     batch: its abstract batch.
     deterministic: the config's.
     """
+    return compile_lowered(step.lower(state, batch), deterministic)
+
+
+def compile_lowered(lowered, deterministic: bool = False) -> Compiled:
+    """`compile_step` of a program that is lowered already."""
     import jax
 
     mesh = jax.sharding.get_mesh()
@@ -200,7 +205,6 @@ def compile_step(step, state, batch, deterministic: bool = False) -> Compiled:
         options = {"tpu": dump, "gpu": gpu_options(mesh.size, deterministic)}.get(
             platform, {"xla_backend_optimization_level": 0}
         )
-        lowered = step.lower(state, batch)
         try:
             if platform == "tpu":
                 program = tpu_dump.compiled(lowered, options, pathlib.Path(folder))

@@ -20,6 +20,7 @@ def taken_for_granted(stages: dict, chip: chips.Chip, device) -> list[str]:
             for name, found in lengths.items()
         ),
         program.ROWS_ASSUMED,
+        *dict.fromkeys(s["assumed"] for s in stages.values() if "assumed" in s),
     ]
     kinds = {"rows": of_rows if lengths else []}
     kinds["pictures"] = pictures.ASSUMED if len(lengths) < len(stages) else []

@@ -2,21 +2,24 @@
 
 import dataclasses
 import functools
+import importlib
 
 from janus_jax.common.text import size, table
 from janus_jax.distributed import chips
 from janus_jax.model import flops
 from janus_jax.plan import aot, assumed, collectives, program, roofline
 from janus_jax.plan.pictures import picture_tables, study_pictures
+from janus_jax.training import task
 
 
-def study(experiment, name: str, chip: chips.Chip) -> dict:
+def study(experiment, name: str, chip: chips.Chip, work=None) -> dict:
     """What one stage would take on the current mesh, as plain data: sizes in bytes, times in
     seconds, FLOPs and bytes of one chip and step.
 
     experiment: the config.
     name: of the stage.
     chip: what the mesh is made of.
+    work: what a step holds, where that is known; else what is expected of full rows.
     """
     import jax
 
@@ -39,8 +42,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         now = traced.compiled(compiled.arguments or traced.arguments, compiled.temporaries)
     total = now.total + compiled.program
     fits = not compiled.error and total <= chip.memory
-    work = flops.expected(stage, model, experiment.uses_ids(name), stage_plan.keeps)
-    parameters = memory.parameters(state)
+    work = work or flops.expected(stage, model, experiment.uses_ids(name), stage_plan.keeps)
     parts = flops.count(model, stage.trainable, work, stage_plan.adapted)
     limit, sent, remarks = speed_limit(chip, compiled, stage_plan, state, now, work)
     speeds = functools.partial(roofline.speeds, stage, chip, count, sum(parts.values()), work)
@@ -54,7 +56,7 @@ def study(experiment, name: str, chip: chips.Chip) -> dict:
         speed[program.ESTIMATED] = speeds(audited["seconds"])
     savings = [] if fits else memory.savings(experiment, name, now)
     return {
-        "parameters": parameters,
+        "parameters": memory.parameters(state),
         "bytes": dataclasses.asdict(now) | {"program": compiled.program, "total": total},
         "memory": chip.memory,
         "fits": fits,
@@ -117,17 +119,26 @@ def tables(plan: dict, name: str, study: dict) -> str:
     name: of the stage.
     study: of the stage.
     """
+    return titled(name, sections(plan, study))
+
+
+def titled(name: str, sections: dict[str, str]) -> str:
+    """Tables of a stage, each under its title."""
+    return "\n\n".join(f"{name}: {title}\n\n{text}" for title, text in sections.items())
+
+
+def sections(plan: dict, study: dict) -> dict[str, str]:
+    """Title -> table, of `tables`."""
     links = links_table(study["collectives"])
-    sections = {
+    found = {
         "parameters": parameters_table(study["parameters"]),
         "memory of a chip": memory_table(plan["chip"], study),
         "model FLOPs of a chip and step": flops_table(study["flops"]),
         "into a chip over its links, a step": "\n".join([links, *study["remarks"]]),
     }
     if study["program"]:
-        sections["the compiled program, a chip and step"] = program.told(study["program"])
-    sections["how fast"] = speeds_table(study["bound"], study["speeds"])
-    return "\n\n".join(f"{name}: {title}\n\n{text}" for title, text in sections.items())
+        found["the compiled program, a chip and step"] = program.told(study["program"])
+    return found | {"how fast": speeds_table(study["bound"], study["speeds"])}
 
 
 def parameters_table(parameters: dict) -> str:
@@ -271,6 +282,9 @@ def run(experiment, chip: chips.Chip, count: int, found, compiler: str, say=prin
     with sh.mesh_context(mesh):
         for name, stage in experiment.stages.items():
             look, show = (study, tables) if stage.rows else (study_pictures, picture_tables)
+            if hasattr(task.load(stage.task), "ROLLS"):
+                rollouts = importlib.import_module("janus_jax.plan.rollouts")
+                look, show = rollouts.study_rollouts, rollouts.rollout_tables
             plan["stages"][name] = look(experiment, name, chip)
             say(show(plan, name, plan["stages"][name]) + "\n")
     plan["assumed"] = assumed.taken_for_granted(plan["stages"], chip, mesh.devices.flat[0])

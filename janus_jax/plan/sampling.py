@@ -85,8 +85,8 @@ def abstract(config: JanusConfig, dtype: str | None) -> nnx.Module:
     return jax.eval_shape(make)
 
 
-def lower(model: nnx.Module, rows: int, length: int):
-    """`write` lowered for so many rows and places of the cache."""
+def lower(model: nnx.Module, rows: int, length: int, told=None):
+    """`write` lowered for so many rows and places of the cache; told: as `write` takes it."""
     mesh = jax.sharding.get_mesh()
     config = model.transformer.config
     dtype = model.transformer.dtype
@@ -109,7 +109,8 @@ def lower(model: nnx.Module, rows: int, length: int):
     cache, hidden = [(keys, keys)] * config.layers, put((rows, config.width), dtype)
     drawn = jax.eval_shape(lambda: model.blank_drawn(rows))
     drawn = jax.tree.map(lambda x: put(x.shape, x.dtype, sh.CACHE_BHSK), drawn)
-    return programs.write.lower(leaves, cache, drawn, hidden, writing, whole, whole, tree=tree)
+    how = {"tree": tree} | ({"told": told} if told else {})
+    return programs.write.lower(leaves, cache, drawn, hidden, writing, whole, whole, **how)
 
 
 def of_token(module: hlo.Module, chip: Chip, config: JanusConfig, rows: int, kind: int) -> dict:

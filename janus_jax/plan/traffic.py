@@ -25,7 +25,8 @@ def moved(module: Module, body: dict[str, Instruction], x: Instruction) -> float
         inner = module.computations[x.called["calls"][0]]
         return sum(moved(module, inner, y) for y in inner.values() if y.opcode != "parameter")
     if x.opcode in _SLICES:
-        return 2 * written
+        read = sum(s.bytes for s in x.shapes) if _slow(body, x.operands[0]) else 0.0
+        return written + read
     if x.opcode in _IN_PLACE:
         return 2 * _bytes(body, x.operands[_IN_PLACE[x.opcode]])
     if x.opcode == "custom-call" and "__cu" in x.text:
@@ -51,11 +52,13 @@ def _read_of_operand(module: Module, fusion: Instruction, i: int) -> float:
 def _read(module: Module, body: dict[str, Instruction], x: Instruction) -> float:
     """Bytes that a computation reads of its value `x`."""
     whole = sum(s.bytes for s in x.shapes)
+    if x.root:  # whoever takes the result reads it
+        return whole
     read = 0.0
     for user in module.users(body)[x.name]:
         if user.opcode in _SLICES and user.operands[0] == x.name:
             read += sum(s.bytes for s in user.shapes)
-        elif user.opcode in _SAME:
+        elif user.opcode in _SAME or _renames(module, user):
             read += _read(module, body, user)
         elif user.opcode == "fusion":
             places = (i for i, name in enumerate(user.operands) if name == x.name)
@@ -63,6 +66,15 @@ def _read(module: Module, body: dict[str, Instruction], x: Instruction) -> float
         elif user.opcode not in _IN_PLACE or user.operands[0] != x.name:
             return whole
     return min(read, whole)
+
+
+def _renames(module: Module, x: Instruction) -> bool:
+    """Whether it is a fusion that gives its operand another shape alone, as TPUs' programs have for
+    weights."""
+    if x.opcode != "fusion":
+        return False
+    inner = module.computations[x.called["calls"][0]].values()
+    return all(y.opcode == "parameter" or y.opcode in _SAME for y in inner)
 
 
 def _written(module: Module, fusion: Instruction) -> float:

@@ -6,15 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from janus_jax.model import sharding as sh
+from janus_jax.model.guest import own_jax
 from janus_jax.sample.engine import Engine, Request
 from janus_jax.sample.options import require_ids
 
 
 def ids_with_log_probabilities(
-    model, requests: list[Request]
+    model, requests: list[Request], rows: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each request (ids int32 [n], their log-probabilities float32 [n]).
 
+    rows: of the cache, that are written at once, rounded up to whole groups on every device; 0: as
+        many as `cache.row_counts` has.
     They are those of softmax(logits / temperature), the logits under the request's guidance, over
     all ids: a top_p below 1 leaves them as they are. An answer's last id may be its eos. Raises
     ValueError for a temperature of 0, which draws nothing, and where logits are not finite.
@@ -26,7 +29,10 @@ def ids_with_log_probabilities(
         )
     if any(request.draws for request in requests):
         require_ids(model.config)
-    engine = _Reporting(model, group=4 if any(len(x.prompts) > 2 for x in requests) else 2)
+    group = 4 if any(len(x.prompts) > 2 for x in requests) else 2
+    with own_jax(model):
+        counts = (whole_groups(rows, group),) if rows else None
+    engine = _Reporting(model, counts=counts, group=group)
     for request in requests:
         engine.add(request)
     found = {request: ([], []) for request in requests}
@@ -37,6 +43,12 @@ def ids_with_log_probabilities(
             found[request][0].append(ids)
             found[request][1].append(engine.reported[request].pop(0)[: len(ids)])
     return [tuple(map(np.concatenate, found[request])) for request in requests]
+
+
+def whole_groups(rows: int, group: int = 2) -> int:
+    """Rows, rounded up to whole groups on every device of the batch axes."""
+    groups = group * sh.batch_shards()
+    return -(-rows // groups) * groups
 
 
 def with_log_probability(ids, logits, temperature):

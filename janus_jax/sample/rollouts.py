@@ -1,11 +1,14 @@
 """Pictures and answers of reinforcement learning: many a prompt, each with the log-probabilities of
 its ids, and the pictures that ids show."""
 
+import copy
+
 import jax
 import numpy as np
 from flax import nnx
 
 from janus_jax.data.messages import PICTURE, Turn, laid_out
+from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import serving
 from janus_jax.sample.decode import drawing
@@ -17,10 +20,16 @@ from janus_jax.sample.understand import answer_of, prepare, prompts_of, understa
 from janus_jax.weights.load import CAST
 from janus_jax.weights.table import VQ
 
+# What a token reads, drawn or written.
+READ = (
+    "text_embedding", "generation_embedding", "generation_adaptor", "transformer", "text_head",
+    "image_head",
+)  # fmt: skip
+
 
 def drawings(
     model, prompts: list[np.ndarray], seeds: list[int], count: int, unconditional, *,
-    cfg_scale: float, temperature: float,
+    cfg_scale: float, temperature: float, rows: int = 0,
 ) -> list:  # fmt: skip
     """`count` drawings of each prompt: (image ids int32 [N], log-probabilities float32 [N]) of each,
     row-major by prompt. Equal prompts are read once.
@@ -29,18 +38,19 @@ def drawings(
         prompt depends on its seed and k alone.
     unconditional: ids -> those of the prompt without its words.
     cfg_scale, temperature: as of `generate`; temperature above 0.
+    rows: see `ids_with_log_probabilities`.
     """
     tokens = model.config.generation_encoder.tokens
     requests = []
     for ids, seed in zip(prompts, seeds, strict=True):
         pair = Prompt(ids), Prompt(unconditional(ids))
         requests += [drawing(pair, seed, k, cfg_scale, temperature, tokens) for k in range(count)]
-    return ids_with_log_probabilities(model, requests)
+    return ids_with_log_probabilities(model, requests, rows)
 
 
 def answers(
     model, processor, asked: list[tuple], seeds: list[int], count: int, *, temperature: float,
-    most: int,
+    most: int, rows: int = 0,
 ) -> list:  # fmt: skip
     """`count` answers to each question, as `drawings`; of at most `most` ids, the last of them the end of
     sentence, or a role's tag, where the answer ended by itself.
@@ -55,7 +65,7 @@ def answers(
     ]
     ends = {eos, *answer_of(processor, (), 1).stop_ids}
     cut = lambda ids: next((k + 1 for k, i in enumerate(ids.tolist()) if i in ends), len(ids))
-    found = ids_with_log_probabilities(model, requests)
+    found = ids_with_log_probabilities(model, requests, rows)
     return [(ids[: cut(ids)], told[: cut(ids)]) for ids, told in found]
 
 
@@ -103,3 +113,17 @@ def decoding(model):
     params = jax.tree.map_with_path(narrowed, nnx.to_pure_dict(state))
     with own_jax(model):
         return serving(nnx.merge(graphdef, params))
+
+
+def on_each(model, put=jax.device_put):
+    """A model in the form that decodes with what a token reads whole along `fsdp` on every device. Such
+    a token moves activations between devices and no weights.
+
+    put: (array, sharding) -> the array there.
+    """
+    whole = lambda x: put(x, x.sharding.update(spec=sh.gathered(x.sharding.spec)))
+    out = copy.copy(model)
+    for name in READ:
+        if hasattr(model, name):
+            setattr(out, name, jax.tree.map(whole, getattr(model, name)))
+    return out

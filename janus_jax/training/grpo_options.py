@@ -3,8 +3,9 @@
 import dataclasses
 
 from janus_jax.config.schema import Experiment
+from janus_jax.data.sources import SourceError
 from janus_jax.training.grpo_loss import AVERAGES, SCALES
-from janus_jax.training.rewards import reward_problems
+from janus_jax.training.rewards import RewardError, require_weights, reward_problems
 
 OPTIONS = {
     "group": 8,  # drawings, or answers, of a prompt, which are compared with each other
@@ -20,6 +21,8 @@ OPTIONS = {
     "rewards": "",  # of drawings, see rewards.py
     "answer_rewards": "",  # of answers
     "max_new_tokens": 16,  # of an answer
+    "rollout_rows": 0,  # of the cache, written at once; 0: see sample/cache.py
+    "rollout_weights": "split",  # or whole: on every device, so that a token moves none of them
     "reference": "",  # weights; empty: those that the stage begins with
     "entropy_floor": 0.001,  # nats an id: below it a policy has collapsed, which is said
     "sheet_every": 0,  # steps between two sheets of the best and worst drawings of SHEET prompts
@@ -73,6 +76,16 @@ def grpo_problems(experiment: Experiment, name: str) -> list[str]:
     return found + (_count_problems(stage, path, options) if stage.rows and not found else [])
 
 
+def require_rewards(name: str, options: dict):
+    """Raises SourceError where weights that score the drawings of stage `name` are not there, or not
+    of that kind."""
+    try:
+        if options["rewards"]:
+            require_weights(f"stages.{name}.options.rewards", str(options["rewards"]))
+    except RewardError as error:
+        raise SourceError(str(error)) from None
+
+
 def _model_problems(experiment: Experiment, name: str) -> list[str]:
     model = experiment.model
     path = f"stages.{name}"
@@ -109,14 +122,18 @@ def _model_problems(experiment: Experiment, name: str) -> list[str]:
 
 def _option_problems(path: str, options: dict) -> list[str]:
     found = []
-    for field in ("group", "updates", "max_new_tokens", "resample", "sheet_every", "retries"):
+    for field in (
+        "group", "updates", "max_new_tokens", "resample", "sheet_every", "retries", "rollout_rows"
+    ):  # fmt: skip
         least = {"group": 2, "updates": 1, "max_new_tokens": 1}.get(field, 0)
         if options[field] != int(options[field]) or options[field] < least:
             why = "; one drawing cannot be compared with another" if field == "group" else ""
             found.append(
                 f"{path}.{field} is {options[field]:g}: must be a whole number, {least} or more{why}"
             )
-    for field, known in (("average", AVERAGES), ("scale", SCALES)):
+    for field, known in (
+        ("average", AVERAGES), ("scale", SCALES), ("rollout_weights", ("split", "whole"))
+    ):  # fmt: skip
         if options[field] not in known:
             found.append(f"{path}.{field} is {options[field]!r}: must be one of {', '.join(known)}")
     for field in ("temperature", "timeout"):

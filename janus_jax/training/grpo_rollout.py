@@ -136,6 +136,8 @@ class Rollouts:
         among them too that others have replaced."""
         found = []
         self.failed = 0
+        if self.options["rollout_weights"] == "whole":
+            model = self.sampler.on_each(model)
         counts = {"generation": self.counts.drawings, "understanding": self.counts.answers}
         for kind in self.scorers:
             wanted = counts[kind] // self.counts.group
@@ -161,14 +163,15 @@ class Rollouts:
         """`count` outputs of each prompt, not scored yet. drawn: of `Prompts.draw`."""
         asked, taken, seeds = zip(*drawn, strict=True)
         heat = float(self.options["temperature"])
+        rows = int(self.options["rollout_rows"])
         if kind == "generation":
-            how = {"cfg_scale": float(self.options["cfg_scale"]), "temperature": heat}
+            how = {"cfg_scale": float(self.options["cfg_scale"]), "temperature": heat, "rows": rows}
             blank = self.processor.unconditional
             outputs = self.sampler.drawings(model, list(taken), list(seeds), count, blank, **how)
             each = [(ids, None, None) for ids in taken]
         else:
             most = int(self.options["max_new_tokens"])
-            how = {"temperature": heat, "most": most}
+            how = {"temperature": heat, "most": most, "rows": rows}
             outputs = self.sampler.answers(
                 model, self.processor, list(taken), list(seeds), count, **how
             )

@@ -1,8 +1,9 @@
 """What drawings and answers are worth: rewards of reinforcement learning behind one protocol.
 
 A reward is a function (prompts, outputs) -> float32 [n]: prompts are `Asked`, outputs PIL pictures of
-drawings or the texts of answers. It is named in a config by NAME, by `package.module:function`, or by
-a http address (`rewards_http.py`); several stand with their weights, "shapes=1+self=0.5".
+drawings or the texts of answers. It is named in a config by NAME, by `siglip:PATH` (weights,
+`rewards_siglip.py`), by `package.module:function`, or by a http address (`rewards_http.py`); several
+stand with their weights, "shapes=1+self=0.5".
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ OWN = {  # what comes with the package, by what it scores
     "drawing": {"shapes": "rewards_shapes:shapes_reward", "self": "rewards_self:self_reward"},
     "answering": {"match": "rewards_words:words_reward", "number": "rewards_words:words_reward"},
 }
+SIGLIP = "siglip:"  # and the path of weights
 PATIENCE = 20  # steps in a row without a difference in any group, after which it is said
 FAILED = 5  # steps in a row in which a reward left no group whole: the run ends
 
@@ -74,15 +76,18 @@ def reward_problems(path: str, kind: str, text: str) -> list[str]:
     try:
         names = parsed(text)
     except ValueError as error:
-        return [f"{path} is {text!r}: {error}; give one such as {', '.join(OWN[kind])}"]
+        return [f"{path} is {text!r}: {error}; {_known(kind)}"]
     found = []
     for name, _ in names:
         if name in OWN[kind] or name.startswith(("http://", "https://")):
             continue
+        if name.startswith(SIGLIP):
+            found += _siglip_problems(path, kind, name)
+            continue
         if ":" not in name:
             found.append(
                 f"{path} has {name!r}: no reward of {kind}{near(name, OWN[kind])}; or give "
-                "package.module:function, or an address http://..."
+                "siglip:PATH of weights, package.module:function, or an address http://..."
             )
             continue
         try:
@@ -90,6 +95,33 @@ def reward_problems(path: str, kind: str, text: str) -> list[str]:
         except (ImportError, AttributeError) as error:
             found.append(f"{path} has {name!r}: cannot be imported ({error})")
     return found
+
+
+def _siglip_problems(path: str, kind: str, name: str) -> list[str]:
+    if kind != "drawing":
+        return [f"{path} has {name!r}: that scores pictures, and here are answers; {_known(kind)}"]
+    if name == SIGLIP:
+        return [
+            f"{path} has {name!r}, without a path; give that of weights, such as "
+            f"{SIGLIP}runs/siglip/siglip"
+        ]
+    return []
+
+
+def _known(kind: str) -> str:
+    return f"give one such as {', '.join(OWN[kind])}"
+
+
+def require_weights(path: str, text: str):
+    """Raises RewardError where weights that a config's field names cannot score. Nothing is read of
+    them but what they hold."""
+    for name, _ in parsed(text):
+        if name.startswith(SIGLIP):
+            pair = importlib.import_module("janus_jax.training.rewards_siglip")
+            try:
+                pair.opened_pair(name.removeprefix(SIGLIP))
+            except RewardError as error:
+                raise RewardError(f"{path} has {name!r}: {error}") from None
 
 
 def _function(name: str) -> Callable:
@@ -104,6 +136,9 @@ def opened(kind: str, text: str, **how) -> list[Weighted]:
     for name, weight in parsed(text):
         if name in OWN[kind]:
             reward = _function(f"janus_jax.training.{OWN[kind][name]}")(name, **how)
+        elif name.startswith(SIGLIP):
+            pair = importlib.import_module("janus_jax.training.rewards_siglip")
+            reward = pair.siglip_reward(name.removeprefix(SIGLIP))
         elif name.startswith(("http://", "https://")):
             http = importlib.import_module("janus_jax.training.rewards_http")
             reward = http.HttpReward(name, how["timeout"], int(how["retries"]), how["say"])

@@ -202,6 +202,42 @@ def test_a_tpu_multiplies_batches_as_dilated_convolutions_and_has_memory_of_its_
     assert not gather.beside and gather.exposed == gather.seconds > 0
 
 
+RENAMED = r"""HloModule jit_write, is_scheduled=true
+
+%bitcast_fusion (p: bf16[64,32]) -> bf16[64,32] {
+  %p = bf16[64,32]{1,0:T(8,128)} parameter(0)
+  ROOT %b = bf16[64,32]{1,0:T(8,128)} bitcast(%p)
+}
+
+%outer (x: bf16[2,64], w: bf16[64,32]) -> bf16[2,32] {
+  %x = bf16[2,64]{1,0:T(8,128)S(1)} parameter(0)
+  %w = bf16[64,32]{1,0:T(8,128)} parameter(1)
+  %f = bf16[64,32]{1,0:T(8,128)} fusion(%w), kind=kLoop, calls=%bitcast_fusion
+  ROOT %c = bf16[2,32]{1,0:T(8,128)S(1)} convolution(%x, %f), dim_labels=bf_io->bf
+}
+
+%part (q: bf16[64,32]) -> bf16[16,32] {
+  %q = bf16[64,32]{1,0:T(8,128)} parameter(0)
+  ROOT %s = bf16[16,32]{1,0:T(8,128)S(1)} slice(%q), slice={[0:16], [0:32]}
+}
+
+ENTRY %main (x: bf16[2,64], w: bf16[64,32]) -> bf16[2,32] {
+  %x = bf16[2,64]{1,0:T(8,128)S(1)} parameter(0)
+  %w = bf16[64,32]{1,0:T(8,128)} parameter(1)
+  %slice-start = ((bf16[64,32]{1,0:T(8,128)}), bf16[16,32]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) async-start(%w), calls=%part
+  %slice-done = bf16[16,32]{1,0:T(8,128)S(1)} async-done(%slice-start)
+  ROOT %fusion = bf16[2,32]{1,0:T(8,128)S(1)} fusion(%x, %w), kind=kOutput, calls=%outer
+}
+"""
+
+
+def test_weights_that_a_tpu_reads_by_another_name_or_in_slices_count():
+    """A product's weights come through a fusion that renames them, or by slices into a core's own
+    memory."""
+    found = audit.audit(hlo.Module(RENAMED), ALONE, chips.CHIPS["v5e"], lambda loop: 1.0, 1.0)
+    assert found.total.bytes == 2 * 64 * 32 + 2 * 16 * 32
+
+
 def test_attention_kernels_multiply_what_their_shapes_say():
     text = """HloModule m
 

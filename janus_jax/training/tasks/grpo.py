@@ -30,7 +30,6 @@ TEACHERS = ()
 OPTIONS = grpo_options.OPTIONS
 VALIDATES = ()
 problems = grpo_options.grpo_problems
-read_first = janus.read_first
 export = janus.export
 
 
@@ -132,6 +131,11 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
 
     next_batch = lambda i: (i, {"images": images})
     return stage_data.StageData(next_batch, stats, mixture, around=around)
+
+
+def read_first(plan: StagePlan, processor):
+    grpo_options.require_rewards(plan.name, plan.options)
+    return janus.read_first(plan, processor)
 
 
 def batch_shapes(plan: StagePlan) -> dict:

@@ -343,6 +343,33 @@ def test_a_stored_reference_that_is_not_of_this_run_is_refused(tmp_path):
         opened.rows([Entry("text", "text", TextPairs())], examples, [0], 3)
 
 
+@pytest.mark.parametrize("init, held_out", [("weights", False), ("other", False), ("other", True)])
+def test_stored_numbers_of_other_weights_are_told_of_once(tmp_path, init, held_out):
+    """Where the stage begins elsewhere than at its reference, it can be meant; validation says it not
+    again."""
+    stored(tmp_path / "stored")
+    plan = plan_of(options={"reference": str(tmp_path / "stored")}, init=(init,))
+    evaluation = dataclasses.replace(plan.experiment.evaluation, holdout=0.2)
+    plan = dataclasses.replace(
+        plan, experiment=dataclasses.replace(plan.experiment, evaluation=evaluation)
+    )
+    plan = plan.on_held_out() if held_out else plan
+    said = []
+    with on_mesh():
+        data = plan.task.batches(
+            plan, {"text": TextPairs()}, tiny.processor(), tmp_path, said.append
+        )
+        data.close()
+    warned = [text for text in said if "WARNING" in text]
+    due = init == "other" and not held_out
+    assert len(warned) == due
+    if due:
+        assert (
+            "are of weights, and stage one begins with other: the policy does not begin"
+            in warned[0]
+        )
+
+
 STAGE = "stages.dpo."
 
 
@@ -370,6 +397,14 @@ def test_what_a_stage_of_pairs_cannot_be_is_told_by_field(given, said):
         ({"model.drawing": "masked"}, "model.drawing is 'masked': pairs are of pictures"),
         ({"data.datasets.pictures.image_ids": "ids"}, "image_ids is 'ids': they hold one picture"),
         ({STAGE + "options.loss": "simpo", STAGE + "options.reference": "x"}, "has no reference"),
+        (
+            {STAGE + "options.reference": "x", "data.datasets.pictures.prompt": "('{} it', 'a {}')"},
+            "data.datasets.pictures.prompt has 2 templates, of which each visit takes one by chance",
+        ),
+        (
+            {STAGE + "options.reference": "x", "data.datasets.answers.holdout": "apart.jsonl"},
+            "data.datasets.answers.holdout is 'apart.jsonl', and stages.dpo.options.reference has no",
+        ),
     ],
 )  # fmt: skip
 def test_what_pairs_cannot_be_combined_with_is_refused_by_name(given, said):

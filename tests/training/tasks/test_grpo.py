@@ -247,7 +247,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(weights, tmp_path, capsys
 def test_guided_drawings_of_which_some_have_no_reward(weights, tmp_path):
     """What has no reward is left out and counted; with no reference there is no divergence."""
     options = {"cfg_scale": 2.0, "kl": 0.0, "rewards": "support.judging:seldom", "resample": 2}
-    options |= {"answer_rewards": ""}
+    options |= {"answer_rewards": "", "rollout_rows": 24, "rollout_weights": "whole"}
     rows = {"count": 16, "length": 96, "understanding_images": 0, "generation_images": 1}
     plan = plan_of([weights], options, ratio=DRAWS, rows=rows, steps=2)
     trained(plan, tmp_path / "run")
