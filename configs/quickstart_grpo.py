@@ -5,7 +5,8 @@ the exact reward of its world, in minutes on a laptop CPU.
     janus-jax train --config=configs/quickstart_grpo.py:self --workdir=runs/grpo_self
 
 Targets: nothing, drawings by the exact reward; `self`, drawings by what the model answers about them;
-`answers`, questions by the right words; `both`, drawings and answers at once.
+`answers`, questions by the right words; `both`, drawings and answers at once; `lora`, drawings by the
+exact reward, with low-rank pairs as what learns.
 """
 
 from ml_collections import ConfigDict
@@ -19,12 +20,14 @@ TARGETS = {
     "": {"generation": 1, "rewards": "shapes"},
     "self": {"generation": 1, "rewards": "self"},
     "answers": {"understanding": 1, "answer_rewards": "match"},
+    "lora": {"generation": 1, "rewards": "shapes"},
     "both": {"generation": 1, "understanding": 1, "rewards": "shapes", "answer_rewards": "match"},
 }
 
 
 def get_config(target: str = "") -> ConfigDict:
     t = TARGETS[target]
+    lora = target == "lora"
     found = values_for_config(INIT)
     ratio = {kind: t.get(kind, 0) for kind in ("understanding", "text", "generation")}
     return ConfigDict({
@@ -38,7 +41,8 @@ def get_config(target: str = "") -> ConfigDict:
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {"grpo": {
-            "task": "grpo", "trainable": (*ADAPTORS, *LLM), "init": (INIT,),
+            "task": "grpo_lora" if lora else "grpo",
+            "trainable": () if lora else (*ADAPTORS, *LLM), "init": (INIT,),
             "steps": 150, "batch_size": 64,
             # A prompt of at most 15 tokens with its template, and a drawing of 36.
             "rows": {
@@ -49,11 +53,11 @@ def get_config(target: str = "") -> ConfigDict:
             "options": {
                 "group": 8, "kl": 0.01, "rewards": t.get("rewards", ""),
                 "answer_rewards": t.get("answer_rewards", ""), "max_new_tokens": 8,
-            },
+            } | ({"rank": 8, "alpha": 16, "targets": "attention,mlp,adaptors,heads"} if lora else {}),
             "spikes": {"sigma": 0},  # the loss is near 0 and says nothing
             "checkpoint_every": 50, "log_every": 5,
             "optim": {
-                "learning_rate": 3e-4, "schedule": "constant", "warmup_steps": 5,
+                "learning_rate": 1e-3 if lora else 3e-4, "schedule": "constant", "warmup_steps": 5,
                 "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
             },
         }},

@@ -1,19 +1,18 @@
 """A step of GRPO as the host sees it: draw and answer with the step's weights, score what came of it,
 then update them by the compiled step."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from janus_jax.distributed import arrays
 from janus_jax.model.guest import own_jax
+from janus_jax.model.low_rank_layers import whole
 from janus_jax.training import grpo_batch, grpo_report, rewards
 from janus_jax.training.grpo_batch import Group
 from janus_jax.training.grpo_loss import spread
 from janus_jax.training.grpo_options import KINDS, Counts
 from janus_jax.training.grpo_prompts import Prompts
+from janus_jax.training.grpo_reference import Reference
 from janus_jax.training.stage_plan import StagePlan
-from janus_jax.weights.table import WeightsError
 
 
 class Rollouts:
@@ -46,7 +45,7 @@ class Rollouts:
         self.sampler = sampler
         self.guided = self.options["cfg_scale"] != 1
         self.prompts = Prompts(data[0], self.prepared, data[1])
-        self.reference = self._reference(initial) if self.options["kl"] else None
+        self.reference = Reference(plan, initial) if self.options["kl"] else None
         how = {"ask": self.ask, "timeout": self.options["timeout"]}
         how |= {"retries": self.options["retries"], "say": say}
         self.scorers = {
@@ -56,29 +55,13 @@ class Rollouts:
         }
         self.collapse = grpo_report.Collapse(plan.name, self.options["entropy_floor"], say)
 
-    def _reference(self, initial: Callable) -> dict:
-        """The weights that the policy is kept near, by child."""
-        path = self.options["reference"]
-        state, named = initial([path] if path else None)
-        if missing := sorted(set(state.trainable) - set(named)):
-            raise WeightsError(
-                f"stages.{self.plan.name}: the reference, {path or 'what the stage begins with'}, has no "
-                f"{', '.join(missing)}: a whole Janus is due; name one in options.reference or init"
-            )
-        self.apart = {"frozen": state.frozen} if path else {}
-        return state.trainable
-
-    def held(self, state):
-        """The state with the reference's weights; what is frozen is its own too where it is named."""
-        return state.replace(trainable=self.reference, **self.apart)
-
     def __call__(self, state, number: int):
         clock = grpo_report.Clock()
         with own_jax(state.model()):
-            model = self.sampler.decoding(state.model())
+            model = self.sampler.decoding(whole(state.model()))
             self.judge = model
             if self.reference is not None and self._asks:
-                self.judge = self.sampler.decoding(self.held(state).model())
+                self.judge = self.sampler.decoding(whole(self.reference.held(state).model()))
             groups = self.rollout(model, number, clock)
             if (every := int(self.options["sheet_every"])) and number % every == 0:
                 self._sheet(model, number)
@@ -89,7 +72,7 @@ class Rollouts:
         old = self.score(state, batch)
         reference = old
         if self.reference is not None:
-            reference = self.score(self.held(state), batch)
+            reference = self.score(self.reference.held(state), batch)
         batch |= {"old": old, "reference": reference}
         clock.lap("scoring", old)
         apart = np.abs(np.asarray(old) - np.asarray(told))[np.asarray(batch["shares"]) > 0]

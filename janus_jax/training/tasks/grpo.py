@@ -15,6 +15,7 @@ from janus_jax.config.lengths import in_steps
 from janus_jax.config.schema import ConfigError, Experiment
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
+from janus_jax.model.low_rank_layers import with_pairs
 from janus_jax.training import batch_shapes as bs
 from janus_jax.training import grpo_batch, grpo_options, optim, stage_data, stage_mixture
 from janus_jax.training.grpo_loss import grpo_loss
@@ -58,12 +59,17 @@ def for_devices(plan: StagePlan, say) -> StagePlan:
 
 def likely(options: dict):
     """(model, batch) -> float32 [B, T], the log-probabilities of what a batch supervises, as these
-    options draw it."""
+    options draw it; of a model with low-rank pairs beside its linear maps those with them."""
     heat = float(options["temperature"])
     scale = float(options["cfg_scale"])
-    if scale != 1:
-        return lambda model, batch: guided(model, batch, model.image_ids(batch), scale, heat)
-    return lambda model, batch: log_probabilities(model, batch, model.image_ids(batch), heat)
+
+    def of(model, batch):
+        ids = model.image_ids(batch)
+        if scale != 1:
+            return guided(with_pairs(model), batch, ids, scale, heat)
+        return log_probabilities(with_pairs(model), batch, ids, heat)
+
+    return of
 
 
 def stretched(plan: StagePlan):

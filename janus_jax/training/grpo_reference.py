@@ -1,0 +1,46 @@
+"""The weights that a policy is kept near while task grpo trains it: option `reference`."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from janus_jax.training.stage_plan import StagePlan
+from janus_jax.weights.table import WeightsError
+
+
+class Reference:
+    """Of one stage: those that it begins with, or those of the directory that the option names. Beside
+    low-rank pairs the first are the Janus without them, of which there is no copy.
+
+    Args:
+        plan: the stage.
+        initial: weights directories, or None for those of the stage's `init` -> (state as the stage
+            would begin with them, child -> where it is from).
+
+    Raises WeightsError for weights that lack a child.
+    """
+
+    def __init__(self, plan: StagePlan, initial: Callable):
+        path = plan.options["reference"]
+        self.trainable = None
+        self.apart = {}
+        if plan.adapted and not path:
+            return
+        state, named = initial([path] if path else None)
+        due = {*state.trainable, *(state.frozen if path else ())} - {"lora"}
+        if missing := sorted(due - set(named)):
+            raise WeightsError(
+                f"stages.{plan.name}: the reference, {path or 'what the stage begins with'}, has no "
+                f"{', '.join(missing)}: a whole Janus is due; name one in options.reference or init"
+            )
+        self.trainable = state.trainable
+        if path:
+            self.apart = {"frozen": state.frozen}
+
+    def held(self, state):
+        """The state of the policy with the reference's weights; what is frozen is its own too where
+        it is named. Pairs of zeros change nothing."""
+        if self.trainable is None:
+            self.trainable = jax.tree.map(jnp.zeros_like, state.trainable)
+        return state.replace(trainable=self.trainable, **self.apart)
