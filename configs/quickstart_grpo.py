@@ -61,5 +61,8 @@ def get_config(target: str = "") -> ConfigDict:
                 "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
             },
         }},
-        "evaluation": found["evaluation"] | {"count": 50},
+        # Drawings and answers alike, before, during and after: what one half gains, the other may lose.
+        "evaluation": found["evaluation"] | {
+            "count": 50, "every": 50, "at_start": True, "benchmarks": ("shapes=shapes:10",),
+        },
     })  # fmt: skip
