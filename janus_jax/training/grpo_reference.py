@@ -3,15 +3,19 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
+from janus_jax.distributed import arrays
+from janus_jax.training.ema import averaged
+from janus_jax.training.grpo_options import EMA
 from janus_jax.training.stage_plan import StagePlan
 from janus_jax.weights.table import WeightsError
 
 
 class Reference:
-    """Of one stage: those that it begins with, or those of the directory that the option names. Beside
-    low-rank pairs the first are the Janus without them, of which there is no copy.
+    """Of one stage: those that it begins with, the average of those that it had (EMA), or those of the
+    directory that the option names. Beside low-rank pairs the first are the Janus without them, of which
+    there is no copy, and the average is one of the pairs.
 
     Args:
         plan: the stage.
@@ -25,7 +29,8 @@ class Reference:
         path = plan.options["reference"]
         self.trainable = None
         self.apart = {}
-        if plan.adapted and not path:
+        self.averages = path == EMA
+        if self.averages or (plan.adapted and not path):
             return
         state, named = initial([path] if path else None)
         due = {*state.trainable, *(state.frozen if path else ())} - {"lora"}
@@ -41,6 +46,9 @@ class Reference:
     def held(self, state):
         """The state of the policy with the reference's weights; what is frozen is its own too where
         it is named. Pairs of zeros change nothing."""
+        if self.averages:
+            return state.replace(trainable=averaged(state.opt_state))
         if self.trainable is None:
-            self.trainable = jax.tree.map(jnp.zeros_like, state.trainable)
+            zeros = lambda x: arrays.put(np.zeros(x.shape, x.dtype), x.sharding)
+            self.trainable = jax.tree.map(zeros, state.trainable)
         return state.replace(trainable=self.trainable, **self.apart)
