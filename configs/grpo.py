@@ -6,7 +6,11 @@
 
 Targets: `1.3b` (the default), Janus-1.3B; `pro_7b`, Janus-Pro-7B; each `lora` (the default: low-rank
 pairs beside frozen weights, which are the reference too) or `full`, as in `pro_7b:lora`, `1.3b:full`,
-for eight cards of 80 GB in one process.
+for eight cards of 80 GB.
+
+Before, every 100 steps, and after, four prompts are drawn, one thousandth of what those steps draw. What
+becomes of the other half is scored then too where you have a benchmark's file (docs/training.md):
+--config.evaluation.benchmarks=pope@200=/data/POPE.tsv
 """
 
 from ml_collections import ConfigDict
@@ -20,6 +24,10 @@ from janus_jax.model import presets
 # (arXiv 2505.17534; corl_unified.sh of mm-vl/ULM-R1: 4e-6). Prompts a step, clipping and Adam's numbers
 # are our choice, and so is LoRA at ten times the rate; rank and alpha are configs/finetune.py's. No run
 # of these has been made here.
+PROMPTS = (
+    "a photo of a red apple beside a blue cup", "three cats on a wooden sofa",
+    "a yellow bird above a stone bridge", "an old lighthouse in a storm, oil painting",
+)  # fmt: skip
 WAYS = ("", "lora", "full")
 TARGETS = {
     ":".join(filter(None, (size, way))): (size or "1.3b", way or "lora")
@@ -28,10 +36,11 @@ TARGETS = {
 }
 SIZES = {
     "1.3b": dict(
-        model=presets.janus_1_3b, init="weights/Janus-1.3B", rate=4e-6, roles=("User", "Assistant")
+        model=presets.janus_1_3b, init="weights/Janus-1.3B", rates=dict(full=4e-6, lora=4e-5),
+        roles=("User", "Assistant"),
     ),
     "pro_7b": dict(
-        model=presets.janus_pro_7b, init="weights/Janus-Pro-7B", rate=1e-6,
+        model=presets.janus_pro_7b, init="weights/Janus-Pro-7B", rates=dict(full=1e-6, lora=1e-5),
         roles=("<|User|>", "<|Assistant|>"),
     ),
 }  # fmt: skip
@@ -75,9 +84,10 @@ def get_config(target: str = "") -> ConfigDict:
                 "spikes": {"sigma": 0},
                 "checkpoint_every": 100, "log_every": 1,
                 "optim": {
-                    "learning_rate": size["rate"] * (10 if lora else 1), "schedule": "constant", "warmup_steps": 0,
+                    "learning_rate": size["rates"][way], "schedule": "constant", "warmup_steps": 0,
                     "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
                 },
             },
         },
+        "evaluation": {"every": 100, "at_start": True, "prompts": PROMPTS},
     })  # fmt: skip

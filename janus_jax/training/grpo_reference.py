@@ -12,7 +12,7 @@ from janus_jax.training.stage_plan import StagePlan
 from janus_jax.weights.table import WeightsError
 
 
-class Reference:
+class ReferenceWeights:
     """Of one stage: those that it begins with, the average of those that it had (EMA), or those of the
     directory that the option names. Beside low-rank pairs the first are the Janus without them, of which
     there is no copy, and the average is one of the pairs.

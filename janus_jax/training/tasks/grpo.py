@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax.config.lengths import in_steps
-from janus_jax.config.schema import ConfigError, Experiment
+from janus_jax.config.schema import Experiment
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
 from janus_jax.model.low_rank_layers import with_pairs
@@ -33,6 +33,7 @@ VALIDATES = ()
 problems = grpo_options.grpo_problems
 read_first = janus.read_first
 export = janus.export
+for_devices = janus.for_devices
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -46,15 +47,6 @@ def init_state(key, model: JanusConfig, tx, trainable, without=(), options=OPTIO
 
 def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=OPTIONS) -> dict:
     return janus.init_random(seed, model, names)
-
-
-def for_devices(plan: StagePlan, say) -> StagePlan:
-    if jax.process_count() > 1:
-        raise ConfigError.of([
-            f"stages.{plan.name}.task is grpo: its drawings are made by one process, and this run has "
-            f"{jax.process_count()}; start one process for all devices of a host"
-        ])  # fmt: skip
-    return janus.for_devices(plan, say)
 
 
 def likely(options: dict):
@@ -123,7 +115,7 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
 
     mixture = stage_mixture.mixture_of(plan, stage_mixture.entries_of(plan, sources))
     stats = stage_data.read_stats(plan, mixture, workdir, say)
-    images = grpo_options.Counts.of(plan.stage, plan.options).drawings
+    images = grpo_options.Counts.of(plan.stage, plan.options).drawings / jax.process_count()
 
     def around(step, sampler, initial_state, directories):
         def initial(weights):
