@@ -134,7 +134,8 @@ class Rollouts:
             for round_ in range(1 + int(self.options["resample"])):
                 if not (missing := wanted - len(kept)):
                     break
-                drawn = self.prompts.draw(kind, number, round_, missing)
+                draw = functools.partial(self.prompts.draw, kind, number, round_, missing)
+                drawn = processes.all_or_none(draw)
                 fill = functools.partial(self.filled, model, kind, clock=clock)
                 some = grpo_processes.shared(grouped(kind, drawn), fill)
                 self.failed += sum(group.failed for group in some)
