@@ -6,7 +6,8 @@ the exact reward of its world, in minutes on a laptop CPU.
 
 Targets: nothing, drawings by the exact reward; `self`, drawings by what the model answers about them;
 `siglip`, by a trained pair of towers that configs/siglip.py:shapes leaves in runs/siglip;
-`answers`, questions by the right words; `both`, drawings and answers at once.
+`answers`, questions by the right words; `both`, drawings and answers at once; `lora`, drawings by the
+exact reward, with low-rank pairs as what learns.
 """
 
 from ml_collections import ConfigDict
@@ -16,17 +17,20 @@ from janus_jax.weights.for_config import values_for_config
 INIT = "quickstart"
 ADAPTORS = ("generation_adaptor", "generation_embedding", "image_head")
 LLM = ("text_embedding", "transformer", "text_head")
+DRAWS = (*ADAPTORS, "transformer")  # what questions read and answers say stays as it is
 TARGETS = {
     "": {"generation": 1, "rewards": "shapes"},
     "self": {"generation": 1, "rewards": "self"},
     "siglip": {"generation": 1, "rewards": "siglip:runs/siglip/siglip"},
     "answers": {"understanding": 1, "answer_rewards": "match"},
+    "lora": {"generation": 1, "rewards": "shapes"},
     "both": {"generation": 1, "understanding": 1, "rewards": "shapes", "answer_rewards": "match"},
 }
 
 
 def get_config(target: str = "") -> ConfigDict:
     t = TARGETS[target]
+    lora = target == "lora"
     found = values_for_config(INIT)
     ratio = {kind: t.get(kind, 0) for kind in ("understanding", "text", "generation")}
     return ConfigDict({
@@ -40,8 +44,10 @@ def get_config(target: str = "") -> ConfigDict:
         }},
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {"grpo": {
-            "task": "grpo", "trainable": (*ADAPTORS, *LLM), "init": (INIT,),
-            "steps": 150, "batch_size": 64,
+            "task": "grpo_lora" if lora else "grpo",
+            "trainable": () if lora else (*ADAPTORS, *LLM) if t.get("understanding") else DRAWS,
+            "init": (INIT,),
+            "steps": 250, "batch_size": 64,
             # A prompt of at most 15 tokens with its template, and a drawing of 36.
             "rows": {
                 "count": 64, "length": 52, "understanding_images": int(ratio["understanding"] > 0),
@@ -51,13 +57,17 @@ def get_config(target: str = "") -> ConfigDict:
             "options": {
                 "group": 8, "kl": 0.01, "rewards": t.get("rewards", ""),
                 "answer_rewards": t.get("answer_rewards", ""), "max_new_tokens": 8,
-            },
+                "sheet_every": 50,
+            } | ({"rank": 8, "alpha": 16, "targets": "attention,mlp,adaptors,heads"} if lora else {}),
             "spikes": {"sigma": 0},  # the loss is near 0 and says nothing
             "checkpoint_every": 50, "log_every": 5,
             "optim": {
-                "learning_rate": 3e-4, "schedule": "constant", "warmup_steps": 5,
+                "learning_rate": 1e-3 if lora else 3e-4, "schedule": "cosine", "warmup_steps": 5,
                 "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
             },
         }},
-        "evaluation": found["evaluation"] | {"count": 50},
+        # Drawings and answers alike, before, during and after: what one half gains, the other may lose.
+        "evaluation": found["evaluation"] | {
+            "count": 50, "every": 50, "at_start": True, "benchmarks": ("shapes=shapes:10",),
+        },
     })  # fmt: skip

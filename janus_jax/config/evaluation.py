@@ -31,6 +31,7 @@ class Evaluation:
     in all), sampled at this guidance and temperature; 0 for none.
 
     every: steps between two evaluations while a stage trains, and one at its end; 0: none.
+    at_start: whether there is one before a stage's first step as well.
     holdout: share of a data set's records that is not trained on, unless its own line says which.
     benchmarks: scored then, each "NAME=DATA", or "NAME@COUNT=DATA" for its first so many.
     prompts: drawn then, each a text, or a .txt file with one a line.
@@ -47,6 +48,7 @@ class Evaluation:
     prompts: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
     patience: int = 0
+    at_start: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _stage_problems(experiment: Experiment, path: str, stage: Stage, first: bool
         for name in stage.trainable
         for p in named(f"{path}.trainable", name, (*model_config.CHILDREN, *own))
     ]
-    if not stage.trainable and stage.task not in ("lora", "dpo_lora"):
+    if not stage.trainable and stage.task not in ("lora", "dpo_lora", "grpo_lora"):
         problems.append(f"{path}.trainable is empty: nothing would be learned")
     problems += named(f"{path}.supervise", stage.supervise, ("all", "answers"))
     problems += [

@@ -26,7 +26,8 @@ LEFT_OUT = {
         "depth": 1, "scales": (),
     },
 }  # fmt: skip
-OF_LINES = {"target": "", "source_ids": 0.5, "edit_dropout": (0.05,) * 3}  # of data sets, likewise
+# Likewise, of data sets' lines and of `evaluation`.
+OF_LINES = {"target": "", "source_ids": 0.5, "edit_dropout": (0.05,) * 3, "at_start": False}
 _USUAL = [field for box in (*LEFT_OUT.values(), OF_LINES) for field in box.items()]
 
 

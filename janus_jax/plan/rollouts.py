@@ -16,7 +16,7 @@ from janus_jax.sample import cache as caches
 from janus_jax.sample import programs, reported
 from janus_jax.sample.rollouts import READ, on_each
 from janus_jax.training import rewards
-from janus_jax.training.grpo_options import Counts
+from janus_jax.training.grpo_options import EMA, Counts
 from janus_jax.training.stage_plan import StagePlan
 
 ASSUMED = (
@@ -129,10 +129,12 @@ def twins(plan: StagePlan) -> int:
 
 def reference_bytes(plan: StagePlan, state) -> float:
     """Of what task grpo keeps the policy near: a copy of what learns, of what does not too where the
-    reference is named; nothing without a divergence, or where low-rank pairs alone learn."""
-    if not plan.options["kl"] or plan.adapted:
+    reference is named; nothing without a divergence, where it is the average that the state has, or
+    where it is the Janus without its low-rank pairs."""
+    path = plan.options["reference"]
+    if not plan.options["kl"] or path == EMA or (plan.adapted and not path):
         return 0.0
-    of = (state.trainable, state.frozen) if plan.options["reference"] else state.trainable
+    of = (state.trainable, state.frozen) if path else state.trainable
     return memory.shard_bytes(of)
 
 

@@ -92,6 +92,7 @@ def evaluation_problems(experiment: Experiment) -> list[str]:
     for asked in e.benchmarks:
         name = asked.partition("=")[0].partition("@")[0]
         names += [f"understanding/{name}", f"generation/{name}"]
+    shown["at_start"] = e.at_start
     found += [
         f"evaluation.{name}, and evaluation.every 0: when? set evaluation.every"
         for name, asked in shown.items()

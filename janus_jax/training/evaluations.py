@@ -8,6 +8,7 @@ from janus_jax.checkpoint import evaluated
 from janus_jax.checkpoint.manager import Checkpointer
 from janus_jax.config.schema import Experiment
 from janus_jax.distributed import processes
+from janus_jax.distributed.watchdog import WATCH
 
 
 @dataclasses.dataclass
@@ -35,10 +36,23 @@ class Evaluations:
 
     def __post_init__(self):
         self._found = []
+        self._first = None
         self._metric = self.experiment.checkpoints.best
         if self._metric:
             best = lambda steps: evaluated.best_step(self._found, self._metric, steps)
             self.checkpointer.store.best = best
+
+    def starts(self, state, aside: dict, log):
+        """What the stage goes on from; the children that the state is without. Where it is asked for
+        and the stage begins anew, `begin` evaluates and logs it."""
+        self.aside |= aside
+
+        def first():
+            WATCH.at("evaluating step", 0)
+            log.write(0, self.run(0, state))
+
+        if self.experiment.evaluation.at_start:
+            self._first = first
 
     def begin(self, step: int):
         """The stage begins, or goes on from `step`: later evaluations have not been."""
@@ -50,6 +64,9 @@ class Evaluations:
             self._keep()
         if self.over():
             self.say(self._ended(step))
+        first, self._first = self._first, None  # its state is gone with the first step
+        if first and step == 0 and not self._found:
+            first()
 
     def due(self, step: int) -> bool:
         every = self.experiment.evaluation.every

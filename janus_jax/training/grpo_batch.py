@@ -21,6 +21,7 @@ class Group:
         place reads; picture: of a question, uint8 [1, S, S, 3].
     outputs: (ids int32 [m], log-probabilities as the decoder tells them, float32 [m]) of each.
     rewards: float32 [G], the weighted sum; by_name: those of each reward. NaN: it has failed.
+    seed: of the outputs.
     """
 
     asked: Asked
@@ -31,6 +32,7 @@ class Group:
     picture: np.ndarray | None = None
     rewards: np.ndarray | None = None
     by_name: dict = dataclasses.field(default_factory=dict)
+    seed: int = 0
 
     @property
     def failed(self) -> bool:

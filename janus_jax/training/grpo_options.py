@@ -23,12 +23,14 @@ OPTIONS = {
     "max_new_tokens": 16,  # of an answer
     "rollout_rows": 0,  # of the cache, written at once; 0: see sample/cache.py
     "rollout_weights": "split",  # or whole: on every device, so that a token moves none of them
-    "reference": "",  # weights; empty: those that the stage begins with
+    # Weights; empty: those that the stage begins with; EMA: the average that optim.ema keeps.
+    "reference": "",
     "entropy_floor": 0.001,  # nats an id: below it a policy has collapsed, which is said
     "sheet_every": 0,  # steps between two sheets of the best and worst drawings of SHEET prompts
     "timeout": 30.0,  # seconds of a request for rewards over http
     "retries": 2,  # of such a request
 }  # fmt: skip
+EMA = "ema"
 KINDS = {"generation": ("drawing", "rewards"), "understanding": ("answering", "answer_rewards")}
 
 
@@ -110,6 +112,12 @@ def _model_problems(experiment: Experiment, name: str) -> list[str]:
     if coded := {"generation_encoder", "semantic_decoder"} & set(experiment.stages[name].trainable):
         found.append(
             f"{path}.trainable has {', '.join(coded)}: no reward reaches the tokenizer; leave it out"
+        )
+    stage = experiment.stages[name]
+    if stage.options.get("reference") == EMA and not stage.optim.ema:
+        found.append(
+            f"{path}.options.reference is {EMA!r} and {path}.optim.ema 0: no average of the policy is kept; "
+            "set optim.ema, such as 0.99, or name another reference"
         )
     if experiment.stages[name].rows is None:
         found.append(f"{path}.rows: missing; task grpo has an example a row: give count and length")

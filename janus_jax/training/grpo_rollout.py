@@ -1,19 +1,20 @@
 """A step of GRPO as the host sees it: draw and answer with the step's weights, score what came of it,
 then update them by the compiled step."""
 
-from collections.abc import Callable
+import functools
 
 import numpy as np
 
-from janus_jax.distributed import arrays
+from janus_jax.distributed import arrays, processes
 from janus_jax.model.guest import own_jax
-from janus_jax.training import grpo_batch, grpo_report, rewards
+from janus_jax.model.low_rank_layers import whole
+from janus_jax.training import grpo_batch, grpo_processes, grpo_report, rewards
 from janus_jax.training.grpo_batch import Group
 from janus_jax.training.grpo_loss import spread
 from janus_jax.training.grpo_options import KINDS, Counts
 from janus_jax.training.grpo_prompts import Prompts
+from janus_jax.training.grpo_reference import ReferenceWeights
 from janus_jax.training.stage_plan import StagePlan
-from janus_jax.weights.table import WeightsError
 
 
 class Rollouts:
@@ -46,7 +47,7 @@ class Rollouts:
         self.sampler = sampler
         self.guided = self.options["cfg_scale"] != 1
         self.prompts = Prompts(data[0], self.prepared, data[1])
-        self.reference = self._reference(initial) if self.options["kl"] else None
+        self.reference = ReferenceWeights(plan, initial) if self.options["kl"] else None
         how = {"ask": self.ask, "timeout": self.options["timeout"]}
         how |= {"retries": self.options["retries"], "say": say}
         self.scorers = {
@@ -56,43 +57,27 @@ class Rollouts:
         }
         self.collapse = grpo_report.Collapse(plan.name, self.options["entropy_floor"], say)
 
-    def _reference(self, initial: Callable) -> dict:
-        """The weights that the policy is kept near, by child."""
-        path = self.options["reference"]
-        state, named = initial([path] if path else None)
-        if missing := sorted(set(state.trainable) - set(named)):
-            raise WeightsError(
-                f"stages.{self.plan.name}: the reference, {path or 'what the stage begins with'}, has no "
-                f"{', '.join(missing)}: a whole Janus is due; name one in options.reference or init"
-            )
-        self.apart = {"frozen": state.frozen} if path else {}
-        return state.trainable
-
-    def held(self, state):
-        """The state with the reference's weights; what is frozen is its own too where it is named."""
-        return state.replace(trainable=self.reference, **self.apart)
-
     def __call__(self, state, number: int):
         clock = grpo_report.Clock()
-        with own_jax(state.model()):
-            model = self.sampler.decoding(state.model())
-            self.judge = model
-            if self.reference is not None and self._asks:
-                self.judge = self.sampler.decoding(self.held(state).model())
-            groups = self.rollout(model, number, clock)
-            if (every := int(self.options["sheet_every"])) and number % every == 0:
-                self._sheet(model, number)
-                clock.lap("sheet")
-            self.judge = model = None  # the step takes the memory of the weights
-        batch = arrays.put_batch(self.batch(groups))
-        told = batch.pop("told")
+        self.judge = model = self._decoding(state)
+        if self.reference is not None and self._asks:
+            self.judge = self._decoding(self.reference.held(state))
+        groups = self.rollout(model, number, clock)
+        if (every := int(self.options["sheet_every"])) and number % every == 0:
+            processes.all_or_none(lambda: processes.is_lead() and self._sheet(model, number))
+            clock.lap("sheet")
+        self.judge = model = None  # the step takes the memory of the weights
+        rows = self.batch(groups)
+        told, counted = rows.pop("told"), rows["shares"] > 0
+        batch = grpo_processes.put_rows(rows)
         old = self.score(state, batch)
         reference = old
         if self.reference is not None:
-            reference = self.score(self.held(state), batch)
+            reference = self.score(self.reference.held(state), batch)
         batch |= {"old": old, "reference": reference}
         clock.lap("scoring", old)
-        apart = np.abs(np.asarray(old) - np.asarray(told))[np.asarray(batch["shares"]) > 0]
+        (scored,) = arrays.pieces(old, stacked=False)
+        apart = np.abs(scored - told)[counted]
         state, metrics = self.step(state, batch)
         clock.lap("update", metrics["loss"])
         metrics |= grpo_report.metrics(groups, apart, clock) | {"groups_failed": float(self.failed)}
@@ -104,6 +89,12 @@ class Rollouts:
             )
         self.say(grpo_report.line(self.plan.name, number + 1, metrics))
         return state, metrics
+
+    def _decoding(self, state):
+        """The form that decodes, on this process's devices. All call it."""
+        model = grpo_processes.own_state(self.plan, state).model()
+        with own_jax(model):
+            return self.sampler.decoding(whole(model))
 
     @property
     def _asks(self) -> bool:
@@ -137,7 +128,8 @@ class Rollouts:
         found = []
         self.failed = 0
         if self.options["rollout_weights"] == "whole":
-            model = self.sampler.on_each(model)
+            with own_jax(model):
+                model = self.sampler.on_each(model)
         counts = {"generation": self.counts.drawings, "understanding": self.counts.answers}
         for kind in self.scorers:
             wanted = counts[kind] // self.counts.group
@@ -145,11 +137,10 @@ class Rollouts:
             for round_ in range(1 + int(self.options["resample"])):
                 if not (missing := wanted - len(kept)):
                     break
-                drawn = self.prompts.draw(kind, number, round_, missing)
-                some = self.made(model, kind, drawn, self.counts.group)
-                clock.lap("rollout")
-                self.scored(model, kind, some)
-                clock.lap("reward")
+                draw = functools.partial(self.prompts.draw, kind, number, round_, missing)
+                drawn = processes.all_or_none(draw)
+                fill = functools.partial(self.filled, model, kind, clock=clock)
+                some = grpo_processes.shared(grouped(kind, drawn), fill)
                 self.failed += sum(group.failed for group in some)
                 for group in some:
                     useful = not group.failed and spread(group.rewards[None])[0]
@@ -159,29 +150,32 @@ class Rollouts:
             found += kept + spare[: wanted - len(kept)]
         return found
 
-    def made(self, model, kind: str, drawn: list[tuple], count: int) -> list[Group]:
-        """`count` outputs of each prompt, not scored yet. drawn: of `Prompts.draw`."""
-        asked, taken, seeds = zip(*drawn, strict=True)
+    def filled(self, model, kind: str, groups: list[Group], clock) -> list:
+        """Enters outputs and rewards of the groups; gives what rewards have seen."""
+        with own_jax(model):
+            self.made(model, kind, groups, self.counts.group)
+            clock.lap("rollout")
+            shown = self.scored(model, kind, groups)
+            clock.lap("reward")
+        return shown
+
+    def made(self, model, kind: str, groups: list[Group], count: int):
+        """Enters `count` outputs of each prompt, not scored yet."""
+        seeds = [group.seed for group in groups]
         heat = float(self.options["temperature"])
         rows = int(self.options["rollout_rows"])
         if kind == "generation":
             how = {"cfg_scale": float(self.options["cfg_scale"]), "temperature": heat, "rows": rows}
             blank = self.processor.unconditional
-            outputs = self.sampler.drawings(model, list(taken), list(seeds), count, blank, **how)
-            each = [(ids, None, None) for ids in taken]
+            prompts = [group.ids for group in groups]
+            outputs = self.sampler.drawings(model, prompts, seeds, count, blank, **how)
         else:
             most = int(self.options["max_new_tokens"])
             how = {"temperature": heat, "most": most, "rows": rows}
-            outputs = self.sampler.answers(
-                model, self.processor, list(taken), list(seeds), count, **how
-            )
-            each = taken
-        return [
-            Group(
-                a, kind == "generation", ids, outputs[i * count : (i + 1) * count], slots, picture
-            )
-            for i, (a, (ids, slots, picture)) in enumerate(zip(asked, each))
-        ]
+            asked = [(group.ids, group.slots, group.picture) for group in groups]
+            outputs = self.sampler.answers(model, self.processor, asked, seeds, count, **how)
+        for i, group in enumerate(groups):
+            group.outputs = outputs[i * count : (i + 1) * count]
 
     def shown(self, model, groups: list[Group]) -> list:
         """What rewards see of all outputs: PIL pictures, or texts."""
@@ -213,6 +207,16 @@ class Rollouts:
         if "generation" not in self.scorers:
             return
         drawn = self.prompts.draw("generation", 0, 10**6, grpo_report.SHEET)
-        groups = self.made(model, "generation", drawn, self.counts.group)
-        pictures = self.scored(model, "generation", groups)
+        groups = grouped("generation", drawn)
+        pictures = self.filled(model, "generation", groups, grpo_report.Clock())
         grpo_report.sheet(self.workdir, self.plan.name, number, groups, pictures, self.say)
+
+
+def grouped(kind: str, drawn: list[tuple]) -> list[Group]:
+    """Groups without outputs, of what `Prompts.draw` gives."""
+    if kind == "generation":
+        return [Group(asked, True, ids, [], seed=seed) for asked, ids, seed in drawn]
+    return [
+        Group(asked, False, ids, [], slots, picture, seed=seed)
+        for asked, (ids, slots, picture), seed in drawn
+    ]

@@ -4,7 +4,7 @@
 It is what SigLIP is trained to tell, the probability sigmoid(exp(t) * cosine + b) that a text belongs to
 a picture. Between 0 and 1 as the package's other rewards are, it can be weighed against them, and it
 ends where nothing is left to gain; the cosine, or the log-odds, a policy could raise further without an
-end. A weights directory, or a run's checkpoint, of task siglip has both towers, and so has big_vision's
+end. A weights directory of task siglip has both towers, and so has big_vision's
 layout as this project writes it, each with the tokenizer that its texts are of.
 """
 

@@ -132,7 +132,7 @@ def run_stage(plan: StagePlan, sources: dict, processor, workdir, log: Log, show
         run = Run(name, stage, step, plan.rates, data, monitor, checkpointer, meter, log, e)
         WATCH.stage(name)
         state, aside = begin(plan, run, processor, workdir)
-        e.aside |= aside
+        e.starts(state, aside, log)
         state = loop(run, state)
     signals.STOP.raise_if_stopped()
     WATCH.at(f"exporting {name}")

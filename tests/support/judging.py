@@ -1,5 +1,8 @@
 """Rewards as a user writes them, for tests to name."""
 
+import os
+import pathlib
+
 import numpy as np
 
 
@@ -18,3 +21,10 @@ def seldom(prompts, pictures):
     names = list(dict.fromkeys(p.words for p in prompts))
     values = brightness(prompts, pictures)
     return [np.nan if names.index(p.words) % 2 else v for p, v in zip(prompts, values)]
+
+
+def counted(prompts, pictures):
+    """`brightness`, which leaves how many pictures it was given in the folder COUNTS, a file a call."""
+    folder = pathlib.Path(os.environ["COUNTS"])
+    (folder / f"{os.getpid()}-{len(list(folder.iterdir()))}").write_text(str(len(pictures)))
+    return brightness(prompts, pictures)

@@ -168,6 +168,7 @@ class Run:
                 if state is None:
                     state = toy_state()
                     run.save(0, state)
+                self.evaluations.starts(state, {}, self.log)
                 return loop.loop(run, state)
         finally:
             self.checkpointer.close()

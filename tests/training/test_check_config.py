@@ -158,6 +158,9 @@ def test_one_data_sets_holdout_and_what_a_user_asks_are_something_to_evaluate():
     assert refusal({"evaluation.questions": "a.png: what?"}) == [
         "evaluation.questions, and evaluation.every 0: when? set evaluation.every"
     ]
+    assert refusal({"evaluation.at_start": "True"}) == [
+        "evaluation.at_start, and evaluation.every 0: when? set evaluation.every"
+    ]
     best = {"checkpoints.best": "validation_loss", "evaluation.every": "200"}
     found = refusal(best | {LINE + "holdout": "8"})
     assert found == [

@@ -100,3 +100,29 @@ def test_a_run_that_goes_on_drops_what_was_found_after_its_checkpoint(tmp_path, 
     with pytest.raises(Killed):
         Run(tmp_path, every=5, validate=validate, kill_at=1)()  # it goes on from 10
     assert [r["step"] for r in evaluated.records(tmp_path / "checkpoints")] == [5, 10]
+
+
+def test_what_a_stage_begins_with_is_evaluated_once_where_it_is_asked_for(tmp_path, one_device):
+    """It is the best here, stays, and ends the stage; a spike that leads back to it, and a run that
+    goes on, do not evaluate it again."""
+    values = {0: 1.0, 5: 3.0, 10: 2.0, 15: 2.0, 20: 2.0}
+    asked = []
+
+    def validate(state):
+        asked.append(int(state.step))
+        return {BEST: values[asked[-1]]}
+
+    how = dict(every=5, at_start=True, best=BEST, patience=3, validate=validate)
+    how |= dict(stage=Stage(checkpoint_every=100), factors={9: HUGE})
+    whole = Run(tmp_path / "whole", **how)
+    assert int(whole().step) == 15 and asked == [0, 5, 5, 10, 15]
+    assert any("restor" in line or "SPIKE" in line for line in whole.said)
+    assert kept(tmp_path / "whole") == [0, 15]
+    logged = records(tmp_path / "whole")
+    assert [r["step"] for r in logged if BEST in r] == [0, 5, 10, 15]
+    assert logged[0]["evaluation_seconds"] >= 0 and "loss" not in logged[0]
+    with pytest.raises(Killed):
+        Run(tmp_path / "killed", kill_at=3, **how)()
+    asked.clear()
+    Run(tmp_path / "killed", **how)()
+    assert asked == [5, 5, 10, 15] and found(tmp_path / "killed") == found(tmp_path / "whole")

@@ -149,6 +149,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         reply = b"{" if does == "broken" else json.dumps({"rewards": rewards}).encode()
         try:
             self.send_response(500 if does == "down" else 200)
+            if does == "cut":  # more is announced than comes
+                self.send_header("Content-Length", str(len(reply) + 9))
             self.end_headers()
             self.wfile.write(reply)
         except OSError:
@@ -188,7 +190,7 @@ def test_a_program_scores_over_http(served, monkeypatch):
     assert Server.seen[-1]["answers"] == ["red", "blue"]
 
 
-@pytest.mark.parametrize("trouble", ["late", "down", "broken"])
+@pytest.mark.parametrize("trouble", ["late", "down", "broken", "cut"])
 def test_trouble_is_tried_again_and_then_left_out(served, trouble):
     np.testing.assert_allclose(served([trouble, "well"], ["a", "b"]), [0, 0.1], atol=1e-6)
     told = []

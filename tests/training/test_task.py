@@ -64,12 +64,14 @@ def test_a_stages_traced_state_is_that_of_its_task(stage):
 def test_a_step_takes_the_batch_that_its_task_tells(name):
     packs = task.load(name).PACKS
     as_lora = {"stages.stage1.task": "lora"} if name == "lora" else {}
-    if name == "dpo_lora":
-        as_lora = {"stages.dpo.task": name, "stages.dpo.trainable": "()"}
+    if name in ("dpo_lora", "grpo_lora"):
+        stage = f"stages.{name.removesuffix('_lora')}"
+        as_lora = {f"{stage}.task": name, f"{stage}.trainable": "()"}
     path = f"{CONFIGS}/miniature.py:{'A' if packs else name}"
     of_pairs = "quickstart_dpo.py"
     own = {
-        "kl": "quickstart_diffusion.py", "grpo": "quickstart_grpo.py", "dpo": of_pairs, "dpo_lora": of_pairs,
+        "kl": "quickstart_diffusion.py", "grpo": "quickstart_grpo.py", "grpo_lora": "quickstart_grpo.py",
+        "dpo": of_pairs, "dpo_lora": of_pairs,
     }  # fmt: skip
     path = f"{CONFIGS}/{own[name]}" if name in own else path
     experiment, _ = read(path, as_lora)

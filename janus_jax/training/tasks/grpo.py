@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from janus_jax.config.lengths import in_steps
-from janus_jax.config.schema import ConfigError, Experiment
+from janus_jax.config.schema import Experiment
 from janus_jax.model import sharding as sh
 from janus_jax.model.config import JanusConfig
+from janus_jax.model.low_rank_layers import with_pairs
 from janus_jax.training import batch_shapes as bs
 from janus_jax.training import grpo_batch, grpo_options, optim, stage_data, stage_mixture
 from janus_jax.training.grpo_loss import grpo_loss
@@ -31,6 +32,7 @@ OPTIONS = grpo_options.OPTIONS
 VALIDATES = ()
 problems = grpo_options.grpo_problems
 export = janus.export
+for_devices = janus.for_devices
 
 
 def without(experiment: Experiment, name: str) -> tuple[str, ...]:
@@ -46,23 +48,19 @@ def init_random(seed: int, model: JanusConfig, names: tuple[str, ...], options=O
     return janus.init_random(seed, model, names)
 
 
-def for_devices(plan: StagePlan, say) -> StagePlan:
-    if jax.process_count() > 1:
-        raise ConfigError.of([
-            f"stages.{plan.name}.task is grpo: its drawings are made by one process, and this run has "
-            f"{jax.process_count()}; start one process for all devices of a host"
-        ])  # fmt: skip
-    return janus.for_devices(plan, say)
-
-
 def likely(options: dict):
     """(model, batch) -> float32 [B, T], the log-probabilities of what a batch supervises, as these
-    options draw it."""
+    options draw it; of a model with low-rank pairs beside its linear maps those with them."""
     heat = float(options["temperature"])
     scale = float(options["cfg_scale"])
-    if scale != 1:
-        return lambda model, batch: guided(model, batch, model.image_ids(batch), scale, heat)
-    return lambda model, batch: log_probabilities(model, batch, model.image_ids(batch), heat)
+
+    def of(model, batch):
+        ids = model.image_ids(batch)
+        if scale != 1:
+            return guided(with_pairs(model), batch, ids, scale, heat)
+        return log_probabilities(with_pairs(model), batch, ids, heat)
+
+    return of
 
 
 def stretched(plan: StagePlan):
@@ -116,7 +114,7 @@ def batches(plan: StagePlan, sources: dict, processor, workdir, say) -> stage_da
 
     mixture = stage_mixture.mixture_of(plan, stage_mixture.entries_of(plan, sources))
     stats = stage_data.read_stats(plan, mixture, workdir, say)
-    images = grpo_options.Counts.of(plan.stage, plan.options).drawings
+    images = grpo_options.Counts.of(plan.stage, plan.options).drawings / jax.process_count()
 
     def around(step, sampler, initial_state, directories):
         def initial(weights):
