@@ -1,6 +1,7 @@
 """What a config may not say of further senses (model/senses)."""
 
 from janus_jax.common.text import near
+from janus_jax.config.sizes import divides
 from janus_jax.model import config as model_config
 from janus_jax.model.batch import SLOTS
 from janus_jax.model.senses import known
@@ -41,6 +42,21 @@ def _problems_of(name: str, given: dict[str, int], path: str) -> list[str]:
         return found
     sizes = known.sizes_of(name, given)
     return [f"{path}.{k} is {getattr(sizes, k)}: {why}" for k, why in sizes.problems()]
+
+
+def mesh_problems(model: model_config.JanusConfig, tensor: int) -> list[str]:
+    """Encoders of senses that so many devices cannot split: their layers are split as the tower's are."""
+    if problems(model, ""):
+        return []  # told already
+    return [
+        line
+        for name, of in known.sizes(model).items()
+        for n in ("heads", "width", "mlp_width")
+        if hasattr(of, n)
+        for line in divides(
+            f"model.senses.{name}.{n}", getattr(of, n), tensor, "mesh.tensor =", "mesh.tensor"
+        )
+    ]
 
 
 def row_problems(model: model_config.JanusConfig, length: int, path: str) -> list[str]:

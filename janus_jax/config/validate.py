@@ -70,6 +70,9 @@ def _mesh_problems(experiment: Experiment, devices: int) -> list[str]:
             problems += divides(
                 f"model.{box}.{n}", getattr(obj, n), tensor, "mesh.tensor =", "mesh.tensor"
             )
+    if experiment.model.senses:
+        senses = importlib.import_module("janus_jax.config.senses")
+        problems += senses.mesh_problems(experiment.model, tensor)
     both = "mesh.fsdp * mesh.tensor"
     for n in ("width", "mlp_width"):
         problems += divides(

@@ -24,7 +24,7 @@ BOTH = {
 READ = {
     "understanding": BOTH
     | {"images", "max_new_tokens", "answers", "judge_url", "judge_model", "judge_key"},
-    "generation": BOTH | {"pictures", "cfg_scale", "temperature", "seed", "answers"},
+    "generation": BOTH | {"pictures", "cfg_scale", "temperature", "seed", "size", "answers"},
 }
 
 
@@ -48,6 +48,8 @@ def define_flags(into):
     about = "Of the drawings, 0 takes the likeliest; by default what the weights suggest."
     number("temperature", None, about)
     define.whole("seed", 0, "Same seed, same pictures, on any number of processes.")
+    about = "Of the drawings, such as 512x384, of a model that draws several; else its square."
+    define.text("size", "", about)
     whole("max_new_tokens", 0, "Longest answer; 0: as the benchmark says.")
     define.choice("dtype", None, ("float32", "bfloat16", "int8"), "By default as stored.")
     define.base()
@@ -151,11 +153,14 @@ def benchmark_command(f, task, out: pathlib.Path) -> int:
 
 def settings_of(f, task, asked: list) -> dict:
     """The settings of the result that the flags ask for."""
+    from janus_jax.eval.drawn_size import require_size
     from janus_jax.weights.source import open_source
 
     source = open_source(f.model, allow_pickle=f.allow_pickle, base=f.base)
     if source.config is None:
         raise exit_codes.UsageError(f"--model={f.model}: no whole model but parts of one")
+    if task.size:
+        require_size(task, source.config.generation_encoder)
     processor = source.processor()
     return task.settings(asked, provenance.of_model(f.model, source, processor, f.dtype), processor)
 

@@ -153,6 +153,12 @@ class Generation(Protocol):
         """The scores, by name, of counts that were added up."""
 
 
+class AnySize(Generation, Protocol):
+    """What a module defines beside whose scorer reads pictures of any size, squares or not."""
+
+    ANY_SIZE = True
+
+
 class Graded(Generation, Protocol):
     """What a module may define beside where its pictures are graded here."""
 

@@ -9,6 +9,7 @@ from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.files import read_json
 from janus_jax.common.outputs import require_writable
 from janus_jax.eval import answering, record, result, trees
+from janus_jax.eval.drawn_size import size_of_pictures
 from janus_jax.eval.judge import Judge
 
 
@@ -76,7 +77,7 @@ def of_what_is_there(f, task, out: pathlib.Path) -> int:
         results = pathlib.Path(f.results)
         return said(result.finish(task, asked, out, settings, time.time(), print, results), out)
     tree = out / result.TREE
-    wrong = trees.faults(task.module, tree, asked, settings["model"]["native_size"])
+    wrong = trees.faults(task.module, tree, asked, size_of_pictures(settings))
     trees.refuse(tree, "not what the scorer needs", wrong)
     print(f"{tree}: {sum(len(item.files) for item in asked):,} pictures, all that the scorer needs")
     if not f.results:

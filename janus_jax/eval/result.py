@@ -13,6 +13,7 @@ from janus_jax.common import files
 from janus_jax.common.exit_codes import UsageError
 from janus_jax.common.text import listed
 from janus_jax.eval import answering, benchmark, drawing, record, trees
+from janus_jax.eval.drawn_size import size_of_pictures
 from janus_jax.eval.intervals import bootstrap, over_seeds, total
 from janus_jax.eval.judge import Judge, judged
 from janus_jax.eval.reported import figures
@@ -36,6 +37,7 @@ class Task:
         seed: of drawings.
         cfg_scale, temperature: of drawings; None: the weights' own.
         max_new_tokens: of an answer; 0: as the benchmark says.
+        size: "WxH" of drawings, of a model that draws several; empty: its square.
     """
 
     half: str
@@ -49,6 +51,7 @@ class Task:
     cfg_scale: float | None = None
     temperature: float | None = None
     max_new_tokens: int = 0
+    size: str = ""
 
     def __post_init__(self):
         known = self.module.PROTOCOLS
@@ -109,6 +112,8 @@ class Task:
                 "batch": answering.AT_ONCE,
             }
         given = lambda asked, own: own if asked is None else asked
+        if self.size:
+            told["size"] = self.size
         return told | {
             "cfg_scale": given(self.cfg_scale, processor.cfg_scale),
             "temperature": given(self.temperature, processor.temperature),
@@ -144,7 +149,8 @@ def fill(
     lacking = not all((tree / file).exists() for item in asked for file in item.files)
     if lacking:
         draw, _, processor = loaded()
-        how = {name: settings[name] for name in ("cfg_scale", "temperature")}
+        names = ("cfg_scale", "temperature", "size")
+        how = {name: settings[name] for name in names if name in settings}
         drawing.draw_tree(
             functools.partial(draw, **how), processor, asked, tree, task.module.compose,
             pictures=task.each, seed=task.seed, share=share,
@@ -238,7 +244,8 @@ def drawn(task: Task, asked: list, folder: pathlib.Path, settings: dict) -> dict
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         files.write(tree / name, content)
     side = settings["model"]["native_size"]
-    trees.refuse(tree, "not what the scorer needs", trees.faults(task.module, tree, asked, side))
+    wrong = trees.faults(task.module, tree, asked, size_of_pictures(settings))
+    trees.refuse(tree, "not what the scorer needs", wrong)
     made = sum(len(item.files) for item in asked)
     counts = {"asked": made, "made": made, "missing": 0, "prompts": len(asked)}
     right = {}

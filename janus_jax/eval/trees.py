@@ -145,17 +145,17 @@ def require(items: list[Item], path, pictures: int, allowed: tuple[int, ...] = (
     return items
 
 
-def faults(benchmark, folder, items: list[Item], side: int) -> list[str]:
+def faults(benchmark, folder, items: list[Item], size: int | tuple[int, int]) -> list[str]:
     """All that is wrong with a tree before its scorer runs, a line each; empty where it is whole.
 
     Args:
         benchmark: a module of generation/.
         folder: the tree.
         items: the prompts it was drawn for.
-        side: pixels of one drawn picture.
+        size: pixels of one drawn picture: the side of a square, or (width, height).
     """
     folder = pathlib.Path(folder)
-    problems = verify(folder, items, side)
+    problems = verify(folder, items, size)
     if not folder.is_dir():
         return problems
     for name, content in benchmark.beside(items, folder).items():
@@ -167,7 +167,7 @@ def faults(benchmark, folder, items: list[Item], side: int) -> list[str]:
     return problems + benchmark.traps(folder, items)
 
 
-def verify(folder, items: list[Item], side: int) -> list[str]:
+def verify(folder, items: list[Item], size: int | tuple[int, int]) -> list[str]:
     """What is wrong with the pictures of a tree, a line each: missing, surplus, unreadable, cut or
     of the wrong size. Surplus is looked for where pictures should lie: scorers write others beside.
 
@@ -175,12 +175,17 @@ def verify(folder, items: list[Item], side: int) -> list[str]:
         folder: the tree.
         items: the prompts it was drawn for. An item's fact "grid" says how many pictures a file has
             across; 1 without it.
-        side: pixels of one drawn picture.
+        size: pixels of one drawn picture, as of `faults`.
     """
     folder = pathlib.Path(folder)
     if not folder.is_dir():
         return [f"{folder}: no such folder; give the tree that was drawn"]
-    expected = {file: side * item.facts.get("grid", 1) for item in items for file in item.files}
+    sides = (size, size) if isinstance(size, int) else size
+    expected = {
+        file: tuple(side * item.facts.get("grid", 1) for side in sides)
+        for item in items
+        for file in item.files
+    }
     places = {_place(file) for file in expected}
     found = {file for file in pictures_in(folder) if _place(file) in places}
     problems = []
@@ -207,18 +212,19 @@ def is_picture(name: str) -> bool:
     return name.lower().removesuffix(".partial").endswith(SUFFIXES)
 
 
-def picture_problem(path: pathlib.Path, side: int) -> str:
-    """Why a file is no PNG of `side` pixels square; empty where it is one."""
+def picture_problem(path: pathlib.Path, size: int | tuple[int, int]) -> str:
+    """Why a file is no PNG of a size, as of `faults`; empty where it is one."""
     try:
         with Image.open(path) as image:
             image.load()
-            size = image.size
+            found = image.size
             kind = image.format
     except Exception as error:  # damaged headers raise many kinds
         return f"cannot be read ({short(error)})"
     if kind != "PNG":
         return f"is {kind}, not PNG"
-    return "" if size == (side, side) else f"is {size[0]}x{size[1]}, not {side}x{side}"
+    wanted = (size, size) if isinstance(size, int) else size
+    return "" if found == wanted else "is {}x{}, not {}x{}".format(*found, *wanted)
 
 
 def stale(files: Iterable[pathlib.Path], folder, items: list[Item]) -> list[pathlib.Path]:

@@ -60,14 +60,15 @@ class Plan:
             self.config.transformer, self.config.understanding_encoder, self.config.generation_encoder
         )  # fmt: skip
         prompt = self.text + self.pictures * (tower.pieces * tower.tokens + 2)
-        length = prompt + vq.tokens * (self.drawings > 0)
+        length = prompt + vq.most_tokens * (self.drawings > 0)
         places = self.rows * length + 2 * prompt + self.kept
         number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
         cache = 2 * llm.layers * places * llm.width * number
         if self.config.generation == "semantic":  # which keeps what it has drawn
             semantic = self.config.semantic_decoder
             cache += 2 * semantic.layers * self.rows * vq.tokens * semantic.width * number
-        widest = max(m * vq.image_size**2 // 4**i for i, m in enumerate(vq.multipliers))
+        pixels = max(width * height for width, height in vq.all_sizes)
+        widest = max(m * pixels // 4**i for i, m in enumerate(vq.multipliers))
         temporaries = cache // llm.layers + max(
             2 * 4 * llm.heads * max(min(length, READ[1]), self.rows) * length,
             2 * 4 * self.pictures * tower.heads * tower.patches**2,

@@ -1,5 +1,5 @@
 """The body of /v1/chat/completions (platform.openai.com/docs/api-reference/chat/create, as the package
-`openai` types it), with the extensions `draw`, `guidance_scale` and `negative_prompt`.
+`openai` types it), with the extensions `draw`, `guidance_scale`, `negative_prompt` and `size`.
 """
 
 from typing import Annotated, Any, Literal
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, model_validator
 
 from janus_jax.serve.errors import told
-from janus_jax.serve.forms import Count, Form, Scale, Seed, Temperature, TopP, ruled, unread
+from janus_jax.serve.forms import Count, Form, Scale, Seed, Size, Temperature, TopP, ruled, unread
 
 TOOLS = "this model calls no tools"
 
@@ -126,6 +126,7 @@ class ChatRequest(Form):
     draw: bool | None = None
     guidance_scale: Scale = None
     negative_prompt: str | None = None
+    size: Size = None
     # Marks for the caller's own books.
     user: str | None = None
     safety_identifier: str | None = None
@@ -169,7 +170,7 @@ class ChatRequest(Form):
         if self.draw is False and "image" in (self.modalities or ()):
             faults.append("draw is false and modalities has 'image'; leave one out")
         of_answers = ("max_tokens", "max_completion_tokens", "top_p", "stop")
-        unread_here = of_answers if self.draws else ("guidance_scale", "negative_prompt")
+        unread_here = of_answers if self.draws else ("guidance_scale", "negative_prompt", "size")
         what = "a drawing" if self.draws else "an answer in words"
         faults += [
             f"{name}: {what} does not read it; leave it out"

@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from janus_jax.serve.pictures import drawn_png, png
+from janus_jax.serve.sized import grid_of
 
 
 def starts_of(service, prompt: str, asked, seed: int) -> list:
@@ -16,6 +17,8 @@ def starts_of(service, prompt: str, asked, seed: int) -> list:
         negative_prompt=asked.negative_prompt, cfg_scale=asked.guidance_scale,
         temperature=asked.temperature, seed=seed,
     )  # fmt: skip
+    size = service.size_of(asked)
+    how |= {} if size is None else {"size": size}
     return [
         lambda tell, k=k: service.engine.draw(prompt, number=k, on_ids=tell, **how)
         for k in range(asked.n or 1)
@@ -31,7 +34,8 @@ async def drawn(jobs, prompt: str, asked, partial: int = 0):
     """Yields (k, base64 of a PNG file, ids that it shows, None) for at most `partial` unfinished
     pictures of each, and (k, base64, N, Drawn) for each picture; None where it is quiet."""
     service = jobs.service
-    rows, columns = service.engine.model.config.generation_encoder.grid
+    size = service.size_of(asked)
+    rows, columns = grid_of(service.engine.model, size)
     marks = _marks(rows, partial)
     ids = [np.zeros(0, np.int32) for _ in jobs.jobs]
     shown = [0 for _ in jobs.jobs]  # of each, how many marks were reached
@@ -41,7 +45,7 @@ async def drawn(jobs, prompt: str, asked, partial: int = 0):
             continue
         k, new, result = item
         if result is not None:
-            made = functools.partial(drawn_png, service, prompt, asked.negative_prompt, k, result)
+            made = functools.partial(drawn_png, service, asked, prompt, k, result)
             file = await service.in_thread(made)
             service.metrics.picture.observe(jobs.seconds)
             yield k, file, len(result.ids), result
@@ -54,7 +58,8 @@ async def drawn(jobs, prompt: str, asked, partial: int = 0):
             if due > shown[k]:
                 shown[k] = due
                 part = part[: marks[due - 1] * columns]
-                file = await service.in_thread(lambda part=part: png(service.engine.picture(part)))
+                made = lambda part=part: png(service.engine.picture(part, size))
+                file = await service.in_thread(made)
                 yield k, file, len(part), None
 
 
@@ -87,16 +92,15 @@ async def images_body(jobs, asked) -> dict:
             found[k] = file, result
     results = [found[k][1] for k in sorted(found)]
     data = [{"b64_json": found[k][0], "seed": found[k][1].seed} for k in sorted(found)]
-    return {"created": int(time.time()), "data": data, "usage": image_usage(results)} | look_of(
-        jobs
-    )
+    look = look_of(jobs.service, asked)
+    return {"created": int(time.time()), "data": data, "usage": image_usage(results)} | look
 
 
-def look_of(jobs) -> dict:
-    """What OpenAI's answers say of all drawings."""
+def look_of(service, asked) -> dict:
+    """What OpenAI's answers say of the drawings of a form."""
     return {
         "background": "opaque",
         "output_format": "png",
         "quality": "auto",
-        "size": jobs.service.limits.size,
+        "size": service.size_of(asked) or service.limits.size,
     }

@@ -19,6 +19,7 @@ from janus_jax.sample.generate import decode_ids, settings, to_pil, unconditiona
 from janus_jax.sample.reading import Prompt
 from janus_jax.sample.understand import answer_of, prepare, prompts_of, stops
 from janus_jax.serve.job import Answered, Closed, Drawn, Full, Job
+from janus_jax.serve.sized import grid_of, prompts_to_draw
 
 KEPT = 2048  # places of prompts that are kept for requests with the same
 LEAVE = 10.0  # seconds that a chunk may still take at the end
@@ -59,17 +60,15 @@ class Engine:
 
     def draw(
         self, prompt: str, *, negative_prompt=None, cfg_scale=None, temperature=None, seed=0,
-        number=0, on_ids=None,
+        number=0, on_ids=None, size=None,
     ) -> Job:  # fmt: skip
         """A picture, as `generate` draws the `number`-th of this seed. cfg_scale, temperature: None
-        is what the weights suggest. on_ids(ids int32 [n]): the new ids, as they come, called in the
-        engine's thread, which it must not hold up. Raises ValueError that lists what cannot be
-        used, Full, Closed."""
+        is what the weights suggest. size: as of `generate`. on_ids(ids int32 [n]): the new ids,
+        as they come, called in the engine's thread, which it must not hold up. Raises ValueError
+        that lists what cannot be used, Full, Closed."""
         guidance, heat, number, seed = self._settled(cfg_scale, temperature, number, seed)
         other = unconditional(self.processor, negative_prompt, guidance)
-        asked = self.processor.request(prompt)
-        pair = Prompt(asked), other(asked)
-        count = self.processor.generation_tokens
+        pair, count = prompts_to_draw(self.model, self.processor, prompt, other, size)
         return self._drawn(drawing(pair, seed, number, guidance, heat, count), guidance, on_ids)
 
     def see(self, pictures: list, instruction: str) -> tuple:
@@ -156,7 +155,8 @@ class Engine:
         compile when they come."""
         p = self.processor
         seen = self.model.config.understanding_encoder.pieces * p.understanding_tokens
-        most = cache_length(64 + max(p.generation_tokens, seen + AHEAD))
+        drawn = self.model.config.generation_encoder.most_tokens
+        most = cache_length(64 + max(drawn, seen + AHEAD))
         lengths = sorted({cache_length(n) for n in range(1, most + 1)})
         for i, length in enumerate(lengths):
             # The last fills the cache, those before it are of each shorter one.
@@ -170,15 +170,15 @@ class Engine:
                 job.result()
         self.tokens = 0
 
-    def picture(self, ids: np.ndarray):
-        """The PIL image of ids, int32 [n]. Of less than a picture's ids, whole rows from the top:
-        the picture so far."""
-        rows, columns = self.model.config.generation_encoder.grid
+    def picture(self, ids: np.ndarray, size=None):
+        """The PIL image of ids, int32 [n], of a picture of a size. Of less than a picture's ids, whole
+        rows from the top: the picture so far."""
+        rows, columns = grid_of(self.model, size)
         count = len(ids) // columns
         whole = np.zeros(rows * columns, np.int32)
         whole[: len(ids)] = ids
         with self._aside:
-            picture = to_pil(decode_ids(self.model, whole[None]))[0]
+            picture = to_pil(decode_ids(self.model, whole[None], size))[0]
         return picture.crop((0, 0, picture.width, picture.height * count // rows))
 
     def counts(self) -> dict[str, float]:

@@ -31,6 +31,7 @@ def _model(service) -> dict:
     engine = service.engine
     vq = engine.model.config.generation_encoder
     processor = engine.processor
+    limits = service.limits
     return {
         "id": service.settings.model,
         "object": "model",
@@ -44,7 +45,7 @@ def _model(service) -> dict:
         "context": processor.context,
         "max_images": service.settings.max_pictures,
         "max_n": service.settings.max_n,
-    }
+    } | ({"sizes": [limits.size, *limits.sizes]} if limits.sizes else {})
 
 
 @fact_router.head("/health", include_in_schema=False)

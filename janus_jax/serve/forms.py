@@ -16,12 +16,14 @@ LEAST = 1e-37  # a share of the mass that no second token fits in, and a normal 
 @dataclasses.dataclass(frozen=True)
 class Limits:
     """What a form is checked against, as pydantic's context. context: tokens of prompt and answer;
-    size: "WIDTHxHEIGHT" of a drawing; max_n, max_pictures: see Settings."""
+    size: "WIDTHxHEIGHT" of a drawing, sizes: those that the model draws besides; max_n, max_pictures:
+    see Settings."""
 
     context: int
     size: str
     max_n: int
     max_pictures: int
+    sizes: tuple[str, ...] = ()
 
 
 class Form(BaseModel):
@@ -55,6 +57,17 @@ def ruled(name: str):
     return AfterValidator(check)
 
 
+def _drawn_size(value, info: ValidationInfo):
+    limits = info.context
+    if value not in (None, "auto", limits.size, *limits.sizes):
+        known = ", ".join((limits.size, *limits.sizes))
+        give = "one of these" if limits.sizes else "it"
+        raise ValueError(
+            f"is {told(value)}: this model draws {known}; give {give}, or leave it out"
+        )
+    return value
+
+
 def _likeliest(value):
     """top_p 0 keeps the likeliest token alone, as in OpenAI's form; harnesses send it."""
     return LEAST if value == 0 else value
@@ -74,3 +87,4 @@ Temperature = Annotated[float | None, ruled("temperature")]
 TopP = Annotated[float | None, AfterValidator(_likeliest), ruled("top_p")]
 Seed = Annotated[int | None, ruled("seed")]
 Count = Annotated[int | None, AfterValidator(_count)]
+Size = Annotated[str | None, AfterValidator(_drawn_size)]  # of a drawing of words

@@ -8,15 +8,16 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from janus_jax.serve.errors import told
-from janus_jax.serve.forms import Count, Form, Scale, Seed, Temperature, unread
+from janus_jax.serve.forms import Count, Form, Scale, Seed, Size, Temperature, unread
 
 MOST_PARTIAL = 24
 
 
-def _of_the_model(value, info: ValidationInfo):
+def _square(value, info: ValidationInfo):
     size = info.context.size
     if value not in (None, "auto", size):
-        raise ValueError(f"is {told(value)}: this model draws {size}; give it, or leave it out")
+        of = " of pictures that it edits" if info.context.sizes else ""
+        raise ValueError(f"is {told(value)}: this model draws {size}{of}; give it, or leave it out")
     return value
 
 
@@ -26,7 +27,7 @@ class ImageRequest(Form):
     prompt: str
     model: str | None = None
     n: Count = None
-    size: Annotated[str | None, AfterValidator(_of_the_model)] = None
+    size: Size = None
     seed: Seed = None
     guidance_scale: Scale = None
     temperature: Temperature = None
@@ -63,7 +64,7 @@ class EditRequest(Form):
     prompt: str
     model: str | None = None
     n: Count = None
-    size: Annotated[str | None, AfterValidator(_of_the_model)] = None
+    size: Annotated[str | None, AfterValidator(_square)] = None
     seed: Seed = None
     guidance_scale: Scale = None
     temperature: Temperature = None

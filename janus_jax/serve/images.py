@@ -8,6 +8,7 @@ from janus_jax.serve.body import read_form
 from janus_jax.serve.drawings import drawn, image_usage, images_body, look_of, seed_of, starts_of
 from janus_jax.serve.image_form import ImageRequest
 from janus_jax.serve.jobs import Events, jobs_of, whole
+from janus_jax.serve.sized import grid_of
 
 PARTIAL = 3  # unfinished pictures where the request does not say how many
 image_router = APIRouter()
@@ -29,7 +30,7 @@ async def generate_images(request: Request):
 async def _events(jobs, asked):
     """OpenAI's events, with `image_index`, `done` and `total` (ids), and `seed`."""
     partial = PARTIAL if asked.partial_images is None else asked.partial_images
-    total = jobs.service.engine.processor.generation_tokens
+    rows, columns = grid_of(jobs.service.engine.model, jobs.service.size_of(asked))
     counts = [0 for _ in jobs.jobs]
     async for item in drawn(jobs, asked.prompt, asked, partial):
         if item is None:
@@ -42,7 +43,11 @@ async def _events(jobs, asked):
             "b64_json": file,
             "created_at": int(time.time()),
         }
-        event |= look_of(jobs) | {"image_index": k, "done": done, "total": total}
+        event |= look_of(jobs.service, asked) | {
+            "image_index": k,
+            "done": done,
+            "total": rows * columns,
+        }
         if result is None:
             event["partial_image_index"] = counts[k]
             counts[k] += 1

@@ -118,11 +118,12 @@ def png(picture, facts: dict | None = None) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def drawn_png(service, prompt: str, negative_prompt: str | None, index: int, drawn) -> str:
-    """A drawing as a PNG file in base64 that tells how it was drawn."""
+def drawn_png(service, asked, prompt: str, index: int, drawn) -> str:
+    """A drawing as a PNG file in base64 that tells how it was drawn. asked: the form."""
     facts = {"model": service.settings.model, "janus_jax": version(), "prompt": prompt}
     facts |= {name: getattr(drawn, name) for name in ("seed", "cfg_scale", "temperature")}
     facts["index"] = index
-    if negative_prompt is not None:
-        facts["negative_prompt"] = negative_prompt
-    return png(service.engine.picture(drawn.ids), facts)
+    size = service.size_of(asked)
+    said = {"negative_prompt": asked.negative_prompt, "size": size}
+    facts |= {name: value for name, value in said.items() if value is not None}
+    return png(service.engine.picture(drawn.ids, size), facts)

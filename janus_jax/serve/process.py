@@ -14,6 +14,7 @@ from janus_jax.common import exit_codes
 from janus_jax.common.cli import stopped
 from janus_jax.distributed import exits
 from janus_jax.serve.connections import TimedProtocol
+from janus_jax.serve.sized import grid_of
 
 LAST_WORDS = 3  # seconds for replies that are on their way when the server ends
 
@@ -109,5 +110,7 @@ def warm(engine):
     engine.warm()
     config = engine.model.config
     if config.image_head == "softmax" and config.drawing != "scales":  # others are drawn elsewhere
-        engine.picture(np.zeros(engine.processor.generation_tokens, np.int32))
+        for size in (None, *config.generation_encoder.sizes):
+            rows, columns = grid_of(engine.model, size)
+            engine.picture(np.zeros(rows * columns, np.int32), size)
     engine.answer([{"role": "user", "content": parts}], max_new_tokens=1).result()

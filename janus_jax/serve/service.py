@@ -57,9 +57,14 @@ class Service:
     @property
     def limits(self) -> Limits:
         """Of the forms. The engine is there."""
-        side = self.engine.model.config.generation_encoder.image_size
-        context = self.engine.processor.context
-        return Limits(context, f"{side}x{side}", self.settings.max_n, self.settings.max_pictures)
+        vq = self.engine.model.config.generation_encoder
+        square = f"{vq.image_size}x{vq.image_size}"
+        most = self.settings.max_n, self.settings.max_pictures
+        return Limits(self.engine.processor.context, square, *most, vq.sizes)
+
+    def size_of(self, asked) -> str | None:
+        """The size of the drawings of a form; None for the model's square."""
+        return asked.size if asked.size in self.limits.sizes else None
 
     def require_model(self, name: str | None):
         """Raises Refused for another model than the one that is served."""

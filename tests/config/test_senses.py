@@ -3,6 +3,7 @@
 import pytest
 from support.configs import checked, refusal
 
+from janus_jax.config.senses import mesh_problems
 from janus_jax.config.sizes import model_problems
 from janus_jax.model import config as sizes
 
@@ -44,6 +45,16 @@ def test_its_children_can_be_trained_where_the_model_has_them():
 def test_senses_that_cannot_be_are_refused(senses, words):
     found = model_problems(sizes.JanusConfig(senses=senses), "model.")
     assert found and found[0].startswith(words), found
+
+
+def test_a_mesh_must_divide_a_senses_heads():
+    found = mesh_problems(sizes.JanusConfig(senses={"points": {}}), 4)
+    assert found == [
+        "model.senses.points.heads is 6: mesh.tensor = 4 must divide it; nearest: mesh.tensor = 3 or 6 "
+        "(or heads 4 or 8)"
+    ]
+    assert not mesh_problems(sizes.JanusConfig(senses={"points": {"heads": 8}}), 4)
+    assert not mesh_problems(sizes.JanusConfig(senses={"point": {}}), 4)
 
 
 def test_numbers_of_another_kind_and_rows_without_room_are_refused():

@@ -70,6 +70,21 @@ def test_drawing_and_answering(tmp_path, monkeypatch, settings):
     assert str(machine.cores()) in machine.name()
 
 
+def test_passes_of_each_way_of_drawing(tmp_path):
+    flags = "--shapes=toy", "--ways=masked,causal", f"--out={tmp_path}"
+    told = typed("drawing_passes.py", *flags)
+    found = {
+        name: times
+        for name, (times, _) in json.loads((tmp_path / "figures.json").read_text()).items()
+    }
+    a_pass, eight = found["a masked pass of 36 tokens"], found["a picture, masked, 8 passes"]
+    assert eight["clock"] == pytest.approx(8 * a_pass["clock"]) and a_pass["clock"] > 0
+    assert {"a picture, 36 steps", "a picture, masked, 32 passes"} < found.keys()
+    assert (
+        "a picture, 36 steps" in told and "of the processor" in (tmp_path / "table.md").read_text()
+    )
+
+
 class Here:
     """machine.Child in this process: no imports and no compiling twice."""
 

@@ -129,10 +129,10 @@ def test_decoding_ends_with_the_request_and_keeps_no_other_kind_of_work_waiting(
 def test_a_picture_that_was_there_in_time_is_given(held, hold):
     let_go, paint, painted = threading.Event(), held.picture, []
 
-    def picture(ids):
+    def picture(ids, size=None):
         painted.append(len(ids))
         assert let_go.wait(20)
-        return paint(ids)
+        return paint(ids, size)
 
     held.picture = picture
     with hold(request_timeout=0.5) as address, concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -268,10 +268,10 @@ def test_a_picture_that_is_old_already_is_not_painted(held, hold):
     painted, paint = [], held.picture
     slow = threading.Event()
 
-    def picture(ids):
+    def picture(ids, size=None):
         painted.append(len(ids))
         assert slow.wait(20)
-        return paint(ids)
+        return paint(ids, size)
 
     held.picture = picture
     with hold() as address, concurrent.futures.ThreadPoolExecutor(1) as pool:

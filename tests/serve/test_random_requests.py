@@ -52,7 +52,7 @@ class QuickEngine(HeldEngine):
         self.processor.question(conversation)
         return self._done(super().answer(conversation, **how))
 
-    def picture(self, ids):
+    def picture(self, ids, size=None):
         return Image.new("RGB", (24, 24))
 
     def _done(self, job):

@@ -29,7 +29,7 @@ class HeldEngine:
         self.tells = []
         self.asked = []
         self.closed = False
-        encoder = SimpleNamespace(image_size=24, grid=(6, 6), tokens=N)
+        encoder = SimpleNamespace(image_size=24, grid=(6, 6), tokens=N, sizes=())
         sees = SimpleNamespace(image_size=32, tiles=1)
         config = SimpleNamespace(generation_encoder=encoder, understanding_encoder=sees)
         self.model = SimpleNamespace(config=config)
@@ -46,7 +46,7 @@ class HeldEngine:
             ("answer", conversation, how), on_text, Answered("hello there", 7, 2, "stop")
         )
 
-    def picture(self, ids):
+    def picture(self, ids, size=None):
         return Image.new("RGB", (24, 24 * (len(ids) // 6) // 6))
 
     def counts(self):

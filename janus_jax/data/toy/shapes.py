@@ -12,6 +12,7 @@ import numpy as np
 CELL = 8
 GRID = 3
 SIDE = 24
+SIDES = range(CELL, SIDE + 1, CELL)  # of pictures of whole cells
 COLOURS = {
     "red": (214, 48, 49),
     "green": (39, 158, 80),
@@ -73,8 +74,7 @@ def read(image) -> dict | None:
     """The scene in a picture (uint8 [24, 24, 3], or of its upper left cells alone, such as [16, 24,
     3]), or None if any cell is not clearly one thing or empty."""
     image = np.asarray(image)
-    sides = range(CELL, SIDE + 1, CELL)
-    if image.ndim != 3 or not {*image.shape[:2]} <= {*sides} or image.shape[2] != 3:
+    if image.ndim != 3 or not {*image.shape[:2]} <= {*SIDES} or image.shape[2] != 3:
         raise ValueError(
             f"picture of shape {image.shape}: this world's pictures are {SIDE} x {SIDE} x 3"
         )

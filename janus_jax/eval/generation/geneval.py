@@ -19,6 +19,7 @@ ABOUT = "GenEval: 553 prompts of six tasks, objects found by a detector"
 HEADLINE = "overall"
 PROTOCOLS = ("geneval",)
 PICTURES = 4
+ANY_SIZE = True
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 _FIELDS = {"tag": str, "include": list, "prompt": str}
 

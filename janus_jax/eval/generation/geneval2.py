@@ -18,6 +18,7 @@ ABOUT = "GenEval 2: 800 prompts of 3 to 10 atoms, questions answered by Qwen3-VL
 HEADLINE = "soft_tifa_gm"
 PROTOCOLS = ("soft_tifa",)
 PICTURES = 1
+ANY_SIZE = True
 SKILLS = ("object", "attribute", "count", "position", "verb")
 _FIELDS = {"prompt": str, "atom_count": int, "vqa_list": list, "skills": list}
 # An answer's probability is summed over its spellings, in the model's own precision.

@@ -20,6 +20,7 @@ ABOUT = "Shapes: GenEval's six tasks in the quick start's world, drawings read b
 HEADLINE = geneval.HEADLINE
 PROTOCOLS = ("shapes",)
 PICTURES = 1
+ANY_SIZE = True
 compose = geneval.compose
 beside = geneval.beside
 traps = geneval.traps
@@ -64,10 +65,12 @@ def command(folder: pathlib.Path, side: int, protocol: str) -> str:
 
 def grade(folder: pathlib.Path, items: list[Item]) -> bytes:
     """results.jsonl of the tree, in GenEval's form. A picture is right that shows what the prompt
-    says and nothing else. Raises UsageError where pictures are not of this world's size."""
+    says and nothing else. Raises UsageError where pictures are not of one of this world's sizes."""
     folder = pathlib.Path(folder)
     files = [(it, file) for it in items for file in it.files]
-    faults = {file: trees.picture_problem(folder / file, shapes.SIDE) for _, file in files}
+    with Image.open(folder / files[0][1]) as image:
+        size = image.size if {*image.size} <= {*shapes.SIDES} else shapes.SIDE
+    faults = {file: trees.picture_problem(folder / file, size) for _, file in files}
     wrong = [f"{file}: {why}" for file, why in faults.items() if why]
     trees.refuse(folder, "pictures that cannot be graded", wrong, "Draw them again.")
     lines = []

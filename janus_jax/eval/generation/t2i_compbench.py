@@ -17,6 +17,7 @@ ABOUT = "T2I-CompBench++: 300 prompts in each of eight categories, three kinds o
 HEADLINE = "mean"
 PROTOCOLS = ("t2i_compbench++",)
 PICTURES = 10
+ANY_SIZE = True
 _BLIP = "annotation_blip"
 # category -> where its scorer leaves vqa_result.json in the category's folder
 _RESULTS = {

@@ -18,6 +18,7 @@ ABOUT = "WISE: 1,000 prompts of world knowledge, judged by a vision model"
 HEADLINE = "overall"
 PROTOCOLS = ("verified", "legacy")
 PICTURES = 1
+ANY_SIZE = True
 # protocol -> category -> (last id, weight); the first begins at 1, each other after the one before.
 _PARTS = {
     "verified": {

@@ -4,15 +4,17 @@
 import { stream } from "./api.js";
 import { button, find, following, make, say, trouble } from "./dom.js";
 
-// A drawing: {prompt, seed, guidance, temperature, negative, number, count, url}. number: which of
-// the `count` pictures of its request, from 0. url: the finished file as a data URI.
+// A drawing: {prompt, seed, guidance, temperature, negative, size, number, count, url}. size: "24x16",
+// of a model that draws several. number: which of the `count` pictures of its request, from 0. url: the
+// finished file as a data URI.
 
 const png = (event) => `data:image/png;base64,${event.b64_json}`;
 
 export const newSeed = () => crypto.getRandomValues(new Uint32Array(1))[0];
 
-function facts({ seed, guidance, temperature, negative }) {
+function facts({ seed, guidance, temperature, negative, size }) {
   const said = [`seed\u00a0${seed}`, `guidance\u00a0${guidance}`, `temperature\u00a0${temperature}`];
+  if (size) said.push(size);
   if (negative) said.push(`without “${negative}”`);
   return said.join(" · ");
 }
@@ -50,6 +52,7 @@ function actions(drawing, node) {
 export function frame(drawing, text) {
   const image = make("img", { alt: drawing.prompt, hidden: true });
   const paper = make("div", { className: "paper" }, image);
+  if (drawing.size) paper.style.aspectRatio = drawing.size.replace("x", " / ");
   const fill = make("div", { className: "fill" });
   const bar = make("div", {
     className: "bar waiting", role: "progressbar", ariaValueMin: 0, ariaValueText: "waiting",
@@ -98,11 +101,14 @@ export async function draw(how, place, { model, signal, ready, again }) {
   box.append(...frames.map((one) => one.node));
   if (many) box.append(make("p", { className: "facts" }, facts(how)));
   following(() => place.append(box));
+  const height = how.size ? Number(how.size.split("x")[1]) : model.image_size;
+  const rows = height * model.grid[0] / model.image_size;
   const body = {
     model: model.id, prompt: how.prompt, n: how.count, seed: how.seed, response_format: "b64_json",
     guidance_scale: how.guidance, temperature: how.temperature,
-    partial_images: Math.min(24, model.grid[0] - 1), // one a row of tokens, before the whole
+    partial_images: Math.min(24, rows - 1), // one a row of tokens, before the whole
   };
+  if (how.size) body.size = how.size;
   if (how.negative) body.negative_prompt = how.negative;
   try {
     for await (const event of stream("v1/images/generations", body, signal)) {

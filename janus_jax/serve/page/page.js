@@ -44,7 +44,7 @@ function setMode(name) {
 
 // What is set, by the names of the API; empty fields are left out. null where a field is wrong.
 function settings() {
-  const fields = [...group().querySelectorAll("input")];
+  const fields = [...group().querySelectorAll("input, select")];
   const wrong = fields.find((field) => !field.validity.valid);
   if (wrong) {
     find("adjust").ariaExpanded = "true";
@@ -113,6 +113,7 @@ async function send() {
     prompt: text, seed: given.seed ?? newSeed(), count: given.n,
     guidance: given.guidance_scale ?? model.cfg_scale,
     temperature: given.temperature ?? model.temperature, negative: given.negative_prompt,
+    size: given.size,
   });
   write("", drawing ? pictures : []);
   if (!await sent && !words.value) write(text, [...pictures, ...shown]); // to be mended
@@ -170,6 +171,8 @@ function lock() {
   find("key").focus();
 }
 
+const field = (kind, name) => group(kind).querySelector(`[name=${name}]`);
+
 async function connect() {
   try {
     model = await readModel();
@@ -184,12 +187,13 @@ async function connect() {
   notice();
   find("door").hidden = true;
   const side = model.image_size;
+  find("sizes").hidden = !model.sizes; // of a model that draws one, nothing is chosen
+  field("draw", "size").replaceChildren(...(model.sizes ?? []).map((size) => make("option", {}, size)));
   find("model").textContent = `${model.id} · ${side} px`;
   const small = side < 128;
   document.body.classList.toggle("pixels", small);
   const shown = small ? side * Math.max(1, Math.floor(320 / side)) : Math.min(side, 384);
   document.body.style.setProperty("--side", `${shown}px`);
-  const field = (kind, name) => group(kind).querySelector(`[name=${name}]`);
   field("draw", "n").max = Math.min(4, model.max_n);
   field("draw", "guidance_scale").placeholder = model.cfg_scale;
   field("draw", "temperature").placeholder = model.temperature;
