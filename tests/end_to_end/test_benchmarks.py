@@ -187,3 +187,17 @@ def test_a_servers_soak(tmp_path):
     assert found["counts"]["bad"] and found["counts"]["canary"].keys() == {"the same"}
     assert sum(found["end"]["running"].values()) == sum(found["end"]["later"].values()) == 12
     assert out.with_suffix(".png").stat().st_size > 5000
+
+
+@pytest.mark.processes
+def test_grpo(tmp_path):
+    only = "--guidance=5", "--temperature=1", "--dtypes=float32"
+    out = typed("grpo.py", "--steps=2", "--count=16", *only, f"--out={tmp_path}")
+    report = (tmp_path / "report.md").read_text()
+    assert report in out
+    rows = (line.split() for line in report.splitlines() if line)
+    by_name = {name: cells for name, *cells in rows}
+    assert all(float(by_name[part][0]) > 0 for part in ("rollout", "reward", "scoring", "update"))
+    for kind in ("drawings", "answers"):
+        mean, most = map(float, by_name[kind][2:])
+        assert mean <= most < 1e-4
