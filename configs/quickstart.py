@@ -55,19 +55,19 @@ def get_config() -> ConfigDict:
                 "optim": optim(4e-3, schedule="cosine", warmup_steps=20), "checkpoint_every": 200, "log_every": 50,
             },
             "stage1": stage(
-                steps=60, batch_size=40, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
+                steps=60, batch_size=44, trainable=ADAPTORS, ratio={"understanding": 1, "text": 0, "generation": 1},
                 optim=optim(1e-3, schedule="cosine", warmup_steps=10),
             ),
             "stage2": stage(
                 # The tower too, unlike the paper's: nothing has trained it before.
-                steps=800, batch_size=54, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                steps=800, batch_size=56, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
                 # Answers alone: which question comes next cannot be known, and most words are questions.
                 # And more conversations than the paper's 2:3:5 (docs/experiments.md).
                 supervise="answers", ratio={"understanding": 4, "text": 3, "generation": 5},
                 optim=optim(2e-3, warmup_steps=50),
             ),
             "stage3": stage(
-                steps=770, batch_size=50, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
+                steps=770, batch_size=53, trainable=(*ADAPTORS, *LLM, "understanding_encoder"),
                 supervise="answers", ratio={"understanding": 7, "text": 3, "generation": 10},
                 optim=optim(1e-3, schedule="cosine", weight_decay=0.1),
             ),
