@@ -86,7 +86,7 @@ def test_answers_are_those_of_tiles_cut_by_hand(model, processor):
     want = by_hand(model, processor, "same?", wide, small)
     assert understand(model, processor, said("same?", wide, small), max_new_tokens=WORDS) == want
     other = photo(64, 16)
-    other.paste((255, 0, 0), (50, 4, 60, 12))  # in the last tile
+    other.paste((255, 0, 0), (48, 0, 64, 16))  # the last tile
     assert understand(model, processor, said("same?", other, small), max_new_tokens=WORDS) != want
 
 
