@@ -68,12 +68,13 @@ class Janus(nnx.Module):
     def image_ids(self, batch):  # a batch as in model.batch -> int32 [B, G*N]
         """Those that the batch brings, or those of its images that exist, by the frozen
         tokenizer."""
-        if "image_ids" in batch:
-            return batch["image_ids"].reshape(len(batch["tokens"]), -1)
-        images = batch["generation_images"]
-        n = self.config.generation_encoder.tokens
+        brought = "image_ids" in batch
+        images = batch["image_ids" if brought else "generation_images"]
         if images.shape[1] == 0:
             return jnp.zeros((len(images), 0), jnp.int32)
+        if brought:
+            return images.reshape(len(images), -1)
+        n = self.config.generation_encoder.tokens
         if "generation_sizes" in batch:
             sized = importlib.import_module("janus_jax.model.sized")
             how = self.config.generation_encoder, images, batch["generation_sizes"]

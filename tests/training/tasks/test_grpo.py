@@ -87,6 +87,16 @@ def test_a_step_is_the_same_on_a_mesh_and_in_parts(mesh, accumulate, scale):
             np.testing.assert_allclose(one[name], other[name], rtol=2e-4, atol=2e-6, err_msg=name)
 
 
+def test_answers_alone_have_no_picture_to_draw_in_their_rows():
+    answers = {"generation": 0, "text": 0, "understanding": 1}
+    plan = plan_of((), {"rewards": ""}, ratio=answers, trainable=("transformer", "text_head"))
+    with on_mesh():
+        batch = grpo.batch_shapes(plan)
+        assert batch["image_ids"].size == 0 and batch["understanding_images"].size > 0
+        _, metrics = jax.eval_shape(grpo.step(plan), plan.state(), batch)
+    assert metrics["entropy_answering"].shape == ()
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return exported(tmp_path_factory.mktemp("begun"))
