@@ -84,15 +84,15 @@ def test_paths_of_a_config_are_expanded_and_what_is_unknown_in_them_named(values
 @pytest.mark.parametrize(
     "overrides, batch, rows",
     [
-        ({"batch_size": "27"}, 27, 8),
+        ({"batch_size": "28"}, 28, 8),
         ({"batch_size": "1"}, 1, 1),
-        ({"batch_size": "108", "rows.length": "256"}, 108, 32),
+        ({"batch_size": "112", "rows.length": "256"}, 112, 32),
         ({"batch_size": "32", "rows.count": "16"}, 32, 16),
-        ({"rows.count": "4"}, 54, 4),
+        ({"rows.count": "4"}, 56, 4),
     ],
 )
 def test_rows_follow_a_batch_size_given_alone(overrides, batch, rows):
-    """stage2 of the quick start has 16 rows for 54."""
+    """stage2 of the quick start has 16 rows for 56."""
     built = read_.read(QUICKSTART, {f"stages.stage2.{k}": v for k, v in overrides.items()})[0]
     stage = built.stages["stage2"]
     assert (stage.batch_size, stage.rows.count) == (batch, rows)
