@@ -48,7 +48,7 @@ def steps_of(out: pathlib.Path, target: str, count: int, steps: int, **options) 
         f"{stage}.rows.count={count}", f"{stage}.batch_size={count}", f"{stage}.rows.length={length}",
         f"{stage}.log_every=1", f"{stage}.optim.schedule=constant", f"{stage}.optim.warmup_steps=0",
         "--config.evaluation.every=0", "--config.evaluation.at_start=False",
-        "--config.evaluation.benchmarks=()", f"{stage}.options.sheet_every=0",
+        "--config.evaluation.benchmarks=()", "--config.evaluation.count=0", f"{stage}.options.sheet_every=0",
         *(f"{stage}.options.{name}={value}" for name, value in options.items()),
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
