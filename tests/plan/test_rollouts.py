@@ -24,11 +24,11 @@ MODEL = tiny.small(
 )
 
 
-def experiment(**options):
+def experiment(task: str = "grpo", **options):
     stage = {
-        "task": "grpo",
+        "task": task,
         "options": {"group": 4, "rewards": "shapes", "answer_rewards": "match", **options},
-        "trainable": ("transformer", "image_head", "text_head"),
+        "trainable": ("transformer", "image_head", "text_head") if task == "grpo" else (),
         "init": (),
         "steps": 86400,
         "batch_size": 16,
@@ -48,6 +48,19 @@ def studied():
     chip = quickstart.CPU
     plan = report.run(experiment(), chip, 8, jax.devices(), "a compiler", said.append)
     return plan["stages"]["rl"], "\n".join(said)
+
+
+def test_low_rank_pairs_are_scored_and_have_no_copy_of_their_reference():
+    with on_mesh():
+        plan = StagePlan.of(experiment("grpo_lora"), "rl")
+        state = plan.state()
+        assert planned.reference_bytes(plan, state) == 0
+        counts = planned.Counts.of(plan.stage, plan.options)
+        part = planned.scored(plan, quickstart.CPU, state, counts)
+        assert not part.error and part.temporaries > 0 and part.turns == 2
+        other = StagePlan.of(experiment(reference="elsewhere"), "rl")
+        whole = memory.shard_bytes((other.state().trainable, other.state().frozen))
+        assert planned.reference_bytes(other, other.state()) == whole
 
 
 def test_the_peak_is_the_largest_part_and_not_the_sum():

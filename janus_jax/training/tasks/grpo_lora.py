@@ -19,6 +19,7 @@ step = grpo.step
 validate = grpo.validate
 batches = grpo.batches
 batch_shapes = grpo.batch_shapes
+likely = grpo.likely
 read_first = grpo.read_first
 init_state = lora.init_state
 init_random = lora.init_random
