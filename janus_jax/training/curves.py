@@ -119,7 +119,8 @@ def plot(records, path):
         axes.spines[["top", "right"]].set_visible(False)
         if len(names) > 1:
             place = {"loc": "lower right", "bbox_to_anchor": (1.01, 1.08), "borderpad": 0}
-            place["ncols"] = MANY if wide else 4
+            longest = max(len(_label(name)) for name in names)
+            place["ncols"] = MANY if wide else 66 // (longest + 4) or 1  # beside the title
             axes.legend(frameon=False, fontsize=9, columnspacing=1.2, handlelength=1.4, **place)
         if cell > 2 * rows - 2:
             axes.set_xlabel("step", fontsize=10)

@@ -31,17 +31,19 @@ class Clock:
         self.since = now
 
 
-def metrics(groups: list, apart: np.ndarray, clock: Clock) -> dict[str, float]:
-    """Of a step, beside what its loss gives.
+def metrics(of_loss: dict, groups: list, apart: np.ndarray, clock: Clock) -> dict:
+    """Of a step; a kind that it has no group of is left out.
 
-    groups: grpo_batch.Group, scored. apart: for each id how far its log-probability by the trainer
-        lies from the decoder's. clock: of the step.
+    of_loss: what its loss gives. groups: grpo_batch.Group, scored. apart: for each id how far its
+        log-probability by the trainer lies from the decoder's. clock: of the step.
     """
-    out = {"decoder_difference": float(apart.mean()) if apart.size else 0.0}
+    out = dict(of_loss)
+    out["decoder_difference"] = float(apart.mean()) if apart.size else 0.0
     out["decoder_difference_most"] = float(apart.max(initial=0.0))
     for draws, kind in zip((True, False), KINDS):
         own = [group for group in groups if group.draws == draws and not group.failed]
         if not own:
+            out = {name: value for name, value in out.items() if not name.endswith(f"_{kind}")}
             continue
         rewards = np.stack([group.rewards for group in own])
         out[f"reward_{kind}"] = float(rewards.mean())

@@ -80,7 +80,8 @@ class Rollouts:
         apart = np.abs(scored - told)[counted]
         state, metrics = self.step(state, batch)
         clock.lap("update", metrics["loss"])
-        metrics |= grpo_report.metrics(groups, apart, clock) | {"groups_failed": float(self.failed)}
+        metrics = grpo_report.metrics(metrics, groups, apart, clock)
+        metrics["groups_failed"] = float(self.failed)
         self.collapse.watch(number + 1, groups, metrics)
         for kind, scorer in self.scorers.items():
             own = [g for g in groups if g.draws == (kind == "generation")]

@@ -20,16 +20,19 @@ def test_a_step_is_told_by_kind_and_reward():
     groups.append(group(True, [[1], [2]], [np.nan, 1]))
     clock = grpo_report.Clock()
     clock.lap("rollout")
-    values = grpo_report.metrics(groups, np.array([0.0, 0.5]), clock) | {"groups_failed": 1.0}
+    of_loss = {f"{n}_{k}": 0.25 for n in ("entropy", "kl", "clipped") for k in grpo_report.KINDS}
+    values = grpo_report.metrics(of_loss, groups, np.array([0.0, 0.5]), clock)
+    values["groups_failed"] = 1.0
     assert values["reward_drawing"] == 0.5 and values["reward_answering"] == 1
     assert values["reward_drawing/host:80.a.b"] == 1
     assert values["useful_groups_drawing"] == 1 and values["useful_groups_answering"] == 0
     assert values["distinct_drawing"] == 0.75 and values["decoder_difference_most"] == 0.5
-    values |= {f"{n}_{k}": 0.25 for n in ("entropy", "kl", "clipped") for k in grpo_report.KINDS}
     told = grpo_report.line("one", 7, values)
     assert told.startswith("one, step 7: drawing: reward 0.500 (shapes 0.500, host:80.a.b 1.000)")
     assert "1 groups left out, their reward failed" in told and "most 5.0e-01" in told
     assert "rollout 0.0" in told
+    alone = grpo_report.metrics(of_loss, groups[:1], np.zeros(1), clock)
+    assert "kl_drawing" in alone and not [name for name in alone if "answering" in name]
 
 
 def test_a_policy_that_collapses_is_named():
