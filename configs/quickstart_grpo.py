@@ -7,7 +7,7 @@ the exact reward of its world, in minutes on a laptop CPU.
 Targets: nothing, drawings by the exact reward; `self`, drawings by what the model answers about them;
 `siglip`, by a trained pair of towers that configs/siglip.py:shapes leaves in runs/siglip;
 `answers`, questions by the right words; `both`, drawings and answers at once; `lora`, drawings by the
-exact reward, with low-rank pairs as what learns.
+exact reward, with low-rank pairs of the adaptors and heads as what learns.
 """
 
 from ml_collections import ConfigDict
@@ -58,11 +58,11 @@ def get_config(target: str = "") -> ConfigDict:
                 "group": 8, "kl": 0.01, "rewards": t.get("rewards", ""),
                 "answer_rewards": t.get("answer_rewards", ""), "max_new_tokens": 8,
                 "sheet_every": 50,
-            } | ({"rank": 8, "alpha": 16, "targets": "attention,mlp,adaptors,heads"} if lora else {}),
+            } | ({"rank": 8, "alpha": 16, "targets": "adaptors,heads"} if lora else {}),
             "spikes": {"sigma": 0},  # the loss is near 0 and says nothing
             "checkpoint_every": 50, "log_every": 5,
             "optim": {
-                "learning_rate": 1e-3 if lora else 3e-4 if answers else 3e-3, "schedule": "cosine", "warmup_steps": 5,
+                "learning_rate": 1e-2 if lora else 3e-4 if answers else 3e-3, "schedule": "cosine", "warmup_steps": 5,
                 "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
             },
         }},
