@@ -28,13 +28,13 @@ def get_config() -> ConfigDict:
         "mesh": {"data": 1, "fsdp": -1, "tensor": 1},
         "stages": {"edit": {
             "task": "janus", "trainable": (*ADAPTORS, *LLM, "understanding_encoder"), "init": (INIT,),
-            "steps": 1000, "batch_size": 16,
+            "steps": 2000, "batch_size": 16,
             # Two edits of 115 tokens, each with a picture to read and as ids, and one to draw.
             "rows": {"count": 8, "length": 232, "understanding_images": 2, "generation_images": 4},
             "ratio": {"understanding": 0, "text": 0, "generation": 1},
             "supervise": "answers", "first_sentence": 0.0, "checkpoint_every": 250, "log_every": 50,
             "optim": {
-                "learning_rate": 2e-3, "schedule": "wsd", "warmup_steps": 20, "decay_steps": 300,
+                "learning_rate": 2e-3, "schedule": "wsd", "warmup_steps": 20, "decay_steps": 600,
                 "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
             },
         }},
