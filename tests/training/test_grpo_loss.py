@@ -1,5 +1,7 @@
 """The loss of GRPO and its gradient against the papers' sums, written out example by example."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,40 @@ def test_loss_and_gradient_are_those_of_the_papers(average, scale, kl):
     assert 0 < float(metrics["clipped_drawing"]) < 1 and float(metrics["entropy_answering"]) == 0
     there = batch["weights"] > 0
     assert float(metrics["entropy_drawing"]) == pytest.approx(-batch["old"][there].mean(), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "average, theirs", [("example", "grpo"), ("token", "bnpo"), ("length", "dr_grpo")]
+)
+def test_loss_and_gradient_are_those_that_trl_computes(average, theirs):
+    trl = pytest.importorskip("trl", reason="trl, which is no dependency")
+    rewards, lengths, now, old, reference = made()
+    policy = torch.tensor(now, requires_grad=True)
+    same = lambda x, reduction=None: x
+    trainer = mock.MagicMock(
+        loss_type=theirs, beta=KL, epsilon_low=LOW, epsilon_high=HIGH, max_completion_length=T,
+        importance_sampling_level="token", top_entropy_quantile=1.0, off_policy_mask_threshold=None,
+        current_gradient_accumulation_steps=1, use_vllm=False, _entropy_bonus_enabled=False,
+        aux_loss_enabled=False, args=mock.MagicMock(delta=None, use_bias_correction_kl=False),
+        accelerator=mock.MagicMock(gather=same, reduce=same),
+        _get_per_token_logps_and_entropies=lambda *a, **k: (policy, torch.zeros_like(policy), None),
+    )  # fmt: skip
+    ids = torch.zeros(now.shape, dtype=torch.long)
+    inputs = {
+        "prompt_ids": ids[:, :1], "prompt_mask": ids[:, :1] + 1, "completion_ids": ids,
+        "completion_mask": torch.tensor(np.arange(T) < lengths[:, None]).long(),
+        "advantages": torch.tensor(grpo_loss.advantages(rewards).reshape(-1)),
+        "old_per_token_logps": torch.tensor(old), "ref_per_token_logps": torch.tensor(reference),
+    }  # fmt: skip
+    want = trl.GRPOTrainer._compute_loss(trainer, trainer.model, inputs)
+    want.backward()
+    batch = batch_of(average, "deviation")
+    of = lambda now: grpo_loss.grpo_loss(now, batch, LOW, HIGH, KL)[0]
+    loss, gradient = jax.jit(jax.value_and_grad(of))(now)
+    assert abs(want.item()) > 1e-3
+    assert float(loss) == pytest.approx(want.item(), abs=1e-5)
+    np.testing.assert_allclose(gradient, policy.grad, rtol=1e-5, atol=1e-6)
 
 
 def test_parts_of_a_step_add_up_to_its_loss():

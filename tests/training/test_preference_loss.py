@@ -1,5 +1,7 @@
 """DPO, IPO and SimPO as their papers write them, in numpy by hand."""
 
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +57,39 @@ def test_losses_and_their_gradients_are_the_papers(loss):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(grad, by_policy, rtol=1e-5, atol=1e-5)
     assert np.ptp(want) > 0.5
+
+
+@pytest.mark.slow
+def test_the_loss_of_dpo_and_its_gradient_are_those_that_trl_computes():
+    trl = pytest.importorskip("trl", reason="trl, which is no dependency")
+    import torch
+
+    policy, reference, tokens = numbers()
+    there = np.arange(30) < tokens.T.reshape(-1, 1)  # [chosen, rejected] one after the other
+    each = np.where(there, (policy / tokens).T.reshape(-1, 1), 0)  # a token's share of the sum
+    each = torch.tensor(each, requires_grad=True)
+    mask = torch.tensor(np.pad(there, ((0, 0), (1, 0)))).long()
+    zero, same = torch.zeros_like(each), lambda x: x
+    said = mock.MagicMock(
+        log_probs=each, entropy=zero, mean_logits=zero, is_top1=zero > 0, aux_loss=None
+    )
+    trainer = mock.MagicMock(
+        beta=0.1, loss_types=["sigmoid"], loss_weights=[1.0], f_divergence_type="reverse_kl",
+        ld_alpha=None, precompute_ref_logps=True, use_weighting=False, aux_loss_enabled=False,
+        accelerator=mock.MagicMock(gather=same, gather_for_metrics=same), _total_train_tokens=0, _tp_size=1,
+    )  # fmt: skip
+    inputs = {
+        "input_ids": mask, "attention_mask": mask + 1, "completion_mask": mask,
+        "ref_chosen_logps": torch.tensor(reference[:, 0]),
+        "ref_rejected_logps": torch.tensor(reference[:, 1]),
+    }  # fmt: skip
+    want = trl.DPOTrainer._compute_loss(trainer, lambda **how: said, inputs, False)
+    want.backward()
+    of = lambda policy: pl.preference_losses(policy, reference, tokens, OPTIONS["dpo"])[0].mean()
+    loss, gradient = jax.jit(jax.value_and_grad(of))(jnp.asarray(policy, jnp.float32))
+    assert float(loss) == pytest.approx(want.item(), abs=1e-5)
+    by_half = each.grad.numpy()[:, 0].reshape(2, -1).T  # of each half's first token, as of its sum
+    np.testing.assert_allclose(gradient, by_half, rtol=1e-5, atol=1e-6)
 
 
 def test_a_policy_that_is_its_reference_has_the_loss_of_no_preference():
