@@ -62,7 +62,7 @@ def get_config(target: str = "") -> ConfigDict:
             "spikes": {"sigma": 0},  # the loss is near 0 and says nothing
             "checkpoint_every": 50, "log_every": 5,
             "optim": {
-                "learning_rate": 1e-2 if lora else 3e-4 if answers else 3e-3, "schedule": "cosine", "warmup_steps": 5,
+                "learning_rate": 1e-2 if lora else 1e-4 if answers else 3e-3, "schedule": "cosine", "warmup_steps": 5,
                 "weight_decay": 0.0, "clip_norm": 1.0, "b1": 0.9, "b2": 0.95,
             },
         }},
