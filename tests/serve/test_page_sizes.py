@@ -32,25 +32,19 @@ def test_the_frame_has_the_chosen_size_from_the_start_and_the_picture_fills_it()
             engine.hold()
             page.send("a red circle")
             engine.let(2)  # 8 tokens: two rows of the tall picture, one of the wide
-            frame = "[...document.querySelectorAll('.paper')].at(-1)"
-            page.wait(f"return {frame}?.querySelector('img').naturalHeight > 0")
-            before = page.script(
-                f"const b = {frame}.getBoundingClientRect(); return [b.width, b.height]"
+            paper = "const paper = [...document.querySelectorAll('.paper')].at(-1);"
+            image = f"{paper} const image = paper?.querySelector('img');"
+            box = (
+                f"{paper} const box = paper.getBoundingClientRect(); return [box.width, box.height]"
             )
+            page.wait(f"{image} return image?.naturalHeight > 0")
+            before = page.script(box)
             assert before[0] / before[1] == pytest.approx(width / height, rel=0.02)
             page.shot(f"light-1280-6-{size}-during")
             engine.let_all()
             page.idle()
-            image = (
-                f"const i = {frame}.querySelector('img'); return [i.naturalWidth, i.naturalHeight]"
-            )
-            assert page.script(image) == [width, height]
-            assert (
-                page.script(
-                    f"const b = {frame}.getBoundingClientRect(); return [b.width, b.height]"
-                )
-                == before
-            )
+            whole = page.script(f"{image} return [image.naturalWidth, image.naturalHeight]")
+            assert whole == [width, height] and page.script(box) == before
             assert size in page.all(".facts")[-1].get_attribute("textContent")
             page.shot(f"light-1280-6-{size}-after")
         assert page.too_wide() == [] and page.log() == []
