@@ -141,6 +141,11 @@ def test_checkpoints(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it stops processes by /proc")
+def test_packing():
+    told = typed("packing.py", "--stages=stage3", "--rows=1408,4,4")
+    assert told.splitlines()[-1].startswith("| stage3 | 48 x 1408 | ")
+
+
 def test_data(tmp_path):
     out = tmp_path / "report"
     typed(

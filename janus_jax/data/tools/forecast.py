@@ -1,5 +1,8 @@
-"""What a stage will make of its data sets: shares of tokens, how full its rows are, how long an
-epoch is."""
+"""What a stage will make of its data sets: shares of tokens, how full its rows are, how many of their
+places for pictures stay empty, how long an epoch is."""
+
+import dataclasses
+import math
 
 import numpy as np
 
@@ -16,6 +19,8 @@ STREAMS = 8  # rows of a simulated step: each row is packed by itself
 # simulated steps of a phase, those before what waits has its lasting make-up not counted
 WARM = 20
 STEPS = 120
+# room for pictures that is worth having, of what rows hold on average: with less they fill up worse
+SPARE = 1.2
 
 
 def forecast(name: str, lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
@@ -64,10 +69,10 @@ def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: d
     simulated = STREAMS * STEPS
     kinds = kinds_kept(stage.options.get("keep", ""))
     drawn = [[] for _ in entries]
-    for stream in range(STREAMS):
-        for entry, example in _stream(mixture, phase, stream, stage.rows):
-            if entries[entry].kind in kinds:
-                drawn[entry].append((example.tokens, example.text, example.predicted))
+    placed = list(_placed(mixture, phase, stage.rows))
+    for entry, example in placed:
+        if entries[entry].kind in kinds:
+            drawn[entry].append((example.tokens, example.text, example.predicted))
     sums = [np.array(sizes).reshape(-1, 3).sum(axis=0) for sizes in drawn]
     tokens, text, predicted = np.maximum(sum(sums), 1)
     examples = sum(map(len, drawn))
@@ -93,8 +98,35 @@ def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: d
         "examples_a_step": examples / simulated * count,
         "asked_a_step": stage.batch_size,
         "kept": list(kinds),
+        "pictures": _pictures(mixture, phase, stage.rows, [example for _, example in placed]),
         "datasets": datasets,
     }
+
+
+def _pictures(mixture: Mixture, phase: int, rows, examples: list) -> dict:
+    """Of each kind of picture, those to understand first: how many a row has `room` for and how many
+    it holds; and, where it has much room to spare, with how much less (`fewer`) rows would be how
+    full (`full`)."""
+    room = rows.understanding_images, rows.generation_images
+    counts = np.array([(example.pictures, example.images) for example in examples]).reshape(-1, 2)
+    holds = counts.sum(0) / (STREAMS * STEPS)
+    most = counts.max(0, initial=0)  # of one example
+    fewer = [
+        min(of, max(math.ceil(SPARE * n), int(m), min(of, 1)))
+        for of, n, m in zip(room, holds, most)
+    ]
+    told = {"room": list(room), "holds": holds.tolist()}
+    if sum(fewer) == sum(room):
+        return told
+    small = dataclasses.replace(rows, understanding_images=fewer[0], generation_images=fewer[1])
+    tokens = sum(example.tokens for _, example in _placed(mixture, phase, small))
+    return told | {"fewer": fewer, "full": tokens / (STREAMS * STEPS * rows.length)}
+
+
+def _placed(mixture: Mixture, phase: int, rows):
+    """(number of the entry, Example) of all that the simulated rows hold."""
+    for stream in range(STREAMS):
+        yield from _stream(mixture, phase, stream, rows)
 
 
 def _stream(mixture: Mixture, phase: int, stream: int, rows):
@@ -155,6 +187,7 @@ def forecast_lines(name: str, phases: list[dict], rows) -> list[str]:
             out.append(
                 f"  of {' and '.join(p['kept'])} alone: the stage's `keep` takes out the others"
             )
+        out += _picture_lines(p["pictures"])
         columns = " examples   asked  tokens    text predicted  rows an epoch   epochs"
         width = max(14, *(len(name) for name in p["datasets"]))
         out.append(f"  {'share of':<{width + 14}} {columns}")
@@ -168,6 +201,21 @@ def forecast_lines(name: str, phases: list[dict], rows) -> list[str]:
             for key in _SHARES:
                 total[key] += s[key]
         out += [f"  {'all':<{width}} {kind:<13} {_shares(s)}" for kind, s in by_kind.items()]
+    return out
+
+
+def _picture_lines(p: dict) -> list[str]:
+    (see, draw), (seen, drawn) = p["room"], p["holds"]
+    out = [
+        f"  a row has room for {see} pictures to understand and {draw} to draw, and holds {seen:.1f} "
+        f"and {drawn:.1f}"
+    ]
+    if "fewer" in p:
+        see, draw = p["fewer"]
+        out.append(
+            f"  with rows.understanding_images={see} and rows.generation_images={draw} rows would be "
+            f"{p['full']:.1%} full: several devices compute every place, filled or not"
+        )
     return out
 
 

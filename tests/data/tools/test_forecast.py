@@ -93,3 +93,36 @@ def test_forecast_says_what_a_stage_lacks():
         forecast.forecast(
             "second", {"read": Dataset("text", "")}, {"read": looked("text", 9, 9)}, stage(), 0
         )
+
+
+def test_places_for_pictures_that_stay_empty_are_told_with_how_full_rows_would_be_without():
+    lines = {"see": Dataset("understanding", ""), "draw": Dataset("generation", "")}
+    ratio = types.SimpleNamespace(understanding=1.0, text=0.0, generation=1.0)
+    rows = Rows(count=32, length=600, understanding_images=5, generation_images=2)
+    surveys = {"see": looked("understanding", 1000, 50, pictures=1)}
+    surveys["draw"] = looked("generation", 1000, 50, images=1)
+    asked = stage(ratio=ratio, rows=rows)
+    (phase,) = forecast.forecast("second", lines, surveys, asked, 0)
+    # four of 150 tokens fill a row: two of each are the mean, and all that it has room for to draw
+    told = phase["pictures"]
+    assert told["room"] == [5, 2] and sum(told["holds"]) == pytest.approx(4, abs=0.1)
+    assert told["fewer"] == [3, 2] and 0.9 < told["full"] <= phase["full"] + 0.01
+    lines_told = forecast.forecast_lines("second", [phase], rows)
+    holds = "{:.1f} and {:.1f}".format(*told["holds"])
+    assert (
+        f"  a row has room for 5 pictures to understand and 2 to draw, and holds {holds}"
+        in lines_told
+    )
+    assert any(
+        "with rows.understanding_images=3 and rows.generation_images=2" in x for x in lines_told
+    )
+    # one record of six pictures keeps room for them, and rows without much to spare are left alone
+    many = survey.Record(0, [], [], [], b"", {"second": [survey.Example(150, 6, 0, 50, 25, False)]})
+    surveys["see"].good[0] = many
+    wide = stage(ratio=ratio, rows=Rows(32, 600, 9, 2))
+    (phase,) = forecast.forecast("second", lines, surveys, wide, 0)
+    assert phase["pictures"]["holds"][0] < 4 and phase["pictures"]["fewer"] == [6, 2]
+    tight = stage(ratio=ratio, rows=Rows(32, 600, 6, 2))
+    (phase,) = forecast.forecast("second", lines, surveys, tight, 0)
+    assert "fewer" not in phase["pictures"]
+    assert not any("several devices" in x for x in forecast.forecast_lines("second", [phase], rows))
