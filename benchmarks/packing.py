@@ -20,20 +20,20 @@ from janus_jax.data.tools import forecast, survey
 
 CONFIGS = pathlib.Path(__file__).resolve().parent.parent / "configs"
 STAGES = "stage1", "stage2", "stage3", "pro_stage1", "pro_stage2", "pro_stage3"
-# Of an example: tokens of its pictures, and of text on average (log-normal, spread 0.8) and at least.
-LENGTHS = {"understanding": (576, 110, 20), "text": (0, 1000, 16), "generation": (576, 40, 10)}
-SPREAD = 0.8
+# Of an example: tokens of its picture, and of text on average (log-normal) with its spread, a guess.
+LENGTHS = {"understanding": (576, 110, 0.5), "text": (0, 1000, 0.8), "generation": (576, 40, 0.5)}
+LEAST = 10  # tokens of text
 POOL = 4096  # examples to draw from
 
 
 def surveyed(kind: str, length: int, stage: str) -> survey.Survey:
     """A data set of such examples, those of text cut to a row."""
-    pictures, mean, least = LENGTHS[kind]
+    pictures, mean, spread = LENGTHS[kind]
     rng = np.random.default_rng(0)
-    text = np.exp(rng.normal(np.log(mean) - SPREAD**2 / 2, SPREAD, POOL)).astype(int)
+    text = np.exp(rng.normal(np.log(mean) - spread**2 / 2, spread, POOL)).astype(int)
     sees, draws = kind == "understanding", kind == "generation"
     good = []
-    for i, words in enumerate(np.clip(text, least, length - pictures).tolist()):
+    for i, words in enumerate(np.clip(text, LEAST, length - pictures).tolist()):
         one = survey.Example(pictures + words, int(sees), int(draws), words, words, False)
         good.append(survey.Record(i, [], [], [], b"", {stage: [one]}))
     return survey.Survey(kind, kind, "", total=POOL, looked=POOL, good=good)

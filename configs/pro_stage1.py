@@ -32,12 +32,12 @@ SIZES = {
 # Rows: the batch size is read as examples, and the rows hold about as many, of a length that
 # packing fills. Taken for that: 686 tokens an example of understanding (576 of the picture, 110
 # of text), 616 of generation (576 + 40), log-normal spread of the text. 256 examples are 162 k
-# tokens. By simulated packing (benchmarks/packing.py) a step has 249 of them in 64 rows of 2560
-# (96.0 % full): four in a row, whatever their text. A row for each of 128 devices would be two in
-# a row, 87.8 % full with 250 examples at 1408: on GPUs 64 rows and tensor = 2 do better (figures
+# tokens. By simulated packing (benchmarks/packing.py) a step has 251 of them in 64 rows of 2560
+# (97.1 % full): four in a row, whatever their text. A row for each of 128 devices would be two in
+# a row, 89.3 % full with 254 examples at 1408: on GPUs 64 rows and tensor = 2 do better (figures
 # in stage1.py). TPUs keep 128.
 # Several devices compute every place for a picture, filled or not: rows have room for little more
-# than they hold on average, not for as many as would fit (4 and 4 at 2560, 97.0 % full). A record
+# than they hold on average, not for as many as would fit (4 and 4 at 2560, 97.8 % full). A record
 # of more pictures than that is left out with a word; raise these then.
 # Mesh of 1B: fsdp inside a node or over a slice; `data` copies the weights over nodes. The frozen
 # model is 8 GB, the trained part's weights, moments and gradients 0.8 GB; divided by fsdp either is

@@ -22,14 +22,13 @@ SIZES = {
 # Rows: the batch size is read as examples, and the rows hold about as many, of a length that
 # packing fills. Taken for that: 686 tokens an example of understanding (576 of the picture, 110
 # of text), 616 of generation (576 + 40), 1000 of text, log-normal spread. 512 examples are 382 k
-# tokens. By simulated packing (benchmarks/packing.py) a step has 533 of them in 96 rows of 4096
-# (99.5 % full), 529 in 128 rows of 3072 (97.6 %), which 128 devices need. Documents longer than a
+# tokens. By simulated packing (benchmarks/packing.py) a step has 532 of them in 96 rows of 4096
+# (99.2 % full), 535 in 128 rows of 3072 (98.5 %), which 128 devices need. Documents longer than a
 # row go on in later ones: at this spread 1.5 % of them at 4096, 3.6 % at 3072.
-# The other reading of the batch size, 512 rows of 4096: --config.stages.stage2.rows.count=512 (and,
-# where a target's rows are shorter, --config.stages.stage2.rows.length=4096 and
-# --config.stages.stage2.rows.generation_images=4).
+# The other reading of the batch size, 512 rows of 4096: --config.stages.stage2.rows.count=512
+# (and, where a target's rows are shorter, --config.stages.stage2.rows.length=4096).
 # Several devices compute every place for a picture, filled or not: rows have room for little more
-# than they hold on average, not for as many as would fit (4 and 5 at 3072, 99.0 % full). A record
+# than they hold on average, not for as many as would fit (4 and 5 at 3072, 98.8 % full). A record
 # of more pictures than that is left out with a word; raise these then.
 # Mesh of 1B: fsdp inside a node or over a slice; `data` copies the weights over nodes. Weights,
 # moments and gradients of the trained part are 16 bytes each of 1.70 G parameters, 27 GB: 3.4 GB a
@@ -38,15 +37,15 @@ SIZES = {
 # mesh: data, fsdp, tensor. rows: count, length, images to understand and to generate in each.
 TARGETS = {
     "": dict(size="1b", mesh=(1, -1, 1), rows=(96, 4096, 2, 4), remat="dots"),
-    "a100-40gb:128": dict(size="1b", mesh=(16, 8, 1), rows=(128, 3072, 2, 3), remat="dots"),
-    "h100:64": dict(size="1b", mesh=(8, 8, 1), rows=(128, 3072, 2, 3), remat="dots"),
-    "v5e:16x16": dict(size="1b", mesh=(4, 32, 2), rows=(128, 3072, 2, 3), remat="dots"),
-    "v5p:4x4x8": dict(size="1b", mesh=(4, 32, 1), rows=(128, 3072, 2, 3), remat="dots"),
+    "a100-40gb:128": dict(size="1b", mesh=(16, 8, 1), rows=(128, 3072, 2, 4), remat="dots"),
+    "h100:64": dict(size="1b", mesh=(8, 8, 1), rows=(128, 3072, 2, 4), remat="dots"),
+    "v5e:16x16": dict(size="1b", mesh=(4, 32, 2), rows=(128, 3072, 2, 4), remat="dots"),
+    "v5p:4x4x8": dict(size="1b", mesh=(4, 32, 1), rows=(128, 3072, 2, 4), remat="dots"),
     "7b": dict(size="7b", mesh=(1, -1, 1), rows=(96, 4096, 2, 4), remat="dots"),
-    "7b:a100-40gb:128": dict(size="7b", mesh=(2, 64, 1), rows=(128, 3072, 2, 3), remat="dots"),
-    "7b:h100:64": dict(size="7b", mesh=(8, 8, 1), rows=(128, 3072, 2, 3), remat="dots"),
-    "7b:v5e:16x16": dict(size="7b", mesh=(4, 32, 2), rows=(128, 3072, 2, 3), remat="dots"),
-    "7b:v5p:4x4x8": dict(size="7b", mesh=(4, 32, 1), rows=(128, 3072, 2, 3), remat="dots"),
+    "7b:a100-40gb:128": dict(size="7b", mesh=(2, 64, 1), rows=(128, 3072, 2, 4), remat="dots"),
+    "7b:h100:64": dict(size="7b", mesh=(8, 8, 1), rows=(128, 3072, 2, 4), remat="dots"),
+    "7b:v5e:16x16": dict(size="7b", mesh=(4, 32, 2), rows=(128, 3072, 2, 4), remat="dots"),
+    "7b:v5p:4x4x8": dict(size="7b", mesh=(4, 32, 1), rows=(128, 3072, 2, 4), remat="dots"),
 }  # fmt: skip
 ROWS = ("count", "length", "understanding_images", "generation_images")
 

@@ -12,9 +12,9 @@ from janus_jax.model import presets
 # Rows: the batch size is read as examples, and the rows hold about as many, of a length that
 # packing fills. Taken for that: 686 tokens an example of understanding (576 of the picture, 110
 # of text), 616 of generation (576 + 40), log-normal spread of the text. 256 examples are 167 k
-# tokens. By simulated packing (benchmarks/packing.py) a step has 252 of them in 64 rows of 2688
-# (95.3 % full): four in a row, whatever their text. A row for each of 128 devices would be two in
-# a row, 88.2 % full with 244 examples at 1408: on GPUs 64 rows and tensor = 2 do better, by
+# tokens. By simulated packing (benchmarks/packing.py) a step has 255 of them in 64 rows of 2688
+# (96.3 % full): four in a row, whatever their text. A row for each of 128 devices would be two in
+# a row, 89.7 % full with 248 examples at 1408: on GPUs 64 rows and tensor = 2 do better, by
 # `janus-jax plan` 5.5 % more useful tokens a second at most (2 % where nothing overlaps). TPUs
 # keep 128 rows: 64 and tensor = 4 (v5p:4x4x8 has no axis of 2 chips) are 5 % more at most, and 14
 # % less where nothing overlaps.
@@ -29,8 +29,8 @@ TARGETS = {
     "": dict(mesh=(1, -1, 1), rows=(64, 2688, 2, 2), remat="dots"),
     "a100-40gb:128": dict(mesh=(16, 4, 2), rows=(64, 2688, 2, 2), remat="dots"),
     "h100:64": dict(mesh=(8, 8, 1), rows=(64, 2688, 2, 2), remat="dots"),
-    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 1408, 2, 2), remat="dots"),
-    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 1408, 2, 2), remat="dots"),
+    "v5e:16x16": dict(mesh=(4, 32, 2), rows=(128, 1408, 1, 1), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(4, 32, 1), rows=(128, 1408, 1, 1), remat="dots"),
 }  # fmt: skip
 ROWS = ("count", "length", "understanding_images", "generation_images")
 

@@ -12,11 +12,11 @@ from janus_jax.model import presets
 # packing fills. Taken for that: 686 tokens an example of understanding (576 of the picture, 110
 # of text), 616 of generation (576 + 40), 1000 of text, log-normal spread. 256 examples are 179 k
 # tokens. By simulated packing (benchmarks/packing.py) a step has 263 of them in 48 rows of 3840
-# (99.5 % full), 277 in 64 rows of 3072 (98.2 %). A row for each of 128 devices would be 242 in
+# (99.7 % full), 273 in 64 rows of 3072 (96.8 %). A row for each of 128 devices would be 242 in
 # rows of 1408 (90 % full), so there `tensor` divides the work of 64. Dialogues longer than a row
 # are cut: at this spread 1.9 % of them at 3840, 3.6 % at 3072, and 20 % at 1408.
 # Several devices compute every place for a picture, filled or not: rows have room for little more
-# than they hold on average, not for as many as would fit (4 and 5 at 3072, 98.9 % full). A record
+# than they hold on average, not for as many as would fit (4 and 5 at 3072, 97.9 % full). A record
 # of more pictures than that is left out with a word; raise these then.
 # Mesh: fsdp inside a node or over a slice; `data` copies the weights over nodes. Weights, moments
 # and gradients of the trained part are 16 bytes each of 2.00 G parameters, 32 GB: 4 GB a device at
@@ -27,10 +27,10 @@ TARGETS = {
     "": dict(mesh=(1, -1, 1), rows=(48, 3840, 3, 4), remat="dots"),
     "a100-80gb:1": dict(mesh=(1, 1, 1), rows=(48, 3840, 3, 4), remat="dots", accumulate=24),
     "h100:1": dict(mesh=(1, 1, 1), rows=(48, 3840, 3, 4), remat="dots", accumulate=12),
-    "a100-40gb:128": dict(mesh=(16, 4, 2), rows=(64, 3072, 2, 3), remat="dots"),
-    "h100:64": dict(mesh=(8, 8, 1), rows=(64, 3072, 2, 3), remat="dots"),
-    "v5e:16x16": dict(mesh=(2, 32, 4), rows=(64, 3072, 2, 3), remat="dots"),
-    "v5p:4x4x8": dict(mesh=(1, 32, 4), rows=(64, 3072, 2, 3), remat="dots"),
+    "a100-40gb:128": dict(mesh=(16, 4, 2), rows=(64, 3072, 2, 4), remat="dots"),
+    "h100:64": dict(mesh=(8, 8, 1), rows=(64, 3072, 2, 4), remat="dots"),
+    "v5e:16x16": dict(mesh=(2, 32, 4), rows=(64, 3072, 2, 4), remat="dots"),
+    "v5p:4x4x8": dict(mesh=(1, 32, 4), rows=(64, 3072, 2, 4), remat="dots"),
 }  # fmt: skip
 ROWS = ("count", "length", "understanding_images", "generation_images")
 

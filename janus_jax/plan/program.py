@@ -71,7 +71,15 @@ def studied(
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         return None, [f"the program could not be gone through, nothing is estimated: {why}"]
-    return as_data(found, chip, {part: x / mesh.size for part, x in parts.items()}), []
+    data = as_data(found, chip, {part: x / mesh.size for part, x in parts.items()})
+    return data | {"pictures": pictures_a_row(rows, work)}, []
+
+
+def pictures_a_row(rows, work: flops.Work) -> dict[str, dict]:
+    """Of pictures that a step encodes, by what for: how many a row has `room` for, how many it `holds`."""
+    room = {"understand": rows.understanding_images, "draw": rows.generation_images}
+    held = {"understand": work.understanding_images, "draw": work.generation_images}
+    return {of: {"room": room[of], "holds": n / rows.count} for of, n in held.items() if n}
 
 
 def turns(loop: hlo.Instruction, stage, model, work: flops.Work) -> float:
@@ -153,6 +161,10 @@ def told(x: dict) -> str:
         f"{x['model_flops'] / scale:.3g}",
         f"float32 x float32: {float32(x['float32'], done)}",
         f"{size(x['bytes'])} of memory read and written, {x['kernels']:,.0f} kernels{waits}",
+        *(
+            f"a row has room for {of['room']} pictures to {do}, and holds {of['holds']:.1f} by mean lengths"
+            for do, of in x.get("pictures", {}).items()
+        ),
         "",
         table(("part", unit, "bytes", "kernels", "ms"), rows),
     ]

@@ -69,6 +69,10 @@ def test_the_whole_plan_is_told_and_is_json():
     assert sum(c["bytes"] for c in here["collectives"]) == pytest.approx(
         sum(c["bytes"] for c in s["collectives"])
     )
+    rows = quickstart.small().stages["stage3"].rows
+    drawn = here["pictures"]["draw"]
+    assert drawn["room"] == rows.generation_images and 0 < drawn["holds"] <= drawn["room"]
+    assert f"room for {drawn['room']} pictures to draw, and holds {drawn['holds']:.1f} by" in text
     with on_mesh(1, 8, 1):
         state = memory.lower_inputs(StagePlan.of(quickstart.small(), "stage3"))[1]
     assert s["parameters"]["transformer"] == [

@@ -19,8 +19,8 @@ STREAMS = 8  # rows of a simulated step: each row is packed by itself
 # simulated steps of a phase, those before what waits has its lasting make-up not counted
 WARM = 20
 STEPS = 120
-# room for pictures that is worth having, of what rows hold on average: with less they fill up worse
-SPARE = 1.2
+SPARE = 1.2  # room for pictures over what rows hold on average, at the least
+LOSS = 0.01  # of how full rows are, for less room
 
 
 def forecast(name: str, lines: dict, surveys: dict, stage, seed: int) -> list[dict]:
@@ -105,22 +105,26 @@ def _phase(mixture: Mixture, phase: int, first: int, end: int, stage, surveys: d
 
 def _pictures(mixture: Mixture, phase: int, rows, examples: list) -> dict:
     """Of each kind of picture, those to understand first: how many a row has `room` for and how many
-    it holds; and, where it has much room to spare, with how much less (`fewer`) rows would be how
-    full (`full`)."""
+    it holds; and the least room (`fewer`) with which rows are nearly as full (`full`)."""
     room = rows.understanding_images, rows.generation_images
     counts = np.array([(example.pictures, example.images) for example in examples]).reshape(-1, 2)
     holds = counts.sum(0) / (STREAMS * STEPS)
     most = counts.max(0, initial=0)  # of one example
-    fewer = [
-        min(of, max(math.ceil(SPARE * n), int(m), min(of, 1)))
-        for of, n, m in zip(room, holds, most)
-    ]
+    least = [max(math.ceil(SPARE * n), int(m), 1) for n, m in zip(holds, most)]
+    tried = [(least[0] + i, least[1] + j) for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    fewer = {tuple(map(min, one, room)) for one in tried} - {room}
     told = {"room": list(room), "holds": holds.tolist()}
-    if sum(fewer) == sum(room):
-        return told
-    small = dataclasses.replace(rows, understanding_images=fewer[0], generation_images=fewer[1])
-    tokens = sum(example.tokens for _, example in _placed(mixture, phase, small))
-    return told | {"fewer": fewer, "full": tokens / (STREAMS * STEPS * rows.length)}
+    enough = _full(examples, rows) - LOSS
+    for see, draw in sorted(fewer, key=sum):
+        small = dataclasses.replace(rows, understanding_images=see, generation_images=draw)
+        full = _full((example for _, example in _placed(mixture, phase, small)), rows)
+        if full >= enough:
+            return told | {"fewer": [see, draw], "full": full}
+    return told
+
+
+def _full(examples, rows) -> float:
+    return sum(example.tokens for example in examples) / (STREAMS * STEPS * rows.length)
 
 
 def _placed(mixture: Mixture, phase: int, rows):

@@ -121,7 +121,7 @@ def test_places_for_pictures_that_stay_empty_are_told_with_how_full_rows_would_b
     surveys["see"].good[0] = many
     wide = stage(ratio=ratio, rows=Rows(32, 600, 9, 2))
     (phase,) = forecast.forecast("second", lines, surveys, wide, 0)
-    assert phase["pictures"]["holds"][0] < 4 and phase["pictures"]["fewer"] == [6, 2]
+    assert phase["pictures"]["holds"][0] < 4 and 6 <= phase["pictures"]["fewer"][0] < 9
     tight = stage(ratio=ratio, rows=Rows(32, 600, 6, 2))
     (phase,) = forecast.forecast("second", lines, surveys, tight, 0)
     assert "fewer" not in phase["pictures"]
