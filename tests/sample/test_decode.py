@@ -77,14 +77,19 @@ def test_int8_products_are_exact_in_what_was_rounded(model):
     np.testing.assert_allclose(one, got[:1, :1], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("rows", [1, 6, 33])
+@pytest.mark.parametrize("rows", [1, 6, 16, 33])
 @pytest.mark.parametrize("dtype, apart", [("float32", 1e-6), ("bfloat16", 2**-7)])
-def test_turned_kernels_multiply_as_they_did(one_device, rows, dtype, apart):
+@pytest.mark.parametrize("amx", [True, False])
+def test_turned_kernels_multiply_as_they_did(one_device, monkeypatch, rows, dtype, apart, amx):
+    monkeypatch.setattr("janus_jax.model.serving.has_amx", lambda: amx)
     linear = tiny.make_model(tiny.small(dtype=dtype)).image_head.fc2
     x = cache.put(np.random.default_rng(1).normal(size=(1, rows, 32)).astype(np.float32))
     turned = TurnedLinear(linear)
     assert turned.kernel.shape == linear.kernel.shape[::-1]
     np.testing.assert_allclose(turned(x), linear(x), rtol=apart, atol=1e-6)
+    (product,) = (e for e in jax.make_jaxpr(turned)(x).eqns if e.primitive.name == "dot_general")
+    first = product.invars[0].aval.ndim == 3  # the kernel, with an axis of one
+    assert first == (rows <= 32 and (amx or dtype == "float32" or rows >= 16))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
