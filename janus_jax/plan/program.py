@@ -56,8 +56,9 @@ def studied(
         return None, []
     mesh = jax.sharding.get_mesh()
     rows = stage.rows
-    slots = rows.count * (rows.understanding_images + rows.generation_images)
-    filled = (work.understanding_images + work.generation_images) / max(slots, 1)
+    shown = pictures_a_row(rows, work)
+    total = lambda of: sum(x[of] for x in shown.values())
+    filled = total("holds") / max(total("room"), 1)
     tiles = TILES if chip.name in GPUS else WIDE_TILES
     try:
         found = audit.audit(
@@ -72,7 +73,7 @@ def studied(
         why = f"{type(error).__name__}: {error}"
         return None, [f"the program could not be gone through, nothing is estimated: {why}"]
     data = as_data(found, chip, {part: x / mesh.size for part, x in parts.items()})
-    return data | {"pictures": pictures_a_row(rows, work)}, []
+    return data | {"pictures": shown}, []
 
 
 def pictures_a_row(rows, work: flops.Work) -> dict[str, dict]:

@@ -103,6 +103,17 @@ def test_the_cross_entropys_loop_turns_for_the_supervised_tokens():
         assert turns("2048,51200") == 1
 
 
+def test_pictures_that_come_as_ids_fill_no_place():
+    stage, model = quickstart.small().stages["stage2"], quickstart.small().model
+    work = flops.expected(stage, model)
+    told = program.pictures_a_row(stage.rows, work)
+    rooms = {"understand": stage.rows.understanding_images, "draw": stage.rows.generation_images}
+    assert {do: of["room"] for do, of in told.items()} == rooms
+    assert told["draw"]["holds"] * stage.rows.count == work.generation_images > 0
+    stored = dataclasses.replace(work, generation_images=0.0)
+    assert program.pictures_a_row(stage.rows, stored) == {"understand": told["understand"]}
+
+
 def test_a_stage_of_scenes_is_planned_with_all_of_its_batch():
     experiment, _ = read(f"{CONFIGS}/miniature.py:detector")
     stage = dataclasses.replace(experiment.stages["detector"], batch_size=8)
