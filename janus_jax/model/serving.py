@@ -8,8 +8,8 @@ product each; keys and values are kept in a cache.
 
 import copy
 import functools
+import importlib
 import operator
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,6 @@ from janus_jax.model.kernels import einsum, precision
 from janus_jax.model.layers import Linear, rope_table, rotate, use
 from janus_jax.model.rounding import int8
 
-FEW = 32  # rows up to which a CPU's product takes the kernel first
-PLAIN = 16  # rows from which so does that in bfloat16 of a CPU without AMX
 # What `serving` makes anew.
 PARTS = (
     "text_head", "image_head", "understanding_adaptor", "generation_adaptor",
@@ -58,7 +56,7 @@ def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
 
 class TurnedLinear(Linear):
     """A `Linear` for inference whose kernel lies [out, in], and is the first operand of a product of
-    few rows (`kernel_first`). XLA's CPU product copies a bfloat16 kernel that lies [in, out], and of
+    few rows (`model.cpu`). XLA's CPU product copies a bfloat16 kernel that lies [in, out], and of
     few rows it reads one that is the second operand at half the memory's speed; of many it is slower
     with the kernel first (2.5 times in bfloat16 with 320 rows)."""
 
@@ -79,7 +77,8 @@ class TurnedLinear(Linear):
         spec = sh.gathered(jax.P(self.spec[1], self.spec[0]))
         w = jax.sharding.reshard(self.kernel[...], spec).astype(x.dtype)
         exact = precision(x.dtype)
-        if sh.platform() != "cpu" or not kernel_first(x.dtype, len(x)):
+        cpu = importlib.import_module("janus_jax.model.cpu")
+        if sh.platform() != "cpu" or not cpu.kernel_first(x.dtype, len(x)):
             over = ((1,), (1,)), ((), ())
             return jax.lax.dot_general(x, w, over, exact, kind, out_sharding=out)
         # The axis of one keeps XLA from making the kernel the second operand again.
@@ -87,22 +86,6 @@ class TurnedLinear(Linear):
         split = jax.P(None, out[1], out[0])
         y = jax.lax.dot_general(w[None], x, over, exact, kind, out_sharding=split)
         return y.transpose(2, 0, 1).reshape(len(x), -1, out_sharding=out)
-
-
-def kernel_first(dtype, rows: int) -> bool:
-    """Whether a CPU's product of so many rows is quicker with the kernel as its first operand. In
-    bfloat16 that is an Intel Xeon's, whose AMX multiplies tiles; an AMD EPYC reads 16 GB/s of the
-    second operand and 11 of the first."""
-    if dtype == jnp.bfloat16 and not has_amx():
-        return PLAIN <= rows <= FEW
-    return rows <= FEW
-
-
-@functools.cache
-def has_amx() -> bool:
-    """Whether the processor says that it multiplies tiles of bfloat16."""
-    told = pathlib.Path("/proc/cpuinfo")
-    return told.is_file() and "amx_bf16" in told.read_text()
 
 
 class Int8Linear(TurnedLinear):
