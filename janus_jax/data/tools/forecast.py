@@ -191,7 +191,8 @@ def forecast_lines(name: str, phases: list[dict], rows) -> list[str]:
             out.append(
                 f"  of {' and '.join(p['kept'])} alone: the stage's `keep` takes out the others"
             )
-        out += _picture_lines(p["pictures"])
+        else:  # the room of others is that of the experiment that they are compared with
+            out += _picture_lines(p["pictures"])
         columns = " examples   asked  tokens    text predicted  rows an epoch   epochs"
         width = max(14, *(len(name) for name in p["datasets"]))
         out.append(f"  {'share of':<{width + 14}} {columns}")

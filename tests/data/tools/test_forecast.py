@@ -86,6 +86,7 @@ def test_forecast_of_a_stage_that_keeps_one_kind_is_of_this_kind():
     assert kept["full"] == pytest.approx(whole["full"] * 250 / 490, rel=0.02)
     told = forecast.forecast_lines("second", [kept], switched.rows)
     assert "  of understanding and text alone: the stage's `keep` takes out the others" in told
+    assert not any("has room for" in line for line in told)  # it is for all kinds
 
 
 def test_forecast_says_what_a_stage_lacks():
