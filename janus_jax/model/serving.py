@@ -109,14 +109,6 @@ class Int8Linear(TurnedLinear):
         return y * scale[:, None] * columns
 
 
-def normed(norm: nnx.RMSNorm, x):  # [B, T, D] -> [B, T, D]
-    """`norm(x)`, multiplied in the order of which XLA's GPU compiler makes one kernel, not two: by
-    the row's number first, then by the scale."""
-    wide = x.astype(jnp.float32)
-    number = jax.lax.rsqrt(jnp.square(wide).mean(-1, keepdims=True) + norm.epsilon)
-    return (wide * number * norm.scale[...].astype(norm.dtype)).astype(norm.dtype)
-
-
 class DecodingBlock(nnx.Module):
     """The arithmetic of a `transformer.TransformerBlock`, its weights regrouped; int8: as
     `Int8Linear` keeps them."""
@@ -134,7 +126,7 @@ class DecodingBlock(nnx.Module):
 
     def __call__(self, x, mask, rope, cache, at):  # [B, T, D] -> [B, T, D], (k, v)
         b, t, d = x.shape
-        qkv = split_parts(self.qkv(normed(self.norm1, x)), 3)
+        qkv = split_parts(self.qkv(self.norm1(x)), 3)
         heads = b, t, self.heads, d // self.heads
         q, k, v = (y.reshape(heads, out_sharding=sh.ACT_BTHK) for y in qkv)
         q, k, v = (
@@ -149,7 +141,7 @@ class DecodingBlock(nnx.Module):
         )
         y = einsum("bhts,bhsk->bhtk", weights, v)
         x = x + self.o(y.astype(x.dtype).swapaxes(1, 2).reshape(b, t, d))
-        gate, up = split_parts(self.gate_up(normed(self.norm2, x)), 2)
+        gate, up = split_parts(self.gate_up(self.norm2(x)), 2)
         return x + self.down(nnx.silu(gate) * up), (k, v)
 
 
@@ -185,21 +177,34 @@ class Unrolled(nnx.Module):
         self.norm = norm
         self.config = config
         self.dtype = jnp.dtype(dtype)
+        self.kernels = False  # whether those of `model.gpu` compute a token
 
     def __call__(self, x, positions, segment_ids, ahead=None):  # [B, T, D] -> [B, T, D]
         return self.cached(x, positions, causal_mask(segment_ids, ahead))[0]
 
     def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
-        """`mask` is bool [B, 1, T, S]; new keys and values are written from place `at` of the cache
-        on, one for all rows or int32 [B], or, without a cache, are it."""
+        """`mask` is bool [B, 1, T, S], or None: a token's position is its place in the cache, and it sees
+        its row up to there; new keys and values are written from place `at` of the cache on, one for
+        all rows or int32 [B], or, without a cache, are it."""
         c = self.config
+        if mask is None:
+            if self.kernels and x.shape[1] == 1:
+                return importlib.import_module("janus_jax.model.gpu").token(
+                    self, x, positions, cache, at
+                )
+            mask = seen_from(positions, cache[0][0].shape[2])
         new = []
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
         for layer, old in zip(self.layers, cache or [None] * c.layers):
             x, pair = layer(x, mask, rope, old, at)
             new.append(pair)
-        return normed(self.norm, x), new
+        return self.norm(x), new
+
+
+def seen_from(places, length: int):
+    """bool [B, 1, T, S]: a query sees its row up to its own place, places [B, T]."""
+    return (jnp.arange(length) <= places[..., None])[:, None]
 
 
 def stored(old, new, at):
@@ -263,6 +268,8 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
             setattr(served, name, box)
     blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))
     served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
+    if sh.platform() == "gpu":
+        importlib.import_module("janus_jax.model.gpu").prepare(served.transformer)
     return served
 
 

@@ -85,7 +85,14 @@ def add(to: Sum, seconds: float, flops: dict[str, float], moved: float, count: f
 
 
 def audit(
-    module: Module, mesh: dict[str, int], chip: Chip, turns, branch, pairs=0.5, cost=None
+    module: Module,
+    mesh: dict[str, int],
+    chip: Chip,
+    turns,
+    branch,
+    pairs=0.5,
+    cost=None,
+    filled=1.0,
 ) -> Audit:
     """Goes through a program.
 
@@ -97,16 +104,17 @@ def audit(
         share of the times.
     pairs: of all queries and keys of a row, the share that causal attention kernels compute.
     cost: cost(products, bytes), the seconds of a kernel; by default `rates.kernel_seconds`.
+    filled: of a cache, the share that kernels read which look at what rows have filled alone.
     """
     cost = cost or functools.partial(rates.kernel_seconds, chip)
-    walk = _Walk(module, mesh, chip, turns, branch, pairs, cost)
+    walk = _Walk(module, mesh, chip, turns, branch, pairs, cost, filled)
     seconds = walk.sequence(module.entry, 1.0)
     return Audit(seconds, walk.waits, walk.groups, walk.places, list(walk.links.values()))
 
 
 class _Walk:
     def __init__(
-        self, module: Module, mesh: dict[str, int], chip: Chip, turns, branch, pairs, cost
+        self, module: Module, mesh: dict[str, int], chip: Chip, turns, branch, pairs, cost, filled
     ):
         self.module = module
         self.mesh = mesh
@@ -115,6 +123,7 @@ class _Walk:
         self.branch = branch
         self.pairs = pairs
         self.cost = cost
+        self.filled = filled
         self.waits = 0.0
         self.groups = collections.defaultdict(Sum)
         self.places = collections.defaultdict(Sum)
@@ -175,7 +184,7 @@ class _Walk:
             group = AGAIN
         elif group == FORWARD and "transpose(jvp" in x.text:
             group = BACKWARD
-        moved = traffic.moved(self.module, body, x)
+        moved = traffic.moved(self.module, body, x, self.filled)
         seconds = self.cost(work, moved)
         flops = collections.Counter()
         for p in work:

@@ -21,8 +21,8 @@ from janus_jax.training.stage_plan import StagePlan
 
 ASSUMED = (
     "where a step draws and answers: prompts as long as a row has room for, no round of options.resample, "
-    "every place of the cache read with each token; reading prompts, decoding image ids to pictures and "
-    "rewards are not in the seconds, nor are a reward's own weights in the bytes"
+    "every place of the cache read with each token (on GPUs the filled ones); reading prompts, decoding "
+    "image ids to pictures and rewards are not in the seconds, nor are a reward's own weights in the bytes"
 )
 PARTS = ("weights that decode", "drawing", "answering", "scoring", "update")
 
@@ -187,18 +187,21 @@ def written(plan: StagePlan, compiled: aot.Compiled, chip: Chip, rows: Rows) -> 
     return Part(
         cache=2 * llm.layers * places * llm.width // sh.tensor_shards() * width,
         temporaries=compiled.temporaries or 0.0,
-        seconds=audited(compiled, chip, rows.kind, turns),
+        seconds=audited(compiled, chip, rows.kind, turns, 1 - rows.tokens / 2 / rows.length),
         turns=turns,
         error=compiled.error,
     )
 
 
-def audited(compiled: aot.Compiled, chip: Chip, kind: int, turns: int) -> float | None:
-    """Seconds of `turns` tokens of every row."""
+def audited(
+    compiled: aot.Compiled, chip: Chip, kind: int, turns: int, filled: float
+) -> float | None:
+    """Seconds of `turns` tokens of every row; filled: as `audit.audit` has it."""
     if compiled.module is None or not (compiled.own or chip.name == "cpu"):
         return None
     mesh = dict(jax.sharding.get_mesh().shape)
-    return turns * audit.audit(compiled.module, mesh, chip, lambda loop: 1, kind).seconds
+    found = audit.audit(compiled.module, mesh, chip, lambda loop: 1, kind, filled=filled)
+    return turns * found.seconds
 
 
 def scored(plan: StagePlan, chip: Chip, state, counts: Counts) -> Part:

@@ -1,8 +1,11 @@
 """The bytes of memory that one run of an instruction reads and writes: its operands and results.
 
-Of an array that is only sliced the slice counts, of one that is updated in place the update. What
+Of an array that is only sliced the slice counts, of one that is updated in place the update; of a
+cache that a kernel writes in place what rows have filled, which the program does not say. What
 lies in a TPU's own memory (VMEM) does not count, nor the scratch of a library's call.
 """
+
+import re
 
 from janus_jax.plan.hlo import Instruction, Module
 
@@ -11,8 +14,11 @@ _IN_PLACE = {"dynamic-update-slice": 1, "scatter": -1}  # which operand is the u
 _SAME = ("bitcast", "reshape", "get-tuple-element")
 
 
-def moved(module: Module, body: dict[str, Instruction], x: Instruction) -> float:
-    """Bytes of one run of `x`, an instruction of the computation `body`."""
+def moved(
+    module: Module, body: dict[str, Instruction], x: Instruction, filled: float = 1.0
+) -> float:
+    """Bytes of one run of `x`, an instruction of the computation `body`. filled: the share of a cache
+    that a kernel reads, which writes one place of it."""
     written = sum(s.bytes for s in x.shapes if not s.fast)
     if x.opcode == "copy-start":  # a tuple of what is written and what is read
         return written
@@ -31,7 +37,12 @@ def moved(module: Module, body: dict[str, Instruction], x: Instruction) -> float
         return 2 * _bytes(body, x.operands[_IN_PLACE[x.opcode]])
     if x.opcode == "custom-call" and "__cu" in x.text:
         written = sum(s.bytes for s in x.shapes if s.dtype not in ("s8", "u8"))
-    return written + sum(_bytes(body, name) for name in set(x.operands))
+    inside = re.findall(
+        r"\{(\d+)\}: \((\d+), \{\}", x.attribute(r"output_to_operand_aliasing=(.*?\}\)\})")
+    )
+    written -= sum(x.shapes[int(i)].bytes for i, _ in inside)
+    spared = sum((1 - filled) * _bytes(body, x.operands[int(j)]) for _, j in inside)
+    return written + sum(_bytes(body, name) for name in set(x.operands)) - spared
 
 
 def _bytes(body: dict[str, Instruction], name: str) -> float:

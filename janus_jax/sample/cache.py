@@ -7,7 +7,7 @@ from janus_jax.model import sharding as sh
 ROWS = (2, 8, 32)
 CPU_ROWS = (2, 8, 16)  # 16 write 1.4 times as fast as 8, and as 32 (width 1024, a Xeon)
 AHEAD = 128  # places behind a prompt that a cache has at first
-WHOLE = 4  # most rows of a picture's first cache that has all its places (`places_ahead`)
+WHOLE = {"tpu": 4, "gpu": 1 << 30}  # most rows of a picture's first cache that has all its places
 
 
 def row_counts(group: int = 2) -> tuple[int, ...]:
@@ -19,10 +19,9 @@ def row_counts(group: int = 2) -> tuple[int, ...]:
 
 
 def places_ahead(rows: int, draws: bool, most: int) -> int:
-    """How many places a first cache has behind the prompt. A picture fills all: to read empty ones costs an
-    accelerator 1 % of a token where rows are few, a second length seconds of compiling."""
-    whole = draws and rows <= WHOLE and sh.platform() != "cpu"
-    return most if whole else min(most, AHEAD)
+    """How many places a first cache has behind the prompt. A picture fills all: empty ones cost a GPU
+    nothing (`model.gpu`), a TPU 1 % of a token where rows are few; a second length costs seconds of compiling."""
+    return most if draws and rows <= WHOLE.get(sh.platform(), 0) else min(most, AHEAD)
 
 
 def cache_length(places: int) -> int:

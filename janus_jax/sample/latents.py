@@ -18,7 +18,7 @@ from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import blank_cache, serving
 from janus_jax.sample.cache import cache_length, put, row_counts
 from janus_jax.sample.engine import NOT_FINITE
-from janus_jax.sample.programs import CHUNK, insert, mixed, row_keys, seen_from
+from janus_jax.sample.programs import CHUNK, insert, mixed, row_keys
 from janus_jax.sample.reading import Reading
 
 
@@ -92,9 +92,8 @@ def write_tokens(leaves, cache, hidden, rows, done, steps, *, tree, draw):
         now = jax.vmap(jax.random.fold_in, (0, None))(keys, at)
         x = draw(model, now, hidden, mix, temperature)
         here = places + at
-        mask = seen_from(here[:, None], cache[0][0].shape[2])
         read = model.embed_image_ids(x[:, None]).astype(model.transformer.dtype)
-        new, cache = model.transformer.cached(read, here[:, None], mask, cache, here)
+        new, cache = model.transformer.cached(read, here[:, None], None, cache, here)
         out = jax.lax.dynamic_update_slice_in_dim(out, x[:, None], i, 1)
         return cache, new[:, 0], out
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
-from janus_jax.model.serving import blank_cache, serving
+from janus_jax.model.serving import blank_cache, seen_from, serving
 from janus_jax.sample import programs
 from janus_jax.sample.cache import cache_length, put, row_counts
 from janus_jax.sample.engine import NOT_FINITE
@@ -172,7 +172,7 @@ def _step(
     )
     places = ends[:, None] + jnp.arange(n)
     last = jnp.broadcast_to(ends[:, None] + n - 1, (r, n), out_sharding=sh.BATCH)
-    mask = programs.seen_from(last, cache[0][0].shape[2])
+    mask = seen_from(last, cache[0][0].shape[2])
     hidden, cache = model.transformer.cached(x, places, mask, cache, ends)
     logits = model.image_head(hidden).astype(jnp.float32)  # [R, N, C]
     logits = jax.sharding.reshard(logits, sh.BATCH)

@@ -42,12 +42,6 @@ class Rows(typing.NamedTuple):
     top_p: jax.Array
 
 
-def seen_from(places, length: int):
-    """bool [B, 1, T, S]: the query at a place, places [B, T], sees the keys of its row up to
-    itself."""
-    return (jnp.arange(length) <= places[..., None])[:, None]
-
-
 def pick(keys, logits, temperature, top_p=None):
     """int32 [B]: argmax at temperature 0, else a draw from softmax(logits / temperature), one key, one
     temperature and one top_p a row, or one for all; a `top_p` below 1, at least the least float32,
@@ -102,8 +96,7 @@ def read(leaves, cache, ids, shown, is_shown, at, last, *, tree):
     x = model.text_embedding(ids)
     x = jnp.where(is_shown[..., None], shown.astype(x.dtype), x)
     places = jnp.broadcast_to(at + jnp.arange(ids.shape[1]), ids.shape, out_sharding=sh.BATCH)
-    mask = seen_from(places, cache[0][0].shape[2])
-    out, cache = model.transformer.cached(x, places, mask, cache, at)
+    out, cache = model.transformer.cached(x, places, None, cache, at)
     own = lambda out, last: jax.lax.dynamic_index_in_dim(out, last, 1, keepdims=False)
     return cache, sh.per_device(own, (sh.BATCH, sh.REPLICATED), sh.BATCH)(out, last)
 
@@ -183,8 +176,7 @@ def write(leaves, cache, drawn, hidden, rows: Rows, kind, steps, *, tree, told=N
         now = jax.vmap(jax.random.fold_in)(keys, counts)
         ids, x, drawn = jax.lax.switch(kind, ways, now, hidden, drawn, counts)
         places = rows.places + jnp.where(rows.runs, i, 0)
-        mask = seen_from(places[:, None], cache[0][0].shape[2])
-        new, cache = model.transformer.cached(x, places[:, None], mask, cache, places)
+        new, cache = model.transformer.cached(x, places[:, None], None, cache, places)
         hidden = jnp.where(rows.runs[:, None], new[:, 0], hidden)
         put = lambda out, now: jax.lax.dynamic_update_slice_in_dim(out, now[:, None], i, 1)
         return (cache, drawn, hidden), jax.tree.map(put, out, ids)

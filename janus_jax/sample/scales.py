@@ -12,7 +12,7 @@ import numpy as np
 
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
-from janus_jax.model.serving import serving
+from janus_jax.model.serving import seen_from, serving
 from janus_jax.sample import programs
 from janus_jax.sample.cache import put
 from janus_jax.sample.engine import NOT_FINITE
@@ -66,7 +66,7 @@ def _step(leaves, cache, ends, seeds, numbers, total, mix, temperature, *, tree,
     r, n = x.shape[:2]
     start = ends + first
     last = jnp.broadcast_to(start[:, None] + n - 1, (r, n), out_sharding=sh.BATCH)
-    mask = programs.seen_from(last, cache[0][0].shape[2])
+    mask = seen_from(last, cache[0][0].shape[2])
     places = start[:, None] + jnp.arange(n)
     hidden, cache = model.transformer.cached(x, places, mask, cache, start)
     logits = jax.sharding.reshard(model.image_head(hidden), sh.BATCH)  # [R, n, codes]

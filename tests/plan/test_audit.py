@@ -270,3 +270,22 @@ def test_a_program_compiled_here_is_counted_as_it_was_written():
 def test_text_that_is_no_module_is_refused_not_misread():
     with pytest.raises(ValueError, match="ENTRY"):
         hlo.Module("not HLO")
+
+
+def test_of_a_cache_that_a_kernel_writes_in_place_what_is_filled_is_read():
+    """And nothing of it is written anew."""
+    text = """HloModule jit_write, is_scheduled=true
+
+ENTRY %main (p: bf16[2,16,640,128]) -> bf16[2,16,640,128] {
+  %new = bf16[2,3,16,128]{3,2,1,0} parameter(0)
+  %keys = bf16[2,16,640,128]{3,2,1,0} parameter(1)
+  %values = bf16[2,16,640,128]{3,2,1,0} parameter(2)
+  ROOT %token = (bf16[2,1,16,128]{3,2,1,0}, bf16[2,16,640,128]{3,2,1,0}, bf16[2,16,640,128]{3,2,1,0}) custom-call(%new, %keys, %values), custom_call_target="__gpu$xla.gpu.triton", output_to_operand_aliasing={{1}: (1, {}), {2}: (2, {})}, api_version=API_VERSION_TYPED_FFI
+}
+"""  # noqa: E501
+    read = lambda filled: (
+        audit.audit(hlo.Module(text), ALONE, H100, lambda loop: 1.0, 1.0, filled=filled).total.bytes
+    )
+    token, cache = 2 * 2 * 16 * 128, 2 * 2 * 16 * 640 * 128
+    assert read(1.0) == 4 * token + 2 * cache
+    assert read(0.25) == 4 * token + 0.5 * cache

@@ -225,12 +225,13 @@ def test_a_cache_grows_as_it_fills(model, monkeypatch):
     assert write().tolist() == grown.tolist() and len(lengths) == layers
 
 
-def test_one_picture_on_an_accelerator_has_one_cache(monkeypatch):
+@pytest.mark.parametrize(("platform", "many"), [("gpu", 576), ("tpu", cache.AHEAD)])
+def test_pictures_on_an_accelerator_have_one_cache(monkeypatch, platform, many):
     ahead = lambda rows, draws: cache.places_ahead(rows, draws, 576)
     assert ahead(2, True) == cache.AHEAD
-    monkeypatch.setattr(sh, "platform", lambda: "gpu")
+    monkeypatch.setattr(sh, "platform", lambda: platform)
     assert cache.cache_length(64 + ahead(2, True)) == cache.cache_length(64 + 576)
-    assert ahead(8, True) == ahead(2, False) == cache.AHEAD
+    assert ahead(8, True) == many and ahead(2, False) == cache.AHEAD
 
 
 def test_a_stream_tells_of_everything_once_and_may_end_it(model):
