@@ -77,6 +77,8 @@ def draw(here: device_report.Here) -> None:
     kind = {"ours": sample.Ours.load, "theirs": sample.Theirs}[side]
     it = kind(str(path), dtype, shape)
     here.say("load", seconds=time.perf_counter() - begin)
+    if side == "ours":  # stderr says why not
+        here.say("a token by janus_jax/model/gpu.py", taken=it.model.transformer.kernels)
     logits(here, it, data, dtype)
     gc.collect()
     jobs = sample.jobs(*((it, None) if side == "ours" else (None, it)), data, COUNTS)
