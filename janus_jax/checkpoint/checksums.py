@@ -29,7 +29,7 @@ OWN = ', "crc32": '  # the manifest's last field: of all bytes before it
 DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 THREADS = 8
 CHUNK = 1 << 24
-BLOCK = 1 << 15  # elements that the host sums at once: what it makes of them stays in the cache
+BLOCK = 1 << 18  # elements that the host sums at once: threads wait for each other between two
 SMALL = 1 << 20  # bytes of a file that is always read
 MIX = 0x9E3779B1  # by which the place of an element is multiplied
 
@@ -142,7 +142,8 @@ def start(tree) -> Callable[[], dict[str, dict]]:
     under_way = [(name, x.shape, x.dtype, _start(x)) for name, x in paths(tree)]
 
     def finish() -> dict[str, dict]:
-        with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
+        # No more threads than cores: they would take Python's lock from each other.
+        with concurrent.futures.ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
             futures = [[pool.submit(part) for part in parts] for *_, parts in under_way]
         found = [[future.result() for future in parts] for parts in futures]
         return {
