@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from janus_jax.model import sharding as sh
 from janus_jax.model.kernels import (
     MASKED,
     SAVED,
@@ -19,12 +20,15 @@ from janus_jax.model.kernels import (
     to_length,
 )
 
+CPU_TILE = 128
 
-def of_rows(q, k, v, segment_ids, last=None, tile: int = TILE):
+
+def of_rows(q, k, v, segment_ids, last=None, tile: int | None = None):
     """`attention.packed` of one device's rows. The backward pass makes each tile's scores again
-    from the logsumexp. last: of the keys that each query sees, int32 [B, T]; None: itself."""
+    from the logsumexp. last: of the keys that each query sees, int32 [B, T]; None: itself. tile:
+    tokens of one; by default fewer on a CPU, which loses nothing by small products."""
     t = q.shape[1]
-    tile = min(tile, t)
+    tile = min(tile or (CPU_TILE if sh.platform() == "cpu" else TILE), t)
     t_whole = math.ceil(t / tile) * tile
     q, k, v, segment_ids = padded(t_whole, q, k, v, segment_ids)
     bounds = [lowest_tiles(segment_ids, tile)]
