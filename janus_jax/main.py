@@ -23,6 +23,7 @@ from janus_jax.common.cli import (
     parse,
     report,
 )
+from janus_jax.distributed import scratch
 
 START = time.perf_counter()
 
@@ -181,8 +182,8 @@ def main(argv: list[str] | None = None):
     """argv: the words of the command line after `python -m janus_jax.main`."""
     argv = sys.argv[1:] if argv is None else argv
     streams.secure()
-    if not any(word in HELP for word in argv):
-        # What comes next takes a while to import.
+    scratch.hold()
+    if not any(word in HELP for word in argv):  # what comes next takes a while to import
         print("janus_jax: reading the config", flush=True)
     f, overrides = parse(COMMAND, argv)
     if f.devices and not f.dry_run:

@@ -19,8 +19,6 @@ import re
 import subprocess
 import sys
 
-from janus_jax.distributed import scratch
-
 LAYER = (
     128 << 20
 )  # bytes; a layer of the 1.3B model has 103 MB in bfloat16, so one collective moves a layer
@@ -160,11 +158,10 @@ def _refused(flags: list[str]) -> list[str]:
 
 
 def apply():
-    """Adds the flags for this machine's accelerator to the environment; without one, memory that a
-    step frees is kept for the next. To be called before JAX starts."""
+    """Adds the flags for this machine's accelerator to the environment; to be called before JAX
+    starts it."""
     platform = here()
     if platform is None:
-        scratch.hold()
         return
     already = os.environ.get(VARIABLE[platform], "")
     flags = wanted(platform, already)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from janus_jax.distributed import scratch
+from janus_jax.distributed import scratch, xla_flags
 
 SIZE = 1 << 27
 # A thread asks for as much as it has just freed; prints how many pages it got anew.
@@ -36,9 +36,19 @@ def test_held_memory_is_taken_again():
     assert pages() > SIZE / resource.getpagesize() / 2
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_nothing_is_loaded_before_it_is_held():
+    """A thread of numpy's or JAX's may take a heap as soon as it is imported."""
+    code = "import sys, janus_jax.main; print({'numpy', 'jax'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_other_c_libraries_and_hosts_of_accelerators_are_left_alone(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
     scratch.hold()
-    monkeypatch.setattr(scratch.sys, "platform", "win32")
     monkeypatch.delattr(ctypes, "CDLL")
+    with monkeypatch.context() as patch:
+        patch.setattr(xla_flags, "here", lambda: "gpu")
+        scratch.hold()
+    monkeypatch.setattr(scratch.sys, "platform", "win32")
     scratch.hold()
