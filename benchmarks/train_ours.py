@@ -1,9 +1,4 @@
 """Our side of train_step.py: a child process that does `train_step`, a step a line."""
-# ruff: noqa: E402
-
-from janus_jax.distributed import scratch
-
-scratch.hold()  # as main.py does, before what comes next is imported
 
 import contextlib
 import functools

@@ -23,7 +23,7 @@ from janus_jax.common.cli import (
     parse,
     report,
 )
-from janus_jax.distributed import scratch
+from janus_jax.distributed import large_pages
 
 START = time.perf_counter()
 
@@ -182,8 +182,8 @@ def main(argv: list[str] | None = None):
     """argv: the words of the command line after `python -m janus_jax.main`."""
     argv = sys.argv[1:] if argv is None else argv
     streams.secure()
-    scratch.hold()
-    if not any(word in HELP for word in argv):  # what comes next takes a while to import
+    if not any(word in HELP for word in argv):
+        # What comes next takes a while to import.
         print("janus_jax: reading the config", flush=True)
     f, overrides = parse(COMMAND, argv)
     if f.devices and not f.dry_run:
@@ -191,14 +191,8 @@ def main(argv: list[str] | None = None):
         sys.exit(report(exit_codes.UsageError(f"{text}; --help lists the flags")))
     log_to_stderr("warning")  # the libraries' own notes would bury the progress
 
-    from janus_jax.distributed import (
-        compile_cache,
-        initialize,
-        platform,
-        processes,
-        signals,
-        xla_flags,
-    )
+    from janus_jax.distributed import compile_cache, initialize, processes, signals, xla_flags
+    from janus_jax.distributed.platform import require_devices
     from janus_jax.training import preflight
 
     if f.dry_run:
@@ -208,7 +202,7 @@ def main(argv: list[str] | None = None):
     xla_flags.apply()
     try:
         initialize.initialize(f.coordinator, f.processes, f.process)
-        platform.require_devices()
+        require_devices()
         workdir = f.workdir
         if f.smoke:
             overrides, workdir = first_try(f.config, overrides, f.workdir)
@@ -292,9 +286,12 @@ COMMANDS = {
 
 def cli() -> int:
     """The command `janus-jax`."""
+    if sys.argv[1:2] == ["train"]:
+        large_pages.begin_again()
     about = "janus_jax: train, study and run Janus, one transformer that reads and draws pictures."
     return dispatch("janus-jax", about, COMMANDS, sys.argv[1:])
 
 
 if __name__ == "__main__":
+    large_pages.begin_again()
     main()
