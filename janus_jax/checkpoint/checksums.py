@@ -29,7 +29,7 @@ OWN = ', "crc32": '  # the manifest's last field: of all bytes before it
 DAMAGE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 THREADS = 8
 CHUNK = 1 << 24
-BLOCK = 1 << 18  # elements that the host sums at once: threads wait for each other between two
+BLOCK = 1 << 18  # elements that the host sums at once; between two, threads want Python's lock
 SMALL = 1 << 20  # bytes of a file that is always read
 MIX = 0x9E3779B1  # by which the place of an element is multiplied
 

@@ -183,12 +183,12 @@ class Unrolled(nnx.Module):
         return self.cached(x, positions, causal_mask(segment_ids, ahead))[0]
 
     def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
-        """`mask` is bool [B, 1, T, S], or None: a token's position is its place in the cache, and it sees
+        """`mask` is bool [B, 1, T, S], or None: tokens' positions are their places in the cache, and each sees
         its row up to there; new keys and values are written from place `at` of the cache on, one for
         all rows or int32 [B], or, without a cache, are it."""
         c = self.config
         if mask is None:
-            if self.kernels and x.shape[1] == 1:
+            if self.kernels and x.shape[1] == 1 and at.ndim:
                 return importlib.import_module("janus_jax.model.gpu").token(
                     self, x, positions, cache, at
                 )

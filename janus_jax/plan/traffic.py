@@ -37,6 +37,8 @@ def moved(
         return 2 * _bytes(body, x.operands[_IN_PLACE[x.opcode]])
     if x.opcode == "custom-call" and "__cu" in x.text:
         written = sum(s.bytes for s in x.shapes if s.dtype not in ("s8", "u8"))
+    if "xla.gpu.triton" not in x.text:
+        return written + sum(_bytes(body, name) for name in set(x.operands))
     inside = re.findall(
         r"\{(\d+)\}: \((\d+), \{\}", x.attribute(r"output_to_operand_aliasing=(.*?\}\)\})")
     )

@@ -20,7 +20,7 @@ def row_counts(group: int = 2) -> tuple[int, ...]:
 
 def places_ahead(rows: int, draws: bool, most: int) -> int:
     """How many places a first cache has behind the prompt. A picture fills all: empty ones cost a GPU
-    nothing (`model.gpu`), a TPU 1 % of a token where rows are few; a second length costs seconds of compiling."""
+    nothing where `model.gpu` writes, a TPU 1 % of a token where rows are few; a second length costs seconds."""
     return most if draws and rows <= WHOLE.get(sh.platform(), 0) else min(most, AHEAD)
 
 

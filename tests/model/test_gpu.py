@@ -56,6 +56,14 @@ def test_a_token_attends_to_what_its_row_has_filled(shape, dtype, near):
         np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=near)
 
 
+@pytest.mark.parametrize(
+    ("heads", "places", "parts"),
+    [(32, 640, 4), (8, 640, 8), (48, 640, 2), (8, 256, 4), (128, 4096, 1), (512, 640, 1)],
+)
+def test_places_are_shared_among_a_power_of_two(heads, places, parts):
+    assert decoding.shares(heads, places) == parts
+
+
 def test_a_cache_that_tiles_do_not_divide_is_refused():
     cache = jnp.zeros((2, 2, 100, 16))
     qkv, angle = jnp.zeros((2, 3, 2, 16)), jnp.zeros((2, 1, 1, 8))
@@ -119,15 +127,19 @@ def test_models_that_triton_can_hold_are_written_with_kernels(like_a_gpu, sizes,
 
 def test_kernels_are_compared_first_and_give_way_aloud(like_a_gpu, monkeypatch, capsys):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(gpu, "_FOUND", {})
     with on_mesh():
         assert served(**SUITED).kernels and not capsys.readouterr().err
         right = gpu.token
         wrong = lambda *args: jax.tree.map(lambda x: 1.1 * x, right(*args))
         monkeypatch.setattr(gpu, "token", wrong)
+        assert served(**SUITED).kernels, "it was found once"
+        gpu._FOUND.clear()
         assert not served(**SUITED).kernels
         said = capsys.readouterr().err
         assert "results off by 0.1 of the largest, 0.05 allowed" in said and "slower" in said
         monkeypatch.setattr(gpu, "token", functools.partial(gpu.token, missing=True))
+        gpu._FOUND.clear()
         assert not served(**SUITED).kernels
         assert "TypeError" in capsys.readouterr().err
 

@@ -23,6 +23,13 @@ TILE = 64  # places that a block reads at once
 BLOCKS = 128  # that fill a GPU
 
 
+def shares(heads: int, places: int) -> int:
+    """Among how many blocks the places of each of so many heads, of all rows, are shared: a power of
+    two, as the sides of Triton's tiles are."""
+    most = min(-(-BLOCKS // heads), places // TILE)
+    return 1 << (most.bit_length() - 1)
+
+
 def attended(qkv, cos, sin, keys, values, at, interpret: bool = False):
     """softmax(q k / sqrt(K)) v of one token of each row, the softmax in float32.
 
@@ -38,7 +45,7 @@ def attended(qkv, cos, sin, keys, values, at, interpret: bool = False):
     places = keys.shape[2]
     if places % TILE:
         raise ValueError(f"a cache of {places} places: no multiple of {TILE}")
-    parts = min(-(-BLOCKS // (b * h)), places // TILE)
+    parts = shares(b * h, places)
     new = pl.BlockSpec((None, 3, None, size), lambda i, h, b: (b, 0, h, 0))
     angle = pl.BlockSpec((None, None, None, size // 2), lambda i, h, b: (b, 0, 0, 0))
     head = pl.BlockSpec((None, None, places, size), lambda i, h, b: (b, h, 0, 0))
@@ -85,7 +92,8 @@ def _attend(
     """A part of one head's places. The first has the token itself."""
     half = qkv_ref.shape[1] // 2
     halves = pl.ds(0, half), pl.ds(half, half)
-    cos, sin, at = cos_ref[...], sin_ref[...], at_ref[...]
+    cos, sin = cos_ref[...], sin_ref[...]
+    at = jnp.minimum(at_ref[...], keys_ref.shape[0] - 1)  # nobody else's place is written
     first = pl.program_id(0) == 0
     scale = math.log2(math.e) * (2 * half) ** -0.5
 
