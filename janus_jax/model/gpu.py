@@ -24,7 +24,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.attentions.decoding import BLOCKS, TILE, attended
 from janus_jax.model.kernels import precision
 from janus_jax.model.layers import rope_table
-from janus_jax.model.serving import Int8Linear, cache_dtype, seen_from
+from janus_jax.model.serving import Int8Linear, TurnedLinear, cache_dtype, seen_from
 
 PARTS = 4  # of a product's sums
 LEAST = 16  # the least size of a head
@@ -47,6 +47,7 @@ def token(llm, x, positions, cache, at, interpret: bool = False):
     weights = [{name: _arrays(getattr(layer, name)) for name in names} for layer in llm.layers]
     norms = [norm.scale[...] for layer in llm.layers for norm in (layer.norm1, layer.norm2)]
     norms.append(llm.norm.scale[...])
+    turned = isinstance(llm.layers[0].qkv, TurnedLinear)
 
     def local(weights, norms, x, positions, cache, at):
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
@@ -54,15 +55,15 @@ def token(llm, x, positions, cache, at, interpret: bool = False):
         h = _normed(x, norms[0], c.norm_eps)
         new = []
         for i, (w, pair) in enumerate(zip(weights, cache)):
-            qkv = _sums(h, w["qkv"]).reshape(len(x), 3, c.heads, -1)
+            qkv = _sums(h, w["qkv"], turned).reshape(len(x), 3, c.heads, -1)
             y, *pair = attended(qkv, *rope, *pair, at, interpret)
             new.append(tuple(pair))
             add = functools.partial(added_and_normed, epsilon=c.norm_eps, interpret=interpret)
             y = y.reshape(len(x), PARTS, -1).astype(x.dtype)
-            x, h = add(*_parts(y, w["o"]), x, norms[2 * i + 1])
-            gate_up = _sums(h, w["gate_up"]).reshape(len(x), 2, PARTS, -1)
+            x, h = add(*_parts(y, w["o"], turned), x, norms[2 * i + 1])
+            gate_up = _sums(h, w["gate_up"], turned).reshape(len(x), 2, PARTS, -1)
             wide = jax.nn.silu(gate_up[:, 0]) * gate_up[:, 1]
-            x, h = add(*_parts(wide, w["down"]), x, norms[2 * i + 2])
+            x, h = add(*_parts(wide, w["down"], turned), x, norms[2 * i + 2])
         return h[:, None], new
 
     whole, rows, kept = sh.REPLICATED, sh.BATCH, sh.CACHE_BHSK
@@ -134,16 +135,16 @@ def _product(x, kernel, turned, kind):
     )
 
 
-def _sums(x, w):  # [B, in] -> [B, out]
+def _sums(x, w, turned):  # [B, in] -> [B, out]
     kernel, scale = w
     if scale is None:
-        return _product(x[:, None], kernel, False, x.dtype)[0]
-    return (_product(x[:, None], kernel, True, jnp.float32)[0] * scale).astype(x.dtype)
+        return _product(x[:, None], kernel, turned, x.dtype)[0]
+    return (_product(x[:, None], kernel, turned, jnp.float32)[0] * scale).astype(x.dtype)
 
 
-def _parts(x, w):  # [B, P, in] -> float32 [P, B, out], the scales of `added_and_normed`
+def _parts(x, w, turned):  # [B, P, in] -> float32 [P, B, out], the scales of `added_and_normed`
     kernel, scale = w
-    return _product(x, kernel, scale is not None, jnp.float32), scale
+    return _product(x, kernel, turned, jnp.float32), scale
 
 
 def prepare(llm):

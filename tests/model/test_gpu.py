@@ -73,16 +73,24 @@ def test_a_cache_that_tiles_do_not_divide_is_refused():
 
 @pytest.fixture
 def like_a_gpu(monkeypatch):
-    """What the model asks of its platform is answered as on a GPU, and kernels are interpreted."""
+    """What the model asks of its platform is answered as on a GPU, and kernels are interpreted. What
+    was traced for the CPU is not taken, nor is anything left for it."""
     monkeypatch.setattr(sh, "platform", lambda: "gpu")
+    monkeypatch.setattr(serving, "_decoding_block", serving.DecodingBlock)
     monkeypatch.setattr(gpu, "token", functools.partial(gpu.token, interpret=True))
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "int8", "near"),
     [("float32", False, 1e-6), ("float32", True, 1e-6), ("bfloat16", False, 0.01)],
 )
-def test_a_token_is_that_of_the_layers_without_kernels(like_a_gpu, dtype, int8, near):
+def test_a_token_is_that_of_the_layers_without_kernels(
+    like_a_gpu, monkeypatch, dtype, int8, near, turned
+):
+    """However the layers keep their kernels."""
+    kind = serving.Int8Linear if int8 else serving.TurnedLinear if turned else None
+    monkeypatch.setattr(serving, "kernel_kind", lambda int8: kind)
     with on_mesh():
         llm = serving.serving(make(tiny.small(dtype=dtype)), int8).transformer
         assert gpu.difference(llm) < near
