@@ -1,17 +1,115 @@
-"""Which operand of a CPU's product is the kernel: XLA reads them at speeds that differ by the type,
-the number of rows and the processor. Measured, see docs/benchmarks.md."""
+"""A token of the language model on a CPU: products of few rows and attention to a cache by C++ of ours
+(`cpu.cc`), and without it which operand of XLA's product is the kernel.
+
+XLA reads kernels at speeds that differ by the type, the number of rows and the processor: on an AMD
+EPYC bfloat16 at half of what the memory gives, int8 at two thirds. Measured, see docs/benchmarks.md.
+"""
 
 import functools
 import pathlib
+import sys
 
+import jax
 import jax.numpy as jnp
 
-FEW = 32  # rows up to which it is the first
+from janus_jax.model import native
+from janus_jax.model import sharding as sh
+from janus_jax.model.kernels import precision
+
+FEW = 32  # rows up to which the kernel is the first operand
 PLAIN = 16  # rows from which so it is in bfloat16 of a processor without AMX
+# rows up to which `product` is quicker than XLA's, and from which on again where its processor has
+# instructions for it, which int8 needs
+OWN = {"float32": (4, None), "bfloat16": (16, 128), "int8": (16, 17)}
+NAMES = "attention", "product_float32", "product_bfloat16", "product_int8"
+
+
+def multiplies(dtype, rows: int) -> bool:
+    """Whether `product` is there and quicker than XLA's for so many rows."""
+    name, rows = jnp.dtype(dtype).name, rows // sh.batch_shards()
+    if not attends() or f"product_{name}" not in registered():
+        return False
+    few, many = OWN[name]
+    instructions = "product_int8" in registered() and not has_amx()
+    return rows <= few or bool(many and instructions and rows >= many)
+
+
+def attends() -> bool:
+    """Whether `attend` is there: `tensor` splits nothing, and this machine could compile it."""
+    return sh.tensor_shards() == 1 and "attention" in registered()
+
+
+def product(x, w, out):
+    """[N, out], x [N, in] times a kernel w [out, in], both float32, bfloat16 or int8: sums in float32,
+    of int8 in int32; split as `out` says."""
+    kind = jnp.int32 if x.dtype == jnp.int8 else jnp.float32
+    if not multiplies(x.dtype, len(x)):
+        return _of_xla(x, w, out, kind)
+    name = f"janus_jax_product_{x.dtype}"
+
+    def local(x, w):
+        return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct((len(x), len(w)), kind))(x, w)
+
+    rows = jax.P(out[0], None)
+    return jax.sharding.reshard(sh.per_device(local, (rows, sh.REPLICATED), rows)(x, w), out)
+
+
+def _of_xla(x, w, out, kind):
+    if len(x) == 1:  # as in `layers.Linear`: one row is ten times slower
+        return _of_xla(jnp.concatenate([x, x]), w, out, kind)[:1]
+    exact = precision(x.dtype)
+    if not kernel_first(x.dtype, len(x)):
+        over = ((1,), (1,)), ((), ())
+        return jax.lax.dot_general(x, w, over, exact, kind, out_sharding=out)
+    # The axis of one keeps XLA from making the kernel the second operand again.
+    over = ((2,), (1,)), ((), ())
+    split = jax.P(None, out[1], out[0])
+    y = jax.lax.dot_general(w[None], x, over, exact, kind, out_sharding=split)
+    return y.transpose(2, 0, 1).reshape(len(x), -1, out_sharding=out)
+
+
+def attend(qkv, rope, keys, values, at):
+    """The attention [B, H, K] of each row's newest token to its row up to there, and the cache with it.
+
+    qkv: [B, 3, H, K], float32 or bfloat16, before the rotation; rope: see `layers.rope_table`, of
+        one token.
+    keys, values: float32 [B, H, S, K]; at: int32 [B], the place of the token.
+    """
+
+    def local(qkv, cos, sin, at, keys, values):
+        like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+        y = jax.ShapeDtypeStruct((len(qkv), *qkv.shape[2:]), qkv.dtype)
+        call = jax.ffi.ffi_call(
+            "janus_jax_attention", (y, like(keys), like(values)), input_output_aliases={4: 1, 5: 2}
+        )
+        return call(qkv, cos, sin, at, keys, values)
+
+    rows, kept = sh.BATCH, sh.CACHE_BHSK
+    each = sh.per_device(local, (rows, rows, rows, rows, kept, kept), (rows, kept, kept))
+    return each(qkv, *rope, at, keys, values)
+
+
+@functools.cache
+def registered() -> frozenset[str]:
+    """The functions of `cpu.cc` that JAX knows, compiled now if they were not. int8's is for processors
+    that have instructions for it; where there is none at all, stderr is told why."""
+    try:
+        library = native.library(pathlib.Path(__file__).with_name("cpu.cc"))
+    except native.Missing as missing:
+        print(
+            f"decoding without the C++ of janus_jax/model/cpu.cc, which is slower: {missing}",
+            file=sys.stderr,
+        )
+        return frozenset()
+    made = {name: getattr(library, name) for name in NAMES if hasattr(library, name)}
+    for name, function in made.items():
+        capsule = jax.ffi.pycapsule(function)
+        jax.ffi.register_ffi_target(f"janus_jax_{name}", capsule, platform="cpu")
+    return frozenset(made)
 
 
 def kernel_first(dtype, rows: int) -> bool:
-    """Whether a product [rows, in] x [out, in] is quicker with the kernel as its first operand. In
+    """Whether XLA's product [rows, in] x [out, in] is quicker with the kernel as its first operand. In
     bfloat16 that is an Intel Xeon's, whose AMX multiplies tiles; of few rows an AMD EPYC reads 16
     GB/s of the second operand and 11 of the first."""
     if dtype == jnp.bfloat16 and not has_amx():
@@ -22,5 +120,4 @@ def kernel_first(dtype, rows: int) -> bool:
 @functools.cache
 def has_amx() -> bool:
     """Whether the processor says that it multiplies tiles of bfloat16."""
-    told = pathlib.Path("/proc/cpuinfo")
-    return told.is_file() and "amx_bf16" in told.read_text(encoding="utf-8", errors="replace")
+    return b"amx_bf16" in native.processor()

@@ -55,10 +55,8 @@ def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
 
 
 class TurnedLinear(Linear):
-    """A `Linear` for inference whose kernel lies [out, in], and is the first operand of a product of
-    few rows (`model.cpu`). XLA's CPU product copies a bfloat16 kernel that lies [in, out], and of
-    few rows it reads one that is the second operand at half the memory's speed; of many it is slower
-    with the kernel first (2.5 times in bfloat16 with 320 rows)."""
+    """A `Linear` for inference whose kernel lies [out, in], as `model.cpu` reads it: XLA's CPU product
+    copies a bfloat16 kernel that lies [in, out]."""
 
     def __init__(self, linear: Linear, dtype=None):
         """dtype: the compute type; by default the map's own."""
@@ -68,24 +66,16 @@ class TurnedLinear(Linear):
         self.spec = linear.spec
         self.out = linear.out
 
-    def product(self, x, out):  # [N, in] -> float32 [N, out]
-        if len(x) == 1:  # as in `Linear`: on CPU the product of one row is ten times slower
-            return self.product(jnp.concatenate([x, x]), out)[:1]
-        return self.rows(x, out)
-
-    def rows(self, x, out, kind=jnp.float32):  # [N, in], two or more rows -> `kind` [N, out]
+    def product(self, x, out):  # [N, in] -> float32 [N, out], of int8 int32
         spec = sh.gathered(jax.P(self.spec[1], self.spec[0]))
         w = jax.sharding.reshard(self.kernel[...], spec).astype(x.dtype)
-        exact = precision(x.dtype)
-        cpu = importlib.import_module("janus_jax.model.cpu")
-        if sh.platform() != "cpu" or not cpu.kernel_first(x.dtype, len(x)):
-            over = ((1,), (1,)), ((), ())
-            return jax.lax.dot_general(x, w, over, exact, kind, out_sharding=out)
-        # The axis of one keeps XLA from making the kernel the second operand again.
-        over = ((2,), (1,)), ((), ())
-        split = jax.P(None, out[1], out[0])
-        y = jax.lax.dot_general(w[None], x, over, exact, kind, out_sharding=split)
-        return y.transpose(2, 0, 1).reshape(len(x), -1, out_sharding=out)
+        if on_cpu():
+            return on_cpu().product(x, w, out)
+        if len(x) == 1:  # as in `Linear`
+            return TurnedLinear.product(self, jnp.concatenate([x, x]), out)[:1]
+        over = ((1,), (1,)), ((), ())
+        kind = jnp.float32 if x.dtype != jnp.int8 else jnp.int32
+        return jax.lax.dot_general(x, w, over, precision(x.dtype), kind, out_sharding=out)
 
 
 class Int8Linear(TurnedLinear):
@@ -100,12 +90,12 @@ class Int8Linear(TurnedLinear):
         self.kernel = nnx.Param(kernel.swapaxes(0, 1))
         self.scale = nnx.Param(scale)
 
-    def rows(self, x, out):  # as in `TurnedLinear`
+    def product(self, x, out):  # [N, in] -> float32 [N, out]
         columns = use(self.scale, jax.P(self.spec[1]), jnp.float32)
         if sh.platform() == "gpu":
-            return super().rows(x, out) * columns
+            return super().product(x, out) * columns
         x, scale = int8(x)
-        y = super().rows(x, out, jnp.int32).astype(jnp.float32)
+        y = super().product(x, out).astype(jnp.float32)
         return y * scale[:, None] * columns
 
 
@@ -125,10 +115,19 @@ class DecodingBlock(nnx.Module):
         self.down = kind(block.down)
 
     def __call__(self, x, mask, rope, cache, at):  # [B, T, D] -> [B, T, D], (k, v)
-        b, t, d = x.shape
-        qkv = split_parts(self.qkv(self.norm1(x)), 3)
-        heads = b, t, self.heads, d // self.heads
-        q, k, v = (y.reshape(heads, out_sharding=sh.ACT_BTHK) for y in qkv)
+        y, cache = self.attended(self.qkv(self.norm1(x)), mask, rope, cache, at)
+        x = x + self.o(y.astype(x.dtype))
+        gate, up = split_parts(self.gate_up(self.norm2(x)), 2)
+        return x + self.down(nnx.silu(gate) * up), cache
+
+    def attended(self, qkv, mask, rope, cache, at):  # [B, T, 3 * D] -> [B, T, D], (k, v)
+        b, t, _ = qkv.shape
+        if mask is None:
+            parts = qkv.reshape(b, 3, self.heads, -1, out_sharding=sh.BATCH)
+            y, *cache = on_cpu().attend(parts, rope, *cache, at)
+            return y.reshape(b, t, -1, out_sharding=sh.BATCH), tuple(cache)
+        shape = b, t, self.heads, -1
+        q, k, v = (y.reshape(shape, out_sharding=sh.ACT_BTHK) for y in split_parts(qkv, 3))
         q, k, v = (
             y.swapaxes(1, 2).astype(cache_dtype(y.dtype))
             for y in (rotate(q, rope), rotate(k, rope), v)
@@ -139,10 +138,7 @@ class DecodingBlock(nnx.Module):
         weights = jax.nn.softmax(jnp.where(mask, scores * q.shape[-1] ** -0.5, -1e30)).astype(
             v.dtype
         )
-        y = einsum("bhts,bhsk->bhtk", weights, v)
-        x = x + self.o(y.astype(x.dtype).swapaxes(1, 2).reshape(b, t, d))
-        gate, up = split_parts(self.gate_up(self.norm2(x)), 2)
-        return x + self.down(nnx.silu(gate) * up), (k, v)
+        return einsum("bhts,bhsk->bthk", weights, v).reshape(b, t, -1), (k, v)
 
 
 def kernel_kind(int8: bool) -> type[Linear] | None:
@@ -188,11 +184,12 @@ class Unrolled(nnx.Module):
         all rows or int32 [B], or, without a cache, are it."""
         c = self.config
         if mask is None:
-            if self.kernels and x.shape[1] == 1 and at.ndim:
-                return importlib.import_module("janus_jax.model.gpu").token(
-                    self, x, positions, cache, at
-                )
-            mask = seen_from(positions, cache[0][0].shape[2])
+            newest = x.shape[1] == 1 and at.ndim
+            if newest and self.kernels:
+                gpu = importlib.import_module("janus_jax.model.gpu")
+                return gpu.token(self, x, positions, cache, at)
+            if not (newest and on_cpu() and on_cpu().attends()):
+                mask = seen_from(positions, cache[0][0].shape[2])
         new = []
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
@@ -200,6 +197,11 @@ class Unrolled(nnx.Module):
             x, pair = layer(x, mask, rope, old, at)
             new.append(pair)
         return self.norm(x), new
+
+
+def on_cpu():
+    """`model.cpu`, where that is what computes."""
+    return importlib.import_module("janus_jax.model.cpu") if sh.platform() == "cpu" else None
 
 
 def seen_from(places, length: int):

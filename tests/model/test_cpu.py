@@ -1,0 +1,196 @@
+"""The C++ that decodes on a CPU: beside XLA's arithmetic, with and without the processor's newest
+instructions, and where it cannot be compiled."""
+
+import functools
+import pathlib
+import platform
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.mesh import on_mesh
+from support.sampling import PROMPTS, draw, make
+
+from janus_jax.model import cpu, native, serving
+from janus_jax.model.layers import rope_table, rotate
+from janus_jax.sample.decode import clear_caches, text_ids
+from janus_jax.sample.reading import Prompt
+
+SOURCE = pathlib.Path(cpu.__file__).with_name("cpu.cc")
+# What is used of the processor: all that it has, or what every x86 of the last ten years has.
+PROCESSORS = {"native": (), "v3": ("-march=x86-64-v3",)}
+KINDS = {"float32": 2e-6, "bfloat16": 2e-6, "int8": 0}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """compiled(which) gives prefix and names of the functions made for that processor."""
+
+    @functools.cache
+    def of(which):
+        if which != "native" and platform.machine() != "x86_64":
+            pytest.skip("these are x86's")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp(which)))
+            patch.setattr(native, "OPTIONS", native.OPTIONS + PROCESSORS[which])
+            library = native.library(SOURCE)
+        names = [name for name in cpu.NAMES if hasattr(library, name)]
+        for name in names:
+            capsule = jax.ffi.pycapsule(getattr(library, name))
+            jax.ffi.register_ffi_target(f"{which}_{name}", capsule, platform="cpu")
+        return names
+
+    return of
+
+
+@pytest.mark.parametrize("which", PROCESSORS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_are_those_of_numpy(compiled, kind, which):
+    """Of rows that are few and many, and sizes that are no multiple of anything."""
+    if f"product_{kind}" not in compiled(which):
+        assert kind == "int8", "it alone wants instructions for it"
+        return
+    rng = np.random.default_rng(0)
+    for rows in (1, 7, 16, 17, 70):
+        for size, out in ((2048, 100), (70, 53), (5, 1)):
+            x, w = rng.normal(size=(rows, size)), rng.normal(size=(out, size))
+            if kind == "int8":
+                x, w = (np.clip(np.round(40 * y), -128, 127) for y in (x, w))
+            x, w = jnp.asarray(x, kind), jnp.asarray(w, kind)
+            result = jax.ShapeDtypeStruct((rows, out), jnp.int32 if kind == "int8" else jnp.float32)
+            got = jax.ffi.ffi_call(f"{which}_product_{kind}", result)(x, w)
+            want = np.asarray(x, np.float64) @ np.asarray(w, np.float64).T
+            np.testing.assert_allclose(got, want, atol=KINDS[kind] * np.abs(want).max(), rtol=0)
+
+
+@jax.jit
+def plain(qkv, rope, keys, values, at):
+    """As `serving.DecodingBlock` has it."""
+    q, k, v = jnp.split(qkv, 3, 1)  # [B, 1, H, K]
+    q, k, v = (x.swapaxes(1, 2).astype(keys.dtype) for x in (rotate(q, rope), rotate(k, rope), v))
+    put = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice_in_dim(old, new, at, 1))
+    keys, values = put(keys, k, at), put(values, v, at)
+    scores = jnp.einsum("bhtk,bhsk->bhts", q, keys) * q.shape[-1] ** -0.5
+    scores = jnp.where(serving.seen_from(at[:, None], keys.shape[2]), scores, -1e30)
+    y = jnp.einsum("bhts,bhsk->bhtk", jax.nn.softmax(scores), values)
+    return y[:, :, 0].astype(qkv.dtype), keys, values
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(2, 4, 96, 128), (5, 3, 17, 6), (1, 1, 1, 2)])
+def test_a_token_attends_to_what_its_row_has_filled(shape, dtype):
+    """Rows are at places of their own, the first and the last among them; what lies behind is of
+    whoever had the row before."""
+    rows, heads, places, size = shape
+    rng = np.random.default_rng(0)
+    qkv = jnp.asarray(rng.normal(size=(rows, 3, heads, size)), dtype)
+    cache = [jnp.asarray(rng.normal(size=(rows, heads, places, size)), "float32") for _ in range(2)]
+    at = jnp.asarray(np.resize([0, places - 1, places // 2], rows), jnp.int32)
+    rope = rope_table(at[:, None], size, 1e4)
+    want, *written = plain(qkv, rope, *cache, at)
+    with on_mesh():
+        assert cpu.attends()
+        got, *kept = jax.jit(cpu.attend)(qkv, rope, *cache, at)
+    assert got.dtype == dtype
+    # A sum that lies between two numbers of bfloat16 may become either.
+    near = 1e-6 if dtype == "float32" else 2**-8
+    np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), atol=near)
+    for a, b in zip(kept, written):
+        np.testing.assert_allclose(a, b, atol=near)
+    for old, new in zip(cache, kept):
+        behind = np.arange(places) > np.asarray(at)[:, None]
+        assert np.array_equal(*(np.moveaxis(np.asarray(x), 2, 1)[behind] for x in (old, new)))
+
+
+def test_a_token_that_is_not_finite_stays_so():
+    """The loop that writes tells it from the logits."""
+    qkv = jnp.full((1, 3, 1, 4), jnp.nan)
+    cache, at = jnp.zeros((1, 1, 8, 4)), jnp.ones(1, jnp.int32)
+    with on_mesh():
+        assert cpu.attends()
+        got, *_ = jax.jit(cpu.attend)(qkv, rope_table(at[:, None], 4, 1e4), cache, cache, at)
+    assert np.isnan(got).all()
+
+
+@pytest.mark.parametrize(("fsdp", "int8"), [(1, False), (2, True)])
+def test_pictures_and_answers_are_the_same_ids_without(monkeypatch, fsdp, int8):
+    def written():
+        clear_caches()
+        with on_mesh(fsdp=fsdp):
+            model = serving.serving(make(), int8)
+            prompts = [Prompt(np.arange(5, n, dtype=np.int32)) for n in (9, 45)]
+            text = text_ids(model, prompts, [0, 1], -1, 1.0, 1.0, 20)
+            return np.concatenate([*draw(model, PROMPTS, seed=3), *text])
+
+    assert cpu.registered() >= {"attention", "product_float32"}
+    with_it = written()
+    monkeypatch.setattr(cpu, "registered", frozenset)
+    without = written()
+    clear_caches()
+    assert np.array_equal(with_it, without)
+
+
+def test_without_a_compiler_it_is_said_and_decoding_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(cpu, "registered", cpu.registered.__wrapped__)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert not cpu.registered()
+    said = capsys.readouterr().err
+    assert "slower: no C++ compiler (c++, g++, clang++, or what CXX names) was found" in said
+    with on_mesh():
+        assert not cpu.attends() and not cpu.multiplies("float32", 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [("int main( {", "error:"), ("#include <no/such.h>\n", "no/such.h")],
+    ids=["wrong", "headers gone"],
+)
+def test_the_compiler_s_first_error_is_told(tmp_path, monkeypatch, source, why):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "some.cc").write_text(source, encoding="utf-8")
+    with pytest.raises(native.Missing, match=why):
+        native.library(tmp_path / "some.cc")
+    assert not list((tmp_path / "cache" / "janus_jax" / "native").iterdir()), "nothing half is left"
+
+
+def test_what_was_compiled_is_kept_by_source_and_compiler(tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    source = tmp_path / "some.cc"
+    kept = lambda: {x.name: x.stat().st_mtime_ns for x in (cache / "janus_jax/native").iterdir()}
+
+    def number(text):
+        source.write_text(f'extern "C" int number() {{ return {text}; }}', encoding="utf-8")
+        return native.library(source).number()
+
+    assert number(1) == 1
+    first = kept()
+    assert number(1) == 1 and kept() == first, "not compiled again"
+    assert number(2) == 2 and len(kept()) == 2
+    monkeypatch.setattr(native, "processor", lambda: b"another")
+    assert number(2) == 2 and len(kept()) == 3
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+    (tmp_path / "janus_jax").write_text("a file", encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(native.Missing, match="janus_jax"):
+        native.library(SOURCE)
+
+
+def test_cxx_names_the_compiler(tmp_path, monkeypatch):
+    wrapper = tmp_path / "mine"
+    wrapper.write_text(
+        f'#!/bin/sh\necho called >> {tmp_path}/log\nexec {shutil.which("c++")} "$@"\n',
+        encoding="utf-8",
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("CXX", str(wrapper))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "some.cc"
+    source.write_text('extern "C" int number() { return 1; }', encoding="utf-8")
+    assert native.library(source).number() == 1
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("called") == 2
