@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -53,11 +54,7 @@ void Share(ffi::ThreadPool& pool, int64_t count, const F& f) {
     pool.Schedule([work] { work(); });
   }
   work();
-  while (progress->done.load(std::memory_order_acquire) < count) {
-#if defined(__x86_64__)
-    _mm_pause();
-#endif
-  }
+  while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
 }
 
 template <typename To, typename From>
