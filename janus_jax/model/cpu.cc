@@ -92,6 +92,7 @@ void Narrowed(float x, uint16_t* to) {  // to the nearest, the even one of two
 // What is multiplied: 64 bytes of a kernel's row by 64 of x, summed in 16 lanes; and one number by one.
 
 struct Float32 {
+  static constexpr auto kGiven = ffi::F32, kFound = ffi::F32;
   using Number = float;
   using Result = float;
   using Sums = Floats;
@@ -103,6 +104,7 @@ struct Float32 {
 };
 
 struct BFloat16 {
+  static constexpr auto kGiven = ffi::BF16, kFound = ffi::F32;
   using Number = uint16_t;
   using Result = float;
   using Sums = Floats;
@@ -126,6 +128,7 @@ struct BFloat16 {
 
 #if WORDS
 struct Int8 {
+  static constexpr auto kGiven = ffi::S8, kFound = ffi::S32;
   using Number = int8_t;
   using Result = int32_t;
   using Sums = Ints;
@@ -168,12 +171,21 @@ void Tile(const typename Kind::Number* w, const typename Kind::Number* x,
   }
 }
 
+// Outputs and rows at once: as many sums as the registers hold.
+#if defined(__AVX512F__)
+constexpr int kTall = 8, kWide = 4;
+#else
+constexpr int kTall = 2, kWide = 2;
+#endif
+
 template <typename Kind, int R>
 void Outputs(const typename Kind::Number* w, const typename Kind::Number* x,
              const typename Kind::Result* offsets, typename Kind::Result* y, int64_t rows,
              int64_t in, int64_t out) {
   int64_t n = 0;
-  for (; n + 4 <= rows; n += 4) Tile<Kind, R, 4>(w, x + n * in, offsets + n, y + n * out, in, out);
+  for (; n + kWide <= rows; n += kWide) {
+    Tile<Kind, R, kWide>(w, x + n * in, offsets + n, y + n * out, in, out);
+  }
   for (; n + 2 <= rows; n += 2) Tile<Kind, R, 2>(w, x + n * in, offsets + n, y + n * out, in, out);
   for (; n < rows; ++n) Tile<Kind, R, 1>(w, x + n * in, offsets + n, y + n * out, in, out);
 }
@@ -288,10 +300,9 @@ void Many(ffi::ThreadPool& pool, const typename Kind::Number* w, const typename 
 #endif
 
 template <typename Kind>
-ffi::Error Product(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer w,
-                   ffi::Result<ffi::AnyBuffer> y) {
+ffi::Error Product(ffi::ThreadPool pool, ffi::BufferR2<Kind::kGiven> x,
+                   ffi::BufferR2<Kind::kGiven> w, ffi::ResultBufferR2<Kind::kFound> y) {
   using Number = typename Kind::Number;
-  constexpr int64_t kTall = 8;  // outputs at once
   const int64_t rows = x.dimensions()[0], in = x.dimensions()[1], out = w.dimensions()[0];
   const auto* xs = static_cast<const Number*>(x.untyped_data());
   const auto* ws = static_cast<const Number*>(w.untyped_data());
@@ -304,7 +315,7 @@ ffi::Error Product(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::AnyBuffer w,
     }
   }
 #endif
-  const int64_t bytes = in * sizeof(Number);
+  const int64_t bytes = std::max<int64_t>(1, in * sizeof(Number));
   const int64_t share = kTall * std::max<int64_t>(1, kShare / (kTall * bytes));
   constexpr int64_t kWhole = 64 / sizeof(Number);
   std::vector<typename Kind::Result> offsets(rows);
@@ -371,7 +382,7 @@ void Heads(ffi::ThreadPool& pool, const void* qkv, const float* cos, const float
   Share(pool, rows * heads, [&](int64_t part) {
     const int64_t row = part / heads, head = part % heads, width = heads * size;
     const auto* q = static_cast<const Number*>(qkv) + row * 3 * width + head * size;
-    const int64_t place = std::min<int64_t>(at[row], places - 1);  // nobody else's is written
+    const auto place = std::clamp<int64_t>(at[row], 0, places - 1);  // nobody else's is written
     const int64_t cache = part * places * size, angle = row * (size / 2);
     Head(q, q + width, q + 2 * width, cos + angle, sin + angle, keys + cache, values + cache,
          place, size, static_cast<Number*>(y) + part * size);
@@ -379,29 +390,31 @@ void Heads(ffi::ThreadPool& pool, const void* qkv, const float* cos, const float
 }
 
 // keys and values are those that come out, too.
-ffi::Error Attention(ffi::ThreadPool pool, ffi::AnyBuffer qkv, ffi::AnyBuffer cos,
-                     ffi::AnyBuffer sin, ffi::AnyBuffer at, ffi::AnyBuffer keys, ffi::AnyBuffer,
-                     ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::AnyBuffer> new_keys,
-                     ffi::Result<ffi::AnyBuffer> new_values) {
+ffi::Error Attention(ffi::ThreadPool pool, ffi::AnyBuffer qkv, ffi::Buffer<ffi::F32> cos,
+                     ffi::Buffer<ffi::F32> sin, ffi::BufferR1<ffi::S32> at,
+                     ffi::BufferR4<ffi::F32> keys, ffi::BufferR4<ffi::F32>,
+                     ffi::Result<ffi::AnyBuffer> y, ffi::ResultBufferR4<ffi::F32> new_keys,
+                     ffi::ResultBufferR4<ffi::F32> new_values) {
   const auto shape = keys.dimensions();  // rows, heads, places, size
   const auto run = qkv.element_type() == ffi::BF16 ? Heads<uint16_t> : Heads<float>;
-  run(pool, qkv.untyped_data(), static_cast<const float*>(cos.untyped_data()),
-      static_cast<const float*>(sin.untyped_data()), static_cast<const int32_t*>(at.untyped_data()),
-      static_cast<float*>(new_keys->untyped_data()),
-      static_cast<float*>(new_values->untyped_data()), y->untyped_data(), shape[0], shape[1],
+  if (qkv.element_type() != ffi::BF16 && qkv.element_type() != ffi::F32) {
+    return ffi::Error::InvalidArgument("qkv is neither float32 nor bfloat16");
+  }
+  run(pool, qkv.untyped_data(), cos.typed_data(), sin.typed_data(), at.typed_data(),
+      new_keys->typed_data(), new_values->typed_data(), y->untyped_data(), shape[0], shape[1],
       shape[2], shape[3]);
   return ffi::Error::Success();
 }
 
 }  // namespace
 
-#define PRODUCT(name, Kind)                                          \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, Product<Kind>,                 \
-                                ffi::Ffi::Bind()                     \
-                                    .Ctx<ffi::ThreadPool>()          \
-                                    .Arg<ffi::AnyBuffer>() /* x */   \
-                                    .Arg<ffi::AnyBuffer>() /* w */   \
-                                    .Ret<ffi::AnyBuffer>())
+#define PRODUCT(name, Kind)                                             \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(name, Product<Kind>,                    \
+                                ffi::Ffi::Bind()                        \
+                                    .Ctx<ffi::ThreadPool>()             \
+                                    .Arg<ffi::BufferR2<Kind::kGiven>>() \
+                                    .Arg<ffi::BufferR2<Kind::kGiven>>() \
+                                    .Ret<ffi::BufferR2<Kind::kFound>>())
 
 PRODUCT(product_float32, Float32);
 PRODUCT(product_bfloat16, BFloat16);
@@ -413,11 +426,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(attention, Attention,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::AnyBuffer>()  // qkv
-                                  .Arg<ffi::AnyBuffer>()  // cos
-                                  .Arg<ffi::AnyBuffer>()  // sin
-                                  .Arg<ffi::AnyBuffer>()  // at
-                                  .Arg<ffi::AnyBuffer>()  // keys
-                                  .Arg<ffi::AnyBuffer>()  // values
+                                  .Arg<ffi::Buffer<ffi::F32>>()  // cos
+                                  .Arg<ffi::Buffer<ffi::F32>>()  // sin
+                                  .Arg<ffi::BufferR1<ffi::S32>>()  // at
+                                  .Arg<ffi::BufferR4<ffi::F32>>()  // keys
+                                  .Arg<ffi::BufferR4<ffi::F32>>()  // values
                                   .Ret<ffi::AnyBuffer>()  // y
-                                  .Ret<ffi::AnyBuffer>()  // keys
-                                  .Ret<ffi::AnyBuffer>());
+                                  .Ret<ffi::BufferR4<ffi::F32>>()  // keys
+                                  .Ret<ffi::BufferR4<ffi::F32>>());

@@ -8,6 +8,7 @@ EPYC bfloat16 at half of what the memory gives, int8 at two thirds. Measured, se
 import functools
 import pathlib
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ PLAIN = 16  # rows from which so it is in bfloat16 of a processor without AMX
 # rows up to which `product` is quicker than XLA's, and from which on again where its processor has
 # instructions for it, which int8 needs
 OWN = {"float32": (4, None), "bfloat16": (16, 128), "int8": (16, 17)}
+_LOCK = threading.Lock()
 NAMES = "attention", "product_float32", "product_bfloat16", "product_int8"
 
 
@@ -35,8 +37,10 @@ def multiplies(dtype, rows: int) -> bool:
 
 
 def attends() -> bool:
-    """Whether `attend` is there: `tensor` splits nothing, and this machine could compile it."""
-    return sh.tensor_shards() == 1 and "attention" in registered()
+    """Whether `attend` is there: `tensor` splits nothing, this machine could compile it, and there is
+    no other process, which might not have."""
+    alone = sh.tensor_shards() == 1 and jax.process_count() == 1
+    return alone and "attention" in registered()
 
 
 def product(x, w, out):
@@ -86,13 +90,18 @@ def attend(qkv, rope, keys, values, at):
 
     rows, kept = sh.BATCH, sh.CACHE_BHSK
     each = sh.per_device(local, (rows, rows, rows, rows, kept, kept), (rows, kept, kept))
-    return each(qkv, *rope, at, keys, values)
+    return each(qkv, *rope, at.astype(jnp.int32), keys, values)
 
 
-@functools.cache
 def registered() -> frozenset[str]:
     """The functions of `cpu.cc` that JAX knows, compiled now if they were not. int8's is for processors
     that have instructions for it; where there is none at all, stderr is told why."""
+    with _LOCK:
+        return _registered()
+
+
+@functools.cache
+def _registered() -> frozenset[str]:
     try:
         library = native.library(pathlib.Path(__file__).with_name("cpu.cc"))
     except native.Missing as missing:
@@ -120,4 +129,5 @@ def kernel_first(dtype, rows: int) -> bool:
 @functools.cache
 def has_amx() -> bool:
     """Whether the processor says that it multiplies tiles of bfloat16."""
-    return b"amx_bf16" in native.processor()
+    told = pathlib.Path("/proc/cpuinfo")
+    return told.is_file() and "amx_bf16" in told.read_text(encoding="utf-8", errors="replace")

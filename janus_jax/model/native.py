@@ -1,15 +1,16 @@
 """C++ of ours, compiled where it runs and kept in the user's cache folder.
 
-A machine's own compiler knows its instructions; what it has made is kept under a name that says the
-source, the compiler, JAX's headers and the processor, since machines may share a home.
+A machine's own compiler knows its instructions. What it has made is kept under a name that says the
+source, JAX's headers and all that the compiler defines, its version and the processor's instructions
+among it, since machines may share a home.
 """
 
 import ctypes
-import functools
 import hashlib
 import os
 import pathlib
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -17,7 +18,8 @@ import tempfile
 import jax
 import jaxlib
 
-OPTIONS = "-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w"
+_PROCESSOR = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+OPTIONS = "-std=c++17", "-O3", _PROCESSOR, "-fPIC", "-shared", "-w"
 COMPILERS = "c++", "g++", "clang++"
 PATIENCE = 120  # seconds that a compiler has
 
@@ -28,36 +30,40 @@ class Missing(Exception):
 
 def library(source: pathlib.Path) -> ctypes.CDLL:
     """The library of one file, compiled if it was not kept. Raises Missing."""
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
-    if not compiler or not shutil.which(compiler):
+    command = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, COMPILERS), "")]
+    if not shutil.which(command[0]):
         raise Missing(f"no C++ compiler ({', '.join(COMPILERS)}, or what CXX names) was found")
     try:
-        told = subprocess.run(
-            [compiler, "--version"], capture_output=True, timeout=PATIENCE, check=True
-        )
-        made_from = source.read_bytes(), told.stdout, jaxlib.__version__.encode(), processor()
-        name = hashlib.sha256(b"\0".join(made_from)).hexdigest()[:32]
-        kept = folder() / f"{source.stem}-{name}.so"
-        if not kept.exists():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            _compile(compiler, source, kept)
-        return ctypes.CDLL(str(kept))
+        defined = _run(*command, *OPTIONS, "-dM", "-E", "-x", "c++", os.devnull)
+        made_from = source.read_bytes(), defined, repr((jaxlib.__version__, command, OPTIONS))
+        made_from = b"\0".join(x if isinstance(x, bytes) else x.encode() for x in made_from)
+        kept = folder() / f"{source.stem}-{hashlib.sha256(made_from).hexdigest()[:32]}.so"
+        try:
+            return ctypes.CDLL(str(kept))
+        except OSError:  # there is none, or it is broken
+            return _compiled(command, source, kept)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         lines = (getattr(error, "stderr", None) or b"").decode(errors="replace").splitlines()
         first = next((line for line in lines if "error" in line), "")
-        raise Missing(f"{compiler}: {first or error}") from error
+        raise Missing(f"{shlex.join(command)}: {first or error}") from error
 
 
-def _compile(compiler: str, source: pathlib.Path, kept: pathlib.Path):
+def _compiled(command: list[str], source: pathlib.Path, kept: pathlib.Path) -> ctypes.CDLL:
     """Another process may do the same: each writes a file of its own, and the last to end stays."""
-    with tempfile.TemporaryDirectory(dir=kept.parent) as here:
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent, ignore_cleanup_errors=True) as here:
         new = pathlib.Path(here) / kept.name
-        headers = "-I", jax.ffi.include_dir()
-        subprocess.run(
-            [compiler, *OPTIONS, *headers, str(source), "-o", str(new)],
-            capture_output=True, timeout=PATIENCE, check=True,
-        )  # fmt: skip
+        _run(*command, *OPTIONS, "-I", jax.ffi.include_dir(), str(source), "-o", str(new))
+        loaded = ctypes.CDLL(str(new))
         new.replace(kept)
+    return loaded
+
+
+def _run(*command: str) -> bytes:
+    done = subprocess.run(
+        command, capture_output=True, timeout=PATIENCE, check=True, env=os.environ | {"LC_ALL": "C"}
+    )
+    return done.stdout
 
 
 def folder() -> pathlib.Path:
@@ -65,13 +71,3 @@ def folder() -> pathlib.Path:
     given = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     home = given if given.is_absolute() else pathlib.Path.home() / ".cache"
     return home / "janus_jax" / "native"
-
-
-@functools.cache
-def processor() -> bytes:
-    """What tells processors of other instructions apart."""
-    told = pathlib.Path("/proc/cpuinfo")
-    if not told.is_file():
-        return f"{platform.machine()} {platform.processor()}".encode()
-    kinds = b"model name", b"flags", b"Features", b"CPU part"
-    return b"\n".join(sorted({x for x in told.read_bytes().splitlines() if x.startswith(kinds)}))

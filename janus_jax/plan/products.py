@@ -53,6 +53,9 @@ def work(
         return [_convolution(x, operands[0], x.shapes[0], operands[1])]
     if target == "__cudnn$convBackwardInput":
         return [_convolution(x, x.shapes[0], operands[1], operands[0])]
+    if target.startswith("janus_jax_product"):  # of `model.cpu`
+        (rows, summed), (columns, _) = (shape.dims for shape in operands)
+        return [Product(2.0 * rows * summed * columns, _kind(x, *operands))]
     if any(name in target for name in _KERNELS):
         return _attention(target, operands, x.shapes, pairs)
     return []

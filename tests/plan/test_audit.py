@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 from support import quickstart
+from support.mesh import on_mesh
 
 from janus_jax.distributed import chips
+from janus_jax.model import cpu
 from janus_jax.plan import audit, hlo, products, rates
 
 H100 = chips.CHIPS["h100"]
@@ -265,6 +267,28 @@ def test_a_program_compiled_here_is_counted_as_it_was_written():
     assert sum(found.total.flops.values()) == 5 * 3 * 2 * 16 * 64 * 64
     layers = 5 * 64 * 64 * 4
     assert 3 * layers < found.total.bytes < 20 * layers
+
+
+def test_what_decodes_on_a_cpu_is_counted_like_xla_s_own():
+    shape = jax.ShapeDtypeStruct
+    cache = shape((2, 4, 96, 16), "float32")
+    rope = [shape((2, 1, 1, 8), "float32")] * 2
+    with on_mesh():
+        assert cpu.attends()
+        product = jax.jit(lambda x, w: cpu.product(x, w, jax.P(None, None)))
+        product = product.lower(shape((2, 64), "float32"), shape((96, 64), "float32"))
+        token = jax.jit(lambda *a: cpu.attend(a[0], a[1], *a[2:]), donate_argnums=(2, 3)).lower(
+            shape((2, 3, 4, 16), "float32"), rope, cache, cache, shape((2,), "int32")
+        )
+    text = lambda lowered: hlo.Module(lowered.compile().as_text())
+    counted = lambda module, filled: (
+        audit.audit(module, ALONE, quickstart.CPU, lambda loop: 1.0, 1.0, filled=filled).total
+    )
+    found = counted(text(product), 1.0)
+    assert sum(found.flops.values()) == 2 * 2 * 64 * 96
+    assert found.bytes == 4 * (2 * 64 + 64 * 96 + 2 * 96)
+    all_of_it, a_quarter = (counted(text(token), filled).bytes for filled in (1.0, 0.25))
+    assert all_of_it - a_quarter == 0.75 * 2 * 4 * (2 * 4 * 96 * 16)
 
 
 def test_text_that_is_no_module_is_refused_not_misread():
