@@ -1,6 +1,6 @@
-// A token of the language model on a CPU: products of few rows, which read a kernel as quickly as
-// memory gives it, and attention to a cache. `model.cpu` compiles this where it runs and says what
-// the arrays are.
+// A token of the language model on a CPU with AVX-512: products of few rows, which read a kernel as
+// quickly as memory gives it, and attention to a cache. `model.cpu` compiles this where it runs and
+// says what the arrays are.
 
 #include <algorithm>
 #include <atomic>
@@ -12,9 +12,10 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
+#if !defined(__AVX512F__)
+#error "this compiler does not know the processor's AVX-512"
 #endif
+#include <immintrin.h>
 
 // Whether the processor multiplies and adds up the numbers of a word: two of bfloat16, four of int8.
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__)
@@ -171,21 +172,12 @@ void Tile(const typename Kind::Number* w, const typename Kind::Number* x,
   }
 }
 
-// Outputs and rows at once: as many sums as the registers hold.
-#if defined(__AVX512F__)
-constexpr int kTall = 8, kWide = 4;
-#else
-constexpr int kTall = 2, kWide = 2;
-#endif
-
 template <typename Kind, int R>
 void Outputs(const typename Kind::Number* w, const typename Kind::Number* x,
              const typename Kind::Result* offsets, typename Kind::Result* y, int64_t rows,
              int64_t in, int64_t out) {
   int64_t n = 0;
-  for (; n + kWide <= rows; n += kWide) {
-    Tile<Kind, R, kWide>(w, x + n * in, offsets + n, y + n * out, in, out);
-  }
+  for (; n + 4 <= rows; n += 4) Tile<Kind, R, 4>(w, x + n * in, offsets + n, y + n * out, in, out);
   for (; n + 2 <= rows; n += 2) Tile<Kind, R, 2>(w, x + n * in, offsets + n, y + n * out, in, out);
   for (; n < rows; ++n) Tile<Kind, R, 1>(w, x + n * in, offsets + n, y + n * out, in, out);
 }
@@ -303,6 +295,7 @@ template <typename Kind>
 ffi::Error Product(ffi::ThreadPool pool, ffi::BufferR2<Kind::kGiven> x,
                    ffi::BufferR2<Kind::kGiven> w, ffi::ResultBufferR2<Kind::kFound> y) {
   using Number = typename Kind::Number;
+  constexpr int64_t kTall = 8;  // outputs at once
   const int64_t rows = x.dimensions()[0], in = x.dimensions()[1], out = w.dimensions()[0];
   const auto* xs = static_cast<const Number*>(x.untyped_data());
   const auto* ws = static_cast<const Number*>(w.untyped_data());

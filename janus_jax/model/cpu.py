@@ -38,7 +38,7 @@ def multiplies(dtype, rows: int) -> bool:
 
 def attends() -> bool:
     """Whether `attend` is there: `tensor` splits nothing, this machine could compile it, and there is
-    no other process, which might not have."""
+    no other process, whose machine might not have."""
     alone = sh.tensor_shards() == 1 and jax.process_count() == 1
     return alone and "attention" in registered()
 
@@ -94,14 +94,17 @@ def attend(qkv, rope, keys, values, at):
 
 
 def registered() -> frozenset[str]:
-    """The functions of `cpu.cc` that JAX knows, compiled now if they were not. int8's is for processors
-    that have instructions for it; where there is none at all, stderr is told why."""
+    """The functions of `cpu.cc` that JAX knows, compiled now if they were not: on processors with
+    AVX-512, int8's on those that have instructions for it. Where they could not be compiled stderr is
+    told why."""
     with _LOCK:
         return _registered()
 
 
 @functools.cache
 def _registered() -> frozenset[str]:
+    if not has("avx512f"):  # with fewer and shorter registers XLA's are as quick
+        return frozenset()
     try:
         library = native.library(pathlib.Path(__file__).with_name("cpu.cc"))
     except native.Missing as missing:
@@ -126,8 +129,13 @@ def kernel_first(dtype, rows: int) -> bool:
     return rows <= FEW
 
 
-@functools.cache
 def has_amx() -> bool:
     """Whether the processor says that it multiplies tiles of bfloat16."""
+    return has("amx_bf16")
+
+
+@functools.cache
+def has(instructions: str) -> bool:
+    """Whether Linux says that the processor has these instructions."""
     told = pathlib.Path("/proc/cpuinfo")
-    return told.is_file() and "amx_bf16" in told.read_text(encoding="utf-8", errors="replace")
+    return told.is_file() and instructions in told.read_text("utf-8", "replace").split()

