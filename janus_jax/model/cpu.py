@@ -37,9 +37,10 @@ def multiplies(dtype, rows: int) -> bool:
 
 
 def attends() -> bool:
-    """Whether `attend` is there: `tensor` splits nothing, this machine could compile it, and there is
-    no other process, whose machine might not have."""
-    alone = sh.tensor_shards() == 1 and jax.process_count() == 1
+    """Whether `attend` is there: this machine could compile it, `tensor` splits nothing, and the mesh
+    has no devices of other processes, whose machines might not have."""
+    mesh = jax.sharding.get_abstract_mesh()
+    alone = sh.tensor_shards() == 1 and mesh.size <= jax.local_device_count()
     return alone and "attention" in registered()
 
 

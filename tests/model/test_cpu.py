@@ -137,9 +137,9 @@ def test_other_types_are_refused():
             jax.jit(cpu.attend)(jnp.ones((1, 3, 1, 2)), rope, narrow, narrow, at)
 
 
-@pytest.mark.parametrize(("fsdp", "tensor", "processes"), [(1, 2, 1), (2, 1, 2)])
-def test_meshes_that_could_differ_have_xla_s_products(monkeypatch, fsdp, tensor, processes):
-    monkeypatch.setattr(jax, "process_count", lambda: processes)
+@pytest.mark.parametrize(("fsdp", "tensor", "own"), [(1, 2, 8), (2, 1, 1)])
+def test_split_heads_and_meshes_of_several_processes_have_xla_s(monkeypatch, fsdp, tensor, own):
+    monkeypatch.setattr(jax, "local_device_count", lambda: own)
     with on_mesh(fsdp=fsdp, tensor=tensor):
         assert not cpu.attends() and not cpu.multiplies("float32", 2)
 
