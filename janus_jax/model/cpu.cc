@@ -111,7 +111,7 @@ struct BFloat16 {
   using Sums = Floats;
   static void Add(Sums& sums, const Number* w, const Number* x) {
 #if WORDS
-    sums = (Sums)_mm512_dpbf16_ps((__m512)sums, Read<__m512bh>(w), Read<__m512bh>(x));
+    AddWords(sums, Read<__m512i>(w), Read<__m512i>(x));
 #else
     const auto a = Read<Words>(w), b = Read<Words>(x);  // the first number is the low half
     sums += Bits<Floats>(a << 16) * Bits<Floats>(b << 16);
