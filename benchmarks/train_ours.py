@@ -15,7 +15,7 @@ import train_rows
 
 from janus_jax.config import schema
 from janus_jax.config.read import build
-from janus_jax.distributed import arrays, chips, xla_flags
+from janus_jax.distributed import arrays, chips, large_pages, xla_flags
 from janus_jax.model import config as sizes
 from janus_jax.model import flops
 from janus_jax.model import sharding as sh
@@ -136,4 +136,5 @@ def main(spec: dict):
 
 
 if __name__ == "__main__":
+    large_pages.begin_again()  # as `janus-jax train` does
     main(json.loads(sys.argv[1]))

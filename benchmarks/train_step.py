@@ -6,8 +6,9 @@ paper's stages.
 Part one. The same language model with the same weights on both sides, the same packed rows of text,
 AdamW and clipping. Every variant of the peer (train_theirs.py) is tried alone first; the quickest
 that computes the same loss is the peer that the ratio is made with. Ours, this one and its leaking
-counterpart then take turns, step by step. No ratio is given
-where losses differ: by 1e-3 before the first step or by 1e-2 after the third, relatively.
+counterpart then take turns of two steps, of which the second counts: in training steps follow one
+another. No ratio is given where losses differ: by 1e-3 before the first step or by 1e-2 after the
+third, relatively.
 
 Part two. Whole Janus on each stage's mixture of random examples: stage 1 beside the same rows with
 stage 2's weights trained, stage 2 beside the same rows without knowledge of examples (plain
@@ -69,6 +70,8 @@ def run(group: dict[str, tuple], repeats: int, together: bool) -> dict[str, dict
             for _ in range(repeats):
                 for name, child in children.items():
                     machine.wait_until_quiet([], FLAGS.patience)
+                    # The first of a turn is as after a rest: a host takes a guest's free memory.
+                    found[name]["losses"].append(child.ask("go")["loss"])
                     others = machine.Others([child.process.pid])
                     answer = child.ask("go")
                     found[name]["times"].append(answer["seconds"])

@@ -27,7 +27,7 @@ from janus_jax.model import sharding as sh
 from janus_jax.model.config import ATTENTION
 from janus_jax.model.kernels import MASKED, einsum, narrow_einsum
 
-OF_PICTURES = ("triton", "cudnn")  # kinds with a kernel for `full`
+OF_PICTURES = ("triton", "cudnn", "native")  # kinds with a kernel for `full`
 SHORT = 512  # tokens of a row up to which all T x T scores are cheaper than a loop
 
 

@@ -1,5 +1,5 @@
-"""A token of the language model on a CPU: products of few rows and attention to a cache by C++ of ours
-(`cpu.cc`), and without it which operand of XLA's product is the kernel.
+"""What decodes on a CPU: products and attention by C++ of ours (`cpu.cc`), and without it which operand
+of XLA's product is the kernel.
 
 XLA reads kernels at speeds that differ by the type, the number of rows and the processor: on an AMD
 EPYC bfloat16 at half of what the memory gives, int8 at two thirds. Measured, see docs/benchmarks.md.
@@ -21,9 +21,11 @@ FEW = 32  # rows up to which the kernel is the first operand
 PLAIN = 16  # rows from which so it is in bfloat16 of a processor without AMX
 # rows up to which `product` is quicker than XLA's, and from which on again where its processor has
 # instructions for it, which int8 needs
-OWN = {"float32": (4, None), "bfloat16": (16, 128), "int8": (16, 17)}
+OWN = {"float32": (4, 17), "bfloat16": (16, 128), "int8": (16, 17)}
 _LOCK = threading.Lock()
-NAMES = "attention", "product_float32", "product_bfloat16", "product_int8"
+NAMES = (
+    "attention", "pictures", "product_float32", "product_bfloat16", "product_bfloat16_rounded", "product_int8",
+)  # fmt: skip
 
 
 def multiplies(dtype, rows: int) -> bool:
@@ -37,20 +39,22 @@ def multiplies(dtype, rows: int) -> bool:
 
 
 def attends() -> bool:
-    """Whether `attend` is there: this machine could compile it, `tensor` splits nothing, and the mesh
+    """Whether `attend` and `attend_to_all` are there: this machine could compile it, `tensor` splits nothing, and the mesh
     has no devices of other processes, whose machines might not have."""
     mesh = jax.sharding.get_abstract_mesh()
     alone = sh.tensor_shards() == 1 and mesh.size <= jax.local_device_count()
     return alone and "attention" in registered()
 
 
-def product(x, w, out):
+def product(x, w, out, rounded: bool = False):
     """[N, out], x [N, in] times a kernel w [out, in], both float32, bfloat16 or int8: sums in float32,
-    of int8 in int32; split as `out` says."""
+    of int8 in int32; split as `out` says. rounded: the sums may be rounded to bfloat16 if x is."""
     kind = jnp.int32 if x.dtype == jnp.int8 else jnp.float32
     if not multiplies(x.dtype, len(x)):
         return _of_xla(x, w, out, kind)
     name = f"janus_jax_product_{x.dtype}"
+    if rounded and x.dtype == jnp.bfloat16:
+        kind, name = x.dtype, f"{name}_rounded"
 
     def local(x, w):
         return jax.ffi.ffi_call(name, jax.ShapeDtypeStruct((len(x), len(w)), kind))(x, w)
@@ -73,25 +77,33 @@ def _of_xla(x, w, out, kind):
     return y.transpose(2, 0, 1).reshape(len(x), -1, out_sharding=out)
 
 
-def attend(qkv, rope, keys, values, at):
-    """The attention [B, H, K] of each row's newest token to its row up to there, and the cache with it.
+def attend(qkv, rope, keys, values, places):
+    """The attention [B, T, H, K] of tokens to their rows, each up to its own place, and the cache with
+    them.
 
-    qkv: [B, 3, H, K], float32 or bfloat16, before the rotation; rope: see `layers.rope_table`, of
-        one token.
-    keys, values: float32 [B, H, S, K]; at: int32 [B], the place of the token.
+    qkv: [B, T, 3, H, K], float32 or bfloat16, before the rotation; rope: see `layers.rope_table`.
+    keys, values: float32 [B, H, S, K]; places: int32 [B, T], where in the cache each token is. One
+        that is nowhere, at -1, finds zeros.
     """
 
-    def local(qkv, cos, sin, at, keys, values):
+    def local(qkv, cos, sin, places, keys, values):
         like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-        y = jax.ShapeDtypeStruct((len(qkv), *qkv.shape[2:]), qkv.dtype)
+        y = jax.ShapeDtypeStruct((*qkv.shape[:2], *qkv.shape[3:]), qkv.dtype)
         call = jax.ffi.ffi_call(
             "janus_jax_attention", (y, like(keys), like(values)), input_output_aliases={4: 1, 5: 2}
         )
-        return call(qkv, cos, sin, at, keys, values)
+        return call(qkv, cos, sin, places, keys, values)
 
     rows, kept = sh.BATCH, sh.CACHE_BHSK
     each = sh.per_device(local, (rows, rows, rows, rows, kept, kept), (rows, kept, kept))
-    return each(qkv, *rope, at.astype(jnp.int32), keys, values)
+    return each(qkv, *rope, places.astype(jnp.int32), keys, values)
+
+
+def attend_to_all(q, k, v):
+    """The attention of pictures' tokens to all of theirs, each [B, T, H, K], float32 or bfloat16, on
+    one device."""
+    result = jax.ShapeDtypeStruct(q.shape, q.dtype)
+    return jax.ffi.ffi_call("janus_jax_pictures", result)(q, k, v)
 
 
 def registered() -> frozenset[str]:

@@ -66,13 +66,11 @@ class TurnedLinear(Linear):
         self.spec = linear.spec
         self.out = linear.out
 
-    def product(self, x, out):  # [N, in] -> float32 [N, out], of int8 int32
+    def product(self, x, out):  # [N, in] -> [N, out], float32 or the compute type, of int8 int32
         spec = sh.gathered(jax.P(self.spec[1], self.spec[0]))
         w = jax.sharding.reshard(self.kernel[...], spec).astype(x.dtype)
         if on_cpu():
-            return on_cpu().product(x, w, out)
-        if len(x) == 1:  # as in `Linear`
-            return TurnedLinear.product(self, jnp.concatenate([x, x]), out)[:1]
+            return on_cpu().product(x, w, out, rounded=self.bias is None)
         over = ((1,), (1,)), ((), ())
         kind = jnp.float32 if x.dtype != jnp.int8 else jnp.int32
         return jax.lax.dot_general(x, w, over, precision(x.dtype), kind, out_sharding=out)
@@ -95,8 +93,7 @@ class Int8Linear(TurnedLinear):
         if sh.platform() == "gpu":
             return super().product(x, out) * columns
         x, scale = int8(x)
-        y = super().product(x, out).astype(jnp.float32)
-        return y * scale[:, None] * columns
+        return super().product(x, out).astype(jnp.float32) * scale[:, None] * columns
 
 
 class DecodingBlock(nnx.Module):
@@ -114,8 +111,10 @@ class DecodingBlock(nnx.Module):
         self.gate_up = kind(Fused([block.gate, block.up]))
         self.down = kind(block.down)
 
-    def __call__(self, x, mask, rope, cache, at):  # [B, T, D] -> [B, T, D], (k, v)
+    def __call__(self, x, mask, rope, cache, at, only=None):  # [B, T, D] -> [B, T, D], (k, v)
         y, cache = self.attended(self.qkv(self.norm1(x)), mask, rope, cache, at)
+        if only is not None:
+            x, y = (jax.lax.dynamic_slice_in_dim(z, only, 1, 1) for z in (x, y))
         x = x + self.o(y.astype(x.dtype))
         gate, up = split_parts(self.gate_up(self.norm2(x)), 2)
         return x + self.down(nnx.silu(gate) * up), cache
@@ -123,7 +122,7 @@ class DecodingBlock(nnx.Module):
     def attended(self, qkv, mask, rope, cache, at):  # [B, T, 3 * D] -> [B, T, D], (k, v)
         b, t, _ = qkv.shape
         if mask is None:
-            parts = qkv.reshape(b, 3, self.heads, -1, out_sharding=sh.BATCH)
+            parts = qkv.reshape(b, t, 3, self.heads, -1, out_sharding=sh.BATCH)
             y, *cache = on_cpu().attend(parts, rope, *cache, at)
             return y.reshape(b, t, -1, out_sharding=sh.BATCH), tuple(cache)
         shape = b, t, self.heads, -1
@@ -178,23 +177,24 @@ class Unrolled(nnx.Module):
     def __call__(self, x, positions, segment_ids, ahead=None):  # [B, T, D] -> [B, T, D]
         return self.cached(x, positions, causal_mask(segment_ids, ahead))[0]
 
-    def cached(self, x, positions, mask, cache=None, at=None):  # [B, T, D] -> [B, T, D], cache
+    def cached(self, x, positions, mask, cache=None, at=None, only=None):  # [B, T, D] -> [B, T, D], cache
         """`mask` is bool [B, 1, T, S], or None: tokens' positions are their places in the cache, and each sees
-        its row up to there; new keys and values are written from place `at` of the cache on, one for
-        all rows or int32 [B], or, without a cache, are it."""
+        its row up to there; new keys and values are written from place `at` of the cache on, one for all
+        rows or int32 [B], or, without a cache, are it. only: None, or which one token is wanted, [B, 1, D]."""
         c = self.config
         if mask is None:
-            newest = x.shape[1] == 1 and at.ndim
-            if newest and self.kernels:
+            if self.kernels and x.shape[1] == 1 and at.ndim:
                 gpu = importlib.import_module("janus_jax.model.gpu")
                 return gpu.token(self, x, positions, cache, at)
-            if not (newest and on_cpu() and on_cpu().attends()):
+            if on_cpu() and on_cpu().attends():
+                at = positions
+            else:
                 mask = seen_from(positions, cache[0][0].shape[2])
         new = []
         rope = rope_table(positions, c.width // c.heads, c.rope_theta)
         x = jax.sharding.reshard(x.astype(self.dtype), sh.ACT_BTD)
         for layer, old in zip(self.layers, cache or [None] * c.layers):
-            x, pair = layer(x, mask, rope, old, at)
+            x, pair = layer(x, mask, rope, old, at, only if len(new) == c.layers - 1 else None)
             new.append(pair)
         return self.norm(x), new
 
@@ -244,9 +244,8 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
     """A `model.janus.Janus` with an `Unrolled` transformer and the tower's layers in a list; the
     rest is shared. A model that is in this form already is returned as it is.
 
-    int8: the transformer and the heads keep int8 kernels (`Int8Linear`). On CPU those of other types
-        are turned (`TurnedLinear`); so are, in bfloat16, the tower's and the adaptors' of an int8 or
-        bfloat16 model.
+    int8: the transformer and the heads keep int8 kernels (`Int8Linear`). On CPU all others are turned
+        (`TurnedLinear`), the tower's and the adaptors' of an int8 model in bfloat16.
     part: part(name, i) gives layer i of the stack of that name, part(name) the whole (`PARTS`); by
         default the model's own. What needs most room comes first, while little else is there.
     """
@@ -254,19 +253,20 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
         return model
     part = part or (lambda name, i=None: layer(operator.attrgetter(name)(model), i))
     stacked = model.transformer
-    kind = kernel_kind(int8)
-    narrow = sh.platform() == "cpu" and (int8 or stacked.dtype == jnp.bfloat16)
-    seeing = functools.partial(TurnedLinear, dtype=jnp.bfloat16) if narrow else None
+    kind, seeing = kernel_kind(int8), kernel_kind(False)
+    if seeing and int8:
+        seeing = functools.partial(seeing, dtype=jnp.bfloat16)
     served = copy.copy(model)
-    served.text_head = with_kernels(part("text_head"), kind)
-    served.image_head = with_kernels(part("image_head"), kind)
-    served.understanding_adaptor = with_kernels(part("understanding_adaptor"), seeing)
-    served.generation_adaptor = with_kernels(part("generation_adaptor"), seeing)
+    for name in ("text_head", "image_head", "understanding_adaptor", "generation_adaptor"):
+        how = kind if name.endswith("head") else seeing
+        setattr(served, name, with_kernels(part(name), how))
     for name in ("understanding_encoder", "semantic_decoder"):
         if hasattr(model, name):
             box = copy.copy(getattr(model, name))
             layers = range(jax.tree.leaves(box.blocks)[0].shape[0])
             box.blocks = nnx.List([with_kernels(part(f"{name}.blocks", i), seeing) for i in layers])
+            if on_cpu() and on_cpu().attends():
+                box.kind = "native"
             setattr(served, name, box)
     blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))
     served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)

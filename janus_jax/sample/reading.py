@@ -60,7 +60,7 @@ class Reading:
         there = min(size, count - at)
         ids = np.zeros(size, np.int32)
         shown = np.zeros((size, model.transformer.config.width), model.transformer.dtype)
-        is_shown = np.zeros(size, bool)
+        is_shown = np.arange(size) >= there  # what fills it up is zeros
         ids[:there] = prompt.ids[here]
         if prompt.shown is not None:
             shown[:there] = prompt.shown[here]

@@ -107,7 +107,7 @@ def test_narrow_models_see_in_bfloat16_near_float32(model, dtype):
     error = np.linalg.norm(got.astype(np.float32) - want) / np.linalg.norm(want)
     assert 1e-4 < error < 0.02
     kept = serving(model).understanding_encoder.blocks[1].mlp.fc1.kernel
-    assert kept.dtype == jnp.float32 and kept.shape[0] == 32, "float32 stays as it is"
+    assert kept.dtype == jnp.float32 and kept.shape[1] == 32, "turned, but float32"
 
 
 def test_a_kernel_becomes_int8_without_a_float32_copy(one_device):
