@@ -15,10 +15,11 @@ stage 2's weights trained, stage 2 beside the same rows without knowledge of exa
 attention over the row, both heads at every position), and stage 3.
 
 Every side is a process with all cores. On CPU those of a group are there at once and take turns;
-before each step it is waited, a minute at most, for other processes to be quiet, and what they used
-during it is recorded. On an accelerator they run one after the other. Times are the least and the
-median of the undisturbed repetitions after the first two steps, of all where all were disturbed
-(more than a fifth of a core used by others); the report counts these.
+before each turn it is waited, a minute at most, for other processes to be quiet, and what they used
+during its second step is recorded. On an accelerator they run one after the other. Times are the
+least and the median of the undisturbed turns after the first two steps, of all where all were
+disturbed (more than a fifth of a core used by others); the report counts these. Ours begins with
+glibc's large pages, as `janus-jax train` does.
 
 "Model FLOPs" follow janus_jax/model/flops.py. The matrix products of a step are measured alone as
 well, and compared with it.

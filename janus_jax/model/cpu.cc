@@ -12,7 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-#if !defined(__AVX512F__)
+#if !defined(__AVX512F__) || !defined(__AVX512BW__) || !defined(__AVX512VL__)
 #error "this compiler does not know the processor's AVX-512"
 #endif
 #include <immintrin.h>
@@ -267,7 +267,7 @@ bool Pack(const void* from, int64_t rows, int64_t bytes, uint32_t* to, int64_t w
 #if WORDS
 
 // Products of many rows. Lanes are rows of x, and words of w are broadcast; both are first copied in
-// the order in which they are read. Rows of zeros, which fill a prompt up, cost nothing.
+// the order in which they are read. Where 32 rows are zeros, which fill a prompt up, so is the result.
 
 constexpr int64_t kMost = 16;          // rows that are not many
 constexpr int kPanel = 32;             // rows of x at a time
@@ -441,7 +441,7 @@ void Rows(const uint32_t* a, int64_t a_step, const uint32_t* b, int64_t b_step, 
   }
 }
 
-// e to the x of numbers up to 0, to two units in the last place.
+// e to the x of numbers up to 0, to three units in the last place.
 __m512 Exp(__m512 x) {
   constexpr float kCoefficients[] = {1 / 720.f, 1 / 120.f, 1 / 24.f, 1 / 6.f, 1 / 2.f, 1, 1};
   x = _mm512_max_ps(_mm512_set1_ps(-87), x);  // NaN stays
@@ -484,7 +484,7 @@ void Pair(const uint16_t* first, const uint16_t* second, int64_t size, uint32_t*
   for (int64_t i = 0; i < size; i += kLanes) {
     const __mmask16 mask = First(size - i);
     const __m512i low = _mm512_srli_epi32((__m512i)Wide(first + i, mask), 16);
-    const auto high = (__m512i)Wide(second + i, second ? mask : 0);
+    const auto high = (__m512i)Wide(second ? second + i : first, second ? mask : 0);
     _mm512_mask_storeu_epi32(to + i, mask, _mm512_or_si512(low, high));
   }
 }
@@ -624,7 +624,8 @@ void HeadOfPicture(const Number* q, const Number* k, const Number* v, int64_t co
 }
 
 template <typename F>
-ffi::Error WithNumber(ffi::DataType type, const F& f) {
+ffi::Error WithNumber(ffi::DataType type, bool fit, const F& f) {
+  if (!fit) return ffi::Error::InvalidArgument("attention of arrays that do not fit together");
   if (type == ffi::BF16) {
     f(uint16_t{});
   } else if (type == ffi::F32) {
@@ -635,6 +636,11 @@ ffi::Error WithNumber(ffi::DataType type, const F& f) {
   return ffi::Error::Success();
 }
 
+template <typename A, typename B>
+bool Alike(const A& a, const B& b) {
+  return a.element_type() == b.element_type() && a.dimensions() == b.dimensions();
+}
+
 // keys and values are those that come out, too.
 ffi::Error Attention(ffi::ThreadPool pool, ffi::AnyBuffer qkv, ffi::Buffer<ffi::F32> cos,
                      ffi::Buffer<ffi::F32> sin, ffi::BufferR2<ffi::S32> places,
@@ -643,8 +649,13 @@ ffi::Error Attention(ffi::ThreadPool pool, ffi::AnyBuffer qkv, ffi::Buffer<ffi::
                      ffi::ResultBufferR4<ffi::F32> new_values) {
   const auto shape = keys.dimensions();  // rows, heads, places, size
   const int64_t heads = shape[1], length = shape[2], size = shape[3], width = heads * size;
-  const int64_t count = places.dimensions()[1];
-  return WithNumber(qkv.element_type(), [&](auto number) {
+  const int64_t count = places.dimensions()[1], rows = shape[0] * count;
+  const bool fit = places.dimensions()[0] == shape[0] && Alike(keys, *new_values) && count &&
+                   static_cast<int64_t>(qkv.element_count()) == rows * 3 * width &&
+                   static_cast<int64_t>(cos.element_count()) == rows * (size / 2) &&
+                   cos.element_count() == sin.element_count() &&
+                   y->element_type() == qkv.element_type() && 3 * y->element_count() == qkv.element_count();
+  return WithNumber(qkv.element_type(), fit, [&](auto number) {
     using Number = decltype(number);
     Share(pool, shape[0] * heads, [&](int64_t part) {
       const int64_t row = part / heads, here = part % heads * size;
@@ -661,8 +672,10 @@ ffi::Error Attention(ffi::ThreadPool pool, ffi::AnyBuffer qkv, ffi::Buffer<ffi::
 ffi::Error Pictures(ffi::ThreadPool pool, ffi::AnyBuffer q, ffi::AnyBuffer k, ffi::AnyBuffer v,
                     ffi::Result<ffi::AnyBuffer> y) {
   const auto shape = q.dimensions();  // pictures, tokens, heads, size
+  const bool fit = Alike(q, k) && Alike(q, v) && Alike(q, *y) && shape.size() == 4 && shape[1];
+  if (!fit) return WithNumber(q.element_type(), fit, [](auto) {});
   const int64_t count = shape[1], heads = shape[2], size = shape[3];
-  return WithNumber(q.element_type(), [&](auto number) {
+  return WithNumber(q.element_type(), fit, [&](auto number) {
     using Number = decltype(number);
     Share(pool, shape[0] * heads, [&](int64_t part) {
       const int64_t here = (part / heads * count * heads + part % heads) * size;

@@ -19,9 +19,9 @@ from janus_jax.model.kernels import precision
 
 FEW = 32  # rows up to which the kernel is the first operand
 PLAIN = 16  # rows from which so it is in bfloat16 of a processor without AMX
-# rows up to which `product` is quicker than XLA's, and from which on again where its processor has
-# instructions for it, which int8 needs
-OWN = {"float32": (4, 17), "bfloat16": (16, 128), "int8": (16, 17)}
+# rows up to which `product` is quicker than XLA's, and from which on again: many where the processor
+# multiplies narrow types by itself and not in tiles, which int8 needs; of float32 measured there alone
+OWN = {"float32": (4, 64), "bfloat16": (16, 64), "int8": (16, 17)}
 _LOCK = threading.Lock()
 NAMES = (
     "attention", "pictures", "product_float32", "product_bfloat16", "product_bfloat16_rounded", "product_int8",
@@ -39,8 +39,8 @@ def multiplies(dtype, rows: int) -> bool:
 
 
 def attends() -> bool:
-    """Whether `attend` and `attend_to_all` are there: this machine could compile it, `tensor` splits nothing, and the mesh
-    has no devices of other processes, whose machines might not have."""
+    """Whether `attend` and `attend_to_all` are there: this machine could compile them, `tensor` splits
+    nothing, and the mesh has no devices of other processes, whose machines might not have."""
     mesh = jax.sharding.get_abstract_mesh()
     alone = sh.tensor_shards() == 1 and mesh.size <= jax.local_device_count()
     return alone and "attention" in registered()
@@ -101,8 +101,9 @@ def attend(qkv, rope, keys, values, places):
 
 def attend_to_all(q, k, v):
     """The attention of pictures' tokens to all of theirs, each [B, T, H, K], float32 or bfloat16, on
-    one device."""
-    result = jax.ShapeDtypeStruct(q.shape, q.dtype)
+    one device; in the type of v."""
+    result = jax.ShapeDtypeStruct(v.shape, v.dtype)
+    q, k = q.astype(v.dtype), k.astype(v.dtype)  # a norm over them may have widened them
     return jax.ffi.ffi_call("janus_jax_pictures", result)(q, k, v)
 
 
@@ -116,7 +117,8 @@ def registered() -> frozenset[str]:
 
 @functools.cache
 def _registered() -> frozenset[str]:
-    if not has("avx512f"):  # with fewer and shorter registers XLA's are as quick
+    if not all(map(has, ("avx512f", "avx512bw", "avx512vl"))):
+        # With fewer and shorter registers XLA's are as quick.
         return frozenset()
     try:
         library = native.library(pathlib.Path(__file__).with_name("cpu.cc"))

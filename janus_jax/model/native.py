@@ -28,7 +28,11 @@ class Missing(Exception):
 
 def library(source: pathlib.Path) -> ctypes.CDLL:
     """The library of one file, compiled if it was not kept. Raises Missing."""
-    command = shlex.split(os.environ.get("CXX", "")) or [next(filter(shutil.which, COMPILERS), "")]
+    asked = os.environ.get("CXX", "")
+    try:
+        command = shlex.split(asked) or [next(filter(shutil.which, COMPILERS), "")]
+    except ValueError as error:
+        raise Missing(f"CXX is {asked!r}: {error}") from error
     if not shutil.which(command[0]):
         raise Missing(f"no C++ compiler ({', '.join(COMPILERS)}, or what CXX names) was found")
     try:

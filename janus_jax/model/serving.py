@@ -111,7 +111,7 @@ class DecodingBlock(nnx.Module):
         self.gate_up = kind(Fused([block.gate, block.up]))
         self.down = kind(block.down)
 
-    def __call__(self, x, mask, rope, cache, at, only=None):  # [B, T, D] -> [B, T, D], (k, v)
+    def __call__(self, x, mask, rope, cache, at, only=None):  # as `Unrolled.cached`
         y, cache = self.attended(self.qkv(self.norm1(x)), mask, rope, cache, at)
         if only is not None:
             x, y = (jax.lax.dynamic_slice_in_dim(z, only, 1, 1) for z in (x, y))
@@ -177,10 +177,10 @@ class Unrolled(nnx.Module):
     def __call__(self, x, positions, segment_ids, ahead=None):  # [B, T, D] -> [B, T, D]
         return self.cached(x, positions, causal_mask(segment_ids, ahead))[0]
 
-    def cached(self, x, positions, mask, cache=None, at=None, only=None):  # [B, T, D] -> [B, T, D], cache
-        """`mask` is bool [B, 1, T, S], or None: tokens' positions are their places in the cache, and each sees
-        its row up to there; new keys and values are written from place `at` of the cache on, one for all
-        rows or int32 [B], or, without a cache, are it. only: None, or which one token is wanted, [B, 1, D]."""
+    def cached(self, x, positions, mask, cache=None, at=None, only=None):
+        """[B, T, D] -> [B, T, D], cache; [B, 1, D] of the one token that is number `only`, if given. `mask` is bool
+        [B, 1, T, S], or None: positions are places in the cache (-1: nowhere), and each token sees its row up to
+        its own; keys and values are written from place `at` on, int32 or int32 [B], or, without a cache, are it."""
         c = self.config
         if mask is None:
             if self.kernels and x.shape[1] == 1 and at.ndim:
@@ -265,7 +265,7 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
             box = copy.copy(getattr(model, name))
             layers = range(jax.tree.leaves(box.blocks)[0].shape[0])
             box.blocks = nnx.List([with_kernels(part(f"{name}.blocks", i), seeing) for i in layers])
-            if on_cpu() and on_cpu().attends():
+            if hasattr(box, "kind") and on_cpu() and on_cpu().attends():
                 box.kind = "native"
             setattr(served, name, box)
     blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))

@@ -84,7 +84,7 @@ def row_keys(seeds, numbers):
 @functools.partial(jax.jit, static_argnames="tree", donate_argnames="cache")
 def read(leaves, cache, ids, shown, is_shown, at, last, *, tree):
     """The cache of a prompt once its next n tokens are read, which lie from place `at` on, and the
-    hidden state of the `last`-th of them. Each device of the batch axes reads the same.
+    hidden state of the `last`-th; what follows that is nowhere. Each device reads the same.
 
     leaves, tree: the model, taken apart once: that takes longer than a small model's token.
     cache: one (k, v) a layer, each [devices, H, P, K].

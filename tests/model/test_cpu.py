@@ -1,6 +1,7 @@
 """The C++ that decodes on a CPU: beside XLA's arithmetic, with and without the processor's newest
 instructions, and where it cannot be compiled."""
 
+import dataclasses
 import functools
 import pathlib
 import shutil
@@ -9,11 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
+from support import tiny
 from support.mesh import on_mesh
 from support.sampling import PROMPTS, draw, make
 
 from janus_jax.model import cpu, native, serving
-from janus_jax.model.layers import rope_table, rotate
+from janus_jax.model import sharding as sh
+from janus_jax.model.layers import Linear, rope_table, rotate
+from janus_jax.sample.cache import put
 from janus_jax.sample.decode import clear_caches, text_ids
 from janus_jax.sample.reading import Prompt
 
@@ -85,10 +90,12 @@ def test_sums_are_rounded_to_the_nearest_bfloat16(compiled):
         x = jnp.asarray(rng.normal(size=(rows, 48)), "bfloat16").at[1, 0].set(jnp.nan)
         x = x.at[2, 3].set(jnp.inf)
         w = jnp.asarray(np.abs(rng.normal(size=(30, 48))) + 0.1, "bfloat16")
-        of = lambda kind, found: jax.ffi.ffi_call(
-            f"native_product_{kind}", jax.ShapeDtypeStruct((rows, 30), found)
-        )(x, w)
-        exact, rounded = of("bfloat16", "float32"), of("bfloat16_rounded", "bfloat16")
+        exact, rounded = (
+            jax.ffi.ffi_call(f"native_product_{kind}", jax.ShapeDtypeStruct((rows, 30), found))(
+                x, w
+            )
+            for kind, found in (("bfloat16", "float32"), ("bfloat16_rounded", "bfloat16"))
+        )
         assert np.isnan(exact[1]).all() and np.isinf(exact[2]).all()
         exact = exact.astype("bfloat16")
         np.testing.assert_array_equal(*(np.asarray(x, np.float32) for x in (exact, rounded)))
@@ -110,13 +117,24 @@ def plain(qkv, rope, keys, values, places):
     return jnp.where((places < 0)[..., None, None], 0, y).astype(qkv.dtype), keys, values
 
 
+def attend_with(which, qkv, rope, keys, values, places):
+    like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    y = jax.ShapeDtypeStruct((*qkv.shape[:2], *qkv.shape[3:]), qkv.dtype)
+    call = jax.ffi.ffi_call(
+        f"{which}_attention", (y, like(keys), like(values)), input_output_aliases={4: 1, 5: 2}
+    )
+    return call(qkv, *rope, places, keys, values)
+
+
 @avx512
+@pytest.mark.parametrize("which", PROCESSORS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("tokens", [1, 2, 13])
+@pytest.mark.parametrize("tokens", [1, 13])
 @pytest.mark.parametrize("shape", [(2, 4, 96, 128), (5, 3, 17, 6), (1, 1, 1, 2), (3, 2, 70, 66)])
-def test_tokens_attend_to_what_their_row_has_filled(shape, tokens, dtype):
+def test_tokens_attend_to_what_their_row_has_filled(compiled, shape, tokens, dtype, which):
     """Rows are at places of their own, the first and the last among them; what lies behind is of
     whoever had the row before; the last tokens of a row may be nowhere."""
+    assert "attention" in compiled(which)
     rows, heads, length, size = shape
     tokens = min(tokens, length)
     rng = np.random.default_rng(0)
@@ -132,15 +150,14 @@ def test_tokens_attend_to_what_their_row_has_filled(shape, tokens, dtype):
     places = jnp.asarray(places)
     rope = rope_table(places, size, 1e4)
     want, *written = plain(qkv, rope, *cache, places)
-    with on_mesh():
-        assert cpu.attends()
-        got, *kept = jax.jit(cpu.attend)(qkv, rope, *cache, places)
+    got, *kept = jax.jit(functools.partial(attend_with, which))(qkv, rope, *cache, places)
     assert got.dtype == dtype
     # A sum that lies between two numbers of bfloat16 may become either, as may a share.
-    near = 2e-6 if dtype == "float32" else 2**-7
-    np.testing.assert_allclose(got.astype("float32"), want.astype("float32"), atol=near)
+    step = 1e-6 if dtype == "float32" else 2**-7
+    close = functools.partial(np.testing.assert_allclose, rtol=step, atol=2 * step)
+    close(*(x.astype("float32") for x in (got, want)))
     for a, b in zip(kept, written):
-        np.testing.assert_allclose(a, b, atol=1e-6 if dtype == "float32" else 2**-8)
+        close(a, b)
     for old, new in zip(cache, kept):
         behind = np.arange(length) > np.asarray(places).max(1)[:, None]
         assert np.array_equal(*(np.moveaxis(np.asarray(x), 2, 1)[behind] for x in (old, new)))
@@ -189,7 +206,15 @@ def test_other_types_are_refused():
         with pytest.raises(Exception, match="neither float32 nor bfloat16"):
             jax.jit(cpu.attend)(half, rope, cache, cache, places)
         with pytest.raises(Exception, match="neither float32 nor bfloat16"):
-            cpu.attend_to_all(*half[:, :, :, 0].swapaxes(0, 2)[:, None, None])
+            cpu.attend_to_all(*[half[:, :, 0]] * 3)
+        ones = jnp.ones((1, 1, 3, 1, 2))
+        with pytest.raises(Exception, match="do not fit together"):
+            jax.jit(cpu.attend)(ones, rope, cache, cache, jnp.zeros((1, 2), jnp.int32))
+        result = jax.ShapeDtypeStruct((1, 4, 2, 8), "bfloat16")
+        picture = jnp.ones(result.shape, "float32")
+        with pytest.raises(Exception, match="do not fit together"):
+            narrow = picture.astype("bfloat16")
+            jax.ffi.ffi_call("janus_jax_pictures", result)(picture, picture, narrow)
         narrow = cache.astype("bfloat16")
         with pytest.raises(Exception, match="F32"):
             jax.jit(cpu.attend)(jnp.ones((1, 1, 3, 1, 2)), rope, narrow, narrow, places)
@@ -203,10 +228,11 @@ def test_split_heads_and_meshes_of_several_processes_have_xla_s(monkeypatch, fsd
 
 
 @avx512
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("tokens", [1, 7])
-def test_a_token_that_is_not_finite_stays_so(tokens):
+def test_a_token_that_is_not_finite_stays_so(tokens, dtype):
     """The loop that writes tells it from the logits."""
-    qkv = jnp.ones((1, tokens, 3, 1, 4)).at[:, -1].set(jnp.nan)
+    qkv = jnp.ones((1, tokens, 3, 1, 4), dtype).at[:, -1].set(jnp.nan)
     cache, places = jnp.zeros((1, 1, 8, 4)), jnp.arange(1, 1 + tokens)[None]
     with on_mesh():
         assert cpu.attends()
@@ -216,7 +242,7 @@ def test_a_token_that_is_not_finite_stays_so(tokens):
 
 @avx512
 @pytest.mark.parametrize(("fsdp", "int8"), [(1, False), (2, True)])
-def test_pictures_and_answers_are_the_same_ids_without(monkeypatch, fsdp, int8):
+def test_pictures_and_answers_are_the_same_ids_without(monkeypatch, called, fsdp, int8):
     def written():
         clear_caches()
         with on_mesh(fsdp=fsdp):
@@ -227,9 +253,6 @@ def test_pictures_and_answers_are_the_same_ids_without(monkeypatch, fsdp, int8):
             return np.concatenate([*draw(model, PROMPTS, seed=3), *text])
 
     assert "attention" in cpu.registered()
-    called = set()
-    ffi_call = jax.ffi.ffi_call
-    monkeypatch.setattr(jax.ffi, "ffi_call", lambda *a, **k: called.add(a[0]) or ffi_call(*a, **k))
     with_it = written()
     product = f"product_{'int8' if int8 else 'float32'}"
     assert called >= {f"janus_jax_{name}" for name in {"attention", product} & cpu.registered()}
@@ -238,6 +261,46 @@ def test_pictures_and_answers_are_the_same_ids_without(monkeypatch, fsdp, int8):
     without = written()
     clear_caches()
     assert np.array_equal(with_it, without) and not called
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The names of the functions of `cpu.cc` that what is traced calls."""
+    names = set()
+    ffi_call = jax.ffi.ffi_call
+    monkeypatch.setattr(jax.ffi, "ffi_call", lambda *a, **k: names.add(a[0]) or ffi_call(*a, **k))
+    return names
+
+
+@avx512
+@pytest.mark.parametrize(("fsdp", "int8"), [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize("tower", ["siglip", "other"])
+def test_a_tower_that_is_served_sees_what_it_sees_in_training(called, fsdp, int8, tower):
+    """With int8 it computes in bfloat16; a norm over queries and keys does not."""
+    other = {"activation": "swiglu", "variant": ("qk_norm", "class_token", "rms_norm")}
+    config = tiny.CONFIG.understanding_encoder
+    config = dataclasses.replace(config, **other) if tower == "other" else config
+    see = jax.jit(lambda model, x: model.embed_images(x))
+    with on_mesh(fsdp=fsdp):
+        model = make(tiny.small(understanding_encoder=config))
+        assert cpu.attends()
+        side = config.image_size
+        pictures = np.random.default_rng(0).uniform(-1, 1, (2, side, side, 3))
+        pictures = put(pictures.astype(np.float32))
+        want = np.asarray(see(model, pictures))
+        assert not called
+        got = np.asarray(see(serving.serving(model, int8), pictures), np.float32)
+    assert "janus_jax_pictures" in called
+    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+    assert error < (0.02 if int8 else 2e-6)
+
+
+@avx512
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_bias_is_added_before_the_sum_is_rounded(called, one_device, bias):
+    linear = Linear(64, 48, sh.W_DF, sh.ACT_BTF, "bfloat16", nnx.Rngs(0), bias)
+    jax.jit(serving.TurnedLinear(linear)).lower(jnp.ones((1, 2, 64), "bfloat16"))
+    assert called == {"janus_jax_product_bfloat16" + ("" if bias else "_rounded")}
 
 
 def test_without_a_compiler_it_is_said_and_decoding_goes_on(monkeypatch, capsys):
@@ -318,6 +381,12 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
     (tmp_path / "janus_jax").write_text("a file", encoding="utf-8")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(native.Missing, match=r"Not a directory|File exists"):
+        native.library(SOURCE)
+
+
+def test_a_cxx_that_is_no_command_is_told(monkeypatch):
+    monkeypatch.setenv("CXX", "g++ '-O2")
+    with pytest.raises(native.Missing, match=r"""CXX is "g\+\+ '-O2": No closing quotation"""):
         native.library(SOURCE)
 
 

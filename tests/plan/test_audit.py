@@ -279,7 +279,7 @@ def test_what_decodes_on_a_cpu_is_counted_like_xla_s_own():
         product = jax.jit(lambda x, w: cpu.product(x, w, jax.P(None, None)))
         product = product.lower(shape((2, 64), "float32"), shape((96, 64), "float32"))
         token = jax.jit(lambda *a: cpu.attend(a[0], a[1], *a[2:]), donate_argnums=(2, 3)).lower(
-            shape((2, 3, 4, 16), "float32"), rope, cache, cache, shape((2,), "int32")
+            shape((2, 1, 3, 4, 16), "float32"), rope, cache, cache, shape((2, 1), "int32")
         )
     text = lambda lowered: hlo.Module(lowered.compile().as_text())
     counted = lambda module, filled: (
