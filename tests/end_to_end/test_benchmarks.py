@@ -181,7 +181,7 @@ def test_the_server_under_load(tmp_path):
     found = json.loads(out.with_suffix(".json").read_text())
     assert found["alike"]["one"]["sampled"] == {"draw": [2, 2], "answer": [2, 2]}
     for side in ("one", "transformers"):
-        assert found["alike"][side]["likeliest"] == {"draw": [2, 2], "answer": [2, 2]}
+        assert found["alike"][side]["likeliest"] == {"draw": [2, 2], "answer": [2, 2]}, side
     text = out.with_suffix(".md").read_text()
     assert "over transformers" in text and "2 clients" in text and "| 2 a second |" in text
 
