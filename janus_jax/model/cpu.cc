@@ -380,21 +380,22 @@ ffi::Error Product(ffi::ThreadPool pool, ffi::BufferR2<Kind::kGiven> x,
   return ffi::Error::Success();
 }
 
-float Dot(const float* a, const float* b, int64_t size) {
+template <typename Number>
+float Dot(const float* a, const Number* b, int64_t size) {
   Floats sums = {};
-  int64_t i = 0;
-  for (; i + 16 <= size; i += 16) sums += Read<Floats>(a + i) * Read<Floats>(b + i);
-  float sum = Total(sums);
-  for (; i < size; ++i) sum += a[i] * b[i];
-  return sum;
+  for (int64_t i = 0; i < size; i += kLanes) {
+    const __mmask16 mask = First(size - i);
+    sums += (Floats)Wide(a + i, mask) * (Floats)Wide(b + i, mask);
+  }
+  return Total(sums);
 }
 
 // What one query [size] finds in the first `seen` of keys and values [S, size]. At least one is.
 template <typename Number>
-void FoundByOne(const float* query, const float* keys, const float* values, int64_t seen,
+void FoundByOne(const float* query, const Number* keys, const Number* values, int64_t seen,
                 int64_t size, Number* y) {
   const float scale = 1 / std::sqrt(static_cast<float>(size));
-  std::vector<float> weights(seen), sum(size);
+  std::vector<float> weights(seen), sum(Up(size, kLanes));
   float top = -INFINITY, total = 0;
   for (int64_t s = 0; s < seen; ++s) {
     weights[s] = Dot(query, keys + s * size, size) * scale;
@@ -403,10 +404,13 @@ void FoundByOne(const float* query, const float* keys, const float* values, int6
   for (int64_t s = 0; s < seen; ++s) total += weights[s] = std::exp(weights[s] - top);
   for (int64_t s = 0; s < seen; ++s) {
     const float weight = weights[s] / total;
-    const float* value = values + s * size;
-    for (int64_t i = 0; i < size; ++i) sum[i] += weight * value[i];
+    const Number* value = values + s * size;
+    for (int64_t i = 0; i < size; i += kLanes) {
+      const auto more = (Floats)Wide(value + i, First(size - i)) * weight;
+      Put((__m512)(Read<Floats>(&sum[i]) + more), &sum[i], First(kLanes));
+    }
   }
-  for (int64_t i = 0; i < size; ++i) Narrowed(sum[i], y + i);
+  Copy(sum.data(), size, y);
 }
 
 // What many queries find, in words as `Kind` multiplies them.
@@ -558,7 +562,7 @@ using KindOf = std::conditional_t<WORDS && sizeof(Number) == 2, BFloat16, Float3
 // apart, cos and sin are [T, K / 2], keys and values [S, K].
 template <typename Number>
 void Head(const Number* q, const Number* k, const Number* v, const float* cos, const float* sin,
-          const int32_t* places, float* keys, float* values, int64_t count, int64_t length,
+          const int32_t* places, Number* keys, Number* values, int64_t count, int64_t length,
           int64_t size, int64_t across, int64_t step, Number* y) {
   using Kind = KindOf<Number>;
   const int64_t half = size / 2, apart = Up(size, 32);
@@ -588,19 +592,19 @@ void Head(const Number* q, const Number* k, const Number* v, const float* cos, c
     return FoundByOne(query.data(), keys, values, seen[0], size, y);
   }
   using Given = typename Kind::Number;
-  static thread_local std::vector<Given> queries, narrow_keys, narrow_values;
+  static thread_local std::vector<Given> queries, wide_keys, wide_values;
   Given* turned = Room(queries, (count + kQueries) * apart);
   for (int64_t t = 0; t < count; ++t) {
     std::fill(turned + t * apart, turned + (t + 1) * apart, 0);
     rotated(q + t * across, t, turned + t * apart);
   }
-  if constexpr (std::is_same_v<Given, float>) {
+  if constexpr (std::is_same_v<Given, Number>) {
     Found<Kind>(turned, keys, values, seen, size, step, y);
-  } else {  // they were rounded when they were kept
+  } else {
     const int64_t most = *std::max_element(seen.begin(), seen.end()) * size;
-    Copy(keys, most, Room(narrow_keys, most));
-    Copy(values, most, Room(narrow_values, most));
-    Found<Kind>(turned, narrow_keys.data(), narrow_values.data(), seen, size, step, y);
+    Copy(keys, most, Room(wide_keys, most));
+    Copy(values, most, Room(wide_values, most));
+    Found<Kind>(turned, wide_keys.data(), wide_values.data(), seen, size, step, y);
   }
 }
 
@@ -644,27 +648,31 @@ bool Alike(const A& a, const B& b) {
 // keys and values are those that come out, too.
 ffi::Error Attention(ffi::ThreadPool pool, ffi::AnyBuffer qkv, ffi::Buffer<ffi::F32> cos,
                      ffi::Buffer<ffi::F32> sin, ffi::BufferR2<ffi::S32> places,
-                     ffi::BufferR4<ffi::F32> keys, ffi::BufferR4<ffi::F32>,
-                     ffi::Result<ffi::AnyBuffer> y, ffi::ResultBufferR4<ffi::F32> new_keys,
-                     ffi::ResultBufferR4<ffi::F32> new_values) {
+                     ffi::AnyBuffer keys, ffi::AnyBuffer, ffi::Result<ffi::AnyBuffer> y,
+                     ffi::Result<ffi::AnyBuffer> new_keys, ffi::Result<ffi::AnyBuffer> new_values) {
   const auto shape = keys.dimensions();  // rows, heads, places, size
+  if (shape.size() != 4) return ffi::Error::InvalidArgument("attention to a cache of other axes");
   const int64_t heads = shape[1], length = shape[2], size = shape[3], width = heads * size;
   const int64_t count = places.dimensions()[1], rows = shape[0] * count;
-  const bool fit = places.dimensions()[0] == shape[0] && Alike(keys, *new_values) && count &&
+  const auto type = qkv.element_type(), kept = type == ffi::BF16 ? ffi::U16 : type;  // its bits
+  const bool fit = places.dimensions()[0] == shape[0] && count && keys.element_type() == kept &&
+                   Alike(keys, *new_keys) && Alike(keys, *new_values) &&
                    static_cast<int64_t>(qkv.element_count()) == rows * 3 * width &&
                    static_cast<int64_t>(cos.element_count()) == rows * (size / 2) &&
-                   cos.element_count() == sin.element_count() &&
-                   y->element_type() == qkv.element_type() && 3 * y->element_count() == qkv.element_count();
-  return WithNumber(qkv.element_type(), fit, [&](auto number) {
+                   cos.element_count() == sin.element_count() && y->element_type() == type &&
+                   3 * y->element_count() == qkv.element_count();
+  return WithNumber(type, fit, [&](auto number) {
     using Number = decltype(number);
     Share(pool, shape[0] * heads, [&](int64_t part) {
       const int64_t row = part / heads, here = part % heads * size;
-      const auto* q = static_cast<const Number*>(qkv.untyped_data()) + row * count * 3 * width + here;
       const int64_t angles = row * count * (size / 2), cache = part * length * size;
+      const auto* q =
+          static_cast<const Number*>(qkv.untyped_data()) + row * count * 3 * width + here;
       Head(q, q + width, q + 2 * width, cos.typed_data() + angles, sin.typed_data() + angles,
-           places.typed_data() + row * count, new_keys->typed_data() + cache,
-           new_values->typed_data() + cache, count, length, size, 3 * width, width,
-           static_cast<Number*>(y->untyped_data()) + row * count * width + here);
+           places.typed_data() + row * count,
+           static_cast<Number*>(new_keys->untyped_data()) + cache,
+           static_cast<Number*>(new_values->untyped_data()) + cache, count, length, size, 3 * width,
+           width, static_cast<Number*>(y->untyped_data()) + row * count * width + here);
     });
   });
 }
@@ -706,15 +714,15 @@ PRODUCT(product_int8, Int8, ffi::S32);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(attention, Attention,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::AnyBuffer>()  // qkv
+                                  .Arg<ffi::AnyBuffer>()           // qkv
                                   .Arg<ffi::Buffer<ffi::F32>>()  // cos
                                   .Arg<ffi::Buffer<ffi::F32>>()  // sin
                                   .Arg<ffi::BufferR2<ffi::S32>>()  // places
-                                  .Arg<ffi::BufferR4<ffi::F32>>()  // keys
-                                  .Arg<ffi::BufferR4<ffi::F32>>()  // values
-                                  .Ret<ffi::AnyBuffer>()  // y
-                                  .Ret<ffi::BufferR4<ffi::F32>>()  // keys
-                                  .Ret<ffi::BufferR4<ffi::F32>>());
+                                  .Arg<ffi::AnyBuffer>()           // keys
+                                  .Arg<ffi::AnyBuffer>()           // values
+                                  .Ret<ffi::AnyBuffer>()           // y
+                                  .Ret<ffi::AnyBuffer>()           // keys
+                                  .Ret<ffi::AnyBuffer>());         // values
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(pictures, Pictures,
                               ffi::Ffi::Bind()

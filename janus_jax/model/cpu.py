@@ -82,8 +82,8 @@ def attend(qkv, rope, keys, values, places):
     them.
 
     qkv: [B, T, 3, H, K], float32 or bfloat16, before the rotation; rope: see `layers.rope_table`.
-    keys, values: float32 [B, H, S, K]; places: int32 [B, T], where in the cache each token is. One
-        that is nowhere, at -1, finds zeros.
+    keys, values: [B, H, S, K], float32 or the bits of bfloat16, see `serving.cache_dtype`.
+    places: int32 [B, T], where in the cache each token is. One that is nowhere, at -1, finds zeros.
     """
 
     def local(qkv, cos, sin, places, keys, values):

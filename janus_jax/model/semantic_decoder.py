@@ -16,7 +16,7 @@ from janus_jax.model.attention import plain
 from janus_jax.model.config import GenerationEncoderConfig, SemanticDecoderConfig
 from janus_jax.model.kernels import precision
 from janus_jax.model.layers import stack, through_layers, weight
-from janus_jax.model.serving import cache_dtype, stored, zero_cache
+from janus_jax.model.serving import cache_dtype, cast, stored, zero_cache
 from janus_jax.model.understanding_encoder import EncoderBlock, layer_norm
 
 
@@ -77,9 +77,9 @@ class SemanticDecoder(nnx.Module):
 
         def attend(q, k, v):  # each [B, 1, H, K]
             old = cache[len(new)]
-            pair = [stored(o, y.swapaxes(1, 2).astype(o.dtype), at) for o, y in zip(old, (k, v))]
-            new.append(tuple(pair))
-            return plain(q, *(y.swapaxes(1, 2).astype(q.dtype) for y in pair), seen)
+            pair = tuple(stored(o, y.swapaxes(1, 2), at) for o, y in zip(old, (k, v)))
+            new.append(pair)
+            return plain(q, *(cast(y, q.dtype).swapaxes(1, 2) for y in pair), seen)
 
         for block in self.blocks:
             x = block(x, attend)

@@ -10,6 +10,7 @@ import numpy as np
 
 from janus_jax.common.text import size
 from janus_jax.model.config import JanusConfig
+from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import cache_dtype
 from janus_jax.sample.programs import READ
 from janus_jax.weights.reader import WeightReader
@@ -62,7 +63,8 @@ class Plan:
         prompt = self.text + self.pictures * (tower.pieces * tower.tokens + 2)
         length = prompt + vq.most_tokens * (self.drawings > 0)
         places = self.rows * length + 2 * prompt + self.kept
-        number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
+        with own_jax():
+            number = cache_dtype(np.dtype(self.dtypes[1])).itemsize
         cache = 2 * llm.layers * places * llm.width * number
         if self.config.generation == "semantic":  # which keeps what it has drawn
             semantic = self.config.semantic_decoder

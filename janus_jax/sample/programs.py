@@ -122,9 +122,8 @@ def insert(cache, hidden, prompt, last, rows, count):
 
     def given(old, new):
         spec = jax.typeof(old).sharding.spec
-        return sh.per_device(give, (spec, spec, sh.BATCH, sh.REPLICATED), spec)(
-            old, new, rows, count
-        )
+        each = sh.per_device(give, (spec, spec, sh.BATCH, sh.REPLICATED), spec)
+        return each(old, new, rows, count)
 
     return jax.tree.map(given, cache, prompt), given(hidden, last)
 

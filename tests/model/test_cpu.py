@@ -111,19 +111,27 @@ def plain(qkv, rope, keys, values, places):
     where = jnp.where(places < 0, length, places)  # beyond the last: dropped
     put = jax.vmap(lambda old, new, at: old.at[:, at].set(new, mode="drop"))
     keys, values = put(keys, k, where), put(values, v, where)
-    scores = jnp.einsum("bhtk,bhsk->bhts", q, keys) * q.shape[-1] ** -0.5
+    q, k, v = (x.astype("float32") for x in (q, keys, values))
+    scores = jnp.einsum("bhtk,bhsk->bhts", q, k) * q.shape[-1] ** -0.5
     scores = jnp.where(serving.seen_from(places, length), scores, -1e30)
-    y = jnp.einsum("bhts,bhsk->bthk", jax.nn.softmax(scores), values)
+    y = jnp.einsum("bhts,bhsk->bthk", jax.nn.softmax(scores), v)
     return jnp.where((places < 0)[..., None, None], 0, y).astype(qkv.dtype), keys, values
 
 
 def attend_with(which, qkv, rope, keys, values, places):
     like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
     y = jax.ShapeDtypeStruct((*qkv.shape[:2], *qkv.shape[3:]), qkv.dtype)
+    keys, values = kept(keys), kept(values)
     call = jax.ffi.ffi_call(
         f"{which}_attention", (y, like(keys), like(values)), input_output_aliases={4: 1, 5: 2}
     )
-    return call(qkv, *rope, places, keys, values)
+    y, *pair = call(qkv, *rope, places, keys, values)
+    return y, *(serving.cast(x, qkv.dtype) for x in pair)
+
+
+def kept(x):
+    """As a cache keeps it."""
+    return serving.cast(x, "uint16") if x.dtype == "bfloat16" else x
 
 
 @avx512
@@ -139,26 +147,23 @@ def test_tokens_attend_to_what_their_row_has_filled(compiled, shape, tokens, dty
     tokens = min(tokens, length)
     rng = np.random.default_rng(0)
     qkv = jnp.asarray(rng.normal(size=(rows, tokens, 3, heads, size)), dtype)
-    # The cache holds what was computed in the same type.
-    cache = [
-        jnp.asarray(rng.normal(size=(rows, heads, length, size)), dtype).astype("float32")
-        for _ in range(2)
-    ]
+    cache = [jnp.asarray(rng.normal(size=(rows, heads, length, size)), dtype) for _ in range(2)]
     first = np.resize([0, length - tokens, (length - tokens) // 2], rows)
     places = first[:, None] + np.arange(tokens)
     places[1:, max(tokens - 2, 1) :] = -1
     places = jnp.asarray(places)
     rope = rope_table(places, size, 1e4)
     want, *written = plain(qkv, rope, *cache, places)
-    got, *kept = jax.jit(functools.partial(attend_with, which))(qkv, rope, *cache, places)
+    got, *found = jax.jit(functools.partial(attend_with, which))(qkv, rope, *cache, places)
     assert got.dtype == dtype
     # A sum that lies between two numbers of bfloat16 may become either, as may a share.
     step = 1e-6 if dtype == "float32" else 2**-7
     close = functools.partial(np.testing.assert_allclose, rtol=step, atol=2 * step)
     close(*(x.astype("float32") for x in (got, want)))
-    for a, b in zip(kept, written):
-        close(a, b)
-    for old, new in zip(cache, kept):
+    for a, b in zip(found, written):
+        assert a.dtype == dtype
+        close(*(x.astype("float32") for x in (a, b)))
+    for old, new in zip(cache, found):
         behind = np.arange(length) > np.asarray(places).max(1)[:, None]
         assert np.array_equal(*(np.moveaxis(np.asarray(x), 2, 1)[behind] for x in (old, new)))
 
@@ -204,7 +209,7 @@ def test_other_types_are_refused():
         rope = rope_table(places, 2, 1e4)
         half = jnp.ones((1, 1, 3, 1, 2), "float16")
         with pytest.raises(Exception, match="neither float32 nor bfloat16"):
-            jax.jit(cpu.attend)(half, rope, cache, cache, places)
+            jax.jit(cpu.attend)(half, rope, *[cache.astype(half.dtype)] * 2, places)
         with pytest.raises(Exception, match="neither float32 nor bfloat16"):
             cpu.attend_to_all(*[half[:, :, 0]] * 3)
         ones = jnp.ones((1, 1, 3, 1, 2))
@@ -215,9 +220,14 @@ def test_other_types_are_refused():
         with pytest.raises(Exception, match="do not fit together"):
             narrow = picture.astype("bfloat16")
             jax.ffi.ffi_call("janus_jax_pictures", result)(picture, picture, narrow)
-        narrow = cache.astype("bfloat16")
-        with pytest.raises(Exception, match="F32"):
-            jax.jit(cpu.attend)(jnp.ones((1, 1, 3, 1, 2)), rope, narrow, narrow, places)
+        for given, held in ("float32", "uint16"), ("bfloat16", "bfloat16"):
+            narrow = jnp.zeros((1, 1, 4, 2), held)
+            with pytest.raises(Exception, match="do not fit together"):
+                jax.jit(cpu.attend)(ones.astype(given), rope, narrow, narrow, places)
+        with pytest.raises(Exception, match="other axes"):
+            jax.jit(functools.partial(attend_with, "janus_jax"))(
+                ones, rope, *[cache[0]] * 2, places
+            )
 
 
 @pytest.mark.parametrize(("fsdp", "tensor", "own"), [(1, 2, 8), (2, 1, 1)])
@@ -225,6 +235,7 @@ def test_split_heads_and_meshes_of_several_processes_have_xla_s(monkeypatch, fsd
     monkeypatch.setattr(jax, "local_device_count", lambda: own)
     with on_mesh(fsdp=fsdp, tensor=tensor):
         assert not cpu.attends() and not cpu.multiplies("float32", 2)
+        assert serving.cache_dtype("bfloat16") == "float32"
 
 
 @avx512
@@ -233,7 +244,7 @@ def test_split_heads_and_meshes_of_several_processes_have_xla_s(monkeypatch, fsd
 def test_a_token_that_is_not_finite_stays_so(tokens, dtype):
     """The loop that writes tells it from the logits."""
     qkv = jnp.ones((1, tokens, 3, 1, 4), dtype).at[:, -1].set(jnp.nan)
-    cache, places = jnp.zeros((1, 1, 8, 4)), jnp.arange(1, 1 + tokens)[None]
+    cache, places = kept(jnp.zeros((1, 1, 8, 4), dtype)), jnp.arange(1, 1 + tokens)[None]
     with on_mesh():
         assert cpu.attends()
         got, *_ = jax.jit(cpu.attend)(qkv, rope_table(places, 4, 1e4), cache, cache, places)
@@ -313,6 +324,7 @@ def test_without_a_compiler_it_is_said_and_decoding_goes_on(monkeypatch, capsys)
     assert "slower: no C++ compiler (c++, g++, clang++, or what CXX names) was found" in said
     with on_mesh():
         assert not cpu.attends() and not cpu.multiplies("float32", 2)
+        assert serving.cache_dtype("bfloat16") == "float32"
 
 
 def test_a_processor_without_avx512_compiles_nothing(monkeypatch, capsys):
