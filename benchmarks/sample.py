@@ -32,6 +32,7 @@ from absl import app, flags
 
 import janus_jax
 from janus_jax.model import sharding as sh
+from janus_jax.model.serving import cache_dtype
 from janus_jax.sample import decode
 from janus_jax.sample.cache import put
 from janus_jax.sample.generate import decode_ids
@@ -130,9 +131,7 @@ class Ours:
         cache."""
         m = self.model
         c, weights = m.transformer.config, (m.transformer, m.image_head, m.generation_adaptor)
-        size = jax.numpy.dtype(
-            jax.numpy.float32 if jax.default_backend() == "cpu" else m.config.dtype
-        ).itemsize
+        size = cache_dtype(m.transformer.dtype).itemsize
         cache = 2 * images * 2 * c.layers * length * c.width * size
         return sum(x.nbytes for x in jax.tree.leaves(weights)) + cache
 

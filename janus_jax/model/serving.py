@@ -26,7 +26,7 @@ from janus_jax.model.rounding import int8
 # What `serving` makes anew.
 PARTS = (
     "text_head", "image_head", "understanding_adaptor", "generation_adaptor",
-    "understanding_encoder.blocks", "semantic_decoder.blocks", "transformer.blocks",
+    "understanding_encoder.blocks", "semantic_decoder.blocks", "transformer.blocks", "transformer.norm",
 )  # fmt: skip
 
 
@@ -47,8 +47,7 @@ class Fused(Linear):
 
 
 def split_parts(y: jax.Array, count: int) -> list[jax.Array]:
-    """The results [B, T, F] of the `count` maps whose joint result `Fused` gave, y [B, T, count *
-    F]."""
+    """The results [B, T, F] of the `count` maps whose joint result `Fused` gave, y [B, T, count * F]."""
     b, t, _ = y.shape
     y = y.reshape(b, t, sh.tensor_shards(), count, -1, out_sharding=sh.SHARDS_BTNPF)
     return [y[:, :, :, i].reshape(b, t, -1, out_sharding=sh.ACT_BTF) for i in range(count)]
@@ -97,8 +96,7 @@ class Int8Linear(TurnedLinear):
 
 
 class DecodingBlock(nnx.Module):
-    """The arithmetic of a `transformer.TransformerBlock`, its weights regrouped; int8: as
-    `Int8Linear` keeps them."""
+    """The arithmetic of a `transformer.TransformerBlock`, its weights regrouped; int8: as `Int8Linear` keeps them."""
 
     def __init__(self, block: nnx.Module, int8: bool):
         kind = kernel_kind(int8) or (lambda linear: linear)
@@ -274,7 +272,8 @@ def serving(model: nnx.Module, int8: bool = False, part=None) -> nnx.Module:
                 box.kind = "native"
             setattr(served, name, box)
     blocks = (part("transformer.blocks", i) for i in range(stacked.config.layers))
-    served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, stacked.norm, int8)
+    norm = part("transformer.norm")
+    served.transformer = Unrolled(stacked.config, stacked.dtype, blocks, norm, int8)
     if sh.platform() == "gpu":
         importlib.import_module("janus_jax.model.gpu").prepare(served.transformer)
     return served

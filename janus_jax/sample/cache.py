@@ -11,8 +11,7 @@ WHOLE = {"tpu": 4, "gpu": 1 << 30}  # most rows of a picture's first cache that 
 
 
 def row_counts(group: int = 2) -> tuple[int, ...]:
-    """The numbers of rows that are run: whole pairs, or larger groups, on every device of the batch
-    axes."""
+    """The numbers of rows that are run: whole groups on every device of the batch axes."""
     groups = group * sh.batch_shards()
     counts = CPU_ROWS if sh.platform() == "cpu" else ROWS
     return tuple(-(-rows // groups) * groups for rows in counts)

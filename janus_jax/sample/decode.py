@@ -32,6 +32,8 @@ def run(model, requests: list[Request], tell):
         if found:
             for i in tell([(numbers[request], ids) for request, ids, _ in found]) or ():
                 engine.end(requests[i])
+    del engine  # and its cache
+    heap.trim()
 
 
 def image_ids(

@@ -125,8 +125,7 @@ def _sized():
 
 
 def _way(model, processor, steps: int | None, tokens: int):
-    """What draws, as `decode.image_ids` does. Raises ValueError for steps of a model that takes
-    none."""
+    """What draws, as `decode.image_ids` does. Raises ValueError for steps of a model that takes none."""
     if model.config.image_head != "softmax" and steps is None:
         name = {"diffusion": "latents", "depth": "codes"}[model.config.image_head]
         found = importlib.import_module(f"janus_jax.sample.{name}")

@@ -13,6 +13,7 @@ from janus_jax.model.config import JanusConfig
 from janus_jax.model.guest import own_jax
 from janus_jax.model.serving import cache_dtype
 from janus_jax.sample.programs import READ
+from janus_jax.weights.load import compute_type
 from janus_jax.weights.reader import WeightReader
 
 DTYPES = (None, "float32", "bfloat16", "int8")
@@ -46,10 +47,8 @@ class Plan:
         weights = sum(
             math.prod(shape) * _width(name, kept) for name, (shape, _) in source.leaves.items()
         )
-        on_cpu = jax.default_backend() == "cpu"
-        compute = {None: source.config.dtype, "int8": "float32" if on_cpu else "bfloat16"}.get(
-            dtype, dtype
-        )
+        with own_jax():
+            compute = compute_type(dtype) if dtype else source.config.dtype
         return cls(source.config, weights, (kept, compute), **work)
 
     def needs(self) -> dict[str, int]:

@@ -214,7 +214,6 @@ def see(leaves, pixels, *, tree):
 
 @functools.partial(jax.jit, static_argnames="tree")
 def see_ids(leaves, pixels, *, tree):
-    """The features [B, N, D] of pictures [B, H, W, 3] as they are read by their ids; leaves, tree:
-    the model."""
+    """The features [B, N, D] of pictures [B, H, W, 3] as they are read by their ids; leaves, tree: the model."""
     model = jax.tree.unflatten(tree, leaves)
     return model.embed_image_ids(model.generation_encoder.encode(pixels))

@@ -25,7 +25,7 @@ from janus_jax.model import config as model_config
 from janus_jax.model import sharding as sh
 from janus_jax.model.guest import own_jax
 from janus_jax.model.janus import Janus, abstract
-from janus_jax.model.serving import PARTS, serving
+from janus_jax.model.serving import PARTS, on_cpu, serving
 from janus_jax.weights import processor_files, table, target
 from janus_jax.weights.reader import (
     WeightReader,
@@ -157,8 +157,7 @@ def load(
         float32); by default the compute dtype is the one their config says, and the weights are
         kept as they are stored (float16 and float64 are refused), matrices of the unrolled form in
         the compute dtype. "int8" keeps the layers and heads as `Int8Linear` does, the rest in
-        bfloat16, and computes in float32 on CPU (products of the understanding tower and the
-        adaptors in bfloat16), else in bfloat16. unrolled: the form that draws and answers
+        bfloat16, and computes in that (`compute_type`). unrolled: the form that draws and answers
         (`model.transformer.Unrolled`); False gives the stacked one, which trains and is saved.
     allow_pickle: PyTorch's .bin files may be read, tensors only. allow_extra: unknown tensors are
         skipped. revision: of a hub id, a branch, tag or commit. base: of an adapter, the weights
@@ -190,13 +189,20 @@ def load(
     kept = "bfloat16" if name == "int8" else name
     with own_jax():
         if name is not None:
-            compute = {"int8": "float32" if sh.platform() == "cpu" else "bfloat16"}.get(name, name)
-            config = dataclasses.replace(config, dtype=compute)
+            config = dataclasses.replace(config, dtype=compute_type(name))
         model = _read(source, abstract(config), kept, unrolled, name == "int8")
     heap.trim()
     source.raise_if_damaged()
     model.tokenizer_fingerprint = processor.tokenizer.fingerprint  # which processors are its own
     return model, processor
+
+
+def compute_type(dtype: str) -> str:
+    """In what a model of that `dtype` computes: an int8 one in bfloat16, but where XLA decodes on a CPU,
+    which is slow in it, in float32 (products of the understanding tower and the adaptors in bfloat16)."""
+    if dtype != "int8":
+        return dtype
+    return "float32" if on_cpu() and not on_cpu().attends() else "bfloat16"
 
 
 def _name(dtype) -> str:
@@ -231,8 +237,6 @@ def _read(
     require_fit(source, shapes, partly=False)
     if not unrolled:
         return nnx.merge(graphdef, placed(source, shapes))
-    later = tuple(f"{name}." for name in PARTS)
-    params = placed(source, shapes, but=later)
 
     def part(name: str, i: int | None = None):
         definition = nnx.graphdef(operator.attrgetter(name)(model))
@@ -240,4 +244,9 @@ def _read(
         heap.trim()  # what was read for the part before
         return nnx.merge(definition, placed(source, own, f"{name}.", i))
 
-    return serving(nnx.merge(graphdef, params), int8, part)
+    served = serving(nnx.merge(graphdef, shapes), int8, part)
+    # The rest comes last: it is read as it is kept, and a layer that is regrouped is there three times.
+    heap.trim()
+    graphdef, state = nnx.split(served)
+    params = placed(source, nnx.to_pure_dict(state), but=tuple(f"{name}." for name in PARTS))
+    return nnx.merge(graphdef, params)

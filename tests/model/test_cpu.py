@@ -21,6 +21,7 @@ from janus_jax.model.layers import Linear, rope_table, rotate
 from janus_jax.sample.cache import put
 from janus_jax.sample.decode import clear_caches, text_ids
 from janus_jax.sample.reading import Prompt
+from janus_jax.weights import load
 
 SOURCE = pathlib.Path(cpu.__file__).with_name("cpu.cc")
 # What is used of the processor: all that it has, or AVX-512 without the instructions for narrow types.
@@ -235,7 +236,7 @@ def test_split_heads_and_meshes_of_several_processes_have_xla_s(monkeypatch, fsd
     monkeypatch.setattr(jax, "local_device_count", lambda: own)
     with on_mesh(fsdp=fsdp, tensor=tensor):
         assert not cpu.attends() and not cpu.multiplies("float32", 2)
-        assert serving.cache_dtype("bfloat16") == "float32"
+        assert serving.cache_dtype("bfloat16") == load.compute_type("int8") == "float32"
 
 
 @avx512
@@ -324,7 +325,7 @@ def test_without_a_compiler_it_is_said_and_decoding_goes_on(monkeypatch, capsys)
     assert "slower: no C++ compiler (c++, g++, clang++, or what CXX names) was found" in said
     with on_mesh():
         assert not cpu.attends() and not cpu.multiplies("float32", 2)
-        assert serving.cache_dtype("bfloat16") == "float32"
+        assert serving.cache_dtype("bfloat16") == load.compute_type("int8") == "float32"
 
 
 def test_a_processor_without_avx512_compiles_nothing(monkeypatch, capsys):

@@ -46,6 +46,7 @@ def test_memory_is_what_arrays_take(folder, one_device):
     assert half.needs()["cache"] == need["cache"] * kept // 4
     eighth = memory.Plan.of(source, "int8", rows=3, text=6, pictures=1, drawings=1)
     loaded, _ = load.load(folder, dtype="int8")
+    assert eighth.dtypes == ("int8", loaded.config.dtype)
     scales = sum(
         x.nbytes
         for path, x in jax.tree.leaves_with_path(nnx.state(loaded))
