@@ -118,7 +118,7 @@ class DecodingBlock(nnx.Module):
         # In float32 a CPU takes 0.4 of the time: nothing is rounded in between.
         return x + self.down(nnx.silu(gate.astype(jnp.float32)) * up), cache
 
-    def attended(self, qkv, mask, rope, cache, at):  # [B, T, 3 * D] -> [B, T, D], (k, v)
+    def attended(self, qkv, mask, rope, cache, at):  # [B, T, 3 * D] -> [B, T, D], the cache
         b, t, _ = qkv.shape
         if mask is None:
             parts = qkv.reshape(b, t, 3, self.heads, -1, out_sharding=sh.BATCH)

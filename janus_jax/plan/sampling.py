@@ -17,6 +17,7 @@ from janus_jax.model.janus import build
 from janus_jax.model.serving import cache_dtype, serving
 from janus_jax.plan import aot, audit, hlo, rates
 from janus_jax.sample import programs
+from janus_jax.weights.load import compute_type
 
 ROWS = (2, 32)
 KINDS = (programs.IMAGE, programs.TEXT)
@@ -72,9 +73,7 @@ def tokens(config: JanusConfig, chip: Chip, device, dtype: str | None, say=print
 def abstract(config: JanusConfig, dtype: str | None) -> nnx.Module:
     """The shapes of the serving form of a model on the current mesh, kept in `dtype`."""
     int8 = dtype == "int8"
-    compute = dtype or config.dtype
-    if int8:
-        compute = "float32" if sh.platform() == "cpu" else "bfloat16"
+    compute = compute_type(dtype) if dtype else config.dtype
 
     def kept(path, x):
         exact = any(getattr(key, "key", None) == "generation_encoder" for key in path)

@@ -127,6 +127,7 @@ def attend_with(which, qkv, rope, keys, values, places):
         f"{which}_attention", (y, like(keys), like(values)), input_output_aliases={4: 1, 5: 2}
     )
     y, *pair = call(qkv, *rope, places, keys, values)
+    assert {x.dtype for x in pair} == {keys.dtype}
     return y, *(serving.cast(x, qkv.dtype) for x in pair)
 
 
@@ -162,7 +163,6 @@ def test_tokens_attend_to_what_their_row_has_filled(compiled, shape, tokens, dty
     close = functools.partial(np.testing.assert_allclose, rtol=step, atol=2 * step)
     close(*(x.astype("float32") for x in (got, want)))
     for a, b in zip(found, written):
-        assert a.dtype == dtype
         close(*(x.astype("float32") for x in (a, b)))
     for old, new in zip(cache, found):
         behind = np.arange(length) > np.asarray(places).max(1)[:, None]
@@ -229,6 +229,30 @@ def test_other_types_are_refused():
             jax.jit(functools.partial(attend_with, "janus_jax"))(
                 ones, rope, *[cache[0]] * 2, places
             )
+
+
+@avx512
+def test_a_narrow_cache_is_read_and_written_by_xla_too():
+    """As where all of a picture's tokens see each other, or rows lie at places of their own."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 5, 32)).astype("bfloat16")
+    places = np.asarray([3, 0], np.int32)[:, None] + np.arange(5, dtype=np.int32)
+    with on_mesh(fsdp=2):
+        model = serving.serving(tiny.make_model(tiny.small(dtype="bfloat16")))
+        assert load.compute_type("int8") == "bfloat16"
+        blank = serving.blank_cache(model, 2, 16)
+        assert {leaf.dtype for pair in blank for leaf in pair} == {np.dtype("uint16")}
+        before = rng.normal(size=blank[0][0].shape).astype("bfloat16")
+        cache = [(put(before.view("uint16")),) * 2 for _ in blank]
+        x, places = put(x), put(places)
+        masks = None, serving.seen_from(places, 16)
+        run = jax.jit(lambda mask: model.transformer.cached(x, places, mask, cache, places[:, 0]))
+        ours, xla = map(run, masks)
+    narrow = lambda kept: np.asarray(kept).view("bfloat16").astype("float32")
+    for a, b in zip(jax.tree.leaves(ours[1]), jax.tree.leaves(xla[1])):
+        np.testing.assert_allclose(narrow(a), narrow(b), atol=0.05)
+        assert np.array_equal(narrow(b)[0, :, 8:], before[0, :, 8:].astype("float32"))
+    np.testing.assert_allclose(*(np.asarray(y[0], "float32") for y in (ours, xla)), atol=0.05)
 
 
 @pytest.mark.parametrize(("fsdp", "tensor", "own"), [(1, 2, 8), (2, 1, 1)])

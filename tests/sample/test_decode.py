@@ -19,6 +19,7 @@ from janus_jax.sample import cache, decode, engine, programs, reading
 from janus_jax.sample.decode import text_ids
 from janus_jax.sample.generate import generate_ids
 from janus_jax.sample.understand import understand, understand_batch
+from janus_jax.weights.load import compute_type
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_turned_kernels_multiply_as_they_did(one_device, monkeypatch, rows, dtyp
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_narrow_models_see_in_bfloat16_near_float32(model, dtype):
-    """Also with int8, where the rest computes in float32: 6e-3 of the features at the 1.3B sizes."""
+    """Also with int8, where the rest is in float32: 6e-3 of the features at the 1.3B sizes."""
     narrow = model if dtype == "int8" else tiny.make_model(tiny.small(dtype=dtype))
     served = serving(narrow, int8=dtype == "int8")
     fc1 = served.understanding_encoder.blocks[1].mlp.fc1
@@ -134,7 +135,7 @@ def test_a_row_of_zeros_stays_zero():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_narrow_weights_draw_and_answer(one_device, dtype):
-    narrow = tiny.make_model(tiny.small(dtype="float32" if dtype == "int8" else dtype))
+    narrow = tiny.make_model(tiny.small(dtype=compute_type(dtype)))
     model = serving(narrow, int8=dtype == "int8")
     ids = generate_ids(
         model, tiny.processor(), "a red circle", cfg_scale=5.0, temperature=1.0, seed=1
