@@ -94,7 +94,7 @@ def image_logits(model, batch, ids):
     return model.image_head(model(batch, ids))
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (1, 2, 2)])
+@pytest.mark.parametrize("mesh", [pytest.param((1, 1, 1), marks=pytest.mark.slow), (1, 2, 2)])
 def test_a_picture_drawn_greedily_is_the_likeliest_of_the_whole_row(mesh):
     """Every id that the engine drew is the argmax of the model that reads all ids at once."""
     with on_mesh(*mesh):

@@ -277,7 +277,9 @@ def test_a_token_that_is_not_finite_stays_so(tokens, dtype):
 
 
 @avx512
-@pytest.mark.parametrize(("fsdp", "int8"), [(1, False), (2, True)])
+@pytest.mark.parametrize(
+    ("fsdp", "int8"), [pytest.param(1, False, marks=pytest.mark.slow), (2, True)]
+)
 def test_pictures_and_answers_are_the_same_ids_without(monkeypatch, called, fsdp, int8):
     def written():
         clear_caches()
